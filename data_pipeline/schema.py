@@ -1,0 +1,163 @@
+"""The sample schema: what one prepared data set contains, in physical units.
+
+A `Schema` is written to `dataset.json` beside the shards and is all that the
+model and the input pipeline need to know about the source: item dictionaries,
+category lists, ECG term list, static columns. It holds nothing fitted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+SCHEMA_VERSION = 1
+NUM_FOLDS = 5
+
+ECG_LEADS = ('I', 'II', 'III', 'aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')
+ECG_SAMPLING_RATE = 125  # Hz, after conditioning
+ECG_SAMPLES = 1250  # 10 s
+ECG_MEASUREMENTS = (
+    'rr_interval', 'p_onset', 'p_end', 'qrs_onset', 'qrs_end', 't_end',
+    'p_axis', 'qrs_axis', 't_axis',
+)  # fmt: skip
+
+
+class DataError(Exception):
+  """Bad input. The message names the file, row or key, and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+  """One variable of a modality.
+
+  Attributes:
+    itemid: the source's own code, for example '50813' (MIMIC-IV) or 'HR'.
+    name: a readable label.
+    unit: physical unit after conversion, '' where there is none.
+    categories: the known categories; empty for a numeric item.
+    low: physiologic lower limit; a value below it is missing. None: no limit.
+    high: physiologic upper limit, likewise.
+  """
+
+  itemid: str
+  name: str
+  unit: str = ''
+  categories: tuple[str, ...] = ()
+  low: float | None = None
+  high: float | None = None
+
+  @property
+  def kind(self) -> Literal['numeric', 'categorical']:
+    return 'categorical' if self.categories else 'numeric'
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+  """A regularly sampled modality: `steps` cells of `step_hours`, one column an item."""
+
+  items: tuple[Item, ...]
+  steps: int
+  step_hours: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """What is predicted.
+
+  Attributes:
+    kind: 'classes' (label is a class index) or 'days' (label is a duration).
+    classes: class names in the order of the label; empty for 'days'.
+  """
+
+  kind: Literal['classes', 'days']
+  classes: tuple[str, ...] = ()
+
+  @property
+  def outputs(self) -> int:
+    """Number of model outputs: one per class, or 1."""
+    return len(self.classes) if self.kind == 'classes' else 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+  """Everything that is the same for all samples of a data set.
+
+  Attributes:
+    task: 'cvd', 'mortality' or 'los'.
+    source: name of the source, for example 'mimic_iv'.
+    target: what the label means.
+    events: event modality -> its items; `item` in a sample indexes this tuple.
+    grids: grid modality -> its grid.
+    ecg_terms: SNOMED CT terms of report lines; empty where there is no ECG.
+    static_numeric: static columns with a value.
+    static_categorical: static columns with a category.
+    attributes: names of the subgroup attributes; never model inputs.
+    observation_hours: length of the observation window before the prediction
+      time, None when it is the whole history.
+  """
+
+  task: str
+  source: str
+  target: Target
+  events: Mapping[str, tuple[Item, ...]]
+  grids: Mapping[str, Grid]
+  ecg_terms: tuple[str, ...]
+  static_numeric: tuple[Item, ...]
+  static_categorical: tuple[Item, ...]
+  attributes: tuple[str, ...]
+  observation_hours: float | None
+
+  @property
+  def modalities(self) -> tuple[str, ...]:
+    """Modalities in model order: static, events, grids, ecg."""
+    static = ('static',) if self.static_numeric or self.static_categorical else ()
+    ecg = ('ecg',) if self.ecg_terms else ()
+    return (*static, *self.events, *self.grids, *ecg)
+
+  def to_json(self) -> dict[str, Any]:
+    return {'schema_version': SCHEMA_VERSION, **dataclasses.asdict(self)}
+
+  @classmethod
+  def from_json(cls, fields: Mapping[str, Any], *, where: Path | str) -> Schema:
+    """Inverse of `to_json`.
+
+    Raises:
+      DataError: the schema version is not the one that this code reads.
+    """
+    fields = dict(fields)
+    version = fields.pop('schema_version', None)
+    if version != SCHEMA_VERSION:
+      raise DataError(
+          f'{where}: schema version {version}, this code reads {SCHEMA_VERSION}. '
+          'Prepare the shards again with `python -m data_pipeline.prepare`.'
+      )
+    items = lambda rows: tuple(_item(row) for row in rows)
+    return cls(
+        task=fields['task'],
+        source=fields['source'],
+        target=Target(fields['target']['kind'], tuple(fields['target']['classes'])),
+        events={name: items(rows) for name, rows in fields['events'].items()},
+        grids={
+            name: Grid(items(grid['items']), grid['steps'], grid['step_hours'])
+            for name, grid in fields['grids'].items()
+        },
+        ecg_terms=tuple(fields['ecg_terms']),
+        static_numeric=items(fields['static_numeric']),
+        static_categorical=items(fields['static_categorical']),
+        attributes=tuple(fields['attributes']),
+        observation_hours=fields['observation_hours'],
+    )
+
+
+def _item(row: Mapping[str, Any]) -> Item:
+  return Item(**{**row, 'categories': tuple(row['categories'])})
+
+
+def write_json(path: Path, value: Any) -> None:
+  """Writes `value` as indented JSON, atomically."""
+  partial = path.with_name(path.name + '.partial')
+  partial.write_text(json.dumps(value, indent=1, sort_keys=True) + '\n')
+  partial.replace(path)
