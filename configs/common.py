@@ -1,0 +1,155 @@
+"""Parts that all experiments share.
+
+Variants are given after a colon and combined with commas, for example
+`configs/cvd.py:small` or `configs/mortality.py:smoke`:
+
+  small  the small model and learning rates for a few thousand samples
+  smoke  the same experiment at its smallest: it shows that everything runs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import config_dict
+
+VARIANTS = ('small', 'smoke')
+ECG_VIEWS = ('ecg_signal', 'ecg_features', 'ecg_text')
+
+
+def stage(batch_size: int, learning_rate: float, **overrides: Any) -> dict[str, Any]:
+  """One training stage.
+
+  Args:
+    batch_size: samples a step over all devices. Stages that train on recordings
+      or segments use all those of these samples.
+    learning_rate: of the optimizer.
+    **overrides: any other field below.
+
+  Returns:
+    The stage's fields: `loss` is a name in `medm2t_jax.losses`, `class_weights`
+    is empty or one weight per class, `starts_from` lists the stages whose
+    parameters this one continues from, `frozen` lists parameter path prefixes
+    that are not updated, `clip_norm` and `weight_decay` are off at 0.
+  """
+  fields = {
+      'batch_size': batch_size,
+      'learning_rate': learning_rate,
+      'optimizer': 'adam',
+      'loss': 'nll',
+      'class_weights': (),
+      'epochs': 20,
+      'patience': 5,
+      'starts_from': (),
+      'frozen': (),
+      'clip_norm': 0.0,
+      'weight_decay': 0.0,
+  }
+  unknown = set(overrides) - set(fields)
+  if unknown:
+    raise ValueError(f'unknown stage fields {sorted(unknown)}')
+  return {**fields, **overrides}
+
+
+def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> config_dict.ConfigDict:
+  """The fields that every experiment has; sizes follow the paper.
+
+  Args:
+    task: 'cvd', 'mortality' or 'los'.
+    recipe: stage name -> `stage(...)`.
+  """
+  return config_dict.ConfigDict({
+      'task': task,
+      'name': task,
+      'seed': 0,
+      # Which folds to run: '0', '1,3' or 'all'.
+      'folds': '0',
+      # Which stages to train: 'all' or a comma-separated list.
+      'stages': 'all',
+      'data': {
+          # A folder written by `python -m data_pipeline.prepare`, or 'simulated': the
+          # simulated hospital below, made under data/simulated where it is absent.
+          'dir': 'simulated',
+          'simulated_patients': 2000,
+          'simulated_seed': 0,
+          # Padded numbers of events; a sample goes to the first that holds it.
+          'buckets': (),
+          # A sample with more recordings keeps the most recent ones.
+          'max_recordings': 8,
+          # Capacity for packed recordings, per sample of a batch.
+          'recordings_per_row': 2.0,
+      },
+      'model': {
+          'size': 'paper',
+          'dtype': 'float32',
+          'value_encoding': 'bins',
+          'pooling': 'tokens',
+          'sequence': 'lstm',
+          # Event and ECG windows: ('percentiles', cuts in %) of training event times,
+          # or ('hours', cuts in hours relative to the prediction time).
+          'windows': {},
+          'segment_lengths': (12, 24),
+          'segments': 24,
+          'grid_channels': 'values',
+          'ecg_crop': 'middle',
+          'fusion': 'add',
+          'attend_over': 'tokens',
+          'attention_blocks': 1,
+          'shared_encoder': 'before',
+          'modality_dropout': 0.1,
+      },
+      'training': {
+          # Also saved at the end of every epoch.
+          'save_every_steps': 1000,
+      },
+      'recipe': dict(recipe),
+      'evaluation': {
+          'batch_size': 128,
+          'bootstrap': 1000,
+      },
+  })
+
+
+def hourly_cuts(hours: int) -> tuple[float, ...]:
+  """Cuts of `hours` one-hour windows that end at the prediction time, in hours."""
+  return tuple(float(hour) for hour in range(1 - hours, 0))
+
+
+def apply_variants(
+    config: config_dict.ConfigDict,
+    argument: str | None,
+    *,
+    small_learning_rate: float,
+) -> config_dict.ConfigDict:
+  """Applies comma-separated variants and locks the config.
+
+  Args:
+    config: of `base`.
+    argument: what stands after the colon of `--config=configs/cvd.py:small`.
+    small_learning_rate: learning rate of every stage in the `small` variant. The
+      paper's rates are for 40,000 to 170,000 samples: with a few hundred samples
+      they would not leave the starting point in 20 epochs.
+
+  Raises:
+    ValueError: an unknown variant.
+  """
+  variants = [name for name in (argument or '').split(',') if name]
+  for variant in variants:
+    if variant not in VARIANTS:
+      raise ValueError(
+          f'unknown variant {variant!r} of config {config.name!r}; known: {VARIANTS}'
+      )
+  if variants:
+    config.name = '_'.join([config.name, *variants])
+    config.model.size = 'small'
+    for fields in config.recipe.values():
+      fields.learning_rate = small_learning_rate
+      fields.optimizer = 'adam'
+  if 'smoke' in variants:
+    config.data.simulated_patients = 150
+    config.data.buckets = config.data.buckets[-1:]
+    config.evaluation.bootstrap = 100
+    for fields in config.recipe.values():
+      fields.epochs = 1
+  return config.lock()

@@ -1,0 +1,44 @@
+"""The data set of an experiment; the default one is simulated where it is absent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import logging
+from ml_collections import config_dict
+
+from data_pipeline import prepare
+from data_pipeline.dataset import Dataset, open_dataset
+from data_pipeline.schema import DataError
+
+_ROOT = Path('data/simulated')
+
+
+def open_or_simulate(config: config_dict.ConfigDict) -> Dataset:
+  """Opens `config.data.dir`; 'simulated' is made first where it is absent.
+
+  Raises:
+    DataError: the folder is not a prepared data set, or is of another task.
+  """
+  directory = Path(config.data.dir)
+  if config.data.dir == 'simulated':
+    patients, seed = config.data.simulated_patients, config.data.simulated_seed
+    hospital = f'{patients}-seed{seed}'
+    directory = _ROOT / f'{config.task}-{hospital}'
+    if not (directory / 'dataset.json').exists():
+      logging.info('%s is absent: simulating %d patients', directory, patients)
+    prepare.prepare(
+        source='simulated',
+        task=config.task,
+        out=directory,
+        raw=_ROOT / f'raw-{hospital}',
+        patients=patients,
+        seed=seed,
+    )
+  dataset = open_dataset(directory)
+  if dataset.schema.task != config.task:
+    raise DataError(
+        f'{directory}: prepared for task {dataset.schema.task!r}, the config is for '
+        f'{config.task!r}. Give --config.data.dir of a data set for this task.'
+    )
+  return dataset

@@ -1,0 +1,164 @@
+"""Evaluation: restores the best checkpoint of every fold, predicts, reports.
+
+Works on checkpoints alone: nothing is fitted here on training subjects, and the
+optimizer state is not read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pyarrow as pa
+from absl import logging
+from ml_collections import config_dict
+from tqdm import tqdm
+
+from data_pipeline.dataset import Dataset
+from data_pipeline.schema import DataError
+from medm2t_jax import parallel, reporting, workdir
+from medm2t_jax.fold import Fold, parse_folds
+from medm2t_jax.models import medm2t
+
+STAGE = 'multimodal'
+
+
+def evaluate(config: config_dict.ConfigDict, dataset: Dataset, directory: Path) -> dict[str, Any]:
+  """Writes `eval/` of the workdir: predictions, metrics and the report.
+
+  Args:
+    config: the experiment; `config.folds` are evaluated and pooled.
+    dataset: prepared data set of its task.
+    directory: workdir with the completed multimodal stage of these folds.
+
+  Returns:
+    The content of metrics.json.
+
+  Raises:
+    DataError: a fold's multimodal stage is not complete, or was fitted on subjects
+      that it must not have seen.
+  """
+  folds = [Fold(config, dataset, index, directory) for index in parse_folds(config.folds)]
+  tables = []
+  scenarios: dict[str, list[np.ndarray]] = {}
+  for fold in folds:
+    variables, _ = fold.restore_best(STAGE)
+    logging.info('fold %d: restored the best checkpoint of %s', fold.index, STAGE)
+    for split in ('validation', 'test'):
+      rows, predictions = predict(fold, variables, split)
+      tables.append(_table(fold, split, rows, predictions))
+    for name, drop in modality_scenarios(dataset.schema.modalities).items():
+      scenarios.setdefault(name, []).append(predict(fold, variables, 'test', drop)[1])
+  table = pa.concat_tables(tables)
+  context = reporting.Context(
+      schema=dataset.schema,
+      config=json.loads(config.to_json_best_effort()),
+      cohort=dataset.cohort,
+      environment=workdir.environment(),
+      stages=_stage_records(folds),
+      scenarios={name: np.concatenate(parts) for name, parts in scenarios.items()},
+      dataset_version=dataset.version,
+      notes=_notes(dataset, table),
+  )
+  return reporting.write_report(
+      directory / 'eval', table, context, resamples=config.evaluation.bootstrap
+  )
+
+
+def predict(
+    fold: Fold, variables: Mapping[str, Any], split: str, drop: tuple[str, ...] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+  """Predicts every sample of a split.
+
+  Args:
+    fold: of the checkpoint.
+    variables: of the multimodal stage.
+    split: 'validation' or 'test'.
+    drop: modalities to treat as absent.
+
+  Returns:
+    Rows of the data set's index, ascending (n,), and their predictions (n, c):
+    class probabilities, or (n, 1) days.
+
+  Raises:
+    DataError: the split has no sample.
+  """
+  step = parallel.predict_step(fold.model, STAGE, drop)
+  plan = fold.plan(split, fold.config.evaluation.batch_size)
+  rows, outputs = [], []
+  name = f'fold {fold.index} {split}' + (f' without {", ".join(drop)}' if drop else '')
+  batches = fold.read(plan, fold.dataset.schema.modalities)
+  for batch in tqdm(batches, desc=name, total=len(plan), unit='step', leave=False):
+    logits = np.asarray(step(variables, batch), np.float32)
+    valid = batch['row'] >= 0
+    rows.append(batch['row'][valid])
+    outputs.append(logits[valid])
+  if not rows:
+    raise DataError(f'fold {fold.index}: the {split} split has no sample')
+  order = np.argsort(np.concatenate(rows), kind='stable')
+  logits = np.concatenate(outputs)[order]
+  if fold.dataset.schema.target.kind == 'classes':
+    logits = np.asarray(jax.nn.softmax(logits.astype(np.float64)))
+  return np.concatenate(rows)[order], logits
+
+
+def modality_scenarios(modalities: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+  """Name -> modalities to drop: each modality alone, and each left out."""
+  if len(modalities) < 2:
+    return {}
+  alone = {
+      f'only {name}': tuple(other for other in modalities if other != name)
+      for name in modalities
+  }
+  left_out = {f'without {name}': (name,) for name in modalities}
+  return alone | (left_out if len(modalities) > 2 else {})
+
+
+def _table(fold: Fold, split: str, rows: np.ndarray, predictions: np.ndarray) -> pa.Table:
+  """Predictions with what the report groups them by."""
+  dataset = fold.dataset
+  chosen = dataset.table.take(pa.array(rows))
+  schema = dataset.schema
+  columns: dict[str, Any] = {
+      'sample_id': chosen['sample_id'],
+      'subject_id': chosen['subject_id'],
+      'fold': pa.array(np.full(len(rows), fold.index, np.int32)),
+      'split': pa.array([split] * len(rows)),
+      'label': chosen['label'],
+  }
+  if schema.target.kind == 'classes':
+    for index in range(schema.target.outputs):
+      columns[f'p{index}'] = pa.array(predictions[:, index])
+  else:
+    columns['prediction'] = pa.array(predictions[:, 0])
+  for name in schema.attributes:
+    columns[name] = chosen[name]
+  for name in schema.modalities:
+    if name != 'static':
+      columns[f'present_{name}'] = pa.array(chosen[f'n_{name}'].to_numpy() > 0)
+  return pa.table(columns)
+
+
+def _stage_records(folds: list[Fold]) -> list[dict[str, Any]]:
+  records = [
+      workdir.read_done(fold.workdir, fold.index, stage)
+      for fold in folds
+      for stage in medm2t.stages(fold.model_config)
+  ]
+  return [record for record in records if record is not None]
+
+
+def _notes(dataset: Dataset, table: pa.Table) -> list[str]:
+  """What a reader of the report must know first."""
+  notes = []
+  if dataset.schema.source == 'simulated':
+    notes.append('Simulated patients: these figures say nothing about real ones.')
+  tested = table['split'].to_numpy(zero_copy_only=False) == 'test'
+  subjects = len(np.unique(table['subject_id'].to_numpy()[tested]))
+  if subjects < 100:
+    notes.append(f'Only {subjects} test subjects: intervals are wide, some figures undefined.')
+  return notes

@@ -1,0 +1,200 @@
+"""One fold of one experiment: its splits, batches, fitted state and model."""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import config_dict
+
+from data_pipeline import input_pipeline, planning
+from data_pipeline.dataset import Dataset
+from data_pipeline.schema import NUM_FOLDS, DataError
+from medm2t_jax import checkpoint, fitting, parallel, workdir
+from medm2t_jax.models import config as model_config
+from medm2t_jax.models import medm2t
+
+Batch = Mapping[str, Any]
+
+
+def parse_folds(text: str) -> tuple[int, ...]:
+  """Parses `config.folds`: 'all' or a comma-separated list such as '1,3'.
+
+  Raises:
+    DataError: not such a list, or a fold that does not exist.
+  """
+  known = tuple(range(NUM_FOLDS))
+  if text == 'all':
+    return known
+  folds = tuple(int(part) if part.isdecimal() else -1 for part in str(text).split(','))
+  if not set(folds) <= set(known):
+    raise DataError(f"config.folds={text!r}: give 'all' or a comma-separated list of {known}")
+  return tuple(sorted(set(folds)))
+
+
+class Fold:
+  """What training and evaluation of one fold need.
+
+  Attributes:
+    config: the experiment.
+    dataset: the prepared data set.
+    index: the fold whose subjects test.
+    workdir: of the run.
+    model: the multimodal model, all stages.
+  """
+
+  def __init__(
+      self, config: config_dict.ConfigDict, dataset: Dataset, index: int, workdir: Path
+  ):
+    self.config = config
+    self.dataset = dataset
+    self.index = index
+    self.workdir = workdir
+    self.model_config = model_config.model_config(config.task, config.model, dataset.schema)
+    self.model = medm2t.MedM2T(self.model_config, axis_name=parallel.DEVICE_AXIS)
+
+  @functools.cached_property
+  def statistics(self) -> fitting.Statistics:
+    """Fitted on the training subjects of this fold, and on nobody else."""
+    size = self.config.evaluation.batch_size
+    batches = self.batches('train', self.dataset.schema.modalities, size)
+    return fitting.fit(batches, self.dataset.schema, self.config.model.windows)
+
+  def modality_of(self, stage: str) -> str | None:
+    """The modality that a stage trains on; None for the multimodal stage."""
+    if stage == 'multimodal':
+      return None
+    names = [
+        name
+        for name in self.dataset.schema.modalities
+        if stage == name or stage.startswith(name + '_')
+    ]
+    return max(names, key=len)
+
+  def modalities_of(self, stage: str) -> tuple[str, ...]:
+    """The modalities that a stage reads."""
+    modality = self.modality_of(stage)
+    return self.dataset.schema.modalities if modality is None else (modality,)
+
+  def plan(
+      self,
+      split: str,
+      batch_size: int,
+      *,
+      require: str | None = None,
+      shuffle: tuple[int, ...] | None = None,
+  ) -> planning.Plan:
+    """Plans one pass over a split.
+
+    Args:
+      split: 'train', 'validation' or 'test'.
+      batch_size: samples a step over all devices.
+      require: only samples that have this modality.
+      shuffle: seeds of the order; None keeps the order of the index.
+
+    Raises:
+      DataError: the batch size does not divide over the devices.
+    """
+    devices = jax.device_count()
+    if batch_size % devices:
+      raise DataError(
+          f'batch size {batch_size} does not divide over {devices} devices: change '
+          'config.recipe.<stage>.batch_size or config.evaluation.batch_size'
+      )
+    return planning.plan(
+        self.dataset,
+        self.dataset.rows(self.index, split),
+        data=self.config.data,
+        batch_size=batch_size // devices,
+        devices=devices,
+        require=require,
+        shuffle=shuffle,
+    )
+
+  def read(
+      self, plan: planning.Plan, modalities: tuple[str, ...], start_step: int = 0
+  ) -> Iterator[Batch]:
+    return input_pipeline.batches(
+        self.dataset,
+        plan,
+        modalities=modalities,
+        config=self.config.data,
+        start_step=start_step,
+        host=jax.process_index(),
+        hosts=jax.process_count(),
+    )
+
+  def batches(
+      self, split: str, modalities: tuple[str, ...], batch_size: int, require: str | None = None
+  ) -> Iterator[Batch]:
+    """All samples of a split once, in the order of the index."""
+    return self.read(self.plan(split, batch_size, require=require), modalities)
+
+  def init(self, stage: str) -> dict[str, Any]:
+    """Initial variables of a stage: parameters, batch statistics and fitted state."""
+    return jax.jit(lambda key, batch: self._init(stage, key, batch))(
+        self.key(stage), self._example(stage)
+    ) | {'fitted': fitting.into_collection(self.statistics, self.shapes(stage)['fitted'])}
+
+  def shapes(self, stage: str) -> dict[str, Any]:
+    """The variables of a stage as shapes, without computing anything."""
+    init = functools.partial(self._init, stage)
+    return jax.eval_shape(init, self.key(stage), self._example(stage))
+
+  def _init(self, stage: str, key: jax.Array, batch: Batch) -> dict[str, Any]:
+    model = medm2t.MedM2T(self.model_config)  # no device axis in an initialisation
+    return dict(model.init(key, batch, stage=stage, train=False))
+
+  def _example(self, stage: str) -> Batch:
+    """A device's batch of zeros with the shapes of the smallest bucket."""
+    return input_pipeline.example_batch(
+        self.dataset.schema, self.config.data, self.modalities_of(stage)
+    )
+
+  def key(self, stage: str) -> jax.Array:
+    """The random key of a stage of this fold and seed."""
+    key = jax.random.fold_in(jax.random.key(self.config.seed), self.index)
+    return jax.random.fold_in(key, np.uint32(zlib.crc32(stage.encode())))
+
+  def subject_hashes(self, split: str) -> frozenset[str]:
+    return self.dataset.subject_hashes(self.index, split)
+
+  def lineage(self) -> checkpoint.Lineage:
+    """Lineage of parameters that are fitted in this fold."""
+    return checkpoint.Lineage(
+        fold=self.index,
+        fitted_on=self.subject_hashes('train'),
+        selected_on=self.subject_hashes('validation'),
+        data_version=self.dataset.version,
+        code_version=workdir.code_version(),
+        model=self.config.model.to_dict(),
+    )
+
+  def restore_best(self, stage: str) -> tuple[dict[str, Any], checkpoint.Lineage]:
+    """Variables and lineage of a completed stage's best checkpoint.
+
+    Raises:
+      DataError: the stage is not complete, or its checkpoint must not be used here.
+    """
+    directory = workdir.checkpoint_directory(self.workdir, self.index, stage)
+    done = workdir.read_done(self.workdir, self.index, stage)
+    if done is None:
+      raise DataError(
+          f'{directory}: stage {stage!r} of fold {self.index} is not complete. Train it '
+          f'with --config.stages={stage} --config.folds={self.index}.'
+      )
+    with checkpoint.Checkpoints(directory) as checkpoints:
+      step = done['best_step']
+      lineage = checkpoints.lineage(step)
+      lineage.require_unseen(
+          fold=self.index,
+          validation=self.subject_hashes('validation'),
+          test=self.subject_hashes('test'),
+          where=directory / str(step),
+      )
+      return checkpoints.restore_variables(step, self.shapes(stage)), lineage

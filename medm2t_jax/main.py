@@ -1,0 +1,67 @@
+"""Trains and evaluates MedM2T.
+
+  python -m medm2t_jax.main --config=configs/cvd.py [--workdir=W] [--mode=train|eval]
+
+The last line on stdout is one JSON object: task, test metrics and paths.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from data_pipeline.schema import DataError
+
+_CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'Experiment, for example configs/cvd.py or configs/cvd.py:small.'
+)
+_WORKDIR = flags.DEFINE_string(
+    'workdir', None, 'Where checkpoints and results go; by default runs/<config name>.'
+)
+_MODE = flags.DEFINE_enum(
+    'mode', 'train', ('train', 'eval'),
+    'train: train what is not complete yet, then evaluate. eval: restore and evaluate.',
+)  # fmt: skip
+
+
+def main(_: list[str]) -> None:
+  # Imported here so that --help and wrong flags answer at once.
+  import tensorflow as tf
+
+  from medm2t_jax import evaluate, train, workdir
+  from medm2t_jax.default_data import open_or_simulate
+
+  tf.config.set_visible_devices([], 'GPU')  # accelerators belong to JAX alone
+  config = _CONFIG.value
+  directory = Path(_WORKDIR.value or f'runs/{config.name}').resolve()
+  try:
+    dataset = open_or_simulate(config)
+    workdir.claim(directory, config, dataset.version)
+    if _MODE.value == 'train':
+      train.train(config, dataset, directory)
+    metrics = evaluate.evaluate(config, dataset, directory)
+  except (DataError, train.TrainingError) as error:
+    logging.flush()
+    sys.exit(f'error: {error}')
+  results = directory / 'eval'
+  print(
+      json.dumps({
+          'task': config.task,
+          'test': metrics['headline'],
+          'report': str(results / 'report.html'),
+          'metrics': str(results / 'metrics.json'),
+          'predictions': str(results / 'predictions.parquet'),
+          'workdir': str(directory),
+      })
+  )
+
+
+if __name__ == '__main__':
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  flags.mark_flag_as_required('config')
+  app.run(main)

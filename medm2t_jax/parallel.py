@@ -1,0 +1,160 @@
+"""Data-parallel steps: the one place where devices are many (`jax.pmap`).
+
+The state is replicated (`in_axes=None`, `out_axes=None`), batches carry a leading
+device axis. The only parallel primitive is a psum: gradients and losses are sums
+over devices divided once by the summed weights, so that devices with unequal or
+no valid rows give the same update as one device with all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from medm2t_jax import losses
+from medm2t_jax.models.medm2t import MedM2T
+
+DEVICE_AXIS = 'device'
+
+Batch = Mapping[str, Any]
+
+
+@struct.dataclass
+class TrainState:
+  """All that changes in training, and the fitted state that travels with it.
+
+  Attributes:
+    step: number of updates made, int32.
+    params: parameters of the stage.
+    batch_stats: running statistics of BatchNorm.
+    fitted: statistics of the training subjects; constant.
+    optimizer: state of the optax optimizer.
+  """
+
+  step: Int[Array, '']
+  params: Any
+  batch_stats: Any
+  fitted: Any
+  optimizer: optax.OptState
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    return {'params': self.params, 'batch_stats': self.batch_stats, 'fitted': self.fitted}
+
+
+@struct.dataclass
+class LossSum:
+  """A sum of weighted losses and the sum of the weights, over all devices."""
+
+  total: Float[Array, '']
+  weight: Float[Array, '']
+
+
+def train_step(
+    model: MedM2T,
+    stage: str,
+    optimizer: optax.GradientTransformation,
+    loss: losses.Loss,
+    class_weights: Sequence[float],
+) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, LossSum]]:
+  """Returns the compiled update `(state, batch, key) -> (state, loss)`.
+
+  Args:
+    model: with `axis_name=DEVICE_AXIS`.
+    stage: stage of the model.
+    optimizer: optax optimizer.
+    loss: unreduced loss.
+    class_weights: one per class, or empty.
+
+  The key is one for the run and stage; it is folded with the step and the device.
+  The old state's buffers are donated.
+  """
+
+  def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, LossSum]:
+    key = jax.random.fold_in(key, state.step)
+    key = jax.random.fold_in(key, jax.lax.axis_index(DEVICE_AXIS))
+
+    def local_loss(params):
+      predictions, updates = model.apply(
+          {**state.variables, 'params': params},
+          batch,
+          stage=stage,
+          train=True,
+          mutable=['batch_stats'],
+          rngs={'dropout': key},
+      )
+      label, weight = _targets(batch, predictions)
+      total, count = losses.weighted_sum(
+          loss(predictions.logits, label), label, weight, class_weights
+      )
+      return total, (count, updates['batch_stats'])
+
+    (total, (count, batch_stats)), gradients = jax.value_and_grad(local_loss, has_aux=True)(
+        state.params
+    )
+    total, count, gradients = jax.lax.psum((total, count, gradients), DEVICE_AXIS)
+    gradients = jax.tree.map(lambda g: g / count, gradients)
+    updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+    state = state.replace(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        optimizer=optimizer_state,
+    )
+    return state, LossSum(total, count)
+
+  return jax.pmap(
+      step,
+      axis_name=DEVICE_AXIS,
+      in_axes=(None, 0, None),
+      out_axes=(None, None),
+      donate_argnums=(0,),
+  )
+
+
+def loss_step(
+    model: MedM2T, stage: str, loss: losses.Loss, class_weights: Sequence[float]
+) -> Callable[[Mapping[str, Any], Batch], LossSum]:
+  """Returns the compiled validation loss `(variables, batch) -> loss`."""
+
+  def step(variables: Mapping[str, Any], batch: Batch) -> LossSum:
+    predictions = model.apply(variables, batch, stage=stage, train=False)
+    label, weight = _targets(batch, predictions)
+    total, count = losses.weighted_sum(
+        loss(predictions.logits, label), label, weight, class_weights
+    )
+    return LossSum(*jax.lax.psum((total, count), DEVICE_AXIS))
+
+  return jax.pmap(step, axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=None)
+
+
+def predict_step(
+    model: MedM2T, stage: str, drop: tuple[str, ...] = ()
+) -> Callable[[Mapping[str, Any], Batch], Float[Array, 'd b c']]:
+  """Returns the compiled prediction `(variables, batch) -> logits` of each batch row.
+
+  Args:
+    model: with `axis_name=DEVICE_AXIS`.
+    stage: a stage whose unit is the sample.
+    drop: modalities to treat as absent.
+  """
+
+  def step(variables: Mapping[str, Any], batch: Batch) -> Float[Array, 'b c']:
+    return model.apply(variables, batch, stage=stage, train=False, drop=drop).logits
+
+  return jax.pmap(step, axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=0)
+
+
+def _targets(
+    batch: Batch, predictions: Any
+) -> tuple[Float[Array, ' u'], Float[Array, ' u']]:
+  """Label and weight of each prediction: those of the row that owns it."""
+  label = batch['label'][predictions.owner]
+  weight = batch['weight'][predictions.owner]
+  return label, jnp.where(predictions.mask, weight, 0.0)

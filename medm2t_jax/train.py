@@ -1,0 +1,314 @@
+"""Training: every stage of every fold, in order, each resumable.
+
+A stage ends with `done.json`; a run that finds it goes on with the next stage. An
+interrupted stage continues from its latest checkpoint with the batch that it would
+have seen next, so that it ends with the same parameters as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+from flax import traverse_util
+from ml_collections import config_dict
+from tqdm import tqdm
+
+from data_pipeline.dataset import Dataset
+from data_pipeline.schema import DataError, write_json
+from medm2t_jax import checkpoint, losses, parallel, workdir
+from medm2t_jax.fold import Fold, parse_folds
+from medm2t_jax.models import medm2t
+
+_OPTIMIZERS = {'adam': optax.adam, 'sgd': optax.sgd}
+
+
+class TrainingError(Exception):
+  """Training cannot go on. The message names the stage, the step and the remedy."""
+
+
+def train(config: config_dict.ConfigDict, dataset: Dataset, directory: Path) -> None:
+  """Trains the chosen stages of the chosen folds; completed ones are skipped.
+
+  Args:
+    config: the experiment.
+    dataset: prepared data set of its task.
+    directory: workdir, claimed for this configuration.
+
+  Raises:
+    DataError: an unknown stage or fold, or a stage to start from is not complete.
+    TrainingError: the loss is not finite.
+  """
+  for index in parse_folds(config.folds):
+    fold = Fold(config, dataset, index, directory)
+    for stage in chosen_stages(fold):
+      done = workdir.read_done(directory, index, stage)
+      if done is None:
+        train_stage(fold, stage)
+      else:
+        logging.info(
+            'fold %d, %s: complete (validation loss %.4f), continuing',
+            index,
+            stage,
+            done['validation_loss'],
+        )
+
+
+def chosen_stages(fold: Fold) -> tuple[str, ...]:
+  """The stages of `config.stages`, in training order.
+
+  Raises:
+    DataError: a stage that the task and data set do not have.
+  """
+  known = medm2t.stages(fold.model_config)
+  if fold.config.stages == 'all':
+    return known
+  names = fold.config.stages.split(',')
+  for name in names:
+    if name not in known:
+      raise DataError(f'config.stages={fold.config.stages!r}: unknown {name!r}; known: {known}')
+  return tuple(stage for stage in known if stage in names)
+
+
+@dataclasses.dataclass
+class _Position:
+  """Where a stage's training stands; saved in every checkpoint.
+
+  Attributes:
+    epoch: the current epoch, from 0.
+    step: steps made in this epoch.
+    loss_total: sum of weighted losses in this epoch.
+    loss_weight: sum of their weights.
+    history: one record per finished epoch.
+  """
+
+  epoch: int = 0
+  step: int = 0
+  loss_total: float = 0.0
+  loss_weight: float = 0.0
+  history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+  def stale_epochs(self) -> int:
+    """Epochs since the best validation loss."""
+    if not self.history:
+      return 0
+    values = [record['validation_loss'] for record in self.history]
+    return len(values) - 1 - int(np.argmin(values))
+
+
+def train_stage(fold: Fold, stage: str) -> None:
+  """Trains one stage to its end, from its latest checkpoint where there is one."""
+  recipe = fold.config.recipe[stage]
+  loss = losses.LOSSES[recipe.loss]
+  optimizer = make_optimizer(recipe)
+  state, lineage = _initial_state(fold, stage, optimizer)
+  train_step = parallel.train_step(fold.model, stage, optimizer, loss, recipe.class_weights)
+  loss_step = parallel.loss_step(fold.model, stage, loss, recipe.class_weights)
+  parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+  logging.info('fold %d, %s: %s parameters', fold.index, stage, f'{parameters:,}')
+  directory = workdir.checkpoint_directory(fold.workdir, fold.index, stage)
+  with checkpoint.Checkpoints(directory) as checkpoints:
+    position = _Position()
+    if checkpoints.latest_step is not None:
+      state, saved = checkpoints.restore_training(checkpoints.latest_step, state)
+      position = _Position(**saved)
+      logging.info(
+          'fold %d, %s: resumed at epoch %d, step %d',
+          fold.index, stage, position.epoch + 1, position.step,
+      )  # fmt: skip
+    while position.epoch < recipe.epochs and position.stale_epochs() < recipe.patience:
+      save = functools.partial(checkpoints.save, lineage=lineage)
+      state, record = _train_epoch(fold, stage, state, position, train_step, save)
+      record |= _validate(fold, stage, state, loss_step)
+      position = _Position(epoch=position.epoch + 1, history=[*position.history, record])
+      _write_history(directory.parent, position.history)
+      logging.info(
+          'fold %d, %s: epoch %d of %d, train loss %.4f, validation loss %.4f, %.0f s',
+          fold.index, stage, position.epoch, recipe.epochs,
+          record['train_loss'], record['validation_loss'], record['seconds'],
+      )  # fmt: skip
+      save(state, dataclasses.asdict(position), validation_loss=record['validation_loss'])
+    best_step = checkpoints.best_step
+  # Only after the context has waited for the saves: done.json promises a checkpoint.
+  best = int(np.argmin([record['validation_loss'] for record in position.history]))
+  write_json(
+      directory.parent / 'done.json',
+      {
+          'fold': fold.index,
+          'stage': stage,
+          'best_step': best_step,
+          'best_epoch': best + 1,
+          'epochs': len(position.history),
+          'validation_loss': position.history[best]['validation_loss'],
+          'parameters': parameters,
+          'seconds': sum(record['seconds'] for record in position.history),
+          'history': position.history,
+      },
+  )
+
+
+def make_optimizer(recipe: Mapping[str, Any]) -> optax.GradientTransformation:
+  """The optimizer of a stage: clipping, Adam or SGD, weight decay, frozen paths."""
+  parts = []
+  if recipe['clip_norm']:
+    parts.append(optax.clip_by_global_norm(recipe['clip_norm']))
+  if recipe['weight_decay']:
+    # Decay in the gradient, as torch.optim.Adam has it.
+    parts.append(optax.add_decayed_weights(recipe['weight_decay']))
+  parts.append(_OPTIMIZERS[recipe['optimizer']](recipe['learning_rate']))
+  if recipe['frozen']:
+    parts.append(optax.masked(optax.set_to_zero(), _frozen_mask(tuple(recipe['frozen']))))
+  return optax.chain(*parts)
+
+
+def _frozen_mask(prefixes: tuple[str, ...]) -> Callable[[Any], Any]:
+  def mask(params: Any) -> Any:
+    return traverse_util.path_aware_map(
+        lambda path, _: any(
+            '/'.join(path) == prefix or '/'.join(path).startswith(prefix + '/')
+            for prefix in prefixes
+        ),
+        params,
+    )
+
+  return mask
+
+
+def _initial_state(
+    fold: Fold, stage: str, optimizer: optax.GradientTransformation
+) -> tuple[parallel.TrainState, checkpoint.Lineage]:
+  """Fresh variables, overwritten by every equal path of the stages to start from."""
+  variables = fold.init(stage)
+  flat = traverse_util.flatten_dict(variables)
+  lineage = fold.lineage()
+  stages = medm2t.stages(fold.model_config)
+  for source in fold.config.recipe[stage].starts_from:
+    if source not in stages:
+      continue  # the data set lacks that modality
+    restored, seen = fold.restore_best(source)
+    lineage = lineage.joined(seen)
+    for path, value in traverse_util.flatten_dict(restored).items():
+      if path in flat and path[0] != 'fitted':
+        flat[path] = value
+  variables = traverse_util.unflatten_dict(flat)
+  state = parallel.TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=variables['params'],
+      batch_stats=variables['batch_stats'],
+      fitted=variables['fitted'],
+      optimizer=optimizer.init(variables['params']),
+  )
+  # One placement for every leaf, so that the step compiles once.
+  return jax.tree.map(jnp.asarray, state), lineage
+
+
+def _train_epoch(
+    fold: Fold,
+    stage: str,
+    state: parallel.TrainState,
+    position: _Position,
+    train_step: Callable[..., tuple[parallel.TrainState, parallel.LossSum]],
+    save: Callable[[parallel.TrainState, dict[str, Any]], None],
+) -> tuple[parallel.TrainState, dict[str, Any]]:
+  """Runs the rest of an epoch; `position` is kept up to date for `save`."""
+  config = fold.config
+  plan = fold.plan(
+      'train',
+      config.recipe[stage].batch_size,
+      require=fold.modality_of(stage),
+      shuffle=(config.seed, fold.index, position.epoch),
+  )
+  start = time.perf_counter()
+  waited = 0.0
+  samples = 0
+  key = fold.key(stage)
+  pending: list[parallel.LossSum] = []
+
+  def collect() -> None:
+    # The only place where the host waits for the devices.
+    for loss in jax.device_get(pending):
+      position.loss_total += float(loss.total)
+      position.loss_weight += float(loss.weight)
+    pending.clear()
+    if not np.isfinite(position.loss_total):
+      raise TrainingError(
+          f'fold {fold.index}, stage {stage}: the loss is not finite in the steps up to '
+          f'{position.step} of epoch {position.epoch + 1}. Lower '
+          f'config.recipe.{stage}.learning_rate or set clip_norm.'
+      )
+
+  progress = tqdm(
+      fold.read(plan, fold.modalities_of(stage), position.step),
+      desc=f'fold {fold.index} {stage} {position.epoch + 1}/{config.recipe[stage].epochs}',
+      initial=position.step,
+      total=len(plan),
+      unit='step',
+      leave=False,
+  )
+  before = time.perf_counter()
+  for batch in progress:
+    waited += time.perf_counter() - before
+    state, loss = train_step(state, batch, key)
+    pending.append(loss)
+    position.step += 1
+    samples += int((batch['row'] >= 0).sum())
+    if position.step % 20 == 0:
+      collect()
+      mean = position.loss_total / position.loss_weight
+      progress.set_postfix(loss=f'{mean:.4f}', wait=f'{waited / (time.perf_counter() - start):.0%}')
+    if position.step % config.training.save_every_steps == 0:
+      collect()
+      save(state, dataclasses.asdict(position))
+    before = time.perf_counter()
+  collect()
+  seconds = time.perf_counter() - start
+  return state, {
+      'epoch': position.epoch + 1,
+      'train_loss': position.loss_total / position.loss_weight,
+      'samples_per_second': samples / seconds,
+      'data_wait_share': waited / seconds,
+      'seconds': seconds,
+  }
+
+
+def _validate(
+    fold: Fold, stage: str, state: parallel.TrainState, loss_step: Callable[..., Any]
+) -> dict[str, float]:
+  """Mean validation loss.
+
+  Raises:
+    DataError: no validation sample has the stage's modality.
+  """
+  sums = [
+      loss_step(state.variables, batch)
+      for batch in fold.batches(
+          'validation',
+          fold.modalities_of(stage),
+          fold.config.recipe[stage].batch_size,
+          require=fold.modality_of(stage),
+      )
+  ]
+  weight = sum(float(one.weight) for one in sums)
+  if not weight:
+    raise DataError(
+        f'fold {fold.index}, stage {stage}: no validation sample has this modality. '
+        'Leave the stage out with --config.stages, or prepare more subjects.'
+    )
+  return {'validation_loss': sum(float(one.total) for one in sums) / weight}
+
+
+def _write_history(directory: Path, history: list[dict[str, Any]]) -> None:
+  """Rewrites metrics.jsonl, so that a resumed epoch never stands there twice."""
+  partial = directory / 'metrics.jsonl.partial'
+  partial.write_text(''.join(json.dumps(record) + '\n' for record in history))
+  partial.replace(directory / 'metrics.jsonl')

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Sets up .venv and runs the main job, the tests, or any command in that environment.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() {
+  cat <<'EOF'
+usage: ./run.sh [COMMAND]
+
+  (none)      simulate a small hospital, prepare CVD shards from its raw tables and ECGs,
+              train every stage, restore the best checkpoint in a new process, evaluate,
+              and write runs/cvd_small/eval/report.html. Run again, it continues.
+  smoke       the same at its smallest, for CI
+  test [...]  the whole test suite; further arguments go to pytest
+  check       ruff and pyright
+  setup       only make .venv
+  exec CMD... any command inside the environment, for example
+              ./run.sh exec python -m medm2t_jax.main --config=configs/mortality.py:small
+  --help      this text
+
+PYTHON names the interpreter to make .venv with (3.11 to 3.13; default: python3).
+EOF
+}
+
+# Makes or updates .venv; `setup dev` also installs what tests and checks need.
+setup() {
+  local python=${PYTHON:-python3} requirement=. stamp=.venv/installed wanted
+  if [ "${1:-}" = dev ]; then requirement='.[dev]' stamp=.venv/installed-dev; fi
+  wanted=$(cat setup.cfg constraints.txt | cksum)
+  if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || {
+      echo "error: $("$python" --version 2>&1) is not supported: set PYTHON to 3.11, 3.12 or 3.13" >&2
+      exit 1
+    }
+    echo "setting up .venv (once, a few minutes)" >&2
+    [ -x .venv/bin/python ] || "$python" -m venv .venv
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+      --constraint constraints.txt --editable "$requirement" >&2
+    echo "$wanted" > "$stamp"
+  fi
+  # shellcheck disable=SC1091
+  source .venv/bin/activate
+  export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
+  export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/.cache/jax}
+  export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=${JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS:-0}
+}
+
+# Trains, then restores and evaluates in a process of its own.
+train_and_evaluate() {
+  python -m medm2t_jax.main --mode=train "$@" >/dev/null
+  echo "restoring the best checkpoint in a new process" >&2
+  python -m medm2t_jax.main --mode=eval "$@"
+}
+
+case "${1:-}" in
+  '') setup; train_and_evaluate --config=configs/cvd.py:small --config.data.simulated_patients=400 ;;
+  smoke) setup; train_and_evaluate --config=configs/cvd.py:smoke ;;
+  test) shift; setup dev; python -m pytest "$@" ;;
+  check) setup dev; ruff format --check .; ruff check .; pyright ;;
+  setup) setup ;;
+  exec) shift; setup; exec "$@" ;;
+  -h | --help | help) usage ;;
+  *) echo "error: unknown command '$1'" >&2; usage >&2; exit 2 ;;
+esac
