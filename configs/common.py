@@ -14,6 +14,8 @@ from typing import Any
 
 from ml_collections import config_dict
 
+from medm2t_jax.experiment import Experiment
+
 VARIANTS = ('small', 'smoke')
 ECG_VIEWS = ('ecg_signal', 'ecg_features', 'ecg_text')
 
@@ -34,17 +36,17 @@ def stage(batch_size: int, learning_rate: float, **overrides: Any) -> dict[str, 
     that are not updated, `clip_norm` and `weight_decay` are off at 0.
   """
   fields = {
-      'batch_size': batch_size,
-      'learning_rate': learning_rate,
-      'optimizer': 'adam',
-      'loss': 'nll',
-      'class_weights': (),
-      'epochs': 20,
-      'patience': 5,
-      'starts_from': (),
-      'frozen': (),
-      'clip_norm': 0.0,
-      'weight_decay': 0.0,
+    'batch_size': batch_size,
+    'learning_rate': learning_rate,
+    'optimizer': 'adam',
+    'loss': 'nll',
+    'class_weights': (),
+    'epochs': 20,
+    'patience': 5,
+    'starts_from': (),
+    'frozen': (),
+    'clip_norm': 0.0,
+    'weight_decay': 0.0,
   }
   unknown = set(overrides) - set(fields)
   if unknown:
@@ -52,14 +54,15 @@ def stage(batch_size: int, learning_rate: float, **overrides: Any) -> dict[str, 
   return {**fields, **overrides}
 
 
-def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> config_dict.ConfigDict:
+def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
   """The fields that every experiment has; sizes follow the paper.
 
   Args:
     task: 'cvd', 'mortality' or 'los'.
     recipe: stage name -> `stage(...)`.
   """
-  return config_dict.ConfigDict({
+  return config_dict.ConfigDict(
+    {
       'task': task,
       'name': task,
       'seed': 0,
@@ -68,47 +71,48 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> config_dict.ConfigD
       # Which stages to train: 'all' or a comma-separated list.
       'stages': 'all',
       'data': {
-          # A folder written by `python -m data_pipeline.prepare`, or 'simulated': the
-          # simulated hospital below, made under data/simulated where it is absent.
-          'dir': 'simulated',
-          'simulated_patients': 2000,
-          'simulated_seed': 0,
-          # Padded numbers of events; a sample goes to the first that holds it.
-          'buckets': (),
-          # A sample with more recordings keeps the most recent ones.
-          'max_recordings': 8,
-          # Capacity for packed recordings, per sample of a batch.
-          'recordings_per_row': 2.0,
+        # A folder written by `python -m data_pipeline.prepare`, or 'simulated': the
+        # simulated hospital below, made under data/simulated where it is absent.
+        'dir': 'simulated',
+        'simulated_patients': 2000,
+        'simulated_seed': 0,
+        # Padded numbers of events; a sample goes to the first that holds it.
+        'buckets': (),
+        # A sample with more recordings keeps the most recent ones.
+        'max_recordings': 8,
+        # Capacity for packed recordings, per sample of a batch.
+        'recordings_per_row': 2.0,
       },
       'model': {
-          'size': 'paper',
-          'dtype': 'float32',
-          'value_encoding': 'bins',
-          'pooling': 'tokens',
-          'sequence': 'lstm',
-          # Event and ECG windows: ('percentiles', cuts in %) of training event times,
-          # or ('hours', cuts in hours relative to the prediction time).
-          'windows': {},
-          'segment_lengths': (12, 24),
-          'segments': 24,
-          'grid_channels': 'values',
-          'ecg_crop': 'middle',
-          'fusion': 'add',
-          'attend_over': 'tokens',
-          'attention_blocks': 1,
-          'shared_encoder': 'before',
-          'modality_dropout': 0.1,
+        'size': 'paper',
+        'dtype': 'float32',
+        'value_encoding': 'bins',
+        'pooling': 'tokens',
+        'sequence': 'lstm',
+        # Event and ECG windows: ('percentiles', cuts in %) of training event times,
+        # or ('hours', cuts in hours relative to the prediction time).
+        'windows': {},
+        'segment_lengths': (12, 24),
+        'segments': 24,
+        'grid_channels': 'values',
+        'ecg_crop': 'middle',
+        'fusion': 'add',
+        'attend_over': 'tokens',
+        'attention_blocks': 1,
+        'shared_encoder': 'before',
+        'modality_dropout': 0.1,
       },
       'training': {
-          # Also saved at the end of every epoch.
-          'save_every_steps': 1000,
+        # Also saved at the end of every epoch.
+        'save_every_steps': 1000,
       },
       'recipe': dict(recipe),
       'evaluation': {
-          'batch_size': 128,
-          'bootstrap': 1000,
+        'batch_size': 128,
+        'bootstrap': 1000,
       },
-  })
+    }
+  )
 
 
 def hourly_cuts(hours: int) -> tuple[float, ...]:
@@ -117,11 +121,11 @@ def hourly_cuts(hours: int) -> tuple[float, ...]:
 
 
 def apply_variants(
-    config: config_dict.ConfigDict,
-    argument: str | None,
-    *,
-    small_learning_rate: float,
-) -> config_dict.ConfigDict:
+  config: Experiment,
+  argument: str | None,
+  *,
+  small_learning_rate: float,
+) -> Experiment:
   """Applies comma-separated variants and locks the config.
 
   Args:
@@ -138,7 +142,7 @@ def apply_variants(
   for variant in variants:
     if variant not in VARIANTS:
       raise ValueError(
-          f'unknown variant {variant!r} of config {config.name!r}; known: {VARIANTS}'
+        f'unknown variant {variant!r} of config {config.name!r}; known: {VARIANTS}'
       )
   if variants:
     config.name = '_'.join([config.name, *variants])

@@ -6,9 +6,8 @@ stays (192 segments) divides over the devices of one host.
 
 from __future__ import annotations
 
-from ml_collections import config_dict
-
 from configs import common
+from medm2t_jax.experiment import Experiment
 
 SEGMENT_STAGES = ('vitals_segments_12', 'vitals_segments_24')
 MODALITIES = ('static', 'labs', 'vitals', 'vitals_categorical', 'ecg')
@@ -16,14 +15,14 @@ MODALITIES = ('static', 'labs', 'vitals', 'vitals_categorical', 'ecg')
 _QUINTILES = ('percentiles', (20.0, 40.0, 60.0, 80.0))
 
 
-def with_icu_windows(config: config_dict.ConfigDict) -> config_dict.ConfigDict:
+def with_icu_windows(config: Experiment) -> Experiment:
   """Sets the time windows and the buckets of Tasks 2 and 3."""
   config.model.windows = {
-      'labs': _QUINTILES,
-      'vitals_categorical': ('hours', common.hourly_cuts(24)),
-      'ecg': _QUINTILES,
+    'labs': _QUINTILES,
+    'vitals_categorical': ('hours', common.hourly_cuts(24)),
+    'ecg': _QUINTILES,
   }
   config.data.buckets = tuple(
-      {'labs': labs, 'vitals_categorical': labs // 2} for labs in (128, 256, 512)
+    {'labs': labs, 'vitals_categorical': labs // 2} for labs in (128, 256, 512)
   )
   return config

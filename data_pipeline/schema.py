@@ -131,24 +131,24 @@ class Schema:
     version = fields.pop('schema_version', None)
     if version != SCHEMA_VERSION:
       raise DataError(
-          f'{where}: schema version {version}, this code reads {SCHEMA_VERSION}. '
-          'Prepare the shards again with `python -m data_pipeline.prepare`.'
+        f'{where}: schema version {version}, this code reads {SCHEMA_VERSION}. '
+        'Prepare the shards again with `python -m data_pipeline.prepare`.'
       )
     items = lambda rows: tuple(_item(row) for row in rows)
     return cls(
-        task=fields['task'],
-        source=fields['source'],
-        target=Target(fields['target']['kind'], tuple(fields['target']['classes'])),
-        events={name: items(rows) for name, rows in fields['events'].items()},
-        grids={
-            name: Grid(items(grid['items']), grid['steps'], grid['step_hours'])
-            for name, grid in fields['grids'].items()
-        },
-        ecg_terms=tuple(fields['ecg_terms']),
-        static_numeric=items(fields['static_numeric']),
-        static_categorical=items(fields['static_categorical']),
-        attributes=tuple(fields['attributes']),
-        observation_hours=fields['observation_hours'],
+      task=fields['task'],
+      source=fields['source'],
+      target=Target(fields['target']['kind'], tuple(fields['target']['classes'])),
+      events={name: items(rows) for name, rows in fields['events'].items()},
+      grids={
+        name: Grid(items(grid['items']), grid['steps'], grid['step_hours'])
+        for name, grid in fields['grids'].items()
+      },
+      ecg_terms=tuple(fields['ecg_terms']),
+      static_numeric=items(fields['static_numeric']),
+      static_categorical=items(fields['static_categorical']),
+      attributes=tuple(fields['attributes']),
+      observation_hours=fields['observation_hours'],
     )
 
 

@@ -45,31 +45,31 @@ class Lineage:
 
   def to_json(self) -> dict[str, Any]:
     return {
-        **dataclasses.asdict(self),
-        'fitted_on': sorted(self.fitted_on),
-        'selected_on': sorted(self.selected_on),
+      **dataclasses.asdict(self),
+      'fitted_on': sorted(self.fitted_on),
+      'selected_on': sorted(self.selected_on),
     }
 
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> Lineage:
     return cls(
-        **{
-            **fields,
-            'fitted_on': frozenset(fields['fitted_on']),
-            'selected_on': frozenset(fields['selected_on']),
-        }
+      **{
+        **fields,
+        'fitted_on': frozenset(fields['fitted_on']),
+        'selected_on': frozenset(fields['selected_on']),
+      }
     )
 
   def joined(self, other: Lineage) -> Lineage:
     """This lineage after starting from a checkpoint with lineage `other`."""
     return dataclasses.replace(
-        self,
-        fitted_on=self.fitted_on | other.fitted_on,
-        selected_on=self.selected_on | other.selected_on,
+      self,
+      fitted_on=self.fitted_on | other.fitted_on,
+      selected_on=self.selected_on | other.selected_on,
     )
 
   def require_unseen(
-      self, *, fold: int, validation: frozenset[str], test: frozenset[str], where: Path
+    self, *, fold: int, validation: frozenset[str], test: frozenset[str], where: Path
   ) -> None:
     """Refuses a checkpoint that saw subjects which it must not have seen.
 
@@ -83,15 +83,15 @@ class Lineage:
       DataError: a fitting subject validates or tests, or a selection subject tests.
     """
     leaks = {
-        'was fitted on {} validation subjects': self.fitted_on & validation,
-        'was fitted on {} test subjects': self.fitted_on & test,
-        'was selected on {} test subjects': self.selected_on & test,
+      'was fitted on {} validation subjects': self.fitted_on & validation,
+      'was fitted on {} test subjects': self.fitted_on & test,
+      'was selected on {} test subjects': self.selected_on & test,
     }
     for text, subjects in leaks.items():
       if subjects:
         raise DataError(
-            f'{where}: {text.format(len(subjects))} of fold {fold} (it belongs to fold '
-            f'{self.fold}). Train this stage for fold {fold} instead of reusing it.'
+          f'{where}: {text.format(len(subjects))} of fold {fold} (it belongs to fold '
+          f'{self.fold}). Train this stage for fold {fold} instead of reusing it.'
         )
 
 
@@ -105,21 +105,23 @@ class Checkpoints:
     self.directory = directory.resolve()
     best_loss = lambda metrics: metrics['validation_loss']
     self._manager = ocp.CheckpointManager(
-        self.directory,
-        options=ocp.CheckpointManagerOptions(
-            best_fn=best_loss,
-            best_mode='min',
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy([
-                checkpoint_managers.LatestN(n=2),
-                checkpoint_managers.BestN(
-                    get_metric_fn=best_loss,
-                    reverse=True,
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]),
+      self.directory,
+      options=ocp.CheckpointManagerOptions(
+        best_fn=best_loss,
+        best_mode='min',
+        preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+          [
+            checkpoint_managers.LatestN(n=2),
+            checkpoint_managers.BestN(
+              get_metric_fn=best_loss,
+              reverse=True,
+              n=1,
+              keep_checkpoints_without_metrics=False,
+            ),
+          ]
         ),
-        item_names=(*_VARIABLES, 'optimizer', 'position', 'lineage'),
+      ),
+      item_names=(*_VARIABLES, 'optimizer', 'position', 'lineage'),
     )
 
   def __enter__(self) -> Checkpoints:
@@ -138,12 +140,12 @@ class Checkpoints:
     return self._manager.best_step()
 
   def save(
-      self,
-      state: TrainState,
-      position: Mapping[str, Any],
-      *,
-      lineage: Lineage,
-      validation_loss: float | None = None,
+    self,
+    state: TrainState,
+    position: Mapping[str, Any],
+    *,
+    lineage: Lineage,
+    validation_loss: float | None = None,
   ) -> None:
     """Starts an asynchronous save at `state.step`.
 
@@ -155,20 +157,20 @@ class Checkpoints:
     """
     arrays = {name: getattr(state, name) for name in (*_VARIABLES, 'optimizer')}
     self._manager.save(
-        int(state.step),
-        args=ocp.args.Composite(
-            **{name: ocp.args.StandardSave(tree) for name, tree in arrays.items()},
-            position=ocp.args.JsonSave(dict(position)),
-            lineage=ocp.args.JsonSave(lineage.to_json()),
-        ),
-        metrics=None if validation_loss is None else {'validation_loss': validation_loss},
+      int(state.step),
+      args=ocp.args.Composite(
+        **{name: ocp.args.StandardSave(tree) for name, tree in arrays.items()},
+        position=ocp.args.JsonSave(dict(position)),
+        lineage=ocp.args.JsonSave(lineage.to_json()),
+      ),
+      metrics=None if validation_loss is None else {'validation_loss': validation_loss},
     )
 
   def lineage(self, step: int) -> Lineage:
     return Lineage.from_json(self._restore(step, lineage=ocp.args.JsonRestore())['lineage'])
 
   def restore_training(
-      self, step: int, template: TrainState
+    self, step: int, template: TrainState
   ) -> tuple[TrainState, dict[str, Any]]:
     """Restores everything for going on with training.
 
@@ -180,12 +182,14 @@ class Checkpoints:
       The state and its position.
     """
     arrays = {
-        name: ocp.args.StandardRestore(_abstract(getattr(template, name)))
-        for name in (*_VARIABLES, 'optimizer')
+      name: ocp.args.StandardRestore(_abstract(getattr(template, name)))
+      for name in (*_VARIABLES, 'optimizer')
     }
     restored = self._restore(step, **arrays, position=ocp.args.JsonRestore())
     position = restored.pop('position')
-    state = template.replace(step=jax.numpy.asarray(step, jax.numpy.int32), **restored)
+    state = dataclasses.replace(
+      template, step=jax.numpy.asarray(step, jax.numpy.int32), **restored
+    )
     return state, position
 
   def restore_variables(self, step: int, template: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,10 +203,8 @@ class Checkpoints:
       DataError: the checkpoint's arrays have other shapes (another configuration).
     """
     return self._restore(
-        step,
-        **{
-            name: ocp.args.StandardRestore(_abstract(template[name])) for name in _VARIABLES
-        },
+      step,
+      **{name: ocp.args.StandardRestore(_abstract(template[name])) for name in _VARIABLES},
     )
 
   def _restore(self, step: int, **items: Any) -> dict[str, Any]:
@@ -211,9 +213,9 @@ class Checkpoints:
     except (ValueError, KeyError, FileNotFoundError) as error:
       reason = str(error).splitlines()[0]
       raise DataError(
-          f'{self.directory / str(step)}: cannot be restored ({reason}). It is damaged or '
-          'of another configuration: use the configuration in config.json of its workdir, '
-          'or another --workdir.'
+        f'{self.directory / str(step)}: cannot be restored ({reason}). It is damaged or '
+        'of another configuration: use the configuration in config.json of its workdir, '
+        'or another --workdir.'
       ) from error
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-
-from absl import logging
-from ml_collections import config_dict
 
 from data_pipeline import prepare
 from data_pipeline.dataset import Dataset, open_dataset
 from data_pipeline.schema import DataError
+from medm2t_jax.experiment import Experiment
 
+_LOGGER = logging.getLogger(__name__)
 _ROOT = Path('data/simulated')
 
 
-def open_or_simulate(config: config_dict.ConfigDict) -> Dataset:
+def open_or_simulate(config: Experiment) -> Dataset:
   """Opens `config.data.dir`; 'simulated' is made first where it is absent.
 
   Raises:
@@ -26,19 +26,19 @@ def open_or_simulate(config: config_dict.ConfigDict) -> Dataset:
     hospital = f'{patients}-seed{seed}'
     directory = _ROOT / f'{config.task}-{hospital}'
     if not (directory / 'dataset.json').exists():
-      logging.info('%s is absent: simulating %d patients', directory, patients)
+      _LOGGER.info('%s is absent: simulating %d patients', directory, patients)
     prepare.prepare(
-        source='simulated',
-        task=config.task,
-        out=directory,
-        raw=_ROOT / f'raw-{hospital}',
-        patients=patients,
-        seed=seed,
+      source='simulated',
+      task=config.task,
+      out=directory,
+      raw=_ROOT / f'raw-{hospital}',
+      patients=patients,
+      seed=seed,
     )
   dataset = open_dataset(directory)
   if dataset.schema.task != config.task:
     raise DataError(
-        f'{directory}: prepared for task {dataset.schema.task!r}, the config is for '
-        f'{config.task!r}. Give --config.data.dir of a data set for this task.'
+      f'{directory}: prepared for task {dataset.schema.task!r}, the config is for '
+      f'{config.task!r}. Give --config.data.dir of a data set for this task.'
     )
   return dataset

@@ -7,6 +7,7 @@ optimizer state is not read.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,22 @@ from typing import Any
 import jax
 import numpy as np
 import pyarrow as pa
-from absl import logging
-from ml_collections import config_dict
 from tqdm import tqdm
 
-from data_pipeline.dataset import Dataset
+from data_pipeline.dataset import Dataset, Split
 from data_pipeline.schema import DataError
 from medm2t_jax import parallel, reporting, workdir
+from medm2t_jax.experiment import Experiment
 from medm2t_jax.fold import Fold, parse_folds
 from medm2t_jax.models import medm2t
 
+_LOGGER = logging.getLogger(__name__)
+
 STAGE = 'multimodal'
+SPLITS: tuple[Split, ...] = ('validation', 'test')
 
 
-def evaluate(config: config_dict.ConfigDict, dataset: Dataset, directory: Path) -> dict[str, Any]:
+def evaluate(config: Experiment, dataset: Dataset, directory: Path) -> dict[str, Any]:
   """Writes `eval/` of the workdir: predictions, metrics and the report.
 
   Args:
@@ -47,30 +50,30 @@ def evaluate(config: config_dict.ConfigDict, dataset: Dataset, directory: Path) 
   scenarios: dict[str, list[np.ndarray]] = {}
   for fold in folds:
     variables, _ = fold.restore_best(STAGE)
-    logging.info('fold %d: restored the best checkpoint of %s', fold.index, STAGE)
-    for split in ('validation', 'test'):
+    _LOGGER.info('fold %d: restored the best checkpoint of %s', fold.index, STAGE)
+    for split in SPLITS:
       rows, predictions = predict(fold, variables, split)
       tables.append(_table(fold, split, rows, predictions))
     for name, drop in modality_scenarios(dataset.schema.modalities).items():
       scenarios.setdefault(name, []).append(predict(fold, variables, 'test', drop)[1])
   table = pa.concat_tables(tables)
   context = reporting.Context(
-      schema=dataset.schema,
-      config=json.loads(config.to_json_best_effort()),
-      cohort=dataset.cohort,
-      environment=workdir.environment(),
-      stages=_stage_records(folds),
-      scenarios={name: np.concatenate(parts) for name, parts in scenarios.items()},
-      dataset_version=dataset.version,
-      notes=_notes(dataset, table),
+    schema=dataset.schema,
+    config=json.loads(config.to_json_best_effort()),
+    cohort=json.loads((dataset.directory / 'cohort.json').read_text()),
+    environment=workdir.environment(),
+    stages=_stage_records(folds),
+    scenarios={name: np.concatenate(parts) for name, parts in scenarios.items()},
+    dataset_version=dataset.version,
+    notes=_notes(dataset, folds, table),
   )
   return reporting.write_report(
-      directory / 'eval', table, context, resamples=config.evaluation.bootstrap
+    directory / 'eval', table, context, resamples=config.evaluation.bootstrap
   )
 
 
 def predict(
-    fold: Fold, variables: Mapping[str, Any], split: str, drop: tuple[str, ...] = ()
+  fold: Fold, variables: Mapping[str, Any], split: Split, drop: tuple[str, ...] = ()
 ) -> tuple[np.ndarray, np.ndarray]:
   """Predicts every sample of a split.
 
@@ -88,10 +91,11 @@ def predict(
     DataError: the split has no sample.
   """
   step = parallel.predict_step(fold.model, STAGE, drop)
-  plan = fold.plan(split, fold.config.evaluation.batch_size)
+  modalities = fold.dataset.schema.modalities
+  plan = fold.plan(split, modalities, fold.config.evaluation.batch_size)
   rows, outputs = [], []
   name = f'fold {fold.index} {split}' + (f' without {", ".join(drop)}' if drop else '')
-  batches = fold.read(plan, fold.dataset.schema.modalities)
+  batches = fold.read(plan, modalities)
   for batch in tqdm(batches, desc=name, total=len(plan), unit='step', leave=False):
     logits = np.asarray(step(variables, batch), np.float32)
     valid = batch['row'] >= 0
@@ -111,8 +115,8 @@ def modality_scenarios(modalities: tuple[str, ...]) -> dict[str, tuple[str, ...]
   if len(modalities) < 2:
     return {}
   alone = {
-      f'only {name}': tuple(other for other in modalities if other != name)
-      for name in modalities
+    f'only {name}': tuple(other for other in modalities if other != name)
+    for name in modalities
   }
   left_out = {f'without {name}': (name,) for name in modalities}
   return alone | (left_out if len(modalities) > 2 else {})
@@ -121,14 +125,14 @@ def modality_scenarios(modalities: tuple[str, ...]) -> dict[str, tuple[str, ...]
 def _table(fold: Fold, split: str, rows: np.ndarray, predictions: np.ndarray) -> pa.Table:
   """Predictions with what the report groups them by."""
   dataset = fold.dataset
-  chosen = dataset.table.take(pa.array(rows))
+  chosen = {name: column[rows] for name, column in dataset.index.items()}
   schema = dataset.schema
   columns: dict[str, Any] = {
-      'sample_id': chosen['sample_id'],
-      'subject_id': chosen['subject_id'],
-      'fold': pa.array(np.full(len(rows), fold.index, np.int32)),
-      'split': pa.array([split] * len(rows)),
-      'label': chosen['label'],
+    'sample_id': chosen['sample_id'],
+    'subject_id': chosen['subject_id'],
+    'fold': pa.array(np.full(len(rows), fold.index, np.int32)),
+    'split': pa.array([split] * len(rows)),
+    'label': chosen['label'],
   }
   if schema.target.kind == 'classes':
     for index in range(schema.target.outputs):
@@ -139,26 +143,33 @@ def _table(fold: Fold, split: str, rows: np.ndarray, predictions: np.ndarray) ->
     columns[name] = chosen[name]
   for name in schema.modalities:
     if name != 'static':
-      columns[f'present_{name}'] = pa.array(chosen[f'n_{name}'].to_numpy() > 0)
+      columns[f'present_{name}'] = chosen[f'n_{name}'] > 0
   return pa.table(columns)
 
 
 def _stage_records(folds: list[Fold]) -> list[dict[str, Any]]:
   records = [
-      workdir.read_done(fold.workdir, fold.index, stage)
-      for fold in folds
-      for stage in medm2t.stages(fold.model_config)
+    workdir.read_done(fold.workdir, fold.index, stage)
+    for fold in folds
+    for stage in medm2t.stages(fold.model_config)
   ]
-  return [record for record in records if record is not None]
+  return [record for record in records if record is not None and not record['skipped']]
 
 
-def _notes(dataset: Dataset, table: pa.Table) -> list[str]:
+def _notes(dataset: Dataset, folds: list[Fold], table: pa.Table) -> list[str]:
   """What a reader of the report must know first."""
-  notes = []
+  notes = [
+    f'Fold {fold.index}: the stage {stage} was skipped, its modality is missing.'
+    for fold in folds
+    for stage in medm2t.stages(fold.model_config)
+    if fold.skipped(stage)
+  ]
   if dataset.schema.source == 'simulated':
     notes.append('Simulated patients: these figures say nothing about real ones.')
   tested = table['split'].to_numpy(zero_copy_only=False) == 'test'
   subjects = len(np.unique(table['subject_id'].to_numpy()[tested]))
   if subjects < 100:
-    notes.append(f'Only {subjects} test subjects: intervals are wide, some figures undefined.')
+    notes.append(
+      f'Only {subjects} test subjects: intervals are wide, some figures undefined.'
+    )
   return notes

@@ -14,8 +14,8 @@ import numpy as np
 from flax import traverse_util
 
 from data_pipeline.schema import Item, Schema
+from medm2t_jax.models.sparse_time_series import NUM_BINS
 
-NUM_BINS = 11
 PERCENTILES = np.arange(5, 100, 10)  # 5, 15, ..., 95: paper section 3.1
 
 Batch = Mapping[str, Any]
@@ -23,7 +23,9 @@ Statistics = dict[str, dict[str, np.ndarray]]
 
 
 def fit(
-    batches: Iterable[Batch], schema: Schema, windows: Mapping[str, tuple[str, Sequence[float]]]
+  batches: Iterable[Batch],
+  schema: Schema,
+  windows: Mapping[str, tuple[str, Sequence[float]]],
 ) -> Statistics:
   """Fits all statistics on the samples that `batches` yields.
 
@@ -46,15 +48,15 @@ def fit(
   statistics: Statistics = {'decoder': {'offset': _offset(labels, schema)}}
   for name, items in schema.events.items():
     statistics[name] = {
-        **fit_events(items=items, **collected[name]),
-        'time_cuts': _time_cuts(collected[name]['time'], *windows[name]),
+      **fit_events(items=items, **collected[name]),
+      'time_cuts': _time_cuts(collected[name]['time'], *windows[name]),
     }
   for name in schema.grids:
     statistics[name] = _fit_grid(**collected[name])
   if schema.ecg_terms:
     statistics['ecg'] = {
-        **_fit_ecg(**collected['ecg']),
-        'time_cuts': _time_cuts(collected['ecg']['time'], *windows['ecg']),
+      **_fit_ecg(**collected['ecg']),
+      'time_cuts': _time_cuts(collected['ecg']['time'], *windows['ecg']),
     }
   if 'static' in schema.modalities:
     statistics['static'] = _fit_static(**collected['static'], schema=schema)
@@ -75,14 +77,15 @@ def into_collection(statistics: Statistics, declared: Mapping[str, Any]) -> dict
     ValueError: a declared variable was not fitted, or has another shape.
   """
   collection = {}
-  for path, variable in traverse_util.flatten_dict(declared).items():
+  flat: dict[tuple[str, ...], Any] = dict(traverse_util.flatten_dict(declared))
+  for path, variable in flat.items():
     owner = 'decoder' if path[-1] == 'offset' else _modality(path, statistics)
     value = statistics[owner].get(path[-1])
     if value is None or value.shape != tuple(variable.shape):
       found = 'nothing' if value is None else f'shape {value.shape}'
       raise ValueError(
-          f'fitted variable {"/".join(path)} has shape {tuple(variable.shape)}, '
-          f'but {found} was fitted for {owner}/{path[-1]}'
+        f'fitted variable {"/".join(path)} has shape {tuple(variable.shape)}, '
+        f'but {found} was fitted for {owner}/{path[-1]}'
       )
     collection[path] = value.astype(variable.dtype)
   return traverse_util.unflatten_dict(collection)
@@ -137,11 +140,11 @@ def _offset(labels: np.ndarray, schema: Schema) -> np.ndarray:
 
 
 def fit_events(
-    item: np.ndarray,
-    value: np.ndarray,
-    category: np.ndarray,
-    time: np.ndarray,
-    items: Sequence[Item],
+  item: np.ndarray,
+  value: np.ndarray,
+  category: np.ndarray,
+  time: np.ndarray,
+  items: Sequence[Item],
 ) -> dict[str, np.ndarray]:
   """Knots, mean encodings and the seen items and categories of an event modality.
 
@@ -177,10 +180,10 @@ def fit_events(
     knots[index, 1 : 1 + len(inner)] = inner
     encoding_mean[index] = piecewise_linear(values, knots[index]).mean(axis=0)
   return {
-      'knots': knots,
-      'encoding_mean': encoding_mean,
-      'item_seen': np.bincount(item, minlength=len(items)) > 0,
-      'category_seen': category_seen,
+    'knots': knots,
+    'encoding_mean': encoding_mean,
+    'item_seen': np.bincount(item, minlength=len(items)) > 0,
+    'category_seen': category_seen,
   }
 
 
@@ -205,7 +208,9 @@ def _time_cuts(time: np.ndarray, kind: str, cuts: Sequence[float]) -> np.ndarray
   return np.percentile(time, cuts) if len(time) else np.zeros(len(cuts))
 
 
-def _center_and_scale(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _center_and_scale(
+  values: np.ndarray, valid: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
   """Median and interquartile range of each column's valid values; 0 and 1 without any.
 
   Args:
@@ -225,28 +230,28 @@ def _center_and_scale(values: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray
 def _fit_grid(value: np.ndarray, observed: np.ndarray) -> dict[str, np.ndarray]:
   signals = value.shape[-1]
   center, scale = _center_and_scale(
-      value.reshape(-1, signals), observed.reshape(-1, signals).astype(bool)
+    value.reshape(-1, signals), observed.reshape(-1, signals).astype(bool)
   )
   return {'median': center, 'center': center, 'scale': scale}
 
 
 def _fit_ecg(
-    time: np.ndarray,
-    measurements: np.ndarray,
-    measurements_mask: np.ndarray,
-    terms: np.ndarray,
+  time: np.ndarray,
+  measurements: np.ndarray,
+  measurements_mask: np.ndarray,
+  terms: np.ndarray,
 ) -> dict[str, np.ndarray]:
   del time
   center, scale = _center_and_scale(measurements, measurements_mask)
   return {
-      'measurement_center': center,
-      'measurement_scale': scale,
-      'term_seen': terms.any(axis=0),
+    'measurement_center': center,
+    'measurement_scale': scale,
+    'term_seen': np.asarray(terms.any(axis=0)),
   }
 
 
 def _fit_static(
-    numeric: np.ndarray, numeric_mask: np.ndarray, categorical: np.ndarray, schema: Schema
+  numeric: np.ndarray, numeric_mask: np.ndarray, categorical: np.ndarray, schema: Schema
 ) -> dict[str, np.ndarray]:
   center, scale = _center_and_scale(numeric, numeric_mask)
   columns = schema.static_categorical

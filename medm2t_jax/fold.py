@@ -10,12 +10,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import config_dict
 
 from data_pipeline import input_pipeline, planning
-from data_pipeline.dataset import Dataset
+from data_pipeline.dataset import Dataset, Split
 from data_pipeline.schema import NUM_FOLDS, DataError
 from medm2t_jax import checkpoint, fitting, parallel, workdir
+from medm2t_jax.experiment import Experiment
 from medm2t_jax.models import config as model_config
 from medm2t_jax.models import medm2t
 
@@ -33,7 +33,9 @@ def parse_folds(text: str) -> tuple[int, ...]:
     return known
   folds = tuple(int(part) if part.isdecimal() else -1 for part in str(text).split(','))
   if not set(folds) <= set(known):
-    raise DataError(f"config.folds={text!r}: give 'all' or a comma-separated list of {known}")
+    raise DataError(
+      f"config.folds={text!r}: give 'all' or a comma-separated list of {known}"
+    )
   return tuple(sorted(set(folds)))
 
 
@@ -48,9 +50,7 @@ class Fold:
     model: the multimodal model, all stages.
   """
 
-  def __init__(
-      self, config: config_dict.ConfigDict, dataset: Dataset, index: int, workdir: Path
-  ):
+  def __init__(self, config: Experiment, dataset: Dataset, index: int, workdir: Path):
     self.config = config
     self.dataset = dataset
     self.index = index
@@ -70,9 +70,9 @@ class Fold:
     if stage == 'multimodal':
       return None
     names = [
-        name
-        for name in self.dataset.schema.modalities
-        if stage == name or stage.startswith(name + '_')
+      name
+      for name in self.dataset.schema.modalities
+      if stage == name or stage.startswith(name + '_')
     ]
     return max(names, key=len)
 
@@ -82,17 +82,19 @@ class Fold:
     return self.dataset.schema.modalities if modality is None else (modality,)
 
   def plan(
-      self,
-      split: str,
-      batch_size: int,
-      *,
-      require: str | None = None,
-      shuffle: tuple[int, ...] | None = None,
+    self,
+    split: Split,
+    modalities: tuple[str, ...],
+    batch_size: int,
+    *,
+    require: str | None = None,
+    shuffle: tuple[int, int] | None = None,
   ) -> planning.Plan:
     """Plans one pass over a split.
 
     Args:
       split: 'train', 'validation' or 'test'.
+      modalities: those that the batches hold.
       batch_size: samples a step over all devices.
       require: only samples that have this modality.
       shuffle: seeds of the order; None keeps the order of the index.
@@ -103,43 +105,52 @@ class Fold:
     devices = jax.device_count()
     if batch_size % devices:
       raise DataError(
-          f'batch size {batch_size} does not divide over {devices} devices: change '
-          'config.recipe.<stage>.batch_size or config.evaluation.batch_size'
+        f'batch size {batch_size} does not divide over {devices} devices: change '
+        'config.recipe.<stage>.batch_size or config.evaluation.batch_size'
       )
-    return planning.plan(
-        self.dataset,
-        self.dataset.rows(self.index, split),
-        data=self.config.data,
-        batch_size=batch_size // devices,
-        devices=devices,
-        require=require,
-        shuffle=shuffle,
+    return planning.plan_epoch(
+      self.dataset,
+      self.dataset.rows(self.index, split),
+      modalities=modalities,
+      config=self.config,
+      batch_rows=batch_size // devices,
+      devices=devices,
+      require=require,
+      shuffle=shuffle,
     )
 
   def read(
-      self, plan: planning.Plan, modalities: tuple[str, ...], start_step: int = 0
+    self, plan: planning.Plan, modalities: tuple[str, ...], start_step: int = 0
   ) -> Iterator[Batch]:
     return input_pipeline.batches(
-        self.dataset,
-        plan,
-        modalities=modalities,
-        config=self.config.data,
-        start_step=start_step,
-        host=jax.process_index(),
-        hosts=jax.process_count(),
+      self.dataset,
+      plan,
+      modalities=modalities,
+      config=self.config,
+      start_step=start_step,
+      host=jax.process_index(),
+      hosts=jax.process_count(),
     )
 
   def batches(
-      self, split: str, modalities: tuple[str, ...], batch_size: int, require: str | None = None
+    self,
+    split: Split,
+    modalities: tuple[str, ...],
+    batch_size: int,
+    require: str | None = None,
   ) -> Iterator[Batch]:
     """All samples of a split once, in the order of the index."""
-    return self.read(self.plan(split, batch_size, require=require), modalities)
+    plan = self.plan(split, modalities, batch_size, require=require)
+    return self.read(plan, modalities)
 
   def init(self, stage: str) -> dict[str, Any]:
     """Initial variables of a stage: parameters, batch statistics and fitted state."""
-    return jax.jit(lambda key, batch: self._init(stage, key, batch))(
-        self.key(stage), self._example(stage)
-    ) | {'fitted': fitting.into_collection(self.statistics, self.shapes(stage)['fitted'])}
+    variables = jax.jit(self._init, static_argnums=0)(
+      stage, self.key(stage), self._example(stage)
+    )
+    return variables | {
+      'fitted': fitting.into_collection(self.statistics, variables['fitted'])
+    }
 
   def shapes(self, stage: str) -> dict[str, Any]:
     """The variables of a stage as shapes, without computing anything."""
@@ -151,29 +162,34 @@ class Fold:
     return dict(model.init(key, batch, stage=stage, train=False))
 
   def _example(self, stage: str) -> Batch:
-    """A device's batch of zeros with the shapes of the smallest bucket."""
-    return input_pipeline.example_batch(
-        self.dataset.schema, self.config.data, self.modalities_of(stage)
-    )
+    """One device's batch, for its shapes."""
+    size = self.config.recipe[stage].batch_size
+    batch = next(self.batches('train', self.modalities_of(stage), size))
+    return jax.tree.map(lambda array: array[0], batch)
 
   def key(self, stage: str) -> jax.Array:
     """The random key of a stage of this fold and seed."""
     key = jax.random.fold_in(jax.random.key(self.config.seed), self.index)
     return jax.random.fold_in(key, np.uint32(zlib.crc32(stage.encode())))
 
-  def subject_hashes(self, split: str) -> frozenset[str]:
-    return self.dataset.subject_hashes(self.index, split)
+  def subject_hashes(self, split: Split) -> frozenset[str]:
+    return frozenset(self.dataset.subjects(self.index, split))
 
   def lineage(self) -> checkpoint.Lineage:
     """Lineage of parameters that are fitted in this fold."""
     return checkpoint.Lineage(
-        fold=self.index,
-        fitted_on=self.subject_hashes('train'),
-        selected_on=self.subject_hashes('validation'),
-        data_version=self.dataset.version,
-        code_version=workdir.code_version(),
-        model=self.config.model.to_dict(),
+      fold=self.index,
+      fitted_on=self.subject_hashes('train'),
+      selected_on=self.subject_hashes('validation'),
+      data_version=self.dataset.version,
+      code_version=workdir.code_version(),
+      model=self.config.model.to_dict(),
     )
+
+  def skipped(self, stage: str) -> bool:
+    """Whether the stage was skipped because its modality is missing."""
+    done = workdir.read_done(self.workdir, self.index, stage)
+    return done is not None and bool(done['skipped'])
 
   def restore_best(self, stage: str) -> tuple[dict[str, Any], checkpoint.Lineage]:
     """Variables and lineage of a completed stage's best checkpoint.
@@ -183,18 +199,18 @@ class Fold:
     """
     directory = workdir.checkpoint_directory(self.workdir, self.index, stage)
     done = workdir.read_done(self.workdir, self.index, stage)
-    if done is None:
+    if done is None or done['skipped']:
       raise DataError(
-          f'{directory}: stage {stage!r} of fold {self.index} is not complete. Train it '
-          f'with --config.stages={stage} --config.folds={self.index}.'
+        f'{directory}: stage {stage!r} of fold {self.index} is not complete. Train it '
+        f'with --config.stages={stage} --config.folds={self.index}.'
       )
     with checkpoint.Checkpoints(directory) as checkpoints:
       step = done['best_step']
       lineage = checkpoints.lineage(step)
       lineage.require_unseen(
-          fold=self.index,
-          validation=self.subject_hashes('validation'),
-          test=self.subject_hashes('test'),
-          where=directory / str(step),
+        fold=self.index,
+        validation=self.subject_hashes('validation'),
+        test=self.subject_hashes('test'),
+        where=directory / str(step),
       )
       return checkpoints.restore_variables(step, self.shapes(stage)), lineage

@@ -35,10 +35,10 @@ LOSSES: dict[str, Loss] = {'nll': nll, 'squared': squared, 'absolute': absolute}
 
 
 def weighted_sum(
-    loss: Float[Array, ' u'],
-    label: Float[Array, ' u'],
-    weight: Float[Array, ' u'],
-    class_weights: Sequence[float],
+  loss: Float[Array, ' u'],
+  label: Float[Array, ' u'],
+  weight: Float[Array, ' u'],
+  class_weights: Sequence[float],
 ) -> tuple[Float[Array, ''], Float[Array, '']]:
   """Sum of weighted losses and sum of weights; their ratio is the mean loss.
 

@@ -8,20 +8,22 @@ The last line on stdout is one JSON object: task, test metrics and paths.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from data_pipeline.schema import DataError
 
 _CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'Experiment, for example configs/cvd.py or configs/cvd.py:small.'
+  'config', None, 'Experiment, for example configs/cvd.py or configs/cvd.py:small.'
 )
 _WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Where checkpoints and results go; by default runs/<config name>.'
+  'workdir', None, 'Where checkpoints and results go; by default runs/<config name>.'
 )
 _MODE = flags.DEFINE_enum(
     'mode', 'train', ('train', 'eval'),
@@ -36,6 +38,7 @@ def main(_: list[str]) -> None:
   from medm2t_jax import evaluate, train, workdir
   from medm2t_jax.default_data import open_or_simulate
 
+  _log_to_stderr()
   tf.config.set_visible_devices([], 'GPU')  # accelerators belong to JAX alone
   config = _CONFIG.value
   directory = Path(_WORKDIR.value or f'runs/{config.name}').resolve()
@@ -46,19 +49,31 @@ def main(_: list[str]) -> None:
       train.train(config, dataset, directory)
     metrics = evaluate.evaluate(config, dataset, directory)
   except (DataError, train.TrainingError) as error:
-    logging.flush()
     sys.exit(f'error: {error}')
   results = directory / 'eval'
   print(
-      json.dumps({
-          'task': config.task,
-          'test': metrics['headline'],
-          'report': str(results / 'report.html'),
-          'metrics': str(results / 'metrics.json'),
-          'predictions': str(results / 'predictions.parquet'),
-          'workdir': str(directory),
-      })
+    json.dumps(
+      {
+        'task': config.task,
+        'test': metrics['headline'],
+        'report': str(results / 'report.html'),
+        'metrics': str(results / 'metrics.json'),
+        'predictions': str(results / 'predictions.parquet'),
+        'workdir': str(directory),
+      }
+    )
   )
+
+
+def _log_to_stderr() -> None:
+  """Our own messages, one plain line each; of the libraries only warnings."""
+  absl_logging.set_verbosity(absl_logging.WARNING)
+  handler = logging.StreamHandler()
+  handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
+  logger = logging.getLogger('medm2t_jax')
+  logger.addHandler(handler)
+  logger.setLevel(logging.INFO)
+  logger.propagate = False
 
 
 if __name__ == '__main__':

@@ -8,8 +8,9 @@ no valid rows give the same update as one device with all of them.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from medm2t_jax import losses
+from medm2t_jax.models.encoded import Predictions
 from medm2t_jax.models.medm2t import MedM2T
 
 DEVICE_AXIS = 'device'
@@ -48,8 +50,7 @@ class TrainState:
     return {'params': self.params, 'batch_stats': self.batch_stats, 'fitted': self.fitted}
 
 
-@struct.dataclass
-class LossSum:
+class LossSum(NamedTuple):
   """A sum of weighted losses and the sum of the weights, over all devices."""
 
   total: Float[Array, '']
@@ -57,11 +58,11 @@ class LossSum:
 
 
 def train_step(
-    model: MedM2T,
-    stage: str,
-    optimizer: optax.GradientTransformation,
-    loss: losses.Loss,
-    class_weights: Sequence[float],
+  model: MedM2T,
+  stage: str,
+  optimizer: optax.GradientTransformation,
+  loss: losses.Loss,
+  class_weights: Sequence[float],
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, LossSum]]:
   """Returns the compiled update `(state, batch, key) -> (state, loss)`.
 
@@ -82,52 +83,53 @@ def train_step(
 
     def local_loss(params):
       predictions, updates = model.apply(
-          {**state.variables, 'params': params},
-          batch,
-          stage=stage,
-          train=True,
-          mutable=['batch_stats'],
-          rngs={'dropout': key},
+        {**state.variables, 'params': params},
+        batch,
+        stage=stage,
+        train=True,
+        mutable=['batch_stats'],
+        rngs={'dropout': key},
       )
       label, weight = _targets(batch, predictions)
       total, count = losses.weighted_sum(
-          loss(predictions.logits, label), label, weight, class_weights
+        loss(predictions.logits, label), label, weight, class_weights
       )
       return total, (count, updates['batch_stats'])
 
     (total, (count, batch_stats)), gradients = jax.value_and_grad(local_loss, has_aux=True)(
-        state.params
+      state.params
     )
     total, count, gradients = jax.lax.psum((total, count, gradients), DEVICE_AXIS)
     gradients = jax.tree.map(lambda g: g / count, gradients)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
-    state = state.replace(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        batch_stats=batch_stats,
-        optimizer=optimizer_state,
+    state = dataclasses.replace(
+      state,
+      step=state.step + 1,
+      params=optax.apply_updates(state.params, updates),
+      batch_stats=batch_stats,
+      optimizer=optimizer_state,
     )
     return state, LossSum(total, count)
 
   return jax.pmap(
-      step,
-      axis_name=DEVICE_AXIS,
-      in_axes=(None, 0, None),
-      out_axes=(None, None),
-      donate_argnums=(0,),
+    step,
+    axis_name=DEVICE_AXIS,
+    in_axes=(None, 0, None),
+    out_axes=(None, None),
+    donate_argnums=(0,),
   )
 
 
 def loss_step(
-    model: MedM2T, stage: str, loss: losses.Loss, class_weights: Sequence[float]
+  model: MedM2T, stage: str, loss: losses.Loss, class_weights: Sequence[float]
 ) -> Callable[[Mapping[str, Any], Batch], LossSum]:
   """Returns the compiled validation loss `(variables, batch) -> loss`."""
 
   def step(variables: Mapping[str, Any], batch: Batch) -> LossSum:
-    predictions = model.apply(variables, batch, stage=stage, train=False)
+    predictions = _apply(model, variables, batch, stage)
     label, weight = _targets(batch, predictions)
     total, count = losses.weighted_sum(
-        loss(predictions.logits, label), label, weight, class_weights
+      loss(predictions.logits, label), label, weight, class_weights
     )
     return LossSum(*jax.lax.psum((total, count), DEVICE_AXIS))
 
@@ -135,7 +137,7 @@ def loss_step(
 
 
 def predict_step(
-    model: MedM2T, stage: str, drop: tuple[str, ...] = ()
+  model: MedM2T, stage: str, drop: tuple[str, ...] = ()
 ) -> Callable[[Mapping[str, Any], Batch], Float[Array, 'd b c']]:
   """Returns the compiled prediction `(variables, batch) -> logits` of each batch row.
 
@@ -146,13 +148,25 @@ def predict_step(
   """
 
   def step(variables: Mapping[str, Any], batch: Batch) -> Float[Array, 'b c']:
-    return model.apply(variables, batch, stage=stage, train=False, drop=drop).logits
+    return _apply(model, variables, batch, stage, drop).logits
 
   return jax.pmap(step, axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=0)
 
 
+def _apply(
+  model: MedM2T,
+  variables: Mapping[str, Any],
+  batch: Batch,
+  stage: str,
+  drop: tuple[str, ...] = (),
+) -> Predictions:
+  predictions = model.apply(variables, batch, stage=stage, train=False, drop=drop)
+  assert isinstance(predictions, Predictions)  # nothing is mutable here
+  return predictions
+
+
 def _targets(
-    batch: Batch, predictions: Any
+  batch: Batch, predictions: Predictions
 ) -> tuple[Float[Array, ' u'], Float[Array, ' u']]:
   """Label and weight of each prediction: those of the row that owns it."""
   label = batch['label'][predictions.owner]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,17 +20,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import logging
 from flax import traverse_util
-from ml_collections import config_dict
 from tqdm import tqdm
 
-from data_pipeline.dataset import Dataset
+from data_pipeline.dataset import Dataset, Split
 from data_pipeline.schema import DataError, write_json
 from medm2t_jax import checkpoint, losses, parallel, workdir
+from medm2t_jax.experiment import Experiment
 from medm2t_jax.fold import Fold, parse_folds
 from medm2t_jax.models import medm2t
 
+_LOGGER = logging.getLogger(__name__)
 _OPTIMIZERS = {'adam': optax.adam, 'sgd': optax.sgd}
 
 
@@ -37,7 +38,7 @@ class TrainingError(Exception):
   """Training cannot go on. The message names the stage, the step and the remedy."""
 
 
-def train(config: config_dict.ConfigDict, dataset: Dataset, directory: Path) -> None:
+def train(config: Experiment, dataset: Dataset, directory: Path) -> None:
   """Trains the chosen stages of the chosen folds; completed ones are skipped.
 
   Args:
@@ -56,12 +57,8 @@ def train(config: config_dict.ConfigDict, dataset: Dataset, directory: Path) -> 
       if done is None:
         train_stage(fold, stage)
       else:
-        logging.info(
-            'fold %d, %s: complete (validation loss %.4f), continuing',
-            index,
-            stage,
-            done['validation_loss'],
-        )
+        state = 'skipped' if done['skipped'] else 'complete'
+        _LOGGER.info('fold %d, %s: %s, going on', index, stage, state)
 
 
 def chosen_stages(fold: Fold) -> tuple[str, ...]:
@@ -76,7 +73,9 @@ def chosen_stages(fold: Fold) -> tuple[str, ...]:
   names = fold.config.stages.split(',')
   for name in names:
     if name not in known:
-      raise DataError(f'config.stages={fold.config.stages!r}: unknown {name!r}; known: {known}')
+      raise DataError(
+        f'config.stages={fold.config.stages!r}: unknown {name!r}; known: {known}'
+      )
   return tuple(stage for stage in known if stage in names)
 
 
@@ -107,7 +106,17 @@ class _Position:
 
 
 def train_stage(fold: Fold, stage: str) -> None:
-  """Trains one stage to its end, from its latest checkpoint where there is one."""
+  """Trains one stage to its end, from its latest checkpoint where there is one.
+
+  A stage whose modality no training or no validation sample has is skipped, on
+  record: its encoder enters the multimodal model untrained.
+  """
+  missing = _missing_split(fold, stage)
+  if missing is not None:
+    reason = f'no {missing} sample has this modality'
+    _LOGGER.warning('fold %d, %s: skipped, %s', fold.index, stage, reason)
+    _write_done(fold, stage, skipped=reason)
+    return
   recipe = fold.config.recipe[stage]
   loss = losses.LOSSES[recipe.loss]
   optimizer = make_optimizer(recipe)
@@ -115,14 +124,14 @@ def train_stage(fold: Fold, stage: str) -> None:
   train_step = parallel.train_step(fold.model, stage, optimizer, loss, recipe.class_weights)
   loss_step = parallel.loss_step(fold.model, stage, loss, recipe.class_weights)
   parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-  logging.info('fold %d, %s: %s parameters', fold.index, stage, f'{parameters:,}')
+  _LOGGER.info('fold %d, %s: %s parameters', fold.index, stage, f'{parameters:,}')
   directory = workdir.checkpoint_directory(fold.workdir, fold.index, stage)
   with checkpoint.Checkpoints(directory) as checkpoints:
     position = _Position()
     if checkpoints.latest_step is not None:
       state, saved = checkpoints.restore_training(checkpoints.latest_step, state)
       position = _Position(**saved)
-      logging.info(
+      _LOGGER.info(
           'fold %d, %s: resumed at epoch %d, step %d',
           fold.index, stage, position.epoch + 1, position.step,
       )  # fmt: skip
@@ -132,7 +141,7 @@ def train_stage(fold: Fold, stage: str) -> None:
       record |= _validate(fold, stage, state, loss_step)
       position = _Position(epoch=position.epoch + 1, history=[*position.history, record])
       _write_history(directory.parent, position.history)
-      logging.info(
+      _LOGGER.info(
           'fold %d, %s: epoch %d of %d, train loss %.4f, validation loss %.4f, %.0f s',
           fold.index, stage, position.epoch, recipe.epochs,
           record['train_loss'], record['validation_loss'], record['seconds'],
@@ -141,20 +150,36 @@ def train_stage(fold: Fold, stage: str) -> None:
     best_step = checkpoints.best_step
   # Only after the context has waited for the saves: done.json promises a checkpoint.
   best = int(np.argmin([record['validation_loss'] for record in position.history]))
-  write_json(
-      directory.parent / 'done.json',
-      {
-          'fold': fold.index,
-          'stage': stage,
-          'best_step': best_step,
-          'best_epoch': best + 1,
-          'epochs': len(position.history),
-          'validation_loss': position.history[best]['validation_loss'],
-          'parameters': parameters,
-          'seconds': sum(record['seconds'] for record in position.history),
-          'history': position.history,
-      },
+  _write_done(
+    fold,
+    stage,
+    best_step=best_step,
+    best_epoch=best + 1,
+    epochs=len(position.history),
+    validation_loss=position.history[best]['validation_loss'],
+    parameters=parameters,
+    seconds=sum(record['seconds'] for record in position.history),
+    history=position.history,
   )
+
+
+def _missing_split(fold: Fold, stage: str) -> Split | None:
+  """The split without a single sample for this stage, if there is one."""
+  splits: tuple[Split, ...] = ('train', 'validation')
+  for split in splits:
+    size = fold.config.recipe[stage].batch_size
+    plan = fold.plan(split, (), size, require=fold.modality_of(stage))
+    if not len(plan):
+      return split
+  return None
+
+
+def _write_done(fold: Fold, stage: str, *, skipped: str = '', **record: Any) -> None:
+  """Writes done.json: the stage is complete, or skipped for the reason given."""
+  directory = workdir.stage_directory(fold.workdir, fold.index, stage)
+  directory.mkdir(parents=True, exist_ok=True)
+  fields = {'fold': fold.index, 'stage': stage, 'skipped': skipped, **record}
+  write_json(directory / 'done.json', fields)
 
 
 def make_optimizer(recipe: Mapping[str, Any]) -> optax.GradientTransformation:
@@ -172,28 +197,25 @@ def make_optimizer(recipe: Mapping[str, Any]) -> optax.GradientTransformation:
 
 
 def _frozen_mask(prefixes: tuple[str, ...]) -> Callable[[Any], Any]:
-  def mask(params: Any) -> Any:
-    return traverse_util.path_aware_map(
-        lambda path, _: any(
-            '/'.join(path) == prefix or '/'.join(path).startswith(prefix + '/')
-            for prefix in prefixes
-        ),
-        params,
-    )
+  """A function from parameters to a tree of bools: True under one of the prefixes."""
 
-  return mask
+  def frozen(path: tuple[Any, ...], _: Any) -> bool:
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    return any(name == prefix or name.startswith(prefix + '/') for prefix in prefixes)
+
+  return functools.partial(jax.tree_util.tree_map_with_path, frozen)
 
 
 def _initial_state(
-    fold: Fold, stage: str, optimizer: optax.GradientTransformation
+  fold: Fold, stage: str, optimizer: optax.GradientTransformation
 ) -> tuple[parallel.TrainState, checkpoint.Lineage]:
   """Fresh variables, overwritten by every equal path of the stages to start from."""
   variables = fold.init(stage)
-  flat = traverse_util.flatten_dict(variables)
+  flat: dict[Any, Any] = dict(traverse_util.flatten_dict(variables))
   lineage = fold.lineage()
   stages = medm2t.stages(fold.model_config)
   for source in fold.config.recipe[stage].starts_from:
-    if source not in stages:
+    if source not in stages or fold.skipped(source):
       continue  # the data set lacks that modality
     restored, seen = fold.restore_best(source)
     lineage = lineage.joined(seen)
@@ -202,31 +224,32 @@ def _initial_state(
         flat[path] = value
   variables = traverse_util.unflatten_dict(flat)
   state = parallel.TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=variables['params'],
-      batch_stats=variables['batch_stats'],
-      fitted=variables['fitted'],
-      optimizer=optimizer.init(variables['params']),
+    step=jnp.zeros((), jnp.int32),
+    params=variables['params'],
+    batch_stats=variables['batch_stats'],
+    fitted=variables['fitted'],
+    optimizer=optimizer.init(variables['params']),
   )
   # One placement for every leaf, so that the step compiles once.
   return jax.tree.map(jnp.asarray, state), lineage
 
 
 def _train_epoch(
-    fold: Fold,
-    stage: str,
-    state: parallel.TrainState,
-    position: _Position,
-    train_step: Callable[..., tuple[parallel.TrainState, parallel.LossSum]],
-    save: Callable[[parallel.TrainState, dict[str, Any]], None],
+  fold: Fold,
+  stage: str,
+  state: parallel.TrainState,
+  position: _Position,
+  train_step: Callable[..., tuple[parallel.TrainState, parallel.LossSum]],
+  save: Callable[[parallel.TrainState, dict[str, Any]], None],
 ) -> tuple[parallel.TrainState, dict[str, Any]]:
   """Runs the rest of an epoch; `position` is kept up to date for `save`."""
   config = fold.config
   plan = fold.plan(
-      'train',
-      config.recipe[stage].batch_size,
-      require=fold.modality_of(stage),
-      shuffle=(config.seed, fold.index, position.epoch),
+    'train',
+    fold.modalities_of(stage),
+    config.recipe[stage].batch_size,
+    require=fold.modality_of(stage),
+    shuffle=(config.seed, position.epoch),
   )
   start = time.perf_counter()
   waited = 0.0
@@ -242,18 +265,18 @@ def _train_epoch(
     pending.clear()
     if not np.isfinite(position.loss_total):
       raise TrainingError(
-          f'fold {fold.index}, stage {stage}: the loss is not finite in the steps up to '
-          f'{position.step} of epoch {position.epoch + 1}. Lower '
-          f'config.recipe.{stage}.learning_rate or set clip_norm.'
+        f'fold {fold.index}, stage {stage}: the loss is not finite in the steps up to '
+        f'{position.step} of epoch {position.epoch + 1}. Lower '
+        f'config.recipe.{stage}.learning_rate or set clip_norm.'
       )
 
   progress = tqdm(
-      fold.read(plan, fold.modalities_of(stage), position.step),
-      desc=f'fold {fold.index} {stage} {position.epoch + 1}/{config.recipe[stage].epochs}',
-      initial=position.step,
-      total=len(plan),
-      unit='step',
-      leave=False,
+    fold.read(plan, fold.modalities_of(stage), position.step),
+    desc=f'fold {fold.index} {stage} {position.epoch + 1}/{config.recipe[stage].epochs}',
+    initial=position.step,
+    total=len(plan),
+    unit='step',
+    leave=False,
   )
   before = time.perf_counter()
   for batch in progress:
@@ -265,7 +288,9 @@ def _train_epoch(
     if position.step % 20 == 0:
       collect()
       mean = position.loss_total / position.loss_weight
-      progress.set_postfix(loss=f'{mean:.4f}', wait=f'{waited / (time.perf_counter() - start):.0%}')
+      progress.set_postfix(
+        loss=f'{mean:.4f}', wait=f'{waited / (time.perf_counter() - start):.0%}'
+      )
     if position.step % config.training.save_every_steps == 0:
       collect()
       save(state, dataclasses.asdict(position))
@@ -273,38 +298,29 @@ def _train_epoch(
   collect()
   seconds = time.perf_counter() - start
   return state, {
-      'epoch': position.epoch + 1,
-      'train_loss': position.loss_total / position.loss_weight,
-      'samples_per_second': samples / seconds,
-      'data_wait_share': waited / seconds,
-      'seconds': seconds,
+    'epoch': position.epoch + 1,
+    'train_loss': position.loss_total / position.loss_weight,
+    'samples_per_second': samples / seconds,
+    'data_wait_share': waited / seconds,
+    'seconds': seconds,
   }
 
 
 def _validate(
-    fold: Fold, stage: str, state: parallel.TrainState, loss_step: Callable[..., Any]
+  fold: Fold, stage: str, state: parallel.TrainState, loss_step: Callable[..., Any]
 ) -> dict[str, float]:
-  """Mean validation loss.
-
-  Raises:
-    DataError: no validation sample has the stage's modality.
-  """
+  """Mean validation loss."""
   sums = [
-      loss_step(state.variables, batch)
-      for batch in fold.batches(
-          'validation',
-          fold.modalities_of(stage),
-          fold.config.recipe[stage].batch_size,
-          require=fold.modality_of(stage),
-      )
-  ]
-  weight = sum(float(one.weight) for one in sums)
-  if not weight:
-    raise DataError(
-        f'fold {fold.index}, stage {stage}: no validation sample has this modality. '
-        'Leave the stage out with --config.stages, or prepare more subjects.'
+    loss_step(state.variables, batch)
+    for batch in fold.batches(
+      'validation',
+      fold.modalities_of(stage),
+      fold.config.recipe[stage].batch_size,
+      require=fold.modality_of(stage),
     )
-  return {'validation_loss': sum(float(one.total) for one in sums) / weight}
+  ]
+  total, weight = (sum(map(float, values)) for values in zip(*sums, strict=True))
+  return {'validation_loss': total / weight}
 
 
 def _write_history(directory: Path, history: list[dict[str, Any]]) -> None:

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from ml_collections import config_dict
 
+import medm2t_jax
 from data_pipeline.schema import DataError, write_json
+from medm2t_jax.experiment import Experiment
 
 # What may differ between two runs in one workdir: they choose what to do, not how.
 _CHOICES = ('folds', 'stages', 'evaluation')
 
 
-def claim(workdir: Path, config: config_dict.ConfigDict, data_version: str) -> None:
+def claim(workdir: Path, config: Experiment, data_version: str) -> None:
   """Writes `config.json` and `environment.json`, or checks that they are ours.
 
   Args:
@@ -37,8 +38,8 @@ def claim(workdir: Path, config: config_dict.ConfigDict, data_version: str) -> N
     theirs = json.loads(path.read_text())
     for name, old, new in _differences(theirs, ours):
       raise DataError(
-          f'{path}: the workdir was made with {name}={old}, this run has {new}. '
-          'Use another --workdir, or the same configuration.'
+        f'{path}: the workdir was made with {name}={old}, this run has {new}. '
+        'Use another --workdir, or the same configuration.'
       )
   write_json(path, ours)
   write_json(workdir / 'environment.json', environment())
@@ -56,34 +57,31 @@ def _differences(old: Any, new: Any, name: str = '') -> Iterator[tuple[str, Any,
 
 def environment() -> dict[str, Any]:
   """Versions and devices of this run."""
-  packages = ('medm2t_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+  packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
   return {
-      'python': platform.python_version(),
-      'packages': {name: _version(name) for name in packages},
-      'code_version': code_version(),
-      'platform': platform.platform(),
-      'backend': jax.default_backend(),
-      'devices': [device.device_kind for device in jax.local_devices()],
+    'python': platform.python_version(),
+    'packages': {name: importlib.metadata.version(name) for name in packages},
+    'code_version': code_version(),
+    'platform': platform.platform(),
+    'backend': jax.default_backend(),
+    'devices': [device.device_kind for device in jax.local_devices()],
   }
 
 
 def code_version() -> str:
   """Package version, with the git revision where the code is a checkout."""
-  version = _version('medm2t_jax')
   root = Path(__file__).resolve().parent.parent
   if not (root / '.git').exists():
-    return version
+    return medm2t_jax.__version__
   revision = subprocess.run(
-      ['git', '-C', str(root), 'describe', '--always', '--dirty'],
-      capture_output=True,
-      text=True,
-      check=False,
+    ['git', '-C', str(root), 'describe', '--always', '--dirty'],
+    capture_output=True,
+    text=True,
+    check=False,
   )
-  return f'{version}+{revision.stdout.strip()}' if revision.returncode == 0 else version
-
-
-def _version(package: str) -> str:
-  return importlib.metadata.version(package)
+  if revision.returncode:
+    return medm2t_jax.__version__  # a clone without commits, or not ours to read
+  return f'{medm2t_jax.__version__}+{revision.stdout.strip()}'
 
 
 def stage_directory(workdir: Path, fold: int, stage: str) -> Path:

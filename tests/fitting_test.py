@@ -10,10 +10,10 @@ from data_pipeline.schema import Item
 from medm2t_jax import fitting
 
 _ITEMS = (
-    Item('1', 'lactate', 'mmol/L'),
-    Item('2', 'mostly zero'),
-    Item('3', 'rhythm', categories=('SR', 'AF', 'VT')),
-    Item('4', 'never measured'),
+  Item('1', 'lactate', 'mmol/L'),
+  Item('2', 'mostly zero'),
+  Item('3', 'rhythm', categories=('SR', 'AF', 'VT')),
+  Item('4', 'never measured'),
 )
 
 
@@ -55,7 +55,9 @@ def test_encoding_mean_centres_the_training_values():
   events = _events(np.random.default_rng(2))
   fitted = fitting.fit_events(**events, items=_ITEMS)
   values = events['value'][events['item'] == 0]
-  centred = fitting.piecewise_linear(values, fitted['knots'][0]) - fitted['encoding_mean'][0]
+  centred = (
+    fitting.piecewise_linear(values, fitted['knots'][0]) - fitted['encoding_mean'][0]
+  )
   np.testing.assert_allclose(centred.mean(axis=0), 0, atol=1e-9)
 
 
@@ -68,14 +70,14 @@ def test_only_what_was_seen_counts_as_seen():
 
 def test_collection_follows_what_modules_declare():
   statistics = {
-      'decoder': {'offset': np.zeros(2)},
-      'vitals': {'center': np.ones(8)},
-      'vitals_categorical': {'time_cuts': np.arange(23.0)},
+    'decoder': {'offset': np.zeros(2)},
+    'vitals': {'center': np.ones(8)},
+    'vitals_categorical': {'time_cuts': np.arange(23.0)},
   }
   declared = {
-      'vitals': {'micro': {'center': np.zeros(8, np.float32)}},
-      'encoder_vitals_categorical': {'time_cuts': np.zeros(23, np.float32)},
-      'decoder_vitals': {'offset': np.zeros(2, np.float32)},
+    'vitals': {'micro': {'center': np.zeros(8, np.float32)}},
+    'encoder_vitals_categorical': {'time_cuts': np.zeros(23, np.float32)},
+    'decoder_vitals': {'offset': np.zeros(2, np.float32)},
   }
   collection = fitting.into_collection(statistics, declared)
   np.testing.assert_array_equal(collection['vitals']['micro']['center'], np.ones(8))

@@ -1,0 +1,172 @@
+"""MIMIC-IV 2.2 and 3.1 with MIMIC-IV-ECG 1.0: raw tables to staging parquet.
+
+`stage` is the source's one entry (docs/design.md, "Sources and staging").
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from data_pipeline.ecg.report_terms import terms
+from data_pipeline.schema import DataError, Grid, Schema, Target
+from data_pipeline.sources import Options, Staged
+from data_pipeline.sources.mimic_iv import cohort, events, recordings, static, vitals
+from data_pipeline.sources.mimic_iv.items import items, read_rows
+from data_pipeline.sources.mimic_iv.tables import RawTables
+
+_TASKS = ('cvd', 'mortality', 'los')
+_ATTRIBUTES = ('sex', 'age', 'race', 'insurance', 'admission_type', 'unit', 'year_group')
+
+
+def stage(task: str, staging: Path, options: Options) -> Staged:
+  """Writes the staging files of a task.
+
+  Args:
+    task: 'cvd', 'mortality' or 'los'.
+    staging: an existing or new folder; scratch files are removed again.
+    options: `roots['mimic_iv']` has hosp/ and icu/; `roots['mimic_iv_ecg']` is
+      required for 'cvd', without it the other tasks have no ECG modality.
+
+  Raises:
+    DataError: a table or column is missing or damaged, or the cohort is empty.
+  """
+  if task not in _TASKS:
+    raise DataError(f'task {task!r} is not one of {", ".join(_TASKS)} of source mimic_iv')
+  root = _root(options, 'mimic_iv')
+  if root is None:
+    raise DataError('no MIMIC-IV folder; give it with --mimic_iv=DIR')
+  ecg_root = _root(options, 'mimic_iv_ecg')
+  if task == 'cvd' and ecg_root is None:
+    raise DataError('task cvd predicts from ECGs; give --mimic_iv_ecg=DIR')
+  scratch = staging / 'scratch'
+  shutil.rmtree(scratch, ignore_errors=True)
+  scratch.mkdir(parents=True)
+  raw = RawTables(scratch / 'spill', options.memory_limit, options.threads)
+  try:
+    staged = _stage(raw, task, root, ecg_root, staging, scratch, options)
+  finally:
+    raw.close()
+  shutil.rmtree(scratch)
+  return staged
+
+
+def _stage(
+  raw: RawTables,
+  task: str,
+  root: Path,
+  ecg_root: Path | None,
+  staging: Path,
+  scratch: Path,
+  options: Options,
+) -> Staged:
+  rows = cohort.open_patients_and_admissions(raw, root)
+  if ecg_root is not None:
+    rows['record_list'] = recordings.open_recordings(raw, ecg_root)
+  make = (lambda: cohort.cvd(raw, root)) if task == 'cvd' else (
+    lambda: cohort.icu(raw, root, task))  # fmt: skip
+  steps, cohort_rows = make()
+  rows |= cohort_rows
+  events.make_windows(raw)
+
+  labs = 'cvd_labs' if task == 'cvd' else 'labs'
+  tables = ['labevents'] if task == 'cvd' else ['labevents', 'chartevents']
+  for table in tables:
+    itemids = _itemids(table, task)
+    rows[table] = events.scan(raw, root, table, itemids, options.availability, scratch)
+  _merge(rows, events.resolve(raw, tables, labs, scratch))
+  rows['labs'] = events.write_events(
+    raw, 'labs', scratch / f'resolved_{labs}.parquet', options.availability,
+    staging / 'events_labs.parquet',
+  )  # fmt: skip
+  if task != 'cvd':
+    _merge(rows, events.resolve(raw, ['chartevents'], 'vitals', scratch))
+    rows['vitals'] = vitals.write_grid(
+      raw, scratch / 'resolved_vitals.parquet', options.availability,
+      staging / 'grid_vitals.parquet',
+    )  # fmt: skip
+    rows['vitals_categorical'] = vitals.write_categorical(
+      raw, scratch / 'chartevents.parquet', options.availability,
+      staging / 'events_vitals_categorical.parquet',
+    )  # fmt: skip
+
+  report: dict[str, object] = {}
+  if ecg_root is not None:
+    found, unmatched = recordings.write_recordings(
+      raw, ecg_root, scratch, staging / 'recordings.parquet'
+    )
+    _merge(rows, found)
+    report['unmatched_report_lines'] = unmatched
+
+  _merge(rows, static.write_static(
+    raw, root, task, options.static, staging / 'static.parquet'
+  ))  # fmt: skip
+  attributes = tuple(name for name in _ATTRIBUTES if task != 'cvd' or name != 'unit')
+  static.write_samples(raw, attributes, staging / 'samples.parquet')
+  numeric, categorical = static.columns(task, options.static)
+  schema = Schema(
+    task=task,
+    source='mimic_iv',
+    target=_target(task),
+    events={'labs': items(labs)}
+    | ({} if task == 'cvd' else {'vitals_categorical': items('vitals_categorical')}),
+    grids={} if task == 'cvd' else {
+      'vitals': Grid(items('vitals'), vitals.GRID_STEPS, vitals.GRID_STEP_HOURS)
+    },
+    ecg_terms=terms() if ecg_root is not None else (),
+    static_numeric=numeric,
+    static_categorical=categorical,
+    attributes=attributes,
+    observation_hours=None if task == 'cvd' else float(cohort.ICU_HOURS),
+  )  # fmt: skip
+  return Staged(schema, {'steps': steps, 'rows': rows, **report}, _versions(
+    raw, root, ecg_root
+  ))  # fmt: skip
+
+
+def _root(options: Options, name: str) -> Path | None:
+  root = options.roots.get(name)
+  if root is None:
+    return None
+  root = Path(root)
+  if not root.is_dir():
+    raise DataError(f'--{name}={root}: no such folder')
+  return root
+
+
+def _itemids(table: str, task: str) -> list[int]:
+  modalities = ('cvd_labs',) if task == 'cvd' else ('labs', 'vitals')
+  itemids = {
+    int(row['itemid'])
+    for row in read_rows('item_map')
+    if row['table'] == table and row['modality'] in modalities
+  }
+  return sorted(itemids | set(vitals.CATEGORICAL_ITEMIDS if table == 'chartevents' else ()))
+
+
+def _merge(rows: dict[str, dict[str, int]], more: dict[str, dict[str, int]]) -> None:
+  for table, counts in more.items():
+    of = rows.setdefault(table, {})
+    for reason, n in counts.items():
+      of[reason] = of.get(reason, 0) + n
+
+
+def _target(task: str) -> Target:
+  if task == 'los':
+    return Target('days')
+  return Target('classes', cohort.CVD_CLASSES if task == 'cvd' else ('survived', 'died'))
+
+
+def _versions(raw: RawTables, root: Path, ecg_root: Path | None) -> dict[str, str]:
+  """Release of each raw folder: from its name, else from what only 3.x contains."""
+  later = raw.value("SELECT count(*) FROM patients WHERE anchor_year_group LIKE '2020%'")
+  versions = {'mimic-iv': _named_version(root) or ('3.x' if later else '2.x')}
+  if ecg_root is not None:
+    versions['mimic-iv-ecg'] = _named_version(ecg_root) or 'unknown'
+  return versions
+
+
+def _named_version(root: Path) -> str | None:
+  match = re.search(r'(?:^|-)(\d+\.\d+)$', root.resolve().name)
+  return match[1] if match else None

@@ -1,0 +1,232 @@
+"""Static columns: demographics, and for CVD omr measurements, history and drugs.
+
+Everything is taken from before the prediction time: omr has dates only, so it is
+read up to the day before; history comes from admissions that were discharged by
+then, drugs from prescriptions that had started by then. Missing values are null
+(the "observed" flags of the paper are the masks of the model).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from data_pipeline.schema import Item
+from data_pipeline.sources.mimic_iv.items import make_table, read_rows, static_items
+from data_pipeline.sources.mimic_iv.tables import RawTables
+
+_POUND = 0.45359237  # kg
+_INCH = 2.54  # cm
+# Standing and lying pressures are orthostatic tests, not resting values.
+_PRESSURES = ('Blood Pressure', 'Blood Pressure Sitting')
+_OMR = {'Weight (Lbs)': ('weight', _POUND), 'Height (Inches)': ('height', _INCH)}
+DRUG_GROUPS = (
+  *(f'C01{letter}' for letter in 'ABCDE'), 'C02A', 'C02C', 'C02D', 'C02K',
+  *(f'C03{letter}' for letter in 'ABCDE'), 'C03X', 'C04A', 'C05A', 'C05B', 'C07A',
+  'C08C', 'C08D', *(f'C09{letter}' for letter in 'ABCD'), 'C09X', 'C10A',
+)  # fmt: skip
+
+
+def history_names() -> tuple[str, ...]:
+  """The ten history flags, in the order of tables/icd.csv."""
+  return tuple(dict.fromkeys(row['name'] for row in read_rows('icd')))
+
+
+def columns(task: str, static: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+  """Numeric and categorical static columns of a task.
+
+  Args:
+    task: 'cvd', 'mortality' or 'los'.
+    static: 'core' or 'extended' (CVD only).
+  """
+  wanted = static_items('core' if task == 'cvd' else 'icu')
+  numeric = tuple(item for item in wanted if item.kind == 'numeric')
+  if task == 'cvd' and static == 'extended':
+    numeric += tuple(
+      Item(name, f'History: {name.replace("_", " ")}', '', (), 0, 1)
+      for name in history_names()
+    )
+    numeric += tuple(Item(name, f'Drugs: ATC {name}', '', (), 0, 1) for name in DRUG_GROUPS)
+  return numeric, tuple(item for item in wanted if item.kind == 'categorical')
+
+
+def write_static(
+  raw: RawTables, root: Path, task: str, static: str, output: Path
+) -> dict[str, dict[str, int]]:
+  """Writes `static.parquet`; returns row counts by table and reason."""
+  numeric, categorical = columns(task, static)
+  counts: dict[str, dict[str, int]] = {}
+  joins, extra = '', {}
+  if task == 'cvd':
+    counts['omr'] = _omr(raw, root)
+    joins = 'LEFT JOIN omr_latest o USING (sample_id)'
+    extra = {name: f'o.{name}' for name in ('sbp', 'dbp', 'weight', 'height')}
+    if static == 'extended':
+      _history(raw)
+      counts['prescriptions'] = _drugs(raw, root)
+      for flags, table in ((history_names(), 'history'), (DRUG_GROUPS, 'drugs')):
+        joins += f' LEFT JOIN {table} USING (sample_id)'
+        extra |= {name: f'coalesce({table}."{name}", 0)' for name in flags}
+  cells = [
+    f'CAST(CASE WHEN {of} BETWEEN {item.low} AND {item.high} THEN {of} END AS DOUBLE) '
+    f'AS "{item.itemid}"'
+    for item in numeric
+    for of in [extra.get(item.itemid, f's.{item.itemid}')]
+  ]
+  for item in categorical:
+    listed = ', '.join("'" + text.replace("'", "''") + "'" for text in item.categories)
+    text = f'upper(trim(s.{item.itemid}))'
+    cells.append(f'CASE WHEN {text} IN ({listed}) THEN {text} END AS "{item.itemid}"')
+    unlisted = raw.value(f"""
+      SELECT count(*) FROM samples s
+      WHERE s.{item.itemid} IS NOT NULL AND {text} NOT IN ({listed})
+    """)
+    if unlisted:
+      reason = f'repaired: unlisted {item.itemid} is missing'
+      counts.setdefault('static', {})[reason] = unlisted
+  raw.copy(f'SELECT sample_id, {", ".join(cells)} FROM samples s {joins}', output)
+  return counts
+
+
+def write_samples(raw: RawTables, attributes: tuple[str, ...], output: Path) -> None:
+  """Writes `samples.parquet` with the subgroup attributes."""
+  of = {'sex': 'gender'}
+  cells = ', '.join(
+    f'{of.get(name, name)} AS {name}'
+    if name == 'age'
+    else f"nullif(trim({of.get(name, name)}), '') AS {name}"
+    for name in attributes
+  )
+  raw.copy(
+    f'SELECT sample_id, subject_id, prediction_time, label, {cells} FROM samples', output
+  )
+
+
+def drug_groups(drug: str) -> tuple[str, ...]:
+  """ATC-C groups of a drug name by tables/drug_groups.csv."""
+  text = ' ' + ' '.join(drug.lower().replace(',', ' ').split())
+  starts = [' ' + text.replace('-', ' ').replace('/', ' ').replace('(', ' '), text]
+  return tuple(
+    dict.fromkeys(
+      row['group']
+      for row in read_rows('drug_groups')
+      if any(f' {row["name"]}' in start for start in starts)
+      and not any(word in text for word in row['unless'].split('|') if word)
+    )
+  )
+
+
+def _omr(raw: RawTables, root: Path) -> dict[str, int]:
+  """Makes `omr_latest`: the last outpatient values before each sample's day."""
+  raw.open(
+    root, 'hosp/omr',
+    {'subject_id': 'BIGINT', 'chartdate': 'DATE', 'seq_num': 'INTEGER',
+     'result_name': 'VARCHAR', 'result_value': 'VARCHAR'},
+  )  # fmt: skip
+  pressures = ', '.join(f"'{name}'" for name in _PRESSURES)
+  pressure = (
+    r"regexp_extract(result_value, '^\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*$', {})"
+  )
+  number = 'TRY_CAST(trim(result_value) AS DOUBLE)'
+  values = [
+    (f'result_name IN ({pressures})', 'sbp', f'TRY_CAST({pressure.format(1)} AS DOUBLE)'),
+    (f'result_name IN ({pressures})', 'dbp', f'TRY_CAST({pressure.format(2)} AS DOUBLE)'),
+    *(
+      (f"result_name = '{name}'", column, f'{number} * {scale}')
+      for name, (column, scale) in _OMR.items()
+    ),
+  ]
+  limits = {item.itemid: (item.low, item.high) for item in static_items('core')}
+  selects = ' UNION ALL '.join(
+    f"""SELECT subject_id, chartdate, seq_num, '{column}' AS name, {value} AS value,
+      CASE WHEN chartdate IS NULL THEN 'dropped: missing or malformed chartdate'
+        WHEN {value} IS NULL THEN 'dropped: unreadable value'
+        WHEN {value} NOT BETWEEN {limits[column][0]} AND {limits[column][1]}
+          THEN 'dropped: outside physiologic limits' END AS reason
+      FROM omr_rows WHERE {condition}"""
+    for condition, column, value in values
+  )
+  raw.run("""
+    CREATE OR REPLACE TEMP TABLE omr_rows AS SELECT DISTINCT * FROM omr
+    WHERE subject_id IN (SELECT subject_id FROM samples)
+  """)
+  raw.run(f'CREATE OR REPLACE TEMP TABLE omr_values AS {selects}')
+  raw.run("""
+    CREATE OR REPLACE TEMP TABLE omr_latest AS
+    WITH last AS (
+      SELECT s.sample_id, v.name, v.value FROM samples s
+      JOIN omr_values v ON v.subject_id = s.subject_id AND v.reason IS NULL
+        AND v.chartdate < CAST(s.prediction_time AS DATE)
+      QUALIFY row_number() OVER (PARTITION BY s.sample_id, v.name
+        ORDER BY v.chartdate DESC, v.seq_num DESC, v.value DESC) = 1
+    )
+    SELECT sample_id, max(value) FILTER (name = 'sbp') AS sbp,
+      max(value) FILTER (name = 'dbp') AS dbp,
+      max(value) FILTER (name = 'weight') AS weight,
+      max(value) FILTER (name = 'height') AS height
+    FROM last GROUP BY sample_id
+  """)
+  counts = raw.counts('SELECT reason, count(*) FROM omr_values GROUP BY reason')
+  return {'values read': raw.value('SELECT count(*) FROM omr_values'), **counts}
+
+
+def _history(raw: RawTables) -> None:
+  """Makes `history`: flags from admissions discharged by the prediction time."""
+  flags = ', '.join(
+    f'max(CAST(p.name = \'{name}\' AS INTEGER)) AS "{name}"' for name in history_names()
+  )
+  raw.run(f"""
+    CREATE OR REPLACE TEMP TABLE history AS
+    WITH coded AS (
+      SELECT hadm_id, icd_code, icd_version, 'diagnoses' AS tbl FROM diagnoses
+      UNION ALL SELECT hadm_id, icd_code, icd_version, 'procedures' FROM procedures
+    ), named AS (
+      SELECT DISTINCT c.hadm_id, p.name FROM coded c JOIN icd_prefixes p
+        ON p.tbl = c.tbl AND p.version = c.icd_version
+        AND starts_with(c.icd_code, p.prefix)
+    )
+    SELECT s.sample_id, {flags} FROM samples s
+    JOIN admissions a ON a.subject_id = s.subject_id AND a.dischtime <= s.prediction_time
+    JOIN named p ON p.hadm_id = a.hadm_id
+    GROUP BY s.sample_id
+  """)
+
+
+def _drugs(raw: RawTables, root: Path) -> dict[str, int]:
+  """Makes `drugs`: flags from prescriptions that started by the prediction time."""
+  raw.open(
+    root, 'hosp/prescriptions',
+    {'subject_id': 'BIGINT', 'starttime': 'TIMESTAMP', 'drug': 'VARCHAR'},
+  )  # fmt: skip
+  raw.run("""
+    CREATE OR REPLACE TEMP TABLE prescribed AS
+    SELECT subject_id, drug, min(starttime) AS first_start, count(*) AS n,
+      count(*) FILTER (starttime IS NULL) AS timeless
+    FROM prescriptions WHERE subject_id IN (SELECT subject_id FROM samples)
+    GROUP BY subject_id, drug
+  """)
+  names = [row[0] for row in raw.run('SELECT DISTINCT drug FROM prescribed').fetchall()]
+  grouped = [(name, group) for name in names if name for group in drug_groups(name)]
+  make_table(raw.con, 'drug_names', {'drug': pa.string(), 'name': pa.string()}, grouped)
+  flags = ', '.join(
+    f'max(CAST(d.name = \'{name}\' AS INTEGER)) AS "{name}"' for name in DRUG_GROUPS
+  )
+  raw.run(f"""
+    CREATE OR REPLACE TEMP TABLE drugs AS
+    SELECT s.sample_id, {flags} FROM samples s
+    JOIN prescribed r ON r.subject_id = s.subject_id
+      AND r.first_start <= s.prediction_time
+    JOIN drug_names d ON d.drug = r.drug
+    GROUP BY s.sample_id
+  """)
+  row = raw.run("""
+    SELECT coalesce(sum(n), 0), coalesce(sum(timeless), 0),
+      coalesce(sum(n) FILTER (drug NOT IN (SELECT drug FROM drug_names)), 0)
+    FROM prescribed
+  """).fetchall()[0]
+  return {
+    'read': int(row[0]),
+    'dropped: missing or malformed starttime': int(row[1]),
+    'in no drug group': int(row[2]),
+  }

@@ -1,0 +1,170 @@
+"""Opening raw tables with DuckDB: declared columns, bounded memory, clear errors.
+
+Every raw table is read with the columns that its caller declares and no others.
+Cells that do not parse as the declared type become null (callers count them);
+a missing table or column, a damaged gzip or a malformed line is a `DataError`.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from data_pipeline.schema import DataError
+
+_ENDINGS = ('.parquet', '.csv.gz', '.csv')
+_SAYS_LINE = re.compile(r'CSV Error on Line: (\d+)')
+_DOWNLOAD = 'Download the table again and compare it with SHA256SUMS.txt.'
+
+
+class RawTables:
+  """A DuckDB connection and the raw tables opened in it.
+
+  Attributes:
+    con: the connection; results are spilled inside the staging folder.
+  """
+
+  def __init__(self, spill: Path, memory_limit: str, threads: int):
+    self.con = duckdb.connect()
+    self._paths: dict[str, Path] = {}
+    self.con.execute('SET preserve_insertion_order = false')
+    self.con.execute(f'SET threads = {int(threads)}')
+    self.con.execute("SET temp_directory = '" + _quoted(spill) + "'")
+    try:
+      self.con.execute("SET memory_limit = '" + memory_limit.replace("'", "''") + "'")
+    except duckdb.Error:
+      raise DataError(
+        f'memory_limit {memory_limit!r} is not a size; write for example 4GB'
+      ) from None
+
+  def open(
+    self, root: Path, name: str, columns: Mapping[str, str], *, view: str | None = None
+  ) -> None:
+    """Makes a view of `root/name` with the declared columns.
+
+    Args:
+      root: the raw folder.
+      name: the table, for example 'hosp/labevents'; .parquet, .csv.gz and .csv
+        are accepted.
+      columns: column -> DuckDB type; what does not parse is null.
+      view: name of the view, by default the table's own name.
+
+    Raises:
+      DataError: no such file or column, or its first line cannot be read.
+    """
+    path = find(root, name)
+    present = self._columns(path)
+    for column in columns:
+      if column not in present:
+        raise DataError(
+          f'{path}: no column {column!r}; the table of MIMIC-IV 2.2 and 3.1 has it. '
+          f'Found: {", ".join(present)}'
+        )
+    view = view or Path(name).name
+    self._paths[view] = path
+    cells = ', '.join(
+      f'TRY_CAST({_identifier(column)} AS {kind}) AS {_identifier(column)}'
+      if kind != 'VARCHAR' or path.suffix == '.parquet'
+      else _identifier(column)
+      for column, kind in columns.items()
+    )
+    if path.suffix == '.parquet':
+      source = f"read_parquet('{_quoted(path)}')"
+    else:
+      kinds = ', '.join(
+        "'" + column.replace("'", "''") + "': 'VARCHAR'" for column in present
+      )
+      source = (
+        f"read_csv('{_quoted(path)}', header = true, auto_detect = false, delim = ',', "
+        f"quote = '\"', escape = '\"', columns = {{{kinds}}})"
+      )
+    self.run(f'CREATE OR REPLACE TEMP VIEW {view} AS SELECT {cells} FROM {source}')
+
+  def run(self, sql: str, parameters: Any = None) -> duckdb.DuckDBPyConnection:
+    """Runs SQL; faults of raw files become a `DataError` without any row in it."""
+    try:
+      return self.con.execute(sql, parameters)
+    except duckdb.OutOfMemoryException:
+      raise DataError(
+        'DuckDB ran out of memory; raise --memory_limit or lower --threads'
+      ) from None
+    except (duckdb.IOException, duckdb.InvalidInputException) as error:
+      raise self._data_error(str(error)) from None
+
+  def value(self, sql: str) -> Any:
+    """The single value of a query."""
+    [row] = self.run(sql).fetchall()
+    return row[0]
+
+  def counts(self, sql: str) -> dict[str, int]:
+    """(reason, count) rows of a query as a dict, null reasons left out."""
+    rows = self.run(sql).fetchall()
+    return {reason: int(n) for reason, n in sorted(filter(lambda r: r[0], rows)) if n}
+
+  def copy(self, sql: str, path: Path) -> None:
+    """Streams a query to a parquet file."""
+    self.run(f"COPY ({sql}) TO '{_quoted(path)}' (FORMAT parquet, COMPRESSION zstd)")
+
+  def close(self) -> None:
+    self.con.close()
+
+  def _columns(self, path: Path) -> list[str]:
+    if path.suffix == '.parquet':
+      rows = self.run(f"DESCRIBE SELECT * FROM read_parquet('{_quoted(path)}')")
+      return [row[0] for row in rows.fetchall()]
+    try:
+      opened = gzip.open if path.suffix == '.gz' else open
+      with opened(path, 'rt', encoding='utf-8-sig', newline='') as file:
+        header = next(csv.reader(file), None)
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+      raise DataError(f'{path}: damaged or truncated gzip. {_DOWNLOAD}') from None
+    except UnicodeDecodeError:
+      raise DataError(f'{path}: the first line is not UTF-8 text. {_DOWNLOAD}') from None
+    if not header:
+      raise DataError(f'{path}: empty file, no header line. {_DOWNLOAD}')
+    return header
+
+  def _data_error(self, text: str) -> DataError:
+    # DuckDB's message quotes the offending line: take only names and numbers.
+    named = [path for path in self._paths.values() if str(path) in text]
+    where = str(named[0]) if named else 'a raw table'
+    line = _SAYS_LINE.search(text)
+    if line:
+      return DataError(f'{where}, line {line[1]}: not a row of this table. {_DOWNLOAD}')
+    if 'gzip' in text.lower():
+      return DataError(f'{where}: damaged or truncated gzip. {_DOWNLOAD}')
+    if not named:
+      return DataError(f'DuckDB: {text.splitlines()[0]}')
+    return DataError(f'{where}: cannot be read. {_DOWNLOAD}')
+
+
+def find(root: Path, name: str) -> Path:
+  """The file of a raw table, whichever format it is stored in."""
+  for ending in _ENDINGS:
+    path = root / (name + ending)
+    if path.exists():
+      return path
+  raise DataError(
+    f'{root / name}: no such table (.csv.gz, .csv or .parquet). Point the root at the '
+    'unpacked download and fetch the missing file.'
+  )
+
+
+def parquet(path: Path) -> str:
+  """SQL that reads a parquet file."""
+  return f"read_parquet('{_quoted(path)}')"
+
+
+def _quoted(path: Path) -> str:
+  return str(path).replace("'", "''")
+
+
+def _identifier(column: str) -> str:
+  return '"' + column.replace('"', '""') + '"'

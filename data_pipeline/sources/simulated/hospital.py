@@ -1,0 +1,163 @@
+"""Writes a simulated hospital: raw tables and ECGs in the layout of MIMIC.
+
+    RAW/simulated.json      seed, patients, options, version, planted effects
+    RAW/mimic-iv/           MIMIC-IV 2.2: hosp/*.csv.gz, icu/*.csv.gz
+    RAW/mimic-iv-ecg/       MIMIC-IV-ECG 1.0
+
+Patients are made and written one after another, so memory stays flat.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from data_pipeline.schema import DataError, write_json
+from data_pipeline.sources.simulated import chart, hosp, lab_dictionary, labs, latent
+from data_pipeline.sources.simulated.ecg_records import EcgWriter
+from data_pipeline.sources.simulated.tables import Table
+
+VERSION = 1  # of the simulation: the same seed gives other rows in another version
+MANIFEST = 'simulated.json'
+
+_SMALL_TABLES = (
+  'hosp/patients', 'hosp/admissions', 'hosp/diagnoses_icd', 'hosp/procedures_icd',
+  'hosp/omr', 'hosp/prescriptions', 'hosp/services', 'hosp/transfers', 'icu/icustays',
+)  # fmt: skip
+
+
+def write_hospital(
+  raw: Path, *, patients: int, seed: int, ecg: bool = True, density: float = 1.0
+) -> None:
+  """Writes the hospital to `raw`, or leaves it alone where it is complete already.
+
+  Patients are independent: the first n patients of a larger hospital of one seed are
+  the patients of the smaller one.
+
+  Args:
+    raw: the folder to make. It appears only when it is complete.
+    patients: 1 to 150,000.
+    seed: 0 or more; the same arguments give the same bytes.
+    ecg: False leaves out waveforms (there are then no recordings in the lists either).
+    density: how many times more often vital signs and ICU laboratories are sampled.
+
+  Raises:
+    DataError: an argument is out of range, or `raw` holds something else.
+  """
+  _check(patients, seed, density)
+  raw = raw.resolve()
+  request = {
+    'version': VERSION, 'patients': patients, 'seed': seed, 'ecg': ecg, 'density': density,
+  }  # fmt: skip
+  if raw.exists() and (not raw.is_dir() or any(raw.iterdir())):
+    _check_existing(raw, request)
+    return
+  partial = raw.with_name(raw.name + '.partial')
+  if partial.exists():  # left by an interrupted run
+    shutil.rmtree(partial)
+  rows = _write(partial, patients=patients, seed=seed, ecg=ecg, density=density)
+  write_json(partial / MANIFEST, {**request, 'planted': planted_effects(), 'rows': rows})
+  if raw.exists():
+    raw.rmdir()
+  partial.rename(raw)
+
+
+def planted_effects() -> dict[str, Any]:
+  """Every coefficient of the causal model that an experiment may want to know."""
+  return {
+    'mortality': latent.MORTALITY,
+    'length_of_stay': latent.LENGTH_OF_STAY,
+    'cvd': {name: list(pair) for name, pair in latent.CVD.items()},
+    'swing': {
+      'period_seconds': chart.SWING_PERIOD,
+      'heart_rate_bpm': chart.SWING_HEART_RATE,
+      'systolic_mmhg': chart.SWING_PRESSURE,
+      'log_slope': chart.SWING_LOG_SLOPE,
+    },
+    'drift': {
+      'mean_pressure_mmhg': chart.DRIFT_PRESSURE,
+      'log_lactate': labs.LACTATE_DRIFT,
+    },
+    'pairing': {'potassium_meq_l': labs.POTASSIUM_SHIFT, 't_wave': 'sign in V1 to V4'},
+  }
+
+
+def _check(patients: int, seed: int, density: float) -> None:
+  if not 1 <= patients <= latent.MAX_PATIENTS:
+    raise DataError(
+      f'patients={patients}: choose a number from 1 to {latent.MAX_PATIENTS}.'
+    )
+  if seed < 0:
+    raise DataError(f'seed={seed}: choose 0 or more.')
+  if not 0.1 <= density <= 20:
+    raise DataError(f'density={density}: choose a factor from 0.1 to 20.')
+
+
+def _check_existing(raw: Path, request: dict[str, Any]) -> None:
+  manifest = raw / MANIFEST
+  if not manifest.is_file():
+    raise DataError(
+      f'{raw}: holds files but no {MANIFEST}, so it is not a simulated hospital. '
+      'Choose another folder with --raw.'
+    )
+  found = json.loads(manifest.read_text())
+  differing = [name for name, value in request.items() if found.get(name) != value]
+  if differing:
+    name = differing[0]
+    raise DataError(
+      f'{manifest}: {name} is {found.get(name)}, asked for {request[name]}. '
+      'Choose another folder with --raw, or delete this one.'
+    )
+
+
+def _write(
+  root: Path, *, patients: int, seed: int, ecg: bool, density: float
+) -> dict[str, int]:
+  tables = {name: Table(root / 'mimic-iv', name) for name in _SMALL_TABLES}
+  dictionaries = {
+    'hosp/d_labitems': lab_dictionary.dictionary_rows(),
+    'hosp/d_icd_diagnoses': hosp.icd_rows('diagnoses'),
+    'hosp/d_icd_procedures': hosp.icd_rows('procedures'),
+    'icu/d_items': chart.item_rows(),
+  }
+  for name, rows in dictionaries.items():
+    tables[name] = Table(root / 'mimic-iv', name)
+    tables[name].append(rows)
+  tables['hosp/labevents'] = Table(
+    root / 'mimic-iv', 'hosp/labevents', lab_dictionary.vocabulary()
+  )
+  tables['icu/chartevents'] = Table(
+    root / 'mimic-iv', 'icu/chartevents', chart.vocabulary()
+  )
+  writer = EcgWriter(root / 'mimic-iv-ecg')
+  try:
+    for index in tqdm(range(patients), 'simulating patients', unit='patient', disable=None):
+      patient = latent.simulate_patient(seed, index)
+      for name, rows in hosp.simulate_hosp(patient, seed).items():
+        tables[name].append(rows)
+      rows, copies = labs.simulate_labs(patient, seed, density)
+      _number(rows, tables['hosp/labevents'].rows)
+      tables['hosp/labevents'].append(rows)
+      for rows in chart.simulate_chart(patient, copies, seed, density):
+        tables['icu/chartevents'].append(rows)
+      if ecg:
+        writer.append(patient, seed)
+  finally:
+    for table in tables.values():
+      table.close()
+    writer.close()
+  counts = {name: table.rows for name, table in tables.items()}
+  return {**counts, 'recordings': writer.recordings}
+
+
+def _number(rows: labs.Rows, first: int) -> None:
+  """Running row numbers; results of one minute and subject share a specimen."""
+  size = len(rows['itemid'])
+  rows['labevent_id'] = first + 1 + np.arange(size)
+  _, sample = np.unique(rows['charttime'], return_inverse=True)
+  rows['specimen_id'] = first + 1 + sample

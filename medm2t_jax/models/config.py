@@ -1,0 +1,248 @@
+"""From `config.model` and a schema to the sizes of every module."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from data_pipeline.schema import ECG_MEASUREMENTS, Grid, Item, Schema
+from medm2t_jax.models.ecg import EcgConfig
+from medm2t_jax.models.hierarchical_fusion import GridConfig, MicroConfig
+from medm2t_jax.models.multimodal_fusion import FusionConfig
+from medm2t_jax.models.sizes import Sizes, sizes
+from medm2t_jax.models.sparse_time_series import EventsConfig
+from medm2t_jax.models.static_encoder import StaticConfig
+
+ECG_CROP_SAMPLES = 640  # 5.12 s at 125 Hz
+MICRO_STEPS = 12  # steps for which `Sizes.micro` holds
+ATTENTION_DROPOUT = 0.1
+RESNET_DROPOUT = 0.3
+
+CHOICES = {
+  'dtype': ('float32', 'bfloat16'),
+  'value_encoding': ('bins', 'piecewise_linear'),
+  'pooling': ('tokens', 'item'),
+  'sequence': ('lstm', 'gru'),
+  'grid_channels': ('values', 'values_mask_age'),
+  'ecg_crop': ('middle', 'random'),
+  'fusion': ('add', 'mul', 'linear', 'concat'),
+  'attend_over': ('tokens', 'summary'),
+  'shared_encoder': ('before', 'after'),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+  """Everything that `MedM2T` is built from. A modality that is not there is left out.
+
+  Attributes:
+    outputs: number of classes, or 1.
+    static: static columns.
+    events: (modality, sizes) in model order.
+    grids: (modality, sizes) in model order.
+    ecg: ECG recordings.
+    fusion: multimodal head.
+    decoder_dropout: of the multimodal decoder.
+    attend_over: what Bi-Modal Attention attends to: 'tokens' or 'summary'.
+    dtype: of the computation; parameters, statistics and outputs are float32.
+  """
+
+  outputs: int
+  static: StaticConfig | None
+  events: tuple[tuple[str, EventsConfig], ...]
+  grids: tuple[tuple[str, GridConfig], ...]
+  ecg: EcgConfig | None
+  fusion: FusionConfig
+  decoder_dropout: float
+  attend_over: str
+  dtype: str
+
+  @property
+  def modalities(self) -> tuple[str, ...]:
+    """Modalities in model order: static, events, grids, ecg."""
+    static = ('static',) if self.static else ()
+    ecg = ('ecg',) if self.ecg else ()
+    names = [name for name, _ in (*self.events, *self.grids)]
+    return (*static, *names, *ecg)
+
+
+def model_config(task: str, options: Mapping[str, Any], schema: Schema) -> ModelConfig:
+  """Sizes of every module.
+
+  Args:
+    task: 'cvd', 'mortality' or 'los'.
+    options: `config.model` of configs/common.py.
+    schema: of the data set.
+
+  Raises:
+    ValueError: an option that the model does not know, or a modality without a size
+      or without windows.
+  """
+  for option, choices in CHOICES.items():
+    if options[option] not in choices:
+      raise ValueError(f'model.{option} is one of {choices}, not {options[option]!r}')
+  if not 0 <= options['modality_dropout'] < 1:
+    raise ValueError('model.modality_dropout is at least 0 and below 1')
+  if options['attention_blocks'] < 1:
+    raise ValueError('model.attention_blocks is at least 1')
+  named = sizes(options['size'], task)
+  events = [
+    (name, _events(name, items, options, named)) for name, items in schema.events.items()
+  ]
+  grids = [(name, _grid(grid, options, named)) for name, grid in schema.grids.items()]
+  return ModelConfig(
+    outputs=schema.target.outputs,
+    static=_static(schema, named) if 'static' in schema.modalities else None,
+    events=tuple(events),
+    grids=tuple(grids),
+    ecg=_ecg(schema, options, named) if schema.ecg_terms else None,
+    fusion=_fusion(named.width, named.heads, 0.05, options, options['modality_dropout']),
+    decoder_dropout=0.1,
+    attend_over=options['attend_over'],
+    dtype=options['dtype'],
+  )
+
+
+def _static(schema: Schema, named: Sizes) -> StaticConfig:
+  mlp, dropout, decoder, decoder_dropout = named.static
+  return StaticConfig(
+    numeric=len(schema.static_numeric),
+    levels=tuple(len(column.categories) for column in schema.static_categorical),
+    mlp=mlp,
+    dropout=dropout,
+    decoder=decoder,
+    decoder_dropout=decoder_dropout,
+  )
+
+
+def _windows(name: str, options: Mapping[str, Any]) -> int:
+  """Number of time windows of a modality: one more than its cuts."""
+  if name not in options['windows']:
+    raise ValueError(
+      f'model.windows has no entry for {name!r}; give '
+      "('percentiles', cuts in %) or ('hours', cuts in hours)"
+    )
+  kind, cuts = options['windows'][name]
+  if kind not in ('percentiles', 'hours') or list(cuts) != sorted(set(cuts)):
+    raise ValueError(
+      f"model.windows[{name!r}] is ('percentiles' or 'hours', ascending cuts), "
+      f'not {(kind, tuple(cuts))}'
+    )
+  return len(cuts) + 1
+
+
+def _events(
+  name: str, items: tuple[Item, ...], options: Mapping[str, Any], named: Sizes
+) -> EventsConfig:
+  if name not in named.events:
+    raise ValueError(
+      f'no size is defined for the event modality {name!r}; add it to '
+      'medm2t_jax/models/sizes.py'
+    )
+  width, dropout, decoder, decoder_dropout = named.events[name]
+  return EventsConfig(
+    categories=tuple(len(item.categories) for item in items),
+    windows=_windows(name, options),
+    width=width,
+    dropout=dropout,
+    value_encoding=options['value_encoding'],
+    pooling=options['pooling'],
+    sequence=options['sequence'],
+    decoder=decoder,
+    decoder_dropout=decoder_dropout,
+  )
+
+
+def _grid(grid: Grid, options: Mapping[str, Any], named: Sizes) -> GridConfig:
+  segments, lengths = options['segments'], tuple(options['segment_lengths'])
+  if not lengths or any(n < 2 or n % 2 or n > grid.steps for n in lengths):
+    raise ValueError(
+      f'model.segment_lengths are even numbers of at most {grid.steps} grid steps, '
+      f'not {lengths}'
+    )
+  if segments < 2 or segments % 2:
+    raise ValueError(f'model.segments is an even number, not {segments}')
+  micro = tuple(_micro(length, named) for length in lengths)
+  channels = sum(one.mlp for one in micro)
+  width = len(grid.items) * (3 if options['grid_channels'] == 'values_mask_age' else 1)
+  return GridConfig(
+    signals=len(grid.items),
+    steps=grid.steps,
+    segments=segments,
+    channels=options['grid_channels'],
+    micro=micro,
+    heads=next(heads for heads in (4, 3, 2, 1) if width % heads == 0),
+    plan=((channels, segments), (channels // 2, segments // 2)),
+    mlp=named.vitals_mlp,
+    kernel=3,
+    resnet_dropout=RESNET_DROPOUT,
+    attention_dropout=ATTENTION_DROPOUT,
+    dropout=0.1,
+    decoder=named.vitals_decoder,
+    decoder_dropout=0.25,
+  )
+
+
+def _micro(length: int, named: Sizes) -> MicroConfig:
+  linear, (first, second), mlp, decoder = named.micro
+  factor = max(1, round(length / MICRO_STEPS))
+  return MicroConfig(
+    length=length,
+    linear=linear * factor,
+    plan=((first * factor, length), (second * factor, length // 2)),
+    mlp=mlp * factor,
+    decoder=decoder * factor,
+  )
+
+
+def _ecg(schema: Schema, options: Mapping[str, Any], named: Sizes) -> EcgConfig:
+  windows = _windows('ecg', options)
+  views = ('signal', 'features', 'text', 'time')
+  return EcgConfig(
+    samples=ECG_CROP_SAMPLES,
+    crop=options['ecg_crop'],
+    signal_plan=named.signal_plan,
+    signal_kernel=5,
+    signal_mlp=named.signal_mlp,
+    signal_dropout=0.1,
+    measurements=len(ECG_MEASUREMENTS),
+    features_mlp=named.features_mlp,
+    features_dropout=0.05,
+    terms=len(schema.ecg_terms),
+    text_width=named.text_width,
+    text_mlp=(named.text_width, named.text_width),
+    text_dropout=0.25,
+    # A recording always has its signal: nothing is gained by hiding views.
+    fusion=_fusion(named.ecg_width, named.ecg_heads, 0.05, options, 0.0),
+    recording=named.ecg_width * 3,
+    recording_dropout=0.1,
+    windows=windows,
+    time_plan=((named.time_channels, windows),),
+    time_kernel=3,
+    time_mlp=named.time_mlp,
+    time_dropout=0.05,
+    resnet_dropout=RESNET_DROPOUT,
+    decoders=tuple(zip(views, named.ecg_decoders, strict=True)),
+    view_decoder_dropout=0.25,
+    time_decoder_dropout=0.1,
+  )
+
+
+def _fusion(
+  width: int,
+  heads: int,
+  shared_dropout: float,
+  options: Mapping[str, Any],
+  modality_dropout: float,
+) -> FusionConfig:
+  return FusionConfig(
+    width=width,
+    heads=heads,
+    blocks=options['attention_blocks'],
+    fusion=options['fusion'],
+    shared_encoder=options['shared_encoder'],
+    shared_dropout=shared_dropout,
+    attention_dropout=ATTENTION_DROPOUT,
+    modality_dropout=modality_dropout,
+  )

@@ -1,0 +1,326 @@
+"""ECG: three views of a recording fused, then recordings over time (paper section 3.2).
+
+Recordings are packed: m of them belong to the rows of a batch by `owner`, and rows
+without any cost nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from medm2t_jax.models.encoded import Encoded, summary_as_token
+from medm2t_jax.models.mlp import Mlp
+from medm2t_jax.models.multimodal_fusion import FusionConfig, MultimodalFusion
+from medm2t_jax.models.resnet1d import ResNet1d
+
+VIEWS = ('signal', 'features', 'text')
+
+
+@dataclasses.dataclass(frozen=True)
+class EcgConfig:
+  """Sizes and options of the ECG modality.
+
+  Attributes:
+    samples: samples that the model reads of each recording.
+    crop: where they are taken from in training; 'middle' always otherwise.
+    signal_plan: ResNet1d of the signal.
+    signal_kernel: its kernel.
+    signal_mlp: width of the signal's vector.
+    signal_dropout: of its MLP.
+    measurements: number of machine measurements.
+    features_mlp: width of their vector.
+    features_dropout: of their MLP.
+    terms: number of report terms.
+    text_width: of the term embedding.
+    text_mlp: hidden sizes of the report's vector.
+    text_dropout: of its MLP.
+    fusion: multimodal head of the three views.
+    recording: width of a recording's vector.
+    recording_dropout: after it.
+    windows: time windows.
+    time_plan: ResNet1d over the windows.
+    time_kernel: its kernel.
+    time_mlp: width of the summary.
+    time_dropout: of its MLP.
+    resnet_dropout: of both ResNet1d.
+    decoders: stage -> hidden width, for 'signal', 'features', 'text', 'time'.
+    view_decoder_dropout: of the decoders of the three views.
+    time_decoder_dropout: of the decoder over time.
+  """
+
+  samples: int
+  crop: Literal['middle', 'random']
+  signal_plan: tuple[tuple[int, int], ...]
+  signal_kernel: int
+  signal_mlp: int
+  signal_dropout: float
+  measurements: int
+  features_mlp: int
+  features_dropout: float
+  terms: int
+  text_width: int
+  text_mlp: tuple[int, ...]
+  text_dropout: float
+  fusion: FusionConfig
+  recording: int
+  recording_dropout: float
+  windows: int
+  time_plan: tuple[tuple[int, int], ...]
+  time_kernel: int
+  time_mlp: int
+  time_dropout: float
+  resnet_dropout: float
+  decoders: tuple[tuple[str, int], ...]
+  view_decoder_dropout: float
+  time_decoder_dropout: float
+
+
+class EcgEncoder(nn.Module):
+  """Recordings to vectors, vectors to time windows, windows to one vector.
+
+  Fitted variables: `measurement_center`, `measurement_scale` (9), `term_seen` (t),
+  `time_cuts` (w - 1), hours.
+
+  Attributes:
+    config: sizes and options.
+    axis_name: of BatchNorm.
+    dtype: of the computation.
+  """
+
+  config: EcgConfig
+  axis_name: str | None = None
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self):
+    config, shared = self.config, {'axis_name': self.axis_name, 'dtype': self.dtype}
+    self.features_view = FeaturesView(config, **shared)
+    self.text_view = TextView(config, **shared)
+    self.signal_view = SignalView(config, **shared)
+    self.fusion = MultimodalFusion(config.fusion, self.dtype)
+    self.recording_mlp = Mlp((config.recording,), config.recording_dropout, **shared)
+    self.time = EcgOverTime(config, **shared)
+
+  def __call__(
+    self,
+    ecg: Mapping[str, Array],
+    valid: Bool[Array, ' b'],
+    *,
+    train: bool,
+    attend_over: Literal['tokens', 'summary'] = 'tokens',
+  ) -> Encoded:
+    """Encodes the recordings of each row.
+
+    Args:
+      ecg: packed recordings; docs/design.md, "The batch".
+      valid: rows that are not padding.
+      train: dropout, random crop and statistics of the batch.
+      attend_over: tokens are the time windows and the parts of the signal, or the
+        summaries alone.
+    """
+    vectors = self.recordings(ecg, valid, train=train, attend_over=attend_over)
+    return self.time(vectors, ecg, valid, train=train, attend_over=attend_over)
+
+  def recordings(
+    self,
+    ecg: Mapping[str, Array],
+    valid: Bool[Array, ' b'],
+    *,
+    train: bool,
+    attend_over: Literal['tokens', 'summary'] = 'tokens',
+  ) -> Float[Array, 'm e']:
+    """One vector per recording: the three views fused, hidden layer of the decoder."""
+    views = {
+      view: self.view(view, ecg, valid, train=train, attend_over=attend_over)
+      for view in VIEWS
+    }
+    fused = self.fusion(views, train=train)
+    return self.recording_mlp(fused, _valid_recordings(ecg, valid), train=train)
+
+  def view(
+    self,
+    name: str,
+    ecg: Mapping[str, Array],
+    valid: Bool[Array, ' b'],
+    *,
+    train: bool,
+    attend_over: Literal['tokens', 'summary'] = 'summary',
+  ) -> Encoded:
+    """One view, 'signal', 'features' or 'text', of every recording."""
+    encoders = {
+      'signal': self.signal_view,
+      'features': self.features_view,
+      'text': self.text_view,
+    }
+    mask = _valid_recordings(ecg, valid)
+    return encoders[name](ecg, mask, train=train, attend_over=attend_over)
+
+
+class SignalView(nn.Module):
+  """12-lead signal: crop, millivolts, ResNet1d, MLP; tokens are the last activation."""
+
+  config: EcgConfig
+  axis_name: str | None = None
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, ecg: Mapping[str, Array], valid: Bool[Array, ' m'], *, train, attend_over
+  ) -> Encoded:
+    config, shared = self.config, {'axis_name': self.axis_name, 'dtype': self.dtype}
+    signal = self._crop(ecg['signal'], train)
+    # Scaled here and not on the host, which sends int16.
+    gain = jnp.where(ecg['mask'], ecg['gain'], 1.0)
+    x = signal.astype(self.dtype) / gain.astype(self.dtype)[:, jnp.newaxis, jnp.newaxis]
+    x = ResNet1d(
+      config.signal_plan,
+      config.signal_kernel,
+      config.resnet_dropout,
+      **shared,
+      name='resnet',
+    )(x, valid, train=train)
+    mlp = Mlp((config.signal_mlp,), config.signal_dropout, **shared, name='mlp')
+    summary = mlp(x.reshape(x.shape[0], -1), valid, train=train)
+    present = ecg['mask']
+    if attend_over == 'summary':
+      return summary_as_token(summary, present)
+    tokens = nn.Dense(config.signal_mlp, dtype=self.dtype, name='token_linear')(x)
+    mask = jnp.broadcast_to(present[:, jnp.newaxis], tokens.shape[:2])
+    return Encoded(tokens, mask, summary, present)
+
+  def _crop(self, signal: Int[Array, 'm s l'], train: bool) -> Int[Array, 'm r l']:
+    samples, config = signal.shape[1], self.config
+    if config.crop not in ('middle', 'random'):
+      raise ValueError(f"ecg_crop is 'middle' or 'random', not {config.crop!r}")
+    if not train or config.crop == 'middle':
+      start = (samples - config.samples) // 2
+      return signal[:, start : start + config.samples]
+    starts = jax.random.randint(
+      self.make_rng('dropout'), signal.shape[:1], 0, samples - config.samples + 1
+    )
+    cut = lambda one, start: jax.lax.dynamic_slice_in_dim(one, start, config.samples)
+    return jax.vmap(cut)(signal, starts)
+
+
+class FeaturesView(nn.Module):
+  """Machine measurements: robust scaling, absent ones 0, MLP."""
+
+  config: EcgConfig
+  axis_name: str | None = None
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, ecg: Mapping[str, Array], valid: Bool[Array, ' m'], *, train, attend_over
+  ) -> Encoded:
+    del attend_over  # The summary is the only token.
+    shape = (self.config.measurements,)
+    center = self.variable('fitted', 'measurement_center', jnp.zeros, shape)
+    scale = self.variable('fitted', 'measurement_scale', jnp.ones, shape)
+    scaled = ecg['measurements'] - center.value[jnp.newaxis]
+    scaled = scaled / scale.value[jnp.newaxis]
+    scaled = jnp.where(ecg['measurements_mask'], scaled, 0.0)
+    present = ecg['mask'] & jnp.any(ecg['measurements_mask'], axis=1)
+    mlp = Mlp(
+      (self.config.features_mlp,),
+      self.config.features_dropout,
+      self.axis_name,
+      self.dtype,
+      name='mlp',
+    )
+    return summary_as_token(mlp(scaled, valid & present, train=train), present)
+
+
+class TextView(nn.Module):
+  """Machine report as a bag of terms: mean embedding, MLP.
+
+  A term that training subjects never had is left out.
+  """
+
+  config: EcgConfig
+  axis_name: str | None = None
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, ecg: Mapping[str, Array], valid: Bool[Array, ' m'], *, train, attend_over
+  ) -> Encoded:
+    del attend_over  # The summary is the only token.
+    config = self.config
+    seen = self.variable('fitted', 'term_seen', jnp.ones, (config.terms,), bool)
+    reported = (ecg['terms'] > 0) & seen.value[jnp.newaxis]
+    present = ecg['mask'] & jnp.any(reported, axis=1)
+    table = self.param(
+      'term_table', nn.initializers.normal(1.0), (config.terms, config.text_width)
+    )
+    bag = reported.astype(self.dtype)
+    count = jnp.maximum(jnp.sum(reported, axis=1), 1).astype(self.dtype)
+    mean = jnp.dot(bag, table.astype(self.dtype)) / count[:, jnp.newaxis]
+    mlp = Mlp(config.text_mlp, config.text_dropout, self.axis_name, self.dtype, name='mlp')
+    return summary_as_token(mlp(mean, valid & present, train=train), present)
+
+
+class EcgOverTime(nn.Module):
+  """Recording vectors, averaged per time window, ResNet1d, MLP."""
+
+  config: EcgConfig
+  axis_name: str | None = None
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    vectors: Float[Array, 'm e'],
+    ecg: Mapping[str, Array],
+    valid: Bool[Array, ' b'],
+    *,
+    train,
+    attend_over,
+  ) -> Encoded:
+    config, shared = self.config, {'axis_name': self.axis_name, 'dtype': self.dtype}
+    cuts = self.variable('fitted', 'time_cuts', jnp.zeros, (config.windows - 1,)).value
+    # Window w holds cuts[w - 1] < time <= cuts[w].
+    window = jnp.sum(cuts[jnp.newaxis] < ecg['time'][:, jnp.newaxis], axis=1)
+    pooled, count = pool_by_owner(
+      vectors, ecg['owner'], window, ecg['mask'], len(valid), config.windows
+    )
+    seen = count > 0
+    present = jnp.any(seen, axis=1)
+    x = ResNet1d(
+      config.time_plan, config.time_kernel, config.resnet_dropout, **shared, name='resnet'
+    )(pooled, valid & present, train=train)
+    mlp = Mlp((config.time_mlp,), config.time_dropout, **shared, name='mlp')
+    summary = mlp(x.reshape(x.shape[0], -1), valid & present, train=train)
+    if attend_over == 'summary':
+      return summary_as_token(summary, present)
+    tokens = nn.Dense(config.time_mlp, dtype=self.dtype, name='token_linear')(pooled)
+    return Encoded(tokens, seen, summary, present)
+
+
+def pool_by_owner(
+  vectors: Float[Array, 'm e'],
+  owner: Int[Array, ' m'],
+  window: Int[Array, ' m'],
+  mask: Bool[Array, ' m'],
+  rows: int,
+  windows: int,
+) -> tuple[Float[Array, 'b w e'], Float[Array, 'b w']]:
+  """Mean vector and number of recordings per row and time window; 0 where none."""
+  place = jnp.where(mask, owner * windows + window, rows * windows)
+  pool = lambda x: jax.ops.segment_sum(x, place, rows * windows + 1)[:-1]
+  count = pool(jnp.ones(len(owner)))
+  total = pool(vectors.astype(jnp.float32))
+  mean = total / jnp.maximum(count, 1)[:, jnp.newaxis]
+  mean = mean.reshape(rows, windows, -1).astype(vectors.dtype)
+  return mean, count.reshape(rows, windows)
+
+
+def _valid_recordings(ecg: Mapping[str, Array], valid: Bool[Array, ' b']):
+  return ecg['mask'] & valid[ecg['owner']]

@@ -1,0 +1,44 @@
+"""What encoders and stages return (docs/design.md, "The model")."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+
+@struct.dataclass
+class Encoded:
+  """One modality of a batch, encoded.
+
+  Attributes:
+    tokens: the modality's own time tokens (windows, segments, pooled recordings).
+    token_mask: false for padding and for windows before anything was seen.
+    summary: the modality's vector.
+    present: whether the row has the modality at all.
+  """
+
+  tokens: Float[Array, 'b t e']
+  token_mask: Bool[Array, 'b t']
+  summary: Float[Array, 'b e']
+  present: Bool[Array, ' b']
+
+
+@struct.dataclass
+class Predictions:
+  """One prediction per unit: sample, recording or segment.
+
+  Attributes:
+    logits: class scores, to be put through log-softmax; or days (c = 1). float32.
+    owner: batch row whose label and weight the unit takes, int32.
+    mask: whether the unit exists.
+  """
+
+  logits: Float[Array, 'u c']
+  owner: Int[Array, ' u']
+  mask: Bool[Array, ' u']
+
+
+def summary_as_token(summary: Float[Array, 'b e'], present: Bool[Array, ' b']) -> Encoded:
+  """A modality whose only token is its summary."""
+  return Encoded(summary[:, jnp.newaxis], present[:, jnp.newaxis], summary, present)

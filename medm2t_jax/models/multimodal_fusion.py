@@ -1,0 +1,123 @@
+"""Multimodal head: shared space, Bi-Modal Attention, decoder input (paper section 3.3)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from medm2t_jax.models.bimodal_attention import BiModalAttention, Fusion, pairs
+from medm2t_jax.models.encoded import Encoded
+
+
+@dataclasses.dataclass(frozen=True)
+class FusionConfig:
+  """Sizes and options of a multimodal head.
+
+  Attributes:
+    width: of the shared space.
+    heads: of every cross attention block.
+    blocks: cross attention blocks per direction.
+    fusion: of both directions of a pair.
+    shared_encoder: 'before' Bi-Modal Attention, or 'after' it, on the way to the
+      decoder.
+    shared_dropout: after the shared encoder.
+    attention_dropout: inside the blocks.
+    modality_dropout: share of present modalities hidden in training.
+  """
+
+  width: int
+  heads: int
+  blocks: int
+  fusion: Fusion
+  shared_encoder: Literal['before', 'after']
+  shared_dropout: float
+  attention_dropout: float
+  modality_dropout: float
+
+
+class MultimodalFusion(nn.Module):
+  """Fuses encoded modalities into the decoder's input.
+
+  Attributes:
+    config: sizes and options.
+    dtype: of the computation.
+  """
+
+  config: FusionConfig
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, encoded: Mapping[str, Encoded], *, train: bool) -> Float[Array, 'b f']:
+    """Fuses.
+
+    Args:
+      encoded: by modality, in a fixed order.
+      train: dropout and modality dropout.
+
+    Returns:
+      All modality vectors and all pair vectors, side by side.
+    """
+    config = self.config
+    present = jnp.stack([one.present for one in encoded.values()])
+    if train and config.modality_dropout:
+      present = self._drop_modalities(present)
+    longest = max(one.tokens.shape[1] for one in encoded.values())
+    projected, masks = [], []
+    for name, one in encoded.items():
+      # The summary goes in front of the tokens: one product for both.
+      x = jnp.concatenate([one.summary[:, jnp.newaxis], one.tokens], axis=1)
+      x = nn.Dense(config.width, dtype=self.dtype, name=f'project_{name}')(x)
+      pad = longest - one.tokens.shape[1]
+      projected.append(jnp.pad(x, ((0, 0), (0, pad), (0, 0))))
+      masks.append(jnp.pad(one.token_mask, ((0, 0), (0, pad))))
+    stacked = jnp.stack(projected)
+    linear = nn.Dense(config.width, dtype=self.dtype, name='shared')
+    dropout = nn.Dropout(config.shared_dropout, deterministic=not train)
+    shared = lambda x: dropout(nn.relu(linear(x)))
+    if config.shared_encoder == 'before':
+      stacked = shared(stacked)
+    summaries, tokens = stacked[:, :, 0], stacked[:, :, 1:]
+    fused = BiModalAttention(
+      config.heads,
+      config.attention_dropout,
+      config.blocks,
+      config.fusion,
+      self.dtype,
+      name='bimodal',
+    )(summaries, tokens, jnp.stack(masks), present, train=train)
+    if config.shared_encoder == 'after' and len(present) == 1:
+      summaries = shared(summaries)
+    elif config.shared_encoder == 'after':
+      summaries, fused = shared(summaries), shared(fused)
+      # The bias of the shared encoder reaches absent pairs too.
+      both = [present[i] & present[j] for i, j in pairs(len(present))]
+      fused = jnp.where(jnp.stack(both)[:, :, jnp.newaxis, jnp.newaxis], fused, 0.0)
+    absent = self.param(
+      'absent', nn.initializers.normal(0.02), (len(present), config.width)
+    )
+    summaries = jnp.where(
+      present[:, :, jnp.newaxis],
+      summaries,
+      absent[:, jnp.newaxis].astype(summaries.dtype),
+    )
+    rows = present.shape[1]
+    vectors = [
+      jnp.moveaxis(summaries, 0, 1).reshape(rows, -1),
+      jnp.moveaxis(fused, 0, 1).reshape(rows, -1),
+    ]
+    return jnp.concatenate(vectors, axis=-1)
+
+  def _drop_modalities(self, present: Bool[Array, 'k b']) -> Bool[Array, 'k b']:
+    """Hides modalities at random; a row that would lose all of them keeps them."""
+    keep = jax.random.bernoulli(
+      self.make_rng('dropout'), 1 - self.config.modality_dropout, present.shape
+    )
+    kept = present & keep
+    return jnp.where(jnp.any(kept, axis=0, keepdims=True), kept, present)

@@ -1,0 +1,223 @@
+"""Sparse Time Series Encoder for irregular events (paper section 3.1).
+
+A token's vector is a product of a value vector and its item's vector, and a value id
+belongs to one item. So the sum over the events of a window is a matrix of token
+weights (windows x value ids) times the product table (value ids x width), and
+accumulation over windows is a cumulative sum of those weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from medm2t_jax.models.encoded import Encoded, summary_as_token
+from medm2t_jax.models.mlp import Mlp
+from medm2t_jax.models.recurrent import BidirectionalRecurrent, Cell
+
+NUM_BINS = 11  # between the 5, 15, ..., 95 percentiles of an item
+
+
+@dataclasses.dataclass(frozen=True)
+class EventsConfig:
+  """Sizes and options of one event modality.
+
+  Attributes:
+    categories: number of categories per item, 0 for a numeric item.
+    windows: number of time windows.
+    width: of embeddings, recurrent outputs and the summary.
+    dropout: of the MLP.
+    value_encoding: 'bins' (one-hot) or 'piecewise_linear' (quantile thermometer,
+      centred at the item's mean).
+    pooling: mean over all 'tokens' so far, or per 'item' first.
+    sequence: recurrent cell.
+    decoder: hidden width of the stage's decoder.
+    decoder_dropout: its rate.
+  """
+
+  categories: tuple[int, ...]
+  windows: int
+  width: int
+  dropout: float
+  value_encoding: Literal['bins', 'piecewise_linear']
+  pooling: Literal['tokens', 'item']
+  sequence: Cell
+  decoder: int
+  decoder_dropout: float
+
+  @property
+  def item_sizes(self) -> np.ndarray:
+    """Value ids per item."""
+    return np.array([count or NUM_BINS for count in self.categories], np.int32)
+
+  @property
+  def first_ids(self) -> np.ndarray:
+    """First value id of each item; the last entry is the id of 'none', (items + 1,)."""
+    return np.concatenate([[0], np.cumsum(self.item_sizes)]).astype(np.int32)
+
+  @property
+  def item_of_id(self) -> np.ndarray:
+    """Item of each value id; 'none' belongs to item `items`, (value ids + 1,)."""
+    items = len(self.categories)
+    sizes = [*self.item_sizes, 1]
+    return np.repeat(np.arange(items + 1), sizes).astype(np.int32)
+
+
+class SparseTimeSeriesEncoder(nn.Module):
+  """Events to windows to one vector.
+
+  Fitted variables: `knots` (items 12), `encoding_mean` (items 11), `item_seen`
+  (items), `category_seen` (items, most categories), `time_cuts` (w - 1), hours.
+
+  Attributes:
+    config: sizes and options.
+    axis_name: of BatchNorm.
+    dtype: of the computation.
+  """
+
+  config: EventsConfig
+  axis_name: str | None = None
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self):
+    config = self.config
+    items, most = len(config.categories), max(config.categories, default=0)
+    fitted = lambda name, *shape: self.variable('fitted', name, jnp.zeros, shape)
+    seen = lambda name, *shape: self.variable('fitted', name, jnp.ones, shape, bool)
+    self.knots = fitted('knots', items, NUM_BINS + 1)
+    self.encoding_mean = fitted('encoding_mean', items, NUM_BINS)
+    self.item_seen = seen('item_seen', items)
+    self.category_seen = seen('category_seen', items, most)
+    self.time_cuts = fitted('time_cuts', config.windows - 1)
+    table = nn.initializers.normal(1.0)
+    self.value_table = self.param(
+      'value_table', table, (len(config.item_of_id), config.width)
+    )
+    self.source_table = self.param('source_table', table, (items + 1, config.width))
+    self.recurrent = BidirectionalRecurrent(
+      config.width // 2, cell=config.sequence, dtype=self.dtype
+    )
+    self.mlp = Mlp((config.width, config.width), config.dropout, self.axis_name, self.dtype)
+    self.token_linear = nn.Dense(config.width, dtype=self.dtype)
+
+  def __call__(
+    self,
+    events: Mapping[str, Array],
+    valid: Bool[Array, ' b'],
+    *,
+    train: bool,
+    attend_over: Literal['tokens', 'summary'] = 'tokens',
+  ) -> Encoded:
+    """Encodes the events of each row.
+
+    Args:
+      events: `item`, `value`, `category`, `time`, `mask`, each (b n); docs/design.md.
+      valid: rows that are not padding.
+      train: dropout and statistics of the batch.
+      attend_over: tokens are the windows, or the summary alone.
+    """
+    present = jnp.any(events['mask'], axis=1)
+    windows, seen = self.windows(events)
+    outputs, final = self.recurrent(windows)
+    summary = self.mlp(final, valid & present, train=train)
+    if attend_over == 'summary':
+      return summary_as_token(summary, present)
+    return Encoded(self.token_linear(outputs), seen, summary, present)
+
+  def windows(
+    self, events: Mapping[str, Array]
+  ) -> tuple[Float[Array, 'b w e'], Bool[Array, 'b w']]:
+    """Mean over everything seen up to each window's end, and whether there was any.
+
+    A window before the first event holds the embedding of 'none'.
+    """
+    config = self.config
+    weights, counts = self._count(events)
+    seen = jnp.sum(counts, axis=-1) > 0
+    item_of_id = jnp.asarray(config.item_of_id)
+    if config.pooling == 'item':
+      weights = weights / jnp.maximum(counts, 1)[:, :, item_of_id]
+      total = jnp.sum(counts > 0, axis=-1)
+    elif config.pooling == 'tokens':
+      total = jnp.sum(counts, axis=-1)
+    else:
+      raise ValueError(f"pooling is 'tokens' or 'item', not {config.pooling!r}")
+    weights = weights / jnp.maximum(total, 1)[..., jnp.newaxis]
+    none = jnp.arange(len(config.item_of_id)) == len(config.item_of_id) - 1
+    weights = jnp.where(seen[..., jnp.newaxis], weights, none[jnp.newaxis, jnp.newaxis])
+    table = self.value_table * jnp.asarray(self.source_table)[item_of_id]
+    return jnp.dot(weights.astype(self.dtype), table.astype(self.dtype)), seen
+
+  def _count(
+    self, events: Mapping[str, Array]
+  ) -> tuple[Float[Array, 'b w i'], Float[Array, 'b w j']]:
+    """Token weights per value id i and events per item j, of windows 0..w."""
+    config, mask = self.config, events['mask']
+    ids, weights, known = self.tokenize(events)
+    cuts = self.time_cuts.value[jnp.newaxis, jnp.newaxis]
+    # Window w holds cuts[w - 1] < time <= cuts[w].
+    window = jnp.sum(cuts < events['time'][..., jnp.newaxis], axis=-1)
+    row = jnp.arange(mask.shape[0])[:, jnp.newaxis]
+    item = jnp.where(known, events['item'], len(config.categories))
+    shape = (mask.shape[0], config.windows)
+    counts = jnp.zeros((*shape, len(config.categories) + 1))
+    counts = counts.at[row, window, item].add(mask.astype(jnp.float32))
+    totals = jnp.zeros((*shape, len(config.item_of_id)))
+    totals = totals.at[row[..., jnp.newaxis], window[..., jnp.newaxis], ids].add(
+      jnp.where(mask[..., jnp.newaxis], weights, 0.0)
+    )
+    return jnp.cumsum(totals, axis=1), jnp.cumsum(counts, axis=1)
+
+  def tokenize(
+    self, events: Mapping[str, Array]
+  ) -> tuple[Int[Array, 'b n q'], Float[Array, 'b n q'], Bool[Array, 'b n']]:
+    """Value ids of each event with their weights, and whether the event is known.
+
+    An item or category that training subjects never had, and a number where a
+    category belongs, is unknown: it gets the id of 'none'.
+    """
+    config = self.config
+    item, value, category = events['item'], events['value'], events['category']
+    sizes = jnp.asarray(config.categories, jnp.int32)[item]
+    first = jnp.asarray(config.first_ids)[item]
+    numeric = (sizes == 0) & jnp.isfinite(value)
+    known = jnp.asarray(self.item_seen.value)[item] & (
+      numeric | (category >= 0) & (category < sizes)
+    )
+    if max(config.categories, default=0):
+      known &= (
+        numeric | jnp.asarray(self.category_seen.value)[item, jnp.maximum(category, 0)]
+      )
+    knots = jnp.asarray(self.knots.value)[item]
+    value = jnp.where(numeric, value, 0.0)
+    value = jnp.clip(value, knots[..., 0], knots[..., -1])[..., jnp.newaxis]
+    if config.value_encoding == 'bins':
+      # Right-closed bins: the inner knots strictly below the value.
+      bins = jnp.sum(knots[..., 1:-1] < value, axis=-1)
+      ids = (first + jnp.where(numeric, bins, category))[..., jnp.newaxis]
+      weights = jnp.ones(ids.shape)
+    elif config.value_encoding == 'piecewise_linear':
+      step = jnp.diff(knots)
+      filled = (value - knots[..., :-1]) / jnp.where(step > 0, step, 1.0)
+      filled = jnp.where(step > 0, jnp.clip(filled, 0.0, 1.0), 0.0)
+      centered = filled - jnp.asarray(self.encoding_mean.value)[item]
+      component = jnp.arange(NUM_BINS)[jnp.newaxis, jnp.newaxis]
+      one_hot = (component == 0).astype(jnp.float32)
+      is_number = numeric[..., jnp.newaxis]
+      weights = jnp.where(is_number, centered, one_hot)
+      offset = jnp.where(is_number, component, category[..., jnp.newaxis])
+      ids = first[..., jnp.newaxis] + offset
+      weights = jnp.where(known[..., jnp.newaxis], weights, one_hot)
+    else:
+      raise ValueError(
+        f"value_encoding is 'bins' or 'piecewise_linear', not {config.value_encoding!r}"
+      )
+    none = len(config.item_of_id) - 1
+    return jnp.where(known[..., jnp.newaxis], ids, none), weights, known

@@ -1,0 +1,65 @@
+"""Reports: metrics.json, predictions.parquet, report.html and model_card.md.
+
+`write_report` is the one entry. `evaluation.py` computes, `sections.py` and `page.py`
+show, and each file between them holds one kind of figure.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_pipeline.schema import write_json
+from medm2t_jax.reporting.bootstrap import RESAMPLES
+from medm2t_jax.reporting.context import Context
+from medm2t_jax.reporting.evaluation import evaluate
+from medm2t_jax.reporting.model_card import model_card_markdown
+from medm2t_jax.reporting.page import render
+
+__all__ = ['Context', 'write_report']
+
+
+def write_report(
+  directory: Path,
+  predictions: pa.Table,
+  context: Context,
+  resamples: int = RESAMPLES,
+  seed: int = 0,
+) -> dict[str, Any]:
+  """Evaluates predictions and writes the report, each file atomically.
+
+  Args:
+    directory: made where absent.
+    predictions: sample_id, subject_id, fold, split ('test' or 'validation'), label,
+      p0, p1, ... or prediction (days), attributes, present_{modality} (bool).
+    context: what the report says beside them.
+    resamples: of the bootstrap over subjects.
+    seed: of the bootstrap.
+
+  Returns:
+    The content of `metrics.json`.
+
+  Raises:
+    DataError: the predictions do not fit the schema or the scenarios; nothing is
+      written then.
+  """
+  evaluation = evaluate(predictions, context, resamples, seed)
+  page, card = render(evaluation), model_card_markdown(evaluation)
+  directory.mkdir(parents=True, exist_ok=True)
+  partial = directory / 'predictions.parquet.partial'
+  pq.write_table(predictions, partial)
+  partial.replace(directory / 'predictions.parquet')
+  _write_text(directory / 'report.html', page)
+  _write_text(directory / 'model_card.md', card)
+  # Last: where metrics.json is, the report is complete.
+  write_json(directory / 'metrics.json', evaluation.metrics)
+  return evaluation.metrics
+
+
+def _write_text(path: Path, text: str) -> None:
+  partial = path.with_name(path.name + '.partial')
+  partial.write_text(text, encoding='utf-8')
+  partial.replace(path)

@@ -1,0 +1,43 @@
+"""What a report says beside the predictions: data, training, environment."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.schema import Schema
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """Everything that `write_report` cannot read from the predictions.
+
+  Attributes:
+    schema: the data set's schema.
+    config: the experiment's configuration, JSON-able.
+    cohort: `cohort.json`: {'steps': [{'step', 'samples', 'subjects'}], 'rows':
+      {table: {reason: n}}}.
+    environment: versions and devices, name -> value.
+    stages: one entry a trained stage: {'fold', 'stage', 'epochs', 'best_epoch',
+      'validation_loss', 'parameters', 'seconds', 'history': [{'epoch', 'train_loss',
+      'validation_loss'}]}; figures may be None.
+    scenarios: name -> test predictions with only some modalities given, float
+      (n c) or (n,), rows in the order of the test rows of the predictions.
+    dataset_version: version of the prepared data.
+    fold_hashes: the keyed hashes of the folds as in `dataset.json`; the report shows
+      one digest of them.
+    notes: warnings that stand on top of the page.
+  """
+
+  schema: Schema
+  config: Mapping[str, Any]
+  cohort: Mapping[str, Any]
+  environment: Mapping[str, Any]
+  stages: Sequence[Mapping[str, Any]] = ()
+  scenarios: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  dataset_version: str = ''
+  fold_hashes: Any = None
+  notes: Sequence[str] = ()

@@ -1,0 +1,34 @@
+"""Every test: 8 simulated CPU devices, strict ranks, a compilation cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before jax is imported anywhere: both are read at import.
+_FLAG = '--xla_force_host_platform_device_count=8'
+if _FLAG not in os.environ.get('XLA_FLAGS', ''):
+  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_FLAG}'.strip()
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+os.environ.setdefault(
+  'JAX_COMPILATION_CACHE_DIR', str(Path(__file__).resolve().parents[1] / '.cache/jax')
+)
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
+
+import jax  # noqa: E402
+from absl import flags  # noqa: E402
+
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+def pytest_configure(config):
+  """Hides accelerators from TensorFlow and marks absl flags as parsed."""
+  del config
+  import tensorflow as tf
+
+  for kind in ('GPU', 'TPU'):
+    tf.config.set_visible_devices([], kind)
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()

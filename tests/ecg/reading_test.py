@@ -1,0 +1,106 @@
+"""Direct format-16 reading against wfdb, and every way a record can be unusable."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from data_pipeline.ecg.reading import EcgError, read_record
+from data_pipeline.schema import ECG_LEADS
+
+with warnings.catch_warnings():
+  # wfdb uses a pandas argument that newer versions deprecate, at import.
+  warnings.simplefilter('ignore', DeprecationWarning)
+  import wfdb
+
+pytestmark = pytest.mark.filterwarnings('ignore:The inplace keyword:DeprecationWarning')
+
+# The order of MIMIC-IV-ECG headers: aVF before aVL.
+MIMIC_LEADS = ['I', 'II', 'III', 'aVR', 'aVF', 'aVL', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6']
+
+
+def write(folder, leads=MIMIC_LEADS, fmt='16', rate=500, samples=5000, units='mV'):
+  rng = np.random.default_rng(0)
+  signal = np.cumsum(rng.normal(size=(samples, len(leads))), axis=0) / 100
+  signal[100:110, 3] = np.nan
+  wfdb.wrsamp(
+    'r', fs=rate, units=[units] * len(leads), sig_name=leads, p_signal=signal,
+    fmt=[fmt] * len(leads), write_dir=str(folder),
+  )  # fmt: skip
+  return folder / 'r'
+
+
+def test_direct_read_equals_wfdb_and_orders_leads_by_name(tmp_path):
+  path = write(tmp_path)
+  signal, rate = read_record(path)
+  record = wfdb.rdrecord(str(path))
+  expected = record.p_signal[:, [record.sig_name.index(lead) for lead in ECG_LEADS]]
+  np.testing.assert_array_equal(signal, expected)
+  assert rate == 500
+  assert signal.dtype == np.float64
+  assert np.isnan(signal[100:110, ECG_LEADS.index('aVR')]).all()
+
+
+@pytest.mark.parametrize('fmt', ['212', '24', '80'])
+def test_other_formats_go_through_wfdb(tmp_path, fmt):
+  path = write(tmp_path, fmt=fmt)
+  signal, _ = read_record(path)
+  record = wfdb.rdrecord(str(path))
+  np.testing.assert_array_equal(
+    signal, record.p_signal[:, [record.sig_name.index(lead) for lead in ECG_LEADS]]
+  )
+
+
+def test_units_become_millivolts(tmp_path):
+  in_millivolts, _ = read_record(write(tmp_path))
+  header = tmp_path / 'r.hea'
+  header.write_text(header.read_text().replace('/mV', '/uV'))
+  in_microvolts, _ = read_record(tmp_path / 'r')
+  np.testing.assert_allclose(in_microvolts, in_millivolts * 1e-3)
+  header.write_text(header.read_text().replace('/uV', '/bananas'))
+  with pytest.raises(EcgError, match='unknown_unit'):
+    read_record(tmp_path / 'r')
+
+
+def test_missing_lead(tmp_path):
+  path = write(tmp_path, leads=MIMIC_LEADS[:-1])
+  with pytest.raises(EcgError, match='V6') as caught:
+    read_record(path)
+  assert caught.value.reason == 'missing_lead'
+
+
+def test_dat_shorter_than_its_header(tmp_path):
+  path = write(tmp_path)
+  dat = tmp_path / 'r.dat'
+  dat.write_bytes(dat.read_bytes()[:-10])
+  with pytest.raises(EcgError) as caught:
+    read_record(path)
+  assert caught.value.reason == 'short_dat'
+
+
+@pytest.mark.parametrize('absent', ['r.hea', 'r.dat'])
+def test_absent_file(tmp_path, absent):
+  path = write(tmp_path)
+  (tmp_path / absent).unlink()
+  with pytest.raises(EcgError) as caught:
+    read_record(path)
+  assert caught.value.reason == 'missing_file'
+
+
+@pytest.mark.parametrize('text', ['', '# nothing\n', 'r 12 500 5000\nr.dat\n'])
+def test_malformed_header(tmp_path, text):
+  (tmp_path / 'r.hea').write_text(text)
+  with pytest.raises(EcgError) as caught:
+    read_record(tmp_path / 'r')
+  assert caught.value.reason == 'bad_header'
+
+
+def test_short_dat_of_another_format_is_counted_too(tmp_path):
+  path = write(tmp_path, fmt='212')
+  dat = tmp_path / 'r.dat'
+  dat.write_bytes(dat.read_bytes()[:1000])
+  with pytest.raises(EcgError) as caught:
+    read_record(path)
+  assert caught.value.reason == 'unreadable'

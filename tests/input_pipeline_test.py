@@ -1,0 +1,264 @@
+"""The input pipeline against a slow oracle that reads the staging files."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_pipeline import input_pipeline, planning
+from data_pipeline.dataset import open_dataset
+from data_pipeline.ecg import conditioning, reading
+from data_pipeline.schema import ECG_MEASUREMENTS, DataError
+from tests import staging_fixture
+
+SCHEMA = staging_fixture.SCHEMA
+MODALITIES = SCHEMA.modalities
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  path = tmp_path_factory.mktemp('data')
+  staging_fixture.build_dataset(path)
+  return path
+
+
+@pytest.fixture(scope='module')
+def dataset(folder):
+  return open_dataset(folder / 'out')
+
+
+@pytest.fixture(scope='module')
+def tables(folder):
+  return {p.stem: pd.read_parquet(p) for p in (folder / 'raw').glob('*.parquet')}
+
+
+def _flatten(tree, prefix=''):
+  for name, value in tree.items():
+    if isinstance(value, dict):
+      yield from _flatten(value, f'{prefix}{name}/')
+    else:
+      yield prefix + name, value
+
+
+def _assert_equal(one, two):
+  one, two = dict(_flatten(one)), dict(_flatten(two))
+  assert one.keys() == two.keys()
+  for name, value in one.items():
+    assert value.dtype == two[name].dtype, name
+    np.testing.assert_array_equal(value, two[name], err_msg=name)
+
+
+def _run(dataset, *, rows=None, modalities=MODALITIES, config=None, plan=None, **options):
+  config = config or staging_fixture.config()
+  if plan is None:
+    rows = np.arange(len(dataset)) if rows is None else rows
+    plan = planning.plan_epoch(
+      dataset,
+      rows,
+      modalities=modalities,
+      config=config,
+      batch_rows=4,
+      devices=2,
+      shuffle=(0, 0),
+    )
+  steps = input_pipeline.batches(
+    dataset, plan, modalities=modalities, config=config, **options
+  )
+  return plan, list(steps)
+
+
+def _oracle(dataset, tables, rows, lengths, config, capacity):
+  """One device's batch, row by row."""
+  b = len(rows)
+  batch = {
+    'label': np.zeros(b, np.float32),
+    'weight': (rows >= 0).astype(np.float32),
+    'row': rows,
+    'static': {
+      'numeric': np.zeros((b, 2), np.float32),
+      'numeric_mask': np.zeros((b, 2), bool),
+      'categorical': np.full((b, 1), -1, np.int32),
+    },
+    'vitals': {
+      'value': np.zeros((b, 6, 2), np.float32),
+      'observed': np.zeros((b, 6, 2), bool),
+    },
+    'ecg': {
+      'signal': np.zeros((capacity, 1250, 12), np.int16),
+      'gain': np.zeros(capacity, np.float32),
+      'time': np.zeros(capacity, np.float32),
+      'measurements': np.zeros((capacity, 9), np.float32),
+      'measurements_mask': np.zeros((capacity, 9), bool),
+      'terms': np.zeros((capacity, 3), np.uint8),
+      'owner': np.zeros(capacity, np.int32),
+      'mask': np.zeros(capacity, bool),
+    },
+  }
+  for name, n in lengths.items():
+    batch[name] = {
+      'item': np.zeros((b, n), np.int32),
+      'value': np.zeros((b, n), np.float32),
+      'category': np.zeros((b, n), np.int32),
+      'time': np.zeros((b, n), np.float32),
+      'mask': np.zeros((b, n), bool),
+    }
+  slot = 0
+  for i, row in enumerate(rows):
+    if row < 0:
+      continue
+    sample = dataset.index['sample_id'][row]
+    of_sample = {
+      name: table[table['sample_id'] == sample] for name, table in tables.items()
+    }
+    batch['label'][i] = of_sample['samples']['label'].item()
+    static = of_sample['static'].iloc[0]
+    for s, name in enumerate(('age', 'weight')):
+      if not np.isnan(static[name]):
+        batch['static']['numeric'][i, s] = static[name]
+        batch['static']['numeric_mask'][i, s] = True
+    if isinstance(static['gender'], str):
+      batch['static']['categorical'][i, 0] = 'FM'.index(static['gender'])
+    for _, cell in of_sample['grid_vitals'].iterrows():
+      at = i, int(cell['step']), int(cell['signal'])
+      batch['vitals']['value'][at] = cell['value']
+      batch['vitals']['observed'][at] = True
+    for name, n in lengths.items():
+      events = of_sample[f'events_{name}']
+      # Equal times: by item, category, then value, as the records are sorted.
+      events = events.sort_values(['time', 'item', 'category', 'value']).tail(n)
+      for e, (_, event) in enumerate(events.iterrows()):
+        for array in ('item', 'category', 'time'):
+          batch[name][array][i, e] = event[array]
+        batch[name]['value'][i, e] = 0 if np.isnan(event['value']) else event['value']
+        batch[name]['mask'][i, e] = True
+    recordings = []
+    ordered = of_sample['recordings'].sort_values(['time', 'study_id'])
+    for _, recording in ordered.iterrows():
+      try:
+        recordings.append((recording, *conditioning.load(recording['path'])))
+      except reading.EcgError:
+        continue
+    for recording, signal, gain in recordings[-config.data.max_recordings :]:
+      ecg = batch['ecg']
+      measured = recording[list(ECG_MEASUREMENTS)].to_numpy(np.float32)
+      ecg['signal'][slot] = signal
+      ecg['gain'][slot] = gain
+      ecg['time'][slot] = recording['time']
+      ecg['measurements'][slot] = np.nan_to_num(measured)
+      ecg['measurements_mask'][slot] = ~np.isnan(measured)
+      ecg['terms'][slot, list(recording['terms'])] = 1
+      ecg['owner'][slot] = i
+      ecg['mask'][slot] = True
+      slot += 1
+  return batch
+
+
+def test_batches_equal_the_oracle(dataset, tables):
+  config = staging_fixture.config()
+  plan, steps = _run(dataset, config=config)
+  assert set(plan.bucket) == {0, 1}
+  assert sum(plan.truncated.values()) > 0 and plan.overflowing > 0
+  assert (plan.rows == -1).any()
+  for step, batch in enumerate(steps):
+    for device in range(2):
+      lengths = config.data.buckets[plan.bucket[step]]
+      rows = plan.rows[step, device]
+      wanted = _oracle(dataset, tables, rows, lengths, config, plan.capacity)
+      found = {}
+      for name, value in batch.items():
+        nested = isinstance(value, dict)
+        found[name] = {n: v[device] for n, v in value.items()} if nested else value[device]
+      _assert_equal(found, wanted)
+
+
+def test_resume_equals_the_tail(dataset):
+  plan, steps = _run(dataset)
+  for start in (1, len(steps) - 1, len(steps)):
+    _, tail = _run(dataset, plan=plan, start_step=start)
+    assert len(tail) == len(steps) - start
+    for one, two in zip(steps[start:], tail, strict=True):
+      _assert_equal(one, two)
+
+
+def test_two_runs_are_identical(dataset):
+  _, one = _run(dataset)
+  _, two = _run(dataset)
+  for first, second in zip(one, two, strict=True):
+    _assert_equal(first, second)
+
+
+def test_two_hosts_read_the_halves_of_one_hosts_batches(dataset):
+  plan, whole = _run(dataset)
+  halves = [_run(dataset, plan=plan, host=host, hosts=2)[1] for host in (0, 1)]
+  for batch, one, two in zip(whole, *halves, strict=True):
+    one, two = dict(_flatten(one)), dict(_flatten(two))
+    joined = {name: np.concatenate([one[name], two[name]]) for name in one}
+    _assert_equal(dict(_flatten(batch)), joined)
+
+
+def test_only_asked_modalities_are_in_the_batch(dataset):
+  _, steps = _run(dataset, modalities=('notes',))
+  assert set(steps[0]) == {'notes', 'label', 'weight', 'row'}
+  _, steps = _run(dataset, modalities=('static',), config=staging_fixture.config(()))
+  assert set(steps[0]) == {'static', 'label', 'weight', 'row'}
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_random_lengths(tmp_path, seed):
+  """Property: events come back complete or as their most recent part, per row."""
+  rng = np.random.default_rng(seed)
+  raw = tmp_path / 'raw'
+  raw.mkdir()
+  staged = staging_fixture.write_staging(raw, subjects=12, seed=seed, long=60)
+  data = open_dataset(staging_fixture.build_from(raw, staged, tmp_path / 'out'))
+  cuts = np.sort(rng.integers(1, 70, 3)).tolist()
+  config = staging_fixture.config(tuple({'labs': c, 'notes': c} for c in cuts))
+  _, steps = _run(data, modalities=('labs',), config=config)
+  events = pd.read_parquet(raw / 'events_labs.parquet')
+  seen = set()
+  for batch in steps:
+    labs = batch['labs']
+    assert labs['item'].shape[-1] in cuts
+    for at in np.argwhere(batch['row'] >= 0):
+      row = batch['row'][tuple(at)]
+      seen.add(int(row))
+      mask = labs['mask'][tuple(at)]
+      time = labs['time'][tuple(at)]
+      of_row = events['time'][events['sample_id'] == data.index['sample_id'][row]]
+      kept = np.sort(of_row)[::-1][: mask.size][::-1]
+      np.testing.assert_array_equal(time[mask], kept)
+      assert not time[~mask].any()
+  assert seen == set(range(len(data)))
+
+
+def test_a_corrupt_record_is_named(folder, tmp_path):
+  out = tmp_path / 'out'
+  shutil.copytree(folder / 'out', out)
+  data = open_dataset(out)
+  row = 5
+  path = out / data.files[data.index['file'][row]]
+  content = bytearray(path.read_bytes())
+  content[data.index['offset'][row] + 12 + data.index['bytes'][row] // 2] ^= 1
+  path.write_bytes(content)
+  with pytest.raises(DataError, match=f'{path.name}: record of row {row} .* corrupt'):
+    _run(data, modalities=('labs',))
+  others = np.setdiff1d(np.arange(len(data)), [row])
+  _run(data, modalities=('labs',), rows=others)
+
+
+def test_a_shard_that_disappears_is_named(folder, tmp_path):
+  out = tmp_path / 'out'
+  shutil.copytree(folder / 'out', out)
+  data = open_dataset(out)
+  (out / data.files[0]).unlink()
+  with pytest.raises(DataError, match=f'{data.files[0]}: the shard is missing'):
+    _run(data)
+
+
+def test_an_unknown_modality_is_refused(dataset):
+  plan, _ = _run(dataset, modalities=('labs',))
+  with pytest.raises(DataError, match='no modality imaging'):
+    _run(dataset, plan=plan, modalities=('labs', 'imaging'))

@@ -1,0 +1,184 @@
+"""Parameter counts of Table B1 by closed formulas, per task and stage; bad options."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from medm2t_jax.models.medm2t import MedM2T, stages
+from tests import fake_batch
+
+# The schema of tests/fake_batch.py: 3 numeric labs and one of 2 categories; rhythms of
+# 3 and 2 categories; 8 signals; 7 terms; 2 static numbers, one column of 2 levels.
+LABS, RHYTHMS, TERMS, STATIC, SIGNALS = (4, 3 * 11 + 2), (2, 5), 7, 2 * 2 + 3, 8
+OUTPUTS = {'cvd': 4, 'mortality': 2, 'los': 1}
+
+
+def linear(n, m):
+  return n * m + m
+
+
+def mlp(*widths):
+  """No bias before BatchNorm, which has scale and bias."""
+  return sum(n * m + 2 * m for n, m in itertools.pairwise(widths))
+
+
+def decoder(n, hidden, outputs):
+  return mlp(n, hidden) + linear(hidden, outputs)
+
+
+def lstm(e):
+  """Two layers, two directions of width e / 2, one bias per gate."""
+  layer = lambda n: 2 * 4 * (e // 2) * (n + e // 2 + 1)
+  return layer(e) + layer(e)
+
+
+def ste(items, values, e):
+  return (values + 1) * e + (items + 1) * e + lstm(e) + mlp(e, e, e)
+
+
+def attention_block(e):
+  """Four projections with no bias for keys, two LayerNorms, FFN of 4x."""
+  return 4 * e * e + 3 * e + 4 * e + linear(e, 4 * e) + linear(4 * e, e)
+
+
+def resnet(channels, plan, kernel):
+  first = plan[0][0]
+  total = kernel * channels * first + 2 * first
+  before = first
+  for width, _ in plan:
+    total += kernel * before * width + kernel * width * width + 4 * width
+    total += before * width if before != width else 0
+    before = width
+  return total
+
+
+def head(widths, e):
+  """Projections, shared encoder, absent vectors, two blocks per pair."""
+  k = len(widths)
+  projections = sum(linear(width, e) for width in widths)
+  return projections + linear(e, e) + k * e + k * (k - 1) * attention_block(e)
+
+
+def micro(length, width, plan, out):
+  size = attention_block(SIGNALS) + linear(SIGNALS, width)
+  return size + resnet(width, plan, 3) + mlp(plan[-1][0] * length // 2, out)
+
+
+def expected_counts(task, size):
+  """Encoder plus decoder of every stage; sizes as in Table B1, or 'small'."""
+  paper = size == 'paper'
+  pick = {'cvd': 0, 'mortality': 1, 'los': 2}[task]
+  out = OUTPUTS[task]
+  static = (128, 128, 512)[pick] if paper else 64
+  static_decoder = (64, 64, 256)[pick] if paper else 32
+  labs = (128, 512, 512)[pick] if paper else 64
+  rhythms = 256 if paper else 64
+  features = (512, 128, 256)[pick] if paper else 64
+  text, shared, e = (256, 256, 512) if paper else (64, 64, 64)
+  time = (256, 256, 512)[pick] if paper else 64
+  channels = 384 if paper else 64
+  plan = (
+    ((64, 640), (128, 320), (196, 160), (256, 40), (320, 20))
+    if paper
+    else ((16, 320), (32, 160), (48, 40), (64, 20))
+  )
+  signal_out, last = (640, 320) if paper else (128, 64)
+
+  encoders = {
+    'static': mlp(STATIC, static, static),
+    'labs': ste(*LABS, labs),
+  }
+  counts = {
+    'static': encoders['static'] + decoder(static, static_decoder, out),
+    'labs': encoders['labs'] + decoder(labs, labs // 2, out),
+  }
+  summaries = {'static': static, 'labs': labs}
+  tokens = linear(labs, labs)
+  if task != 'cvd':
+    encoders['vitals_categorical'] = ste(*RHYTHMS, rhythms)
+    counts['vitals_categorical'] = encoders['vitals_categorical'] + decoder(
+      rhythms, rhythms // 2, out
+    )
+    if paper:
+      short = micro(12, 8, ((16, 12), (32, 6)), 128), decoder(128, 64, out)
+      long = micro(24, 16, ((32, 24), (64, 12)), 256), decoder(256, 128, out)
+      macro = resnet(384, ((384, 24), (192, 12)), 3) + mlp(192 * 12, 256)
+      vitals, width = 256, 384
+    else:
+      short = micro(12, 8, ((8, 12), (16, 6)), 32), decoder(32, 16, out)
+      long = micro(24, 16, ((16, 24), (32, 12)), 64), decoder(64, 32, out)
+      macro = resnet(96, ((96, 24), (48, 12)), 3) + mlp(48 * 12, 64)
+      vitals, width = 64, 96
+    encoders['vitals'] = short[0] + long[0] + macro
+    counts['vitals_segments_12'], counts['vitals_segments_24'] = sum(short), sum(long)
+    counts['vitals'] = encoders['vitals'] + decoder(vitals, vitals // 2, out)
+    summaries |= {'vitals_categorical': rhythms, 'vitals': vitals}
+    tokens += linear(rhythms, rhythms) + linear(width, vitals)
+
+  signal = resnet(12, plan, 5) + mlp(last * 20, signal_out)
+  measured = mlp(9, features)
+  report = TERMS * text + mlp(text, text, text)
+  recording = signal + linear(last, signal_out) + measured + report
+  recording += head((signal_out, features, text), shared) + mlp(6 * shared, 3 * shared)
+  over_time = resnet(3 * shared, ((channels, 5),), 3) + mlp(channels * 5, time)
+  encoders['ecg'] = recording + over_time
+  summaries['ecg'] = time
+  tokens += linear(3 * shared, time)
+  counts['ecg_signal'] = signal + decoder(signal_out, signal_out // 2, out)
+  counts['ecg_features'] = measured + decoder(features, features // 2, out)
+  counts['ecg_text'] = report + decoder(text, text // 2, out)
+  counts['ecg_fusion'] = recording + linear(3 * shared, out)
+  counts['ecg'] = recording + over_time + decoder(time, time // 2, out)
+  k = len(summaries)
+  fused = e * (k + k * (k - 1) // 2)
+  counts['multimodal'] = sum(encoders.values()) + tokens + head(summaries.values(), e)
+  counts['multimodal'] += decoder(fused, fused // 2, out)
+  return counts
+
+
+@pytest.mark.parametrize('size', ['paper', 'small'])
+@pytest.mark.parametrize('task', ['cvd', 'mortality', 'los'])
+def test_parameter_counts(task, size):
+  config = fake_batch.config(task, size=size)
+  model = MedM2T(config)
+  batch = fake_batch.batch(task=task)
+  expected = expected_counts(task, size)
+  assert tuple(sorted(expected)) == tuple(sorted(stages(config)))
+  for stage in stages(config):
+    shapes = jax.eval_shape(
+      lambda stage=stage: model.init(jax.random.key(0), batch, stage=stage, train=False)
+    )
+    count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes['params']))
+    assert count == expected[stage], stage
+    assert size == 'paper' or count <= 5_000_000
+
+
+def test_stages_follow_the_order_of_training():
+  icu = stages(fake_batch.config('mortality'))
+  assert icu.index('vitals_segments_24') < icu.index('vitals')
+  assert icu.index('ecg_text') < icu.index('ecg_fusion') < icu.index('ecg')
+  assert icu[-1] == 'multimodal'
+  assert not any('vitals' in stage for stage in stages(fake_batch.config('cvd')))
+
+
+@pytest.mark.parametrize(
+  ('option', 'value'),
+  [
+    ('size', 'huge'),
+    ('pooling', 'max'),
+    ('fusion', 'sum'),
+    ('windows', {}),
+    ('windows', {**fake_batch.OPTIONS['windows'], 'labs': ('hours', (-1, -2))}),
+    ('segment_lengths', (13,)),
+    ('segments', 23),
+    ('modality_dropout', 1.0),
+    ('attention_blocks', 0),
+  ],
+)
+def test_a_bad_option_is_named(option, value):
+  with pytest.raises(ValueError, match=option):
+    fake_batch.config(**{option: value})

@@ -1,0 +1,57 @@
+"""Filling of the grid against slow NumPy; segments; masks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from medm2t_jax.models.hierarchical_fusion import HierarchicalTimeAwareFusion
+from tests import fake_batch
+
+BASE = dict(fake_batch.config().grids)['vitals']
+
+
+def make(channels='values'):
+  config = dataclasses.replace(BASE, channels=channels, micro=BASE.micro[:1], heads=4)
+  config = dataclasses.replace(config, plan=((32, 24), (8, 12)))
+  model = HierarchicalTimeAwareFusion(config)
+  grid = fake_batch.batch(rows=5)['vitals']
+  shapes = jax.eval_shape(
+    lambda: model.init(jax.random.key(0), grid, np.ones(5, bool), train=False)
+  )
+  return model, fake_batch.variables(shapes), grid
+
+
+@pytest.mark.parametrize('channels', ['values', 'values_mask_age'])
+def test_fill_matches_slow_numpy(channels):
+  model, variables, grid = make(channels)
+  x = model.apply(variables, grid, method='fill')
+  fitted = variables['fitted']
+  for row in (0, 2):
+    for signal in range(8):
+      last, age = fitted['median'][signal], None
+      for step in range(240):
+        if grid['observed'][row, step, signal]:
+          last, age = grid['value'][row, step, signal], 0
+        scaled = (last - fitted['center'][signal]) / fitted['scale'][signal]
+        np.testing.assert_allclose(x[row, step, signal], scaled, rtol=1e-5, atol=1e-5)
+        if channels == 'values_mask_age':
+          assert x[row, step, 8 + signal] == grid['observed'][row, step, signal]
+          share = 1.0 if age is None else age / 240
+          np.testing.assert_allclose(x[row, step, 16 + signal], share, rtol=1e-6)
+        age = None if age is None else age + 1
+
+
+def test_segments_before_anything_was_observed_are_masked():
+  model, variables, grid = make()
+  encoded = jax.jit(lambda: model.apply(variables, grid, np.ones(5, bool), train=False))()
+  # 24 segments of 12 steps: starts floor(k * 228 / 23); observed from step 30 on.
+  first_seen = np.argmax(np.any(grid['observed'][0], axis=1))
+  ends = np.arange(24) * 228 // 23 + 11
+  assert ends[-1] == 239
+  np.testing.assert_array_equal(encoded.token_mask[0], ends >= first_seen)
+  assert not encoded.token_mask[2].any()
+  assert encoded.present.tolist() == [True, True, False, True, False]

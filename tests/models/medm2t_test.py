@@ -1,0 +1,244 @@
+"""The whole model: every stage runs, and predictions depend on nothing but the row."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medm2t_jax.models.medm2t import MedM2T, stages
+from tests import fake_batch
+
+
+def tiny(task='mortality', **options):
+  """The small model with fewer residual units: compiling is most of these tests."""
+  config = fake_batch.config(task, segment_lengths=(12,), **options)
+  ecg = dataclasses.replace(config.ecg, signal_plan=((4, 20),))
+  return dataclasses.replace(config, ecg=ecg)
+
+
+def make(config, batch, stage, seed=0):
+  model = MedM2T(config)
+  shapes = jax.eval_shape(
+    lambda: model.init(jax.random.key(0), batch, stage=stage, train=False)
+  )
+  return model, fake_batch.variables(shapes, seed)
+
+
+@pytest.fixture(scope='module')
+def multimodal():
+  """Batch, and a compiled evaluation of the multimodal stage."""
+  batch = fake_batch.batch()
+  model, variables = make(tiny(), batch, 'multimodal')
+  run = jax.jit(lambda b: model.apply(variables, b, stage='multimodal', train=False))
+  dropped = lambda b, drop: model.apply(
+    variables, b, stage='multimodal', train=False, drop=drop
+  )
+  return batch, run, dropped
+
+
+def rows_of(batch, rows, recordings):
+  """The given rows, with the ECG packed in the given order of recordings."""
+  order = {int(row): place for place, row in enumerate(rows)}
+  ecg = {key: value[recordings] for key, value in batch['ecg'].items()}
+  owners = [
+    order[int(row)] if ok else 0 for row, ok in zip(ecg['owner'], ecg['mask'], strict=True)
+  ]
+  out = {
+    key: value[rows]
+    if key in ('label', 'weight', 'row')
+    else {name: array[rows] for name, array in value.items()}
+    for key, value in batch.items()
+    if key != 'ecg'
+  }
+  return {**out, 'ecg': {**ecg, 'owner': np.array(owners, np.int32)}}
+
+
+def test_order_of_rows_recordings_and_events_changes_no_prediction(multimodal):
+  batch, run, _ = multimodal
+  expected = run(batch).logits
+  rng = np.random.default_rng(0)
+  rows, recordings = rng.permutation(6), rng.permutation(8)
+  other = rows_of(batch, rows, recordings)
+  for name in ('labs', 'vitals_categorical'):
+    order = rng.permutation(12)
+    other[name] = {key: value[:, order] for key, value in other[name].items()}
+  np.testing.assert_allclose(run(other).logits, expected[rows], atol=1e-5)
+
+
+def test_batch_mates_change_no_prediction(multimodal):
+  batch, run, _ = multimodal
+  other = fake_batch.batch(seed=1)
+  mixed = jax.tree.map(np.copy, other)
+  for name in ('labs', 'vitals_categorical', 'vitals', 'static'):
+    for key in mixed[name]:
+      mixed[name][key][0] = batch[name][key][0]
+  # Row 0 keeps its own recordings, the others keep theirs as far as there is room.
+  pick = lambda ecg, own: np.flatnonzero(ecg['mask'] & ((ecg['owner'] == 0) == own))
+  mine, theirs = pick(batch['ecg'], True), pick(other['ecg'], False)
+  theirs = theirs[: 8 - len(mine)]
+  for key in mixed['ecg']:
+    joined = [other['ecg'][key][theirs], batch['ecg'][key][mine]]
+    rest = np.zeros_like(mixed['ecg'][key])[: 8 - len(mine) - len(theirs)]
+    mixed['ecg'][key] = np.concatenate([*joined, rest])
+  assert len(mine)
+  np.testing.assert_allclose(run(mixed).logits[0], run(batch).logits[0], atol=1e-5)
+  assert not np.allclose(run(mixed).logits[3], run(batch).logits[3], atol=1e-3)
+
+
+def test_padding_and_batch_size_change_no_prediction(multimodal):
+  batch, run, _ = multimodal
+  wide = dict(batch)
+  for name in ('labs', 'vitals_categorical'):
+    wide[name] = {
+      key: np.pad(value, ((0, 3), (0, 5))) for key, value in batch[name].items()
+    }
+  pad = lambda x, n: np.pad(x, [(0, n), *[(0, 0)] * (x.ndim - 1)])
+  wide['ecg'] = {key: pad(value, 4) for key, value in batch['ecg'].items()}
+  for name in ('vitals', 'static'):
+    wide[name] = {key: pad(value, 3) for key, value in batch[name].items()}
+  wide['static']['categorical'][6:] = -1
+  for key in ('label', 'weight', 'row'):
+    wide[key] = pad(batch[key], 3)
+  out = run(wide)
+  np.testing.assert_allclose(out.logits[:6], run(batch).logits, atol=1e-5)
+
+
+def masked(batch, absent):
+  batch = jax.tree.map(np.copy, batch)
+  for name in absent:
+    if name == 'static':
+      batch['static']['numeric_mask'][:] = False
+      batch['static']['categorical'][:] = -1
+    else:
+      batch[name]['observed' if name == 'vitals' else 'mask'][:] = False
+  return batch
+
+
+def test_any_subset_of_modalities_is_finite_and_matters(multimodal):
+  batch, run, _ = multimodal
+  names = ('static', 'labs', 'vitals_categorical', 'vitals', 'ecg')
+  everything = run(batch).logits
+  for bits in range(1, 32):
+    absent = [name for i, name in enumerate(names) if bits >> i & 1]
+    logits = run(masked(batch, absent)).logits
+    assert np.isfinite(logits).all()
+    assert not np.allclose(logits[0], everything[0], atol=1e-4), absent
+
+
+def test_dropping_by_argument_equals_dropping_by_mask(multimodal):
+  batch, run, dropped = multimodal
+  for absent in (('labs', 'ecg'), ('static', 'vitals')):
+    by_argument = jax.jit(dropped, static_argnums=1)(batch, absent)
+    expected = run(masked(batch, absent)).logits
+    np.testing.assert_allclose(by_argument.logits, expected, atol=1e-6)
+
+
+def step(model, variables, batch, stage):
+  """Loss, predictions, new statistics and gradients of one training step."""
+
+  def loss(params):
+    out, new = model.apply(
+      {**variables, 'params': params},
+      batch,
+      stage=stage,
+      train=True,
+      mutable=['batch_stats'],
+      rngs={'dropout': jax.random.key(0, impl='rbg')},
+    )
+    value = jnp.sum(jnp.where(out.mask[:, None], out.logits**2, 0.0))
+    return value, (out, new)
+
+  return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables['params'])
+
+
+UNITS = {
+  'vitals_segments_12': 'segment',
+  'ecg_fusion': 'recording',
+  'ecg_text': 'recording',
+}
+
+
+@pytest.mark.parametrize('stage', stages(tiny('mortality')))
+def test_every_stage_trains(stage):
+  batch = fake_batch.batch(rows=4, events=8, recordings=4)
+  model, variables = make(tiny(ecg_crop='random'), batch, stage)
+  (_, (out, new)), gradients = step(model, variables, batch, stage)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves((out, new, gradients)))
+  units = {'segments': 4 * 24, 'ecg_': 4}
+  recordings = stage.startswith('ecg_')
+  count = units['segments'] if 'segments' in stage else units['ecg_'] if recordings else 4
+  assert out.logits.shape == (count, 2)
+  assert out.owner.dtype == jnp.int32
+  assert out.owner.shape == out.mask.shape == (count,)
+  if recordings:
+    np.testing.assert_array_equal(out.owner, batch['ecg']['owner'])
+  # Every parameter trains.
+  dead = [
+    jax.tree_util.keystr(path)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)
+    if not np.any(leaf) and 'absent' not in str(path)
+  ]
+  assert not dead
+
+
+def test_a_stage_shares_its_paths_with_the_multimodal_model():
+  batch = fake_batch.batch()
+  shapes = {}
+  for stage in stages(tiny()):
+    model = MedM2T(tiny())
+    tree = jax.eval_shape(
+      lambda stage=stage, model=model: model.init(
+        jax.random.key(0), batch, stage=stage, train=False
+      )
+    )
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    shapes[stage] = {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
+  full = shapes['multimodal']
+  for stage, leaves in shapes.items():
+    own = {path for path in leaves if 'decoders_' not in path}
+    assert own <= set(full), stage
+    assert all(full[path] == leaves[path] for path in own)
+
+
+OPTIONS = [
+  {'value_encoding': 'piecewise_linear', 'pooling': 'item', 'sequence': 'gru'},
+  {'fusion': 'concat', 'shared_encoder': 'after', 'attention_blocks': 2},
+  {'fusion': 'linear', 'attend_over': 'summary', 'grid_channels': 'values_mask_age'},
+  {'fusion': 'mul', 'dtype': 'bfloat16'},
+]
+
+
+@pytest.mark.parametrize('options', OPTIONS, ids=lambda options: '-'.join(options))
+def test_options_give_other_finite_predictions(options, multimodal):
+  batch, run, _ = multimodal
+  model, variables = make(tiny(**options), batch, 'multimodal')
+  out = jax.jit(lambda: model.apply(variables, batch, stage='multimodal', train=False))()
+  assert out.logits.dtype == jnp.float32
+  assert np.isfinite(out.logits).all()
+  assert not np.allclose(out.logits[0], run(batch).logits[0], atol=1e-6)
+
+
+def test_attention_weights_are_returned():
+  batch = fake_batch.batch()
+  model, variables = make(tiny('cvd'), fake_batch.batch(task='cvd'), 'multimodal')
+  _, state = jax.jit(
+    lambda b: model.apply(
+      variables, b, stage='multimodal', train=False, mutable=['intermediates']
+    )
+  )({**fake_batch.batch(task='cvd'), 'ecg': batch['ecg']})
+  block = state['intermediates']['fusion']['bimodal']['block_0']
+  # (target, querying modality, rows, heads, one query, tokens)
+  assert block['attention']['attention'][0].shape == (3, 2, 6, 8, 1, 5)
+
+
+def test_unknown_stage_and_modality_are_named():
+  batch = fake_batch.batch()
+  model = MedM2T(tiny())
+  with pytest.raises(ValueError, match='unknown stage'):
+    model.init(jax.random.key(0), batch, stage='vitals_segments_99', train=False)
+  with pytest.raises(ValueError, match='cannot drop'):
+    model.init(jax.random.key(0), batch, stage='labs', train=False, drop=('lab',))

@@ -1,0 +1,218 @@
+"""The command: requests, interruptions at any point, opening what was prepared."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_pipeline import prepare
+from data_pipeline.dataset import open_dataset
+from data_pipeline.schema import DataError
+from tests import staging_fixture
+from tests.shards_test import digests
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Prepares the fixture and dies without any cleaning up, as if killed, when the named
+# function is called for the n-th time; before the call, or after it.
+_KILLED = """
+import importlib, os, sys
+from pathlib import Path
+from tests import staging_fixture
+
+raw, out, where, when, calls = *map(Path, sys.argv[1:3]), *sys.argv[3:6]
+module, name = where.rsplit('.', 1)
+module = importlib.import_module(f'data_pipeline.{module}')
+original, left = getattr(module, name), int(calls)
+
+def killed(*args, **kwargs):
+  global left
+  left -= 1
+  if left == 0 and when == 'before':
+    os._exit(9)
+  result = original(*args, **kwargs)
+  if left == 0:
+    os._exit(9)
+  return result
+
+setattr(module, name, killed)
+staged = staging_fixture.Staged(
+    staging_fixture.SCHEMA, staging_fixture.COHORT, {'fixture': '1.0'}
+)
+staging_fixture.build_from(raw, staged, out)
+"""
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  path = tmp_path_factory.mktemp('data')
+  staging_fixture.build_dataset(path)
+  return path
+
+
+def _staged():
+  return staging_fixture.Staged(
+    staging_fixture.SCHEMA, staging_fixture.COHORT, {'fixture': '1.0'}
+  )
+
+
+def test_killed_again_and_again_it_ends_with_the_same_bytes(folder, tmp_path):
+  points = [
+    ('prepare.write_json', 'before', 1),  # the request
+    ('prepare.write_json', 'before', 2),  # the source's step is complete
+    ('staging.assign', 'after', 1),
+    ('staging._text', 'before', 9),  # between two sorted tables
+    ('records.frame', 'before', 20),  # inside a shard
+    ('shards.write_json', 'before', 2),  # a shard without its manifest
+    ('publish._write_index', 'before', 1),
+    ('publish._write_tfds_metadata', 'after', 1),
+    ('publish.write_json', 'after', 2),  # finished, staging still there
+  ]
+  out = tmp_path / 'out'
+  for where, when, calls in points:
+    command = [sys.executable, '-c', _KILLED, folder / 'raw', out, where, when, calls]
+    done = subprocess.run(
+      [str(part) for part in command],
+      env={'PYTHONPATH': str(ROOT), 'PATH': ''},
+      capture_output=True,
+      text=True,
+    )
+    assert done.returncode == 9, (where, done.stderr)
+    if where != 'publish.write_json':
+      with pytest.raises(DataError, match='not a finished data set'):
+        open_dataset(out)
+  assert (out / '.staging').exists()
+  staging_fixture.build_from(folder / 'raw', _staged(), out)
+  assert digests(out) == digests(folder / 'out')
+
+
+def test_a_finished_data_set_is_left_alone(folder, capsys):
+  before = digests(folder / 'out')
+
+  def stage(tables):
+    raise AssertionError('staged again')
+
+  prepare.build(
+    stage,
+    folder / 'out',
+    request=staging_fixture.REQUEST,
+    memory_limit='1GB',
+    workers=1,
+  )
+  assert 'finished, nothing to do' in capsys.readouterr().err
+  assert digests(folder / 'out') == before
+
+
+def test_another_request_is_refused(folder):
+  with pytest.raises(DataError, match=r'another request \(source fixture there, x here'):
+    prepare.build(
+      lambda tables: _staged(),
+      folder / 'out',
+      request={**staging_fixture.REQUEST, 'source': 'x'},
+      memory_limit='1GB',
+      workers=1,
+    )
+
+
+def test_a_folder_with_other_files_is_refused(folder, tmp_path):
+  (tmp_path / 'thesis.tex').write_text('')
+  with pytest.raises(DataError, match='holds other files'):
+    staging_fixture.build_from(folder / 'raw', _staged(), tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
+
+
+def test_the_estimate_is_printed_and_a_small_disk_refused(
+  folder, tmp_path, monkeypatch, capsys
+):
+  usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+  monkeypatch.setattr(prepare.shutil, 'disk_usage', lambda path: usage)
+  with pytest.raises(DataError, match='are needed'):
+    staging_fixture.build_from(folder / 'raw', _staged(), tmp_path / 'out')
+  assert 'recordings: about' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ('damage', 'message'),
+  [
+    (lambda out: (out / 'dataset.json').unlink(), 'not a finished data set'),
+    (lambda out: (out / 'dataset.json').write_text('{'), 'not valid JSON'),
+    (lambda out: (out / 'index.parquet').unlink(), 'index is missing'),
+    (lambda out: (out / 'index.parquet').write_text('x'), 'not a parquet file'),
+    (lambda out: next(out.glob('*-fold0*')).unlink(), 'fold0.* is missing'),
+    (lambda out: next(out.glob('*-fold1*')).write_text('x'), 'fold1.* has 1 bytes'),
+  ],
+)
+def test_damaged_data_sets_are_not_opened(folder, tmp_path, damage, message):
+  out = tmp_path / 'out'
+  shutil.copytree(folder / 'out', out)
+  damage(out)
+  with pytest.raises(DataError, match=message):
+    open_dataset(out)
+
+
+def test_a_fold_that_does_not_exist(folder):
+  with pytest.raises(DataError, match='fold 5'):
+    open_dataset(folder / 'out').rows(5, 'train')
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    ({'source': None}, '--source=None: give one of mimic_iv'),
+    ({'source': 'vax'}, '--source=vax: give one of'),
+    ({'task': 'age'}, '--task=age: give one of cvd'),
+    ({'availability': 'now'}, '--availability=now: give one of charttime, storetime'),
+    ({'static': 'all'}, '--static=all: give one of core, extended'),
+    ({'mimic_iv': None}, '--mimic_iv is missing'),
+    ({'mimic_iv': '/nowhere'}, '--mimic_iv=/nowhere: no such folder'),
+    ({'mimic_iv_ecg': '/nowhere'}, '--mimic_iv_ecg=/nowhere: no such folder'),
+  ],
+)
+def test_wrong_arguments_name_the_flag_and_write_nothing(tmp_path, arguments, message):
+  roots = {'mimic_iv': tmp_path, 'mimic_iv_ecg': tmp_path}
+  out = tmp_path / 'out'
+  with pytest.raises(DataError, match=re.escape(message)):
+    prepare.prepare(
+      **{'source': 'mimic_iv', 'task': 'los', 'out': out, **roots, **arguments}
+    )
+  assert not out.exists()
+
+
+def test_a_wrong_memory_limit_is_named(folder, tmp_path):
+  with pytest.raises(DataError, match='--memory_limit=much'):
+    staging_fixture.build_from(
+      folder / 'raw', _staged(), tmp_path / 'out', memory_limit='much'
+    )
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--task=cvd'], '--out is missing'),
+    (['--outt=x'], "Unknown command line flag 'outt'"),
+    (['out'], 'out: not a flag'),
+  ],
+)
+def test_a_wrong_command_is_one_clear_line(tmp_path, arguments, message):
+  done = subprocess.run(
+    [sys.executable, '-m', 'data_pipeline.prepare', *arguments],
+    cwd=tmp_path,
+    env={'PYTHONPATH': str(ROOT), 'PATH': ''},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 1
+  assert message in done.stderr
+  assert done.stdout == '' and len(done.stderr.strip().splitlines()) == 1
+  assert not list(tmp_path.iterdir())
+
+
+def test_the_request_is_recorded(folder):
+  metadata = json.loads((folder / 'out/dataset.json').read_text())
+  assert metadata['request'] == staging_fixture.REQUEST
