@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pyarrow as pa
+from scipy import special
 from tqdm import tqdm
 
 from data_pipeline.dataset import Dataset, Split
@@ -27,6 +27,7 @@ from medm2t_jax.models import medm2t
 _LOGGER = logging.getLogger(__name__)
 
 STAGE = 'multimodal'
+_ALL = 'all modalities'
 SPLITS: tuple[Split, ...] = ('validation', 'test')
 
 
@@ -47,15 +48,17 @@ def evaluate(config: Experiment, dataset: Dataset, directory: Path) -> dict[str,
   """
   folds = [Fold(config, dataset, index, directory) for index in parse_folds(config.folds)]
   tables = []
-  scenarios: dict[str, list[np.ndarray]] = {}
+  tests: dict[str, list[np.ndarray]] = {}
+  scenarios = modality_scenarios(dataset.schema.modalities)
   for fold in folds:
     variables, _ = fold.restore_best(STAGE)
     _LOGGER.info('fold %d: restored the best checkpoint of %s', fold.index, STAGE)
     for split in SPLITS:
-      rows, predictions = predict(fold, variables, split)
-      tables.append(_table(fold, split, rows, predictions))
-    for name, drop in modality_scenarios(dataset.schema.modalities).items():
-      scenarios.setdefault(name, []).append(predict(fold, variables, 'test', drop)[1])
+      given = scenarios if split == 'test' else {}
+      rows, predictions = predict(fold, variables, split, {_ALL: (), **given})
+      tables.append(_table(fold, split, rows, predictions[_ALL]))
+      for name in given:
+        tests.setdefault(name, []).append(predictions[name])
   table = pa.concat_tables(tables)
   context = reporting.Context(
     schema=dataset.schema,
@@ -63,7 +66,7 @@ def evaluate(config: Experiment, dataset: Dataset, directory: Path) -> dict[str,
     cohort=json.loads((dataset.directory / 'cohort.json').read_text()),
     environment=workdir.environment(),
     stages=_stage_records(folds),
-    scenarios={name: np.concatenate(parts) for name, parts in scenarios.items()},
+    scenarios={name: np.concatenate(parts) for name, parts in tests.items()},
     dataset_version=dataset.version,
     notes=_notes(dataset, folds, table),
   )
@@ -73,41 +76,55 @@ def evaluate(config: Experiment, dataset: Dataset, directory: Path) -> dict[str,
 
 
 def predict(
-  fold: Fold, variables: Mapping[str, Any], split: Split, drop: tuple[str, ...] = ()
-) -> tuple[np.ndarray, np.ndarray]:
-  """Predicts every sample of a split.
+  fold: Fold,
+  variables: Mapping[str, Any],
+  split: Split,
+  scenarios: Mapping[str, tuple[str, ...]],
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+  """Predicts every sample of a split, once per scenario.
 
   Args:
     fold: of the checkpoint.
     variables: of the multimodal stage.
     split: 'validation' or 'test'.
-    drop: modalities to treat as absent.
+    scenarios: name -> modalities to treat as absent.
 
   Returns:
-    Rows of the data set's index, ascending (n,), and their predictions (n, c):
-    class probabilities, or (n, 1) days.
+    Rows of the data set's index, ascending (n,), and per scenario their predictions
+    (n, c): class probabilities, or (n, 1) days.
 
   Raises:
     DataError: the split has no sample.
   """
-  step = parallel.predict_step(fold.model, STAGE, drop)
-  modalities = fold.dataset.schema.modalities
-  plan = fold.plan(split, modalities, fold.config.evaluation.batch_size)
-  rows, outputs = [], []
-  name = f'fold {fold.index} {split}' + (f' without {", ".join(drop)}' if drop else '')
-  batches = fold.read(plan, modalities)
-  for batch in tqdm(batches, desc=name, total=len(plan), unit='step', leave=False):
-    logits = np.asarray(step(variables, batch), np.float32)
+  schema = fold.dataset.schema
+  step = parallel.predict_step(fold.model, STAGE)
+  plan = fold.plan(split, schema.modalities, fold.config.evaluation.batch_size)
+  if not len(plan):
+    raise DataError(f'fold {fold.index}: the {split} split has no sample')
+  rows: list[np.ndarray] = []
+  outputs: dict[str, list[np.ndarray]] = {name: [] for name in scenarios}
+  progress = tqdm(
+    fold.read(plan, schema.modalities),
+    desc=f'fold {fold.index} {split}',
+    total=len(plan),
+    unit='step',
+    leave=False,
+  )
+  for batch in progress:
     valid = batch['row'] >= 0
     rows.append(batch['row'][valid])
-    outputs.append(logits[valid])
-  if not rows:
-    raise DataError(f'fold {fold.index}: the {split} split has no sample')
+    for name, drop in scenarios.items():
+      given = dict(batch)
+      for modality in drop:
+        given[modality] = medm2t.without(modality, batch[modality])
+      outputs[name].append(np.asarray(step(variables, given))[valid])
   order = np.argsort(np.concatenate(rows), kind='stable')
-  logits = np.concatenate(outputs)[order]
-  if fold.dataset.schema.target.kind == 'classes':
-    logits = np.asarray(jax.nn.softmax(logits.astype(np.float64)))
-  return np.concatenate(rows)[order], logits
+  predictions = {}
+  for name, parts in outputs.items():
+    predictions[name] = np.concatenate(parts)[order].astype(np.float64)
+    if schema.target.kind == 'classes':
+      predictions[name] = special.softmax(predictions[name], axis=1)
+  return np.concatenate(rows)[order], predictions
 
 
 def modality_scenarios(modalities: tuple[str, ...]) -> dict[str, tuple[str, ...]]:

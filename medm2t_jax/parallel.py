@@ -137,30 +137,25 @@ def loss_step(
 
 
 def predict_step(
-  model: MedM2T, stage: str, drop: tuple[str, ...] = ()
+  model: MedM2T, stage: str
 ) -> Callable[[Mapping[str, Any], Batch], Float[Array, 'd b c']]:
   """Returns the compiled prediction `(variables, batch) -> logits` of each batch row.
 
   Args:
     model: with `axis_name=DEVICE_AXIS`.
     stage: a stage whose unit is the sample.
-    drop: modalities to treat as absent.
   """
 
   def step(variables: Mapping[str, Any], batch: Batch) -> Float[Array, 'b c']:
-    return _apply(model, variables, batch, stage, drop).logits
+    return _apply(model, variables, batch, stage).logits
 
   return jax.pmap(step, axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=0)
 
 
 def _apply(
-  model: MedM2T,
-  variables: Mapping[str, Any],
-  batch: Batch,
-  stage: str,
-  drop: tuple[str, ...] = (),
+  model: MedM2T, variables: Mapping[str, Any], batch: Batch, stage: str
 ) -> Predictions:
-  predictions = model.apply(variables, batch, stage=stage, train=False, drop=drop)
+  predictions = model.apply(variables, batch, stage=stage, train=False)
   assert isinstance(predictions, Predictions)  # nothing is mutable here
   return predictions
 

@@ -9,7 +9,7 @@ computation, and tokens are not copied per query.
 from __future__ import annotations
 
 import itertools
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -74,12 +74,14 @@ class BiModalAttention(nn.Module):
     others = [[i for i in range(count) if i != j] for j in range(count)]
     queries = jnp.asarray(summaries)[jnp.array(others)][:, :, :, jnp.newaxis]
     valid = token_mask & present[:, :, jnp.newaxis]
-    stacked = {
+    stacked: dict[str, Any] = {
       'variable_axes': {'params': 0, 'intermediates': 0},
       'split_rngs': {'params': True, 'dropout': True},
     }
-    per_query = nn.vmap(CrossAttentionBlock, in_axes=(0, None, None, None), **stacked)
-    per_target = nn.vmap(per_query, in_axes=(0, 0, 0, None), **stacked)
+    query_axes: Any = (0, None, None, None)
+    target_axes: Any = (0, 0, 0, None)
+    per_query = nn.vmap(CrossAttentionBlock, in_axes=query_axes, **stacked)
+    per_target = nn.vmap(per_query, in_axes=target_axes, **stacked)
     attended = queries
     for block in range(self.blocks):
       attend = per_target(self.heads, self.dropout, self.dtype, name=f'block_{block}')

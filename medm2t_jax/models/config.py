@@ -215,6 +215,7 @@ def _ecg(schema: Schema, options: Mapping[str, Any], named: Sizes) -> EcgConfig:
     text_dropout=0.25,
     # A recording always has its signal: nothing is gained by hiding views.
     fusion=_fusion(named.ecg_width, named.ecg_heads, 0.05, options, 0.0),
+    attend_over=options['attend_over'],
     recording=named.ecg_width * 3,
     recording_dropout=0.1,
     windows=windows,

@@ -43,6 +43,7 @@ class EcgConfig:
     text_mlp: hidden sizes of the report's vector.
     text_dropout: of its MLP.
     fusion: multimodal head of the three views.
+    attend_over: what the views attend to: parts of the signal, or summaries.
     recording: width of a recording's vector.
     recording_dropout: after it.
     windows: time windows.
@@ -70,6 +71,7 @@ class EcgConfig:
   text_mlp: tuple[int, ...]
   text_dropout: float
   fusion: FusionConfig
+  attend_over: Literal['tokens', 'summary']
   recording: int
   recording_dropout: float
   windows: int
@@ -122,23 +124,17 @@ class EcgEncoder(nn.Module):
       ecg: packed recordings; docs/design.md, "The batch".
       valid: rows that are not padding.
       train: dropout, random crop and statistics of the batch.
-      attend_over: tokens are the time windows and the parts of the signal, or the
-        summaries alone.
+      attend_over: tokens are the time windows, or the summary alone.
     """
-    vectors = self.recordings(ecg, valid, train=train, attend_over=attend_over)
+    vectors = self.recordings(ecg, valid, train=train)
     return self.time(vectors, ecg, valid, train=train, attend_over=attend_over)
 
   def recordings(
-    self,
-    ecg: Mapping[str, Array],
-    valid: Bool[Array, ' b'],
-    *,
-    train: bool,
-    attend_over: Literal['tokens', 'summary'] = 'tokens',
+    self, ecg: Mapping[str, Array], valid: Bool[Array, ' b'], *, train: bool
   ) -> Float[Array, 'm e']:
     """One vector per recording: the three views fused, hidden layer of the decoder."""
     views = {
-      view: self.view(view, ecg, valid, train=train, attend_over=attend_over)
+      view: self.view(view, ecg, valid, train=train, attend_over=self.config.attend_over)
       for view in VIEWS
     }
     fused = self.fusion(views, train=train)
@@ -323,4 +319,4 @@ def pool_by_owner(
 
 
 def _valid_recordings(ecg: Mapping[str, Array], valid: Bool[Array, ' b']):
-  return ecg['mask'] & valid[ecg['owner']]
+  return ecg['mask'] & jnp.asarray(valid)[ecg['owner']]

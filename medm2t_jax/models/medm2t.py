@@ -119,7 +119,7 @@ class MedM2T(nn.Module):
     if unknown:
       raise ValueError(f'cannot drop {unknown}; the modalities are {config.modalities}')
     batch = jax.tree.map(jnp.asarray, dict(batch))
-    batch = {**batch, **{name: _without(name, batch[name], self.config) for name in drop}}
+    batch = {**batch, **{name: without(name, batch[name]) for name in drop}}
     valid = batch['weight'] > 0
     if stage == 'multimodal':
       return self._multimodal(batch, valid, train)
@@ -162,8 +162,7 @@ class MedM2T(nn.Module):
     owner = ecg['owner'].astype(jnp.int32)
     encoder = self.encoders['ecg']
     if stage == 'ecg_fusion':
-      attend_over = self.config.attend_over
-      vectors = encoder.recordings(ecg, valid, train=train, attend_over=attend_over)
+      vectors = encoder.recordings(ecg, valid, train=train)
       return Predictions(self.decoders[stage](vectors), owner, ecg['mask'])
     view = encoder.view(stage.removeprefix('ecg_'), ecg, valid, train=train)
     return self._decode(stage, view, valid[owner], owner, train)
@@ -187,15 +186,18 @@ class MedM2T(nn.Module):
     return Predictions(logits, owner, present)
 
 
-def _without(
-  name: str, modality: Mapping[str, Array], config: ModelConfig
-) -> dict[str, Array]:
-  """The modality with nothing observed."""
+def without(name: str, modality: Mapping[str, Any]) -> dict[str, Any]:
+  """A modality of a batch with nothing observed; masks only, values stay.
+
+  Args:
+    name: of the modality.
+    modality: its arrays, NumPy or JAX, of any leading axes.
+  """
   if name == 'static':
     return {
       **modality,
-      'numeric_mask': jnp.zeros_like(modality['numeric_mask']),
-      'categorical': jnp.full_like(modality['categorical'], -1),
+      'numeric_mask': modality['numeric_mask'] & False,
+      'categorical': modality['categorical'] * 0 - 1,
     }
-  mask = 'observed' if name in dict(config.grids) else 'mask'
-  return {**modality, mask: jnp.zeros_like(modality[mask])}
+  mask = 'observed' if 'observed' in modality else 'mask'
+  return {**modality, mask: modality[mask] & False}

@@ -73,7 +73,7 @@ def sizes(name: str, task: str) -> Sizes:
 
 
 def _paper(task: str) -> Sizes:
-  pick = dict(zip(TASKS, range(3), strict=True))[task]
+  pick = TASKS.index(task)
   static = (((128, 128), 0.1, 64), ((128, 128), 0.1, 64), ((512, 512), 0.1, 256))[pick]
   features = (512, 128, 256)[pick]
   time = (256, 256, 512)[pick]

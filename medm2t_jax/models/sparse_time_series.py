@@ -74,7 +74,7 @@ class SparseTimeSeriesEncoder(nn.Module):
   """Events to windows to one vector.
 
   Fitted variables: `knots` (items 12), `encoding_mean` (items 11), `item_seen`
-  (items), `category_seen` (items, most categories), `time_cuts` (w - 1), hours.
+  (items), `category_seen` (items, most categories; none without any), `time_cuts` (w - 1), hours.
 
   Attributes:
     config: sizes and options.
@@ -94,7 +94,8 @@ class SparseTimeSeriesEncoder(nn.Module):
     self.knots = fitted('knots', items, NUM_BINS + 1)
     self.encoding_mean = fitted('encoding_mean', items, NUM_BINS)
     self.item_seen = seen('item_seen', items)
-    self.category_seen = seen('category_seen', items, most)
+    if most:  # checkpoints hold no empty arrays
+      self.category_seen = seen('category_seen', items, most)
     self.time_cuts = fitted('time_cuts', config.windows - 1)
     table = nn.initializers.normal(1.0)
     self.value_table = self.param(

@@ -58,9 +58,13 @@ class StaticEncoder(nn.Module):
   def setup(self):
     config = self.config
     columns, most = len(config.levels), max(config.levels, default=0)
-    self.center = self.variable('fitted', 'center', jnp.zeros, (config.numeric,))
-    self.scale = self.variable('fitted', 'scale', jnp.ones, (config.numeric,))
-    self.level_seen = self.variable('fitted', 'level_seen', jnp.ones, (columns, most), bool)
+    # Checkpoints hold no empty arrays: what has no column is not declared.
+    if config.numeric:
+      self.center = self.variable('fitted', 'center', jnp.zeros, (config.numeric,))
+      self.scale = self.variable('fitted', 'scale', jnp.ones, (config.numeric,))
+    if columns:
+      shape = (columns, most)
+      self.level_seen = self.variable('fitted', 'level_seen', jnp.ones, shape, bool)
     self.mlp = Mlp(config.mlp, config.dropout, self.axis_name, self.dtype)
 
   def __call__(
@@ -88,10 +92,12 @@ class StaticEncoder(nn.Module):
 
   def inputs(self, static: Mapping[str, Array]) -> Float[Array, 'b f']:
     """Scaled numbers, their observed flags, one-hot levels."""
-    observed = static['numeric_mask']
-    scaled = static['numeric'] - self.center.value[jnp.newaxis]
-    scaled = scaled / self.scale.value[jnp.newaxis]
-    parts = [jnp.where(observed, scaled, 0.0), observed.astype(jnp.float32)]
+    parts = []
+    if self.config.numeric:
+      observed = static['numeric_mask']
+      scaled = static['numeric'] - self.center.value[jnp.newaxis]
+      scaled = scaled / self.scale.value[jnp.newaxis]
+      parts += [jnp.where(observed, scaled, 0.0), observed.astype(jnp.float32)]
     for column, levels in enumerate(self.config.levels):
       level = static['categorical'][:, column]
       seen = jnp.asarray(self.level_seen.value)[column, jnp.maximum(level, 0)]

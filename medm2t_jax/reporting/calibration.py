@@ -122,8 +122,7 @@ def _one_class(rows: Rows, index: int, resamples: int, seed: int) -> dict[str, A
   result = {name: estimate(each, counts) for name, each in draws.items()}
   clipped = np.clip(probability, _SMALLEST, 1 - _SMALLEST)
   result |= _logistic(special.logit(clipped), positive, rows.subject, counts)
-  result['curve'] = _curve(probability, positive, member)
-  return result
+  return {**result, 'curve': _curve(probability, positive, member)}
 
 
 def _logistic(

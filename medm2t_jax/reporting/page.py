@@ -73,7 +73,7 @@ a{color:var(--blue)}
 .scroll{overflow-x:auto;margin:.9rem 0}
 table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
 caption{caption-side:top;text-align:left;color:var(--soft);padding-bottom:.35rem}
-th,td{padding:.3rem .8rem .3rem 0;text-align:left;vertical-align:top;
+th,td{padding:.3rem 1.3rem .3rem 0;text-align:left;vertical-align:top;
  border-bottom:1px solid var(--line)}
 th:last-child,td:last-child{padding-right:0}
 thead th{vertical-align:bottom;border-bottom:1.5px solid var(--soft);font-weight:600}
@@ -151,6 +151,7 @@ def _section(section: Section) -> str:
 
 
 def _headline(headline: Mapping[str, Any], kind: str) -> tuple[str, str, str]:
+  """Name, value and interval of the headline figure in words."""
   name, average = headline['name'], headline['average']
   if average:
     name = f'{name}, macro average' if average == 'macro' else f'{name}, {average}'

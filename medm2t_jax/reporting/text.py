@@ -38,7 +38,9 @@ def interval(estimate: Mapping[str, Any], digits: int = 3) -> str:
   """'0.801 to 0.880', or why there is none."""
   if estimate['low'] is None:
     return estimate['reason'] or NONE
-  return f'{number(estimate["low"], digits)} to {number(estimate["high"], digits)}'
+  # No-break spaces: an interval stays on one line in a narrow column.
+  ends = (number(estimate['low'], digits), number(estimate['high'], digits))
+  return '\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}'.join(ends)
 
 
 def in_words(estimate: Mapping[str, Any], digits: int = 3) -> str:

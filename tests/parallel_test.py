@@ -1,0 +1,137 @@
+"""Eight devices and one give the same training and the same predictions."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from medm2t_jax import losses, parallel
+from medm2t_jax.models.medm2t import MedM2T
+from tests import fake_batch
+
+ROWS = 16
+STAGE = 'multimodal'
+
+
+def without_dropout(config: Any) -> Any:
+  """A model configuration with every dropout rate at 0, at any depth."""
+  if isinstance(config, tuple):
+    return tuple(without_dropout(part) for part in config)
+  if not dataclasses.is_dataclass(config) or isinstance(config, type):
+    return config
+  fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+  return dataclasses.replace(
+    config,
+    **{
+      name: 0.0
+      if 'dropout' in name and isinstance(value, float)
+      else without_dropout(value)
+      for name, value in fields.items()
+    },
+  )
+
+
+def small_config():
+  config = without_dropout(fake_batch.config(segment_lengths=(12,)))
+  return dataclasses.replace(
+    config, ecg=dataclasses.replace(config.ecg, signal_plan=((4, 20),))
+  )
+
+
+def spread(batch: Any, shares: list[int]) -> Any:
+  """One device's batch dealt to devices: `shares[d]` rows each, the rest padding.
+
+  Recordings follow their owners; every device gets the same padded shapes.
+  """
+  rows_each = max(shares)
+  recordings = len(batch['ecg']['mask'])
+  starts = np.cumsum([0, *shares])
+  devices = []
+  for start, share in zip(starts, shares, strict=False):
+    pad = lambda array, n=share, s=start: np.concatenate(
+      [array[s : s + n], np.zeros((rows_each - n, *array.shape[1:]), array.dtype)]
+    )
+    device = jax.tree.map(pad, {k: v for k, v in batch.items() if k != 'ecg'})
+    device['row'] = np.where(device['weight'] > 0, device['row'], -1)
+    ecg = batch['ecg']
+    mine = ecg['mask'] & (ecg['owner'] >= start) & (ecg['owner'] < start + share)
+    take = np.flatnonzero(mine)
+    device['ecg'] = {
+      key: np.concatenate(
+        [
+          array[take],
+          np.zeros((recordings - len(take), *array.shape[1:]), array.dtype),
+        ]
+      )
+      for key, array in ecg.items()
+    }
+    device['ecg']['owner'][: len(take)] -= start
+    devices.append(device)
+  return jax.tree.map(lambda *parts: np.stack(parts), *devices)
+
+
+@pytest.fixture(scope='module')
+def setting():
+  model = MedM2T(small_config(), axis_name=parallel.DEVICE_AXIS)
+  bare = MedM2T(small_config())
+  batches = [fake_batch.batch(ROWS, seed=seed) for seed in range(3)]
+  shapes = jax.eval_shape(
+    lambda: bare.init(jax.random.key(0), batches[0], stage=STAGE, train=False)
+  )
+  variables = fake_batch.variables(shapes)
+  optimizer = optax.adam(1e-3)
+  state = parallel.TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=variables['params'],
+    batch_stats=variables['batch_stats'],
+    fitted=variables['fitted'],
+    optimizer=optimizer.init(variables['params']),
+  )
+  step = parallel.train_step(model, STAGE, optimizer, losses.nll, (0.1, 0.9))
+  return model, state, step, batches
+
+
+# Unequal shares, one device with a single row, two without any.
+@pytest.mark.parametrize('shares', [[2] * 8, [4, 1, 3, 0, 4, 2, 2, 0]])
+def test_devices_change_neither_losses_nor_predictions(setting, shares):
+  model, state, step, batches = setting
+  predict = parallel.predict_step(model, STAGE)
+  key = jax.random.key(0)
+  found = []
+  for dealt in ([ROWS], shares):
+    current = jax.tree.map(jnp.copy, state)
+    history = []
+    for index in range(20):
+      batch = spread(batches[index % 3], dealt)
+      current, loss = step(current, batch, key)
+      history.append(float(loss.total) / float(loss.weight))
+    batch = spread(batches[0], dealt)
+    logits = np.asarray(predict(current.variables, batch))
+    valid = batch['row'] >= 0
+    order = np.argsort(batch['row'][valid])
+    found.append((history, logits[valid][order]))
+  (one_losses, one_logits), (losses_, logits) = found
+  np.testing.assert_allclose(losses_, one_losses, rtol=1e-5)
+  np.testing.assert_allclose(jax.nn.softmax(logits), jax.nn.softmax(one_logits), atol=1e-5)
+  assert one_losses[-1] < one_losses[0]
+
+
+def test_a_step_compiles_once_per_shape(setting):
+  model, state, _, batches = setting
+  traces = []
+
+  def counted(logits, label):
+    traces.append(logits.shape)
+    return losses.nll(logits, label)
+
+  step = parallel.train_step(model, STAGE, optax.adam(1e-3), counted, ())
+  current = jax.tree.map(jnp.copy, state)
+  for batch in batches:
+    current, _ = step(current, spread(batch, [ROWS]), jax.random.key(0))
+  assert len(traces) == 1
