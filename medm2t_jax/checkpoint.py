@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from data_pipeline.schema import DataError
-from medm2t_jax.parallel import TrainState
+from medm2t_jax.parallel import TrainState, replicated
 
 _VARIABLES = ('params', 'batch_stats', 'fitted')
 
@@ -188,7 +189,7 @@ class Checkpoints:
     restored = self._restore(step, **arrays, position=ocp.args.JsonRestore())
     position = restored.pop('position')
     state = dataclasses.replace(
-      template, step=jax.numpy.asarray(step, jax.numpy.int32), **restored
+      template, step=jax.device_put(np.int32(step), replicated()), **restored
     )
     return state, position
 
@@ -220,4 +221,5 @@ class Checkpoints:
 
 
 def _abstract(tree: Any) -> Any:
-  return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
+  place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated())
+  return jax.tree.map(place, tree)

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from medm2t_jax import losses
@@ -48,6 +50,11 @@ class TrainState:
   @property
   def variables(self) -> dict[str, Any]:
     return {'params': self.params, 'batch_stats': self.batch_stats, 'fitted': self.fitted}
+
+
+def replicated() -> NamedSharding:
+  """Where the steps keep the state: a copy on every device of this process."""
+  return NamedSharding(Mesh(np.array(jax.local_devices()), (DEVICE_AXIS,)), PartitionSpec())
 
 
 class LossSum(NamedTuple):

@@ -230,8 +230,8 @@ def _initial_state(
     fitted=variables['fitted'],
     optimizer=optimizer.init(variables['params']),
   )
-  # One placement for every leaf, so that the step compiles once.
-  return jax.tree.map(jnp.asarray, state), lineage
+  # Placed as the step returns it: placed otherwise, its first call compiles alone.
+  return jax.device_put(state, parallel.replicated()), lineage
 
 
 def _train_epoch(

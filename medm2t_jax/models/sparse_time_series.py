@@ -74,7 +74,8 @@ class SparseTimeSeriesEncoder(nn.Module):
   """Events to windows to one vector.
 
   Fitted variables: `knots` (items 12), `encoding_mean` (items 11), `item_seen`
-  (items), `category_seen` (items, most categories; none without any), `time_cuts` (w - 1), hours.
+  (items), `category_seen` (items, most categories; not there without any),
+  `time_cuts` (w - 1), hours.
 
   Attributes:
     config: sizes and options.

@@ -202,13 +202,14 @@ def _fit_temperature(rows: Rows) -> Temperature:
     return -float(scaled[np.arange(len(rows)), label].mean())
 
   limits = (-_LOG_TEMPERATURE, _LOG_TEMPERATURE)
-  fit = optimize.minimize_scalar(
+  fit: Mapping[str, Any] = optimize.minimize_scalar(
     loss, bounds=limits, method='bounded', options={'xatol': 1e-6}
   )
-  if abs(fit.x) > _LOG_TEMPERATURE - 1e-3:
+  optimum = float(fit['x'])
+  if abs(optimum) > _LOG_TEMPERATURE - 1e-3:
     reason = f'no optimum inside {np.exp(limits[0]):.2f} to {np.exp(limits[1]):.0f}'
     return Temperature(None, len(rows), f'{reason} on {len(rows)} validation samples')
-  return Temperature(float(np.exp(fit.x)), len(rows))
+  return Temperature(float(np.exp(optimum)), len(rows))
 
 
 def _curve(x: np.ndarray, y: np.ndarray, member: np.ndarray) -> list[dict[str, Any]]:

@@ -170,12 +170,9 @@ def _notes(test: Rows, metrics: Mapping[str, Any]) -> list[str]:
       if len(test.target.classes) == 2
       else 'of the rarest class'
     )
-    notes.append(f'Only {events} test samples {what}: discrimination is hardly measured.')
-  headline = metrics['headline']
-  if headline['value'] is None:
-    notes.append(f'{headline["name"]} is undefined: {headline["reason"]}.')
-  elif headline['low'] is None:
-    notes.append(f'{headline["name"]} has {headline["reason"]}.')
+    few = f'Only {events}' if events else 'No'
+    samples = 'sample' if events < 2 else 'samples'
+    notes.append(f'{few} test {samples} {what}: discrimination is hardly measured.')
   if test.target.kind == 'classes' and metrics['calibration']['after'] is None:
     notes.append(
       f'Temperature scaling was not possible ({metrics["calibration"]["reason"]}): '

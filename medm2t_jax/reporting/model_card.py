@@ -18,11 +18,11 @@ from medm2t_jax.reporting.blocks import (
 from medm2t_jax.reporting.evaluation import Evaluation, fold_digest
 from medm2t_jax.reporting.text import (
   NONE,
-  SOURCES,
-  TASKS,
   count,
   duration,
   in_words,
+  source_name,
+  task_name,
 )
 
 _TARGETS = {
@@ -43,7 +43,7 @@ def model_card(evaluation: Evaluation) -> list[Block]:
   """Data, cohort, intended use, limits, configuration and environment."""
   context, metrics = evaluation.context, evaluation.metrics
   schema = context.schema
-  source = SOURCES.get(schema.source, schema.source)
+  source = source_name(schema.source)
   test = metrics['test']
   seconds = [stage['seconds'] for stage in metrics['stages'] if stage['seconds']]
   hours = schema.observation_hours
@@ -82,8 +82,8 @@ def model_card_markdown(evaluation: Evaluation) -> str:
   """The content of `model_card.md`."""
   metrics = evaluation.metrics
   headline = metrics['headline']
-  task = TASKS.get(metrics['task'], metrics['task'])
-  source = SOURCES.get(metrics['source'], metrics['source'])
+  task = task_name(metrics['task'])
+  source = source_name(metrics['source'])
   days = ' days' if metrics['target']['kind'] == 'days' else ''
   average = f' ({headline["average"]})' if headline['average'] else ''
   blocks: list[Block] = [

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medm2t_jax.reporting.blocks import Callout, Section, to_html
+from medm2t_jax.reporting.blocks import Bullets, Callout, Section, to_html
 from medm2t_jax.reporting.evaluation import Evaluation
 from medm2t_jax.reporting.sections import SECTIONS
-from medm2t_jax.reporting.text import SOURCES, TASKS, count, interval, number
+from medm2t_jax.reporting.text import count, interval, number, source_name, task_name
 
 _PAGE = string.Template("""<!DOCTYPE html>
 <html lang="en">
@@ -56,6 +56,7 @@ p,ul{margin:.5rem 0;max-width:46rem}
 .kicker{margin:0;color:var(--blue);font-weight:600;font-size:.9rem}
 .warning{background:#fff6e0;border-left:4px solid #c77700;padding:.55rem .8rem;
  max-width:none;overflow-wrap:anywhere}
+.warning ul{margin:0;padding-left:1.1rem;max-width:none}
 .headline{display:flex;flex-wrap:wrap;gap:1.25rem 2.5rem;margin:1.25rem 0;
  padding:1.1rem 1.4rem;background:var(--tint);border:1px solid var(--line);
  border-radius:8px}
@@ -114,8 +115,8 @@ def render(evaluation: Evaluation) -> str:
   """The whole page as HTML."""
   metrics = evaluation.metrics
   sections = [section for make in SECTIONS if (section := make(evaluation)) is not None]
-  task = TASKS.get(metrics['task'], metrics['task'])
-  source = SOURCES.get(metrics['source'], metrics['source'])
+  task = task_name(metrics['task'])
+  source = source_name(metrics['source'])
   headline = metrics['headline']
   name, value, spread = _headline(headline, metrics['target']['kind'])
   bootstrap = metrics['bootstrap']
@@ -130,7 +131,7 @@ def render(evaluation: Evaluation) -> str:
     style=_STYLE,
     task=html.escape(task),
     source=html.escape(source),
-    notes=''.join(to_html(Callout(note)) for note in metrics['notes']),
+    notes=_notes(metrics['notes']),
     name=html.escape(name),
     value=html.escape(value),
     interval=html.escape(spread),
@@ -142,6 +143,12 @@ def render(evaluation: Evaluation) -> str:
     sections=''.join(map(_section, sections)),
     footer=html.escape(footer),
   )
+
+
+def _notes(notes: Sequence[str]) -> str:
+  if len(notes) < 2:
+    return ''.join(to_html(Callout(note)) for note in notes)
+  return f'<div class="warning">{to_html(Bullets(notes))}</div>'
 
 
 def _section(section: Section) -> str:

@@ -202,6 +202,7 @@ def _errors_in_days(evaluation: Evaluation) -> Section:
 
 def _folds(metrics: Mapping[str, Any], names: Sequence[str]) -> Block:
   rows = []
+  digits = 2 if metrics['target']['kind'] == 'days' else 3
   for fold, figures in metrics['folds'].items():
     overall = figures['overall']
     first = overall[names[0]]
@@ -211,7 +212,7 @@ def _folds(metrics: Mapping[str, Any], names: Sequence[str]) -> Block:
         count(first['n']),
         count(first['subjects']),
         count(first['events']),
-        *(in_words(overall[name]) for name in names),
+        *(in_words(overall[name], digits) for name in names),
       )
     )
   header = ('', 'n', 'Subjects', 'Events', *(NAMES[name] for name in names))

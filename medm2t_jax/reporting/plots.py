@@ -106,7 +106,7 @@ def score_distribution(scores: np.ndarray, positive: np.ndarray, name: str) -> F
   """Predicted probability (n) of class `name`, with and without it."""
 
   def draw(axes: Axes) -> None:
-    edges = np.linspace(0, max(0.05, min(1.0, float(scores.max()) * 1.02)), 31)
+    edges = np.linspace(0, max(0.05, min(1.0, float(scores.max()) * 1.02)), 31).tolist()
     for case, color, label in (
       (~positive, COLORS[0], f'not {name}'),
       (positive, COLORS[1], name),

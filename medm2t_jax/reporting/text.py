@@ -19,6 +19,16 @@ SOURCES = {
 NONE = '–'
 
 
+def task_name(task: str) -> str:
+  """The title of a task; tasks without one are called by their key."""
+  return TASKS.get(task, task)
+
+
+def source_name(source: str) -> str:
+  """The title of a source; sources without one are called by their key."""
+  return SOURCES.get(source, source)
+
+
 def number(value: float | None, digits: int = 3) -> str:
   """Fixed digits with a real minus sign; a dash for None."""
   if value is None:
@@ -49,7 +59,9 @@ def in_words(estimate: Mapping[str, Any], digits: int = 3) -> str:
     return f'undefined: {estimate["reason"]}'
   if estimate['low'] is None:
     return f'{number(estimate["value"], digits)} ({estimate["reason"]})'
-  return f'{number(estimate["value"], digits)} ({interval(estimate, digits)})'
+  return (
+    f'{number(estimate["value"], digits)}\N{NO-BREAK SPACE}({interval(estimate, digits)})'
+  )
 
 
 def duration(seconds: float | None) -> str:

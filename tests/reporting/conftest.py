@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from scipy import special
 
 from data_pipeline.schema import Item, Schema, Target
@@ -16,10 +18,16 @@ CLASSES = {
   'cvd': ('no CVD', 'coronary heart disease', 'stroke', 'heart failure'),
   'los': (),
 }
-RACES = ('WHITE', 'BLACK/AFRICAN AMERICAN', 'ASIAN', 'HISPANIC/LATINO', '<script>alert(1)</script>')
+RACES = (
+  'WHITE',
+  'BLACK/AFRICAN AMERICAN',
+  'ASIAN',
+  'HISPANIC/LATINO',
+  '<script>alert(1)</script>',
+)
 
 
-def schema(task: str) -> Schema:
+def _schema(task: str) -> Schema:
   """A schema of three modalities."""
   kind = 'days' if task == 'los' else 'classes'
   return Schema(
@@ -36,7 +44,7 @@ def schema(task: str) -> Schema:
   )
 
 
-def predictions(task: str, samples: int, seed: int = 0, rate: float = 0.15) -> pa.Table:
+def _predictions(task: str, samples: int, seed: int = 0, rate: float = 0.15) -> pa.Table:
   """Two folds of `samples` test rows in all and half as many validation rows each.
 
   Subjects have one or more samples, the predictions are over-confident.
@@ -53,10 +61,13 @@ def predictions(task: str, samples: int, seed: int = 0, rate: float = 0.15) -> p
         'split': [split] * n,
       }
       columns |= _predicted(task, n, rate, random)
-      columns['age'] = [None if i % 17 == 0 else 20 + 70 * random.random() for i in range(n)]
+      age = [None if i % 17 == 0 else 20 + 70 * random.random() for i in range(n)]
+      columns['age'] = pa.array(age, pa.float64())
       columns['sex'] = random.choice(['F', 'M'], n).tolist()
       columns['race'] = random.choice(RACES, n, p=(0.6, 0.2, 0.1, 0.07, 0.03)).tolist()
-      columns['admission_type'] = random.choice(['URGENT', 'EW EMER.', 'ELECTIVE'], n).tolist()
+      columns['admission_type'] = random.choice(
+        ['URGENT', 'EW EMER.', 'ELECTIVE'], n
+      ).tolist()
       columns['present_static'] = np.ones(n, bool)
       columns['present_labs'] = random.random(n) < 0.95
       columns['present_ecg'] = random.random(n) < 0.5
@@ -64,7 +75,9 @@ def predictions(task: str, samples: int, seed: int = 0, rate: float = 0.15) -> p
   return pa.concat_tables(parts)
 
 
-def _predicted(task: str, n: int, rate: float, random: np.random.Generator) -> dict[str, Any]:
+def _predicted(
+  task: str, n: int, rate: float, random: np.random.Generator
+) -> dict[str, Any]:
   if task == 'los':
     true = random.lognormal(1.1, 0.7, n)
     return {'label': true, 'prediction': 1.5 + 0.5 * true + random.normal(0, 1, n)}
@@ -72,13 +85,17 @@ def _predicted(task: str, n: int, rate: float, random: np.random.Generator) -> d
   prior = np.full(classes, rate)
   prior[0] = 1 - rate * (classes - 1)
   label = random.choice(classes, n, p=prior)
-  logits = np.log(prior) + 1.6 * np.eye(classes)[label] + random.normal(0, 1, (n, classes))
+  logits = (
+    np.log(np.maximum(prior, 1e-3))
+    + 1.6 * np.eye(classes)[label]
+    + random.normal(0, 1, (n, classes))
+  )
   probability = special.softmax(1.7 * logits, axis=1)
   columns = {f'p{index}': probability[:, index] for index in range(classes)}
   return {'label': label.astype(float), **columns}
 
 
-def context(task: str, test: int = 0, **fields: Any) -> Context:
+def _context(task: str, test: int = 0, **fields: Any) -> Context:
   """A context; `test` rows in each of two scenarios, none where 0."""
   random = np.random.default_rng(5)
   outputs = max(1, len(CLASSES[task]))
@@ -87,7 +104,11 @@ def context(task: str, test: int = 0, **fields: Any) -> Context:
   if task != 'los':
     values /= values.sum(axis=1, keepdims=True)
   history = [
-    {'epoch': epoch, 'train_loss': 1 / (epoch + 1), 'validation_loss': 0.2 + 1 / (epoch + 1.2)}
+    {
+      'epoch': epoch,
+      'train_loss': 1 / (epoch + 1),
+      'validation_loss': 0.2 + 1 / (epoch + 1.2),
+    }
     for epoch in range(6)
   ]
   stages = [
@@ -99,7 +120,7 @@ def context(task: str, test: int = 0, **fields: Any) -> Context:
     for stage in ('labs', 'ecg', 'multimodal')
   ]  # fmt: skip
   defaults: dict[str, Any] = {
-    'schema': schema(task),
+    'schema': _schema(task),
     'config': {'task': task, 'model': {'size': 'small', 'width': 64}, 'seed': 0},
     'cohort': {
       'steps': [
@@ -117,3 +138,15 @@ def context(task: str, test: int = 0, **fields: Any) -> Context:
     'notes': ['Simulated data: no clinical meaning.'],
   }
   return Context(**{**defaults, **fields})
+
+
+@pytest.fixture
+def predictions() -> Callable[..., pa.Table]:
+  """`predictions(task, samples, seed=0, rate=0.15)`: see `_predictions`."""
+  return _predictions
+
+
+@pytest.fixture
+def context() -> Callable[..., Context]:
+  """`context(task, test=0, **fields)`: see `_context`."""
+  return _context
