@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,7 @@ from tqdm import tqdm
 from data_pipeline.dataset import Dataset, Split
 from data_pipeline.schema import DataError
 from medm2t_jax import parallel, reporting, workdir
-from medm2t_jax.experiment import Experiment
-from medm2t_jax.fold import Fold, parse_folds
+from medm2t_jax.fold import Fold
 from medm2t_jax.models import medm2t
 
 _LOGGER = logging.getLogger(__name__)
@@ -31,13 +29,11 @@ _ALL = 'all modalities'
 SPLITS: tuple[Split, ...] = ('validation', 'test')
 
 
-def evaluate(config: Experiment, dataset: Dataset, directory: Path) -> dict[str, Any]:
+def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
   """Writes `eval/` of the workdir: predictions, metrics and the report.
 
   Args:
-    config: the experiment; `config.folds` are evaluated and pooled.
-    dataset: prepared data set of its task.
-    directory: workdir with the completed multimodal stage of these folds.
+    folds: of one experiment, evaluated and pooled.
 
   Returns:
     The content of metrics.json.
@@ -46,7 +42,7 @@ def evaluate(config: Experiment, dataset: Dataset, directory: Path) -> dict[str,
     DataError: a fold's multimodal stage is not complete, or was fitted on subjects
       that it must not have seen.
   """
-  folds = [Fold(config, dataset, index, directory) for index in parse_folds(config.folds)]
+  config, dataset = folds[0].config, folds[0].dataset
   tables = []
   tests: dict[str, list[np.ndarray]] = {}
   scenarios = modality_scenarios(dataset.schema.modalities)
@@ -68,10 +64,11 @@ def evaluate(config: Experiment, dataset: Dataset, directory: Path) -> dict[str,
     stages=_stage_records(folds),
     scenarios={name: np.concatenate(parts) for name, parts in tests.items()},
     dataset_version=dataset.version,
+    fold_hashes=dataset.metadata['folds'],
     notes=_notes(dataset, folds, table),
   )
   return reporting.write_report(
-    directory / 'eval', table, context, resamples=config.evaluation.bootstrap
+    folds[0].workdir / 'eval', table, context, resamples=config.evaluation.bootstrap
   )
 
 
@@ -164,7 +161,7 @@ def _table(fold: Fold, split: str, rows: np.ndarray, predictions: np.ndarray) ->
   return pa.table(columns)
 
 
-def _stage_records(folds: list[Fold]) -> list[dict[str, Any]]:
+def _stage_records(folds: Sequence[Fold]) -> list[dict[str, Any]]:
   records = [
     workdir.read_done(fold.workdir, fold.index, stage)
     for fold in folds
@@ -173,7 +170,7 @@ def _stage_records(folds: list[Fold]) -> list[dict[str, Any]]:
   return [record for record in records if record is not None and not record['skipped']]
 
 
-def _notes(dataset: Dataset, folds: list[Fold], table: pa.Table) -> list[str]:
+def _notes(dataset: Dataset, folds: Sequence[Fold], table: pa.Table) -> list[str]:
   """What a reader of the report must know first."""
   notes = [
     f'Fold {fold.index}: the stage {stage} was skipped, its modality is missing.'

@@ -39,6 +39,16 @@ def parse_folds(text: str) -> tuple[int, ...]:
   return tuple(sorted(set(folds)))
 
 
+def make_folds(config: Experiment, dataset: Dataset, directory: Path) -> list[Fold]:
+  """The folds of `config.folds`.
+
+  Raises:
+    DataError: an unknown fold, or a model option that does not exist or does not suit
+      the data set.
+  """
+  return [Fold(config, dataset, index, directory) for index in parse_folds(config.folds)]
+
+
 class Fold:
   """What training and evaluation of one fold need.
 

@@ -37,6 +37,7 @@ def main(_: list[str]) -> None:
 
   from medm2t_jax import evaluate, train, workdir
   from medm2t_jax.default_data import open_or_simulate
+  from medm2t_jax.fold import make_folds
 
   _log_to_stderr()
   tf.config.set_visible_devices([], 'GPU')  # accelerators belong to JAX alone
@@ -44,10 +45,11 @@ def main(_: list[str]) -> None:
   directory = Path(_WORKDIR.value or f'runs/{config.name}').resolve()
   try:
     dataset = open_or_simulate(config)
+    folds = make_folds(config, dataset, directory)
     workdir.claim(directory, config, dataset.version)
     if _MODE.value == 'train':
-      train.train(config, dataset, directory)
-    metrics = evaluate.evaluate(config, dataset, directory)
+      train.train(folds)
+    metrics = evaluate.evaluate(folds)
   except (DataError, train.TrainingError) as error:
     sys.exit(f'error: {error}')
   results = directory / 'eval'
@@ -76,7 +78,23 @@ def _log_to_stderr() -> None:
   logger.propagate = False
 
 
+def _parse_flags(argv: list[str]) -> list[str]:
+  """Parses flags; what is wrong with them is said in one line.
+
+  A config file is Python that runs here, and ml_collections reports its failures and
+  unknown fields as the exceptions below.
+  """
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, ValueError, KeyError, AttributeError, TypeError, OSError) as error:
+    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # A failure inside a config file comes with its traceback: its last line says why.
+    causes = [line.partition('Error: ')[2] for line in lines if 'Error: ' in line]
+    sys.exit(f'error: {causes[-1] if causes else " ".join(lines)} (see --help)')
+
+
 if __name__ == '__main__':
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   flags.mark_flag_as_required('config')
-  app.run(main)
+  app.run(main, flags_parser=_parse_flags)

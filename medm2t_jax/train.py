@@ -12,7 +12,7 @@ import functools
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,10 @@ import optax
 from flax import traverse_util
 from tqdm import tqdm
 
-from data_pipeline.dataset import Dataset, Split
+from data_pipeline.dataset import Split
 from data_pipeline.schema import DataError, write_json
 from medm2t_jax import checkpoint, losses, parallel, workdir
-from medm2t_jax.experiment import Experiment
-from medm2t_jax.fold import Fold, parse_folds
+from medm2t_jax.fold import Fold
 from medm2t_jax.models import medm2t
 
 _LOGGER = logging.getLogger(__name__)
@@ -38,27 +37,21 @@ class TrainingError(Exception):
   """Training cannot go on. The message names the stage, the step and the remedy."""
 
 
-def train(config: Experiment, dataset: Dataset, directory: Path) -> None:
-  """Trains the chosen stages of the chosen folds; completed ones are skipped.
-
-  Args:
-    config: the experiment.
-    dataset: prepared data set of its task.
-    directory: workdir, claimed for this configuration.
+def train(folds: Sequence[Fold]) -> None:
+  """Trains the chosen stages of every fold; complete ones are skipped.
 
   Raises:
-    DataError: an unknown stage or fold, or a stage to start from is not complete.
+    DataError: an unknown stage, or a stage to start from is not complete.
     TrainingError: the loss is not finite.
   """
-  for index in parse_folds(config.folds):
-    fold = Fold(config, dataset, index, directory)
+  for fold in folds:
     for stage in chosen_stages(fold):
-      done = workdir.read_done(directory, index, stage)
+      done = workdir.read_done(fold.workdir, fold.index, stage)
       if done is None:
         train_stage(fold, stage)
       else:
         state = 'skipped' if done['skipped'] else 'complete'
-        _LOGGER.info('fold %d, %s: %s, going on', index, stage, state)
+        _LOGGER.info('fold %d, %s: %s, going on', fold.index, stage, state)
 
 
 def chosen_stages(fold: Fold) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from data_pipeline.schema import ECG_MEASUREMENTS, Grid, Item, Schema
+from data_pipeline.schema import ECG_MEASUREMENTS, DataError, Grid, Item, Schema
 from medm2t_jax.models.ecg import EcgConfig
 from medm2t_jax.models.hierarchical_fusion import GridConfig, MicroConfig
 from medm2t_jax.models.multimodal_fusion import FusionConfig
@@ -76,16 +76,16 @@ def model_config(task: str, options: Mapping[str, Any], schema: Schema) -> Model
     schema: of the data set.
 
   Raises:
-    ValueError: an option that the model does not know, or a modality without a size
+    DataError: an option that the model does not know, or a modality without a size
       or without windows.
   """
   for option, choices in CHOICES.items():
     if options[option] not in choices:
-      raise ValueError(f'model.{option} is one of {choices}, not {options[option]!r}')
+      raise DataError(f'model.{option} is one of {choices}, not {options[option]!r}')
   if not 0 <= options['modality_dropout'] < 1:
-    raise ValueError('model.modality_dropout is at least 0 and below 1')
+    raise DataError('model.modality_dropout is at least 0 and below 1')
   if options['attention_blocks'] < 1:
-    raise ValueError('model.attention_blocks is at least 1')
+    raise DataError('model.attention_blocks is at least 1')
   named = sizes(options['size'], task)
   events = [
     (name, _events(name, items, options, named)) for name, items in schema.events.items()
@@ -119,13 +119,13 @@ def _static(schema: Schema, named: Sizes) -> StaticConfig:
 def _windows(name: str, options: Mapping[str, Any]) -> int:
   """Number of time windows of a modality: one more than its cuts."""
   if name not in options['windows']:
-    raise ValueError(
+    raise DataError(
       f'model.windows has no entry for {name!r}; give '
       "('percentiles', cuts in %) or ('hours', cuts in hours)"
     )
   kind, cuts = options['windows'][name]
   if kind not in ('percentiles', 'hours') or list(cuts) != sorted(set(cuts)):
-    raise ValueError(
+    raise DataError(
       f"model.windows[{name!r}] is ('percentiles' or 'hours', ascending cuts), "
       f'not {(kind, tuple(cuts))}'
     )
@@ -136,7 +136,7 @@ def _events(
   name: str, items: tuple[Item, ...], options: Mapping[str, Any], named: Sizes
 ) -> EventsConfig:
   if name not in named.events:
-    raise ValueError(
+    raise DataError(
       f'no size is defined for the event modality {name!r}; add it to '
       'medm2t_jax/models/sizes.py'
     )
@@ -157,12 +157,12 @@ def _events(
 def _grid(grid: Grid, options: Mapping[str, Any], named: Sizes) -> GridConfig:
   segments, lengths = options['segments'], tuple(options['segment_lengths'])
   if not lengths or any(n < 2 or n % 2 or n > grid.steps for n in lengths):
-    raise ValueError(
+    raise DataError(
       f'model.segment_lengths are even numbers of at most {grid.steps} grid steps, '
       f'not {lengths}'
     )
   if segments < 2 or segments % 2:
-    raise ValueError(f'model.segments is an even number, not {segments}')
+    raise DataError(f'model.segments is an even number, not {segments}')
   micro = tuple(_micro(length, named) for length in lengths)
   channels = sum(one.mlp for one in micro)
   width = len(grid.items) * (3 if options['grid_channels'] == 'values_mask_age' else 1)

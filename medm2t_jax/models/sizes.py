@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from data_pipeline.schema import DataError
+
 TASKS = ('cvd', 'mortality', 'los')
 NAMES = ('paper', 'small')
 
@@ -63,12 +65,12 @@ def sizes(name: str, task: str) -> Sizes:
     task: 'cvd', 'mortality' or 'los'.
 
   Raises:
-    ValueError: an unknown name or task.
+    DataError: an unknown name or task.
   """
   if name not in NAMES:
-    raise ValueError(f'model.size is one of {NAMES}, not {name!r}')
+    raise DataError(f'model.size is one of {NAMES}, not {name!r}')
   if task not in TASKS:
-    raise ValueError(f'sizes are defined for the tasks {TASKS}, not {task!r}')
+    raise DataError(f'sizes are defined for the tasks {TASKS}, not {task!r}')
   return _paper(task) if name == 'paper' else _small()
 
 

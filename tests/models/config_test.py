@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from data_pipeline.schema import DataError
 from medm2t_jax.models.medm2t import MedM2T, stages
 from tests import fake_batch
 
@@ -180,5 +181,5 @@ def test_stages_follow_the_order_of_training():
   ],
 )
 def test_a_bad_option_is_named(option, value):
-  with pytest.raises(ValueError, match=option):
+  with pytest.raises(DataError, match=option):
     fake_batch.config(**{option: value})
