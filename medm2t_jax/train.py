@@ -113,7 +113,7 @@ def train_stage(fold: Fold, stage: str) -> None:
   recipe = fold.config.recipe[stage]
   loss = losses.LOSSES[recipe.loss]
   optimizer = make_optimizer(recipe)
-  state, lineage = _initial_state(fold, stage, optimizer)
+  state, lineage = initial_state(fold, stage, optimizer)
   train_step = parallel.train_step(fold.model, stage, optimizer, loss, recipe.class_weights)
   loss_step = parallel.loss_step(fold.model, stage, loss, recipe.class_weights)
   parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -199,7 +199,7 @@ def _frozen_mask(prefixes: tuple[str, ...]) -> Callable[[Any], Any]:
   return functools.partial(jax.tree_util.tree_map_with_path, frozen)
 
 
-def _initial_state(
+def initial_state(
   fold: Fold, stage: str, optimizer: optax.GradientTransformation
 ) -> tuple[parallel.TrainState, checkpoint.Lineage]:
   """Fresh variables, overwritten by every equal path of the stages to start from."""

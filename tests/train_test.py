@@ -1,0 +1,228 @@
+"""The whole loop on a small simulated hospital: raw tables to a restored prediction."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from flax import traverse_util
+
+from configs import cvd
+from data_pipeline import prepare
+from data_pipeline.dataset import open_dataset
+from data_pipeline.schema import DataError
+from medm2t_jax import evaluate, train, workdir
+from medm2t_jax.fold import Fold, make_folds, parse_folds
+
+STAGES = ('static', 'labs', 'multimodal')
+
+
+def experiment(**changes):
+  """The smoke experiment with few stages; `changes` are dotted fields, `.` as `__`."""
+  config = cvd.get_config('smoke')
+  with config.unlocked():
+    config.stages = ','.join(STAGES)
+    config.recipe.multimodal.starts_from = ('static', 'labs')
+    config.recipe.multimodal.batch_size = 16
+    config.data.buckets = ({'labs': 512},)
+    config.evaluation.batch_size = 16
+    config.evaluation.bootstrap = 20
+    config.update_from_flattened_dict(
+      {name.replace('__', '.'): value for name, value in changes.items()}
+    )
+  return config
+
+
+@pytest.fixture(scope='module')
+def dataset(tmp_path_factory):
+  out = tmp_path_factory.mktemp('hospital') / 'cvd'
+  prepare.prepare(source='simulated', task='cvd', out=out, patients=60, workers=1)
+  return open_dataset(out)
+
+
+@pytest.fixture(scope='module')
+def trained(dataset, tmp_path_factory):
+  """A trained and evaluated fold, and the metrics of its evaluation."""
+  folds = make_folds(experiment(), dataset, tmp_path_factory.mktemp('workdir'))
+  train.train(folds)
+  return folds[0], evaluate.evaluate(folds)
+
+
+def test_the_loop_leaves_checkpoints_metrics_and_a_report(trained):
+  fold, metrics = trained
+  results = fold.workdir / 'eval'
+  assert json.loads((results / 'metrics.json').read_text()) == metrics
+  assert (results / 'report.html').stat().st_size > 10_000
+  for stage in STAGES:
+    done = workdir.read_done(fold.workdir, 0, stage)
+    assert done['epochs'] == 1 and np.isfinite(done['validation_loss'])
+    lines = (fold.workdir / 'fold0' / stage / 'metrics.jsonl').read_text().splitlines()
+    assert [json.loads(line)['epoch'] for line in lines] == [1]
+  table = pq.read_table(results / 'predictions.parquet').to_pydict()
+  for split in ('validation', 'test'):
+    rows = fold.dataset.rows(0, split)
+    found = [
+      sample
+      for sample, its_split in zip(table['sample_id'], table['split'], strict=True)
+      if its_split == split
+    ]
+    assert sorted(found) == sorted(fold.dataset.index['sample_id'][rows].tolist())
+  probabilities = np.stack([table[f'p{c}'] for c in range(4)], axis=1)
+  np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+
+
+def test_a_restored_checkpoint_predicts_the_same(trained):
+  fold, _ = trained
+  table = pq.read_table(fold.workdir / 'eval' / 'predictions.parquet').to_pandas()
+  before = table[table.split == 'test'].sort_values('sample_id')
+  again = Fold(fold.config, fold.dataset, 0, fold.workdir)
+  variables, _ = again.restore_best('multimodal')
+  rows, predictions = evaluate.predict(again, variables, 'test', {'all': ()})
+  order = np.argsort(fold.dataset.index['sample_id'][rows])
+  np.testing.assert_array_equal(
+    predictions['all'][order], before[[f'p{c}' for c in range(4)]].to_numpy()
+  )
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {'evaluation__batch_size': 8},
+    {'data__buckets': ({'labs': 700},)},
+    {'data__recordings_per_row': 5.0},
+  ],
+  ids=['batch size', 'padding', 'ECG capacity'],
+)
+def test_batches_and_padding_change_no_prediction(trained, changes):
+  fold, _ = trained
+  variables, _ = fold.restore_best('multimodal')
+  assert fold.dataset.lengths('labs').max() <= 512, 'nothing may be truncated here'
+  rows, expected = evaluate.predict(fold, variables, 'test', {'all': ()})
+  other = Fold(experiment(**changes), fold.dataset, 0, fold.workdir)
+  other_rows, found = evaluate.predict(other, variables, 'test', {'all': ()})
+  np.testing.assert_array_equal(other_rows, rows)
+  np.testing.assert_allclose(found['all'], expected['all'], atol=1e-5)
+
+
+def test_stages_continue_from_the_parameters_of_others(trained):
+  fold, _ = trained
+  optimizer = train.make_optimizer(fold.config.recipe.multimodal)
+  state, lineage = train.initial_state(fold, 'multimodal', optimizer)
+  labs, _ = fold.restore_best('labs')
+  started = traverse_util.flatten_dict(state.params)
+  for path, value in traverse_util.flatten_dict(labs['params']).items():
+    # The stage's own decoder stays behind; its whole encoder goes over.
+    assert (path in started) == (path[0] == 'encoders_labs')
+    if path in started:
+      np.testing.assert_array_equal(started[path], value)
+  assert lineage.fitted_on == fold.subject_hashes('train')
+
+
+def test_a_complete_run_is_left_as_it_is(trained):
+  fold, _ = trained
+  done = fold.workdir / 'fold0' / 'labs' / 'done.json'
+  before = done.stat().st_mtime_ns
+  train.train([fold])
+  assert done.stat().st_mtime_ns == before
+
+
+def test_a_checkpoint_of_another_fold_is_refused(trained, dataset, tmp_path):
+  fold, _ = trained
+  shutil.copytree(fold.workdir / 'fold0', tmp_path / 'fold1')
+  smuggled = Fold(fold.config, dataset, 1, tmp_path)
+  with pytest.raises(DataError, match='of fold 1'):
+    smuggled.restore_best('labs')
+
+
+class Killed(Exception):
+  """Stands for a process that ends between two steps."""
+
+
+def test_an_interrupted_stage_ends_as_an_uninterrupted_one(dataset, tmp_path, monkeypatch):
+  config = experiment(
+    recipe__labs__epochs=3, recipe__labs__batch_size=8, training__save_every_steps=2
+  )
+  straight = Fold(config, dataset, 0, tmp_path / 'straight')
+  train.train_stage(straight, 'labs')
+  steps = len(straight.plan('train', ('labs',), 8, require='labs'))
+  assert steps > 3, 'the interruption below must fall inside an epoch'
+  interrupted = Fold(config, dataset, 0, tmp_path / 'interrupted')
+  read = Fold.read
+
+  def read_and_die(self, plan, modalities, start_step=0):
+    for number, batch in enumerate(read(self, plan, modalities, start_step), start_step):
+      if number == 3:
+        raise Killed
+      yield batch
+
+  with monkeypatch.context() as patched:
+    patched.setattr(Fold, 'read', read_and_die)
+    with pytest.raises(Killed):
+      train.train_stage(interrupted, 'labs')
+  train.train_stage(interrupted, 'labs')
+  expected = workdir.read_done(straight.workdir, 0, 'labs')
+  found = workdir.read_done(interrupted.workdir, 0, 'labs')
+  losses = lambda done: [
+    (record['train_loss'], record['validation_loss']) for record in done['history']
+  ]
+  assert losses(found) == losses(expected)
+  assert found['best_step'] == expected['best_step']
+
+
+def test_nothing_held_out_is_read_to_fit(dataset, tmp_path):
+  expected = Fold(experiment(), dataset, 0, tmp_path).statistics
+  copy = tmp_path / 'copy'
+  shutil.copytree(dataset.directory, copy)
+  # Every record of a test or validation subject becomes garbage: reading one would
+  # fail its checksum.
+  for split in ('test', 'validation'):
+    for row in dataset.rows(0, split):
+      index = dataset.index
+      with (copy / dataset.files[index['file'][row]]).open('r+b') as shard:
+        shard.seek(int(index['offset'][row]))
+        shard.write(b'\xff' * int(index['bytes'][row]))
+  damaged = open_dataset(copy)
+  found = Fold(experiment(), damaged, 0, tmp_path).statistics
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
+  with pytest.raises(DataError):
+    list(Fold(experiment(), damaged, 0, tmp_path).batches('test', ('static',), 16))
+
+
+def test_nothing_after_the_prediction_time_is_in_a_sample(dataset):
+  cohort = json.loads((dataset.directory / 'cohort.json').read_text())
+  assert cohort['rows']['labevents']['dropped: after the prediction time'] > 0
+  fold = Fold(experiment(), dataset, 0, dataset.directory)
+  for split in ('train', 'validation', 'test'):
+    for batch in fold.batches(split, ('labs', 'ecg'), 16):
+      assert (batch['labs']['time'] <= 0).all()
+      assert (batch['ecg']['time'] <= 0).all()
+      # The index ECG itself stands at the prediction time, and nothing is younger.
+      assert (batch['ecg']['time'][batch['ecg']['mask']] == 0).any()
+
+
+def test_no_subject_is_in_two_splits(dataset):
+  for index in range(5):
+    fold = Fold(experiment(), dataset, index, dataset.directory)
+    splits = [fold.subject_hashes(split) for split in ('train', 'validation', 'test')]
+    assert sum(map(len, splits)) == len(frozenset().union(*splits))
+    assert all(splits)
+
+
+@pytest.mark.parametrize('text', ['5', 'a', '', '1,,2', '-1'])
+def test_unknown_folds_are_refused(text):
+  with pytest.raises(DataError, match=r'config\.folds'):
+    parse_folds(text)
+
+
+def test_folds_are_parsed():
+  assert parse_folds('all') == (0, 1, 2, 3, 4)
+  assert parse_folds('3,1') == (1, 3)
+
+
+def test_unknown_stages_are_refused(dataset, tmp_path):
+  with pytest.raises(DataError, match='labz'):
+    train.chosen_stages(Fold(experiment(stages='labz'), dataset, 0, tmp_path))

@@ -1,0 +1,55 @@
+"""A workdir belongs to one configuration and one data set."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from configs import cvd, los, mortality
+from data_pipeline.schema import DataError
+from medm2t_jax import workdir
+
+
+def changed(**fields):
+  config = cvd.get_config('small')
+  with config.unlocked():
+    config.update_from_flattened_dict(
+      {name.replace('__', '.'): value for name, value in fields.items()}
+    )
+  return config
+
+
+def test_the_same_configuration_may_come_back(tmp_path):
+  workdir.claim(tmp_path, cvd.get_config('small'), 'v1')
+  workdir.claim(tmp_path, changed(folds='all', stages='labs'), 'v1')
+  assert json.loads((tmp_path / 'config.json').read_text())['task'] == 'cvd'
+  assert 'jax' in json.loads((tmp_path / 'environment.json').read_text())['packages']
+
+
+@pytest.mark.parametrize(
+  ('config', 'version', 'field'),
+  [
+    (changed(recipe__labs__learning_rate=0.5), 'v1', 'recipe.labs.learning_rate'),
+    (changed(model__size='paper'), 'v1', 'model.size'),
+    (changed(seed=3), 'v1', 'seed'),
+    (changed(), 'v2', 'data_version'),
+  ],
+)
+def test_another_configuration_is_refused_and_named(tmp_path, config, version, field):
+  workdir.claim(tmp_path, changed(), 'v1')
+  with pytest.raises(DataError, match=f'{field}=.*--workdir'):
+    workdir.claim(tmp_path, config, version)
+
+
+@pytest.mark.parametrize('module', [cvd, mortality, los])
+@pytest.mark.parametrize('variant', [None, 'small', 'smoke', 'small,smoke'])
+def test_configs_are_locked_and_complete(module, variant):
+  config = module.get_config(variant)
+  with pytest.raises(AttributeError):
+    config.model.sise = 'small'
+  for name, recipe in config.recipe.items():
+    assert set(recipe.starts_from) <= set(config.recipe) - {name}
+  assert config.data.buckets
+  with pytest.raises(ValueError, match='unknown variant'):
+    module.get_config('tiny')
