@@ -53,7 +53,7 @@ train_and_evaluate() {
 }
 
 case "${1:-}" in
-  '') setup; train_and_evaluate --config=configs/cvd.py:small --config.data.simulated_patients=400 ;;
+  '') setup; train_and_evaluate --config=configs/cvd.py:small --config.data.simulated_patients=600 ;;
   smoke) setup; train_and_evaluate --config=configs/cvd.py:smoke ;;
   test) shift; setup dev; python -m pytest "$@" ;;
   check) setup dev; ruff format --check .; ruff check .; pyright ;;

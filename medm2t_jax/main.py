@@ -85,7 +85,9 @@ def _parse_flags(argv: list[str]) -> list[str]:
   unknown fields as the exceptions below.
   """
   try:
-    return flags.FLAGS(argv)
+    rest = flags.FLAGS(argv)
+    _ = _CONFIG.value  # a config file that cannot be read is reported here
+    return rest
   except (flags.Error, ValueError, KeyError, AttributeError, TypeError, OSError) as error:
     text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
