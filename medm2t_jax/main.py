@@ -86,7 +86,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
   """
   try:
     rest = flags.FLAGS(argv)
-    _ = _CONFIG.value  # a config file that cannot be read is reported here
+    # A file that cannot be read is reported at the first use of a field: here.
+    getattr(_CONFIG.value, 'name', None)
     return rest
   except (flags.Error, ValueError, KeyError, AttributeError, TypeError, OSError) as error:
     text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
