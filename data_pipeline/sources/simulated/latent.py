@@ -43,7 +43,7 @@ LENGTH_OF_STAY = {
 }
 MAX_STAY_DAYS = 60.0
 # logits of the class of an admission against 'non_cvd'; the slope is on the component
-CVD = {'chd': (-2.5, 1.7), 'stroke': (-3.2, 1.7), 'hf': (-2.6, 1.7)}
+CVD = {'chd': (-4.2, 3.4), 'stroke': (-5.2, 3.4), 'hf': (-4.4, 3.4)}
 
 STREAMS = {'latent': 0, 'hosp': 1, 'labs': 2, 'chart': 3, 'ecg': 4}
 
