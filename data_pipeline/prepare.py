@@ -10,7 +10,6 @@ Interrupted at any point, the same command continues and ends with the same byte
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import os
 import shutil
@@ -25,7 +24,8 @@ from absl import app, flags
 
 from data_pipeline import folds, publish, shards, staging
 from data_pipeline.schema import DataError, Schema, write_json
-from data_pipeline.sources import Options, Staged
+from data_pipeline.sources import Options, Staged, simulated
+from data_pipeline.sources import mimic_iv as mimic_iv_source
 
 SOURCES = ('mimic_iv', 'simulated')
 TASKS = ('cvd', 'mortality', 'los')
@@ -113,12 +113,10 @@ def prepare(
 
   def stage(folder: Path) -> Staged:
     if source == 'simulated':
-      simulated = importlib.import_module('data_pipeline.sources.simulated')
       hospital.parent.mkdir(parents=True, exist_ok=True)
       simulated.write_hospital(hospital, patients=patients, seed=seed)
     # The simulated hospital is read by exactly the code that reads MIMIC-IV.
-    module = importlib.import_module('data_pipeline.sources.mimic_iv')
-    staged = module.stage(task, folder, options)
+    staged = mimic_iv_source.stage(task, folder, options)
     return dataclasses.replace(
       staged, schema=dataclasses.replace(staged.schema, source=source)
     )

@@ -232,7 +232,7 @@ def _fit_grid(value: np.ndarray, observed: np.ndarray) -> dict[str, np.ndarray]:
   center, scale = _center_and_scale(
     value.reshape(-1, signals), observed.reshape(-1, signals).astype(bool)
   )
-  return {'median': center, 'center': center, 'scale': scale}
+  return {'center': center, 'scale': scale}
 
 
 def _fit_ecg(

@@ -92,10 +92,12 @@ class _Position:
 
   def stale_epochs(self) -> int:
     """Epochs since the best validation loss."""
-    if not self.history:
-      return 0
+    return len(self.history) - 1 - self.best() if self.history else 0
+
+  def best(self) -> int:
+    """Index of the best epoch in the history; of equals the last, as orbax has it."""
     values = [record['validation_loss'] for record in self.history]
-    return len(values) - 1 - int(np.argmin(values))
+    return len(values) - 1 - int(np.argmin(values[::-1]))
 
 
 def train_stage(fold: Fold, stage: str) -> None:
@@ -132,6 +134,7 @@ def train_stage(fold: Fold, stage: str) -> None:
       save = functools.partial(checkpoints.save, lineage=lineage)
       state, record = _train_epoch(fold, stage, state, position, train_step, save)
       record |= _validate(fold, stage, state, loss_step)
+      _require_finite(fold, stage, position, record['validation_loss'])
       position = _Position(epoch=position.epoch + 1, history=[*position.history, record])
       _write_history(directory.parent, position.history)
       _LOGGER.info(
@@ -142,7 +145,7 @@ def train_stage(fold: Fold, stage: str) -> None:
       save(state, dataclasses.asdict(position), validation_loss=record['validation_loss'])
     best_step = checkpoints.best_step
   # Only after the context has waited for the saves: done.json promises a checkpoint.
-  best = int(np.argmin([record['validation_loss'] for record in position.history]))
+  best = position.best()
   _write_done(
     fold,
     stage,
@@ -256,12 +259,7 @@ def _train_epoch(
       position.loss_total += float(loss.total)
       position.loss_weight += float(loss.weight)
     pending.clear()
-    if not np.isfinite(position.loss_total):
-      raise TrainingError(
-        f'fold {fold.index}, stage {stage}: the loss is not finite in the steps up to '
-        f'{position.step} of epoch {position.epoch + 1}. Lower '
-        f'config.recipe.{stage}.learning_rate or set clip_norm.'
-      )
+    _require_finite(fold, stage, position, position.loss_total)
 
   progress = tqdm(
     fold.read(plan, fold.modalities_of(stage), position.step),
@@ -284,7 +282,8 @@ def _train_epoch(
       progress.set_postfix(
         loss=f'{mean:.4f}', wait=f'{waited / (time.perf_counter() - start):.0%}'
       )
-    if position.step % config.training.save_every_steps == 0:
+    # The end of the epoch is saved with its validation loss.
+    if position.step % config.training.save_every_steps == 0 and position.step < len(plan):
       collect()
       save(state, dataclasses.asdict(position))
     before = time.perf_counter()
@@ -297,6 +296,16 @@ def _train_epoch(
     'data_wait_share': waited / seconds,
     'seconds': seconds,
   }
+
+
+def _require_finite(fold: Fold, stage: str, position: _Position, loss: float) -> None:
+  """Raises TrainingError, with the place and the remedy, when the loss is not finite."""
+  if not np.isfinite(loss):
+    raise TrainingError(
+      f'fold {fold.index}, stage {stage}: the loss is not finite in the steps up to '
+      f'{position.step} of epoch {position.epoch + 1}. Lower '
+      f'config.recipe.{stage}.learning_rate or set clip_norm.'
+    )
 
 
 def _validate(

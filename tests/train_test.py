@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
@@ -171,6 +172,21 @@ def test_an_interrupted_stage_ends_as_an_uninterrupted_one(dataset, tmp_path, mo
   ]
   assert losses(found) == losses(expected)
   assert found['best_step'] == expected['best_step']
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_place(dataset, tmp_path):
+  config = experiment(recipe__labs__learning_rate=1e30, recipe__labs__epochs=3)
+  with pytest.raises(train.TrainingError, match=r'fold 0, stage labs: .*epoch'):
+    train.train_stage(Fold(config, dataset, 0, tmp_path), 'labs')
+
+
+def test_a_stage_without_its_modality_is_skipped_on_record(dataset, tmp_path):
+  empty = dict(dataset.index) | {'n_labs': np.zeros_like(dataset.index['n_labs'])}
+  fold = Fold(experiment(), dataclasses.replace(dataset, index=empty), 0, tmp_path)
+  train.train_stage(fold, 'labs')
+  assert fold.skipped('labs')
+  with pytest.raises(DataError, match='labs'):
+    fold.restore_best('labs')
 
 
 def test_nothing_held_out_is_read_to_fit(dataset, tmp_path):

@@ -83,7 +83,7 @@ class GridConfig:
 class HierarchicalTimeAwareFusion(nn.Module):
   """Grid to segments to one vector.
 
-  Fitted variables `median`, `center`, `scale` (signals). Values are carried forward,
+  Fitted variables `center` (median) and `scale` (signals). Values are carried forward,
   then filled with the median, then scaled.
 
   Attributes:
@@ -99,7 +99,6 @@ class HierarchicalTimeAwareFusion(nn.Module):
   def setup(self):
     config = self.config
     fitted = lambda name, init: self.variable('fitted', name, init, (config.signals,))
-    self.median = fitted('median', jnp.zeros)
     self.center = fitted('center', jnp.zeros)
     self.scale = fitted('scale', jnp.ones)
     shared = {'axis_name': self.axis_name, 'dtype': self.dtype}
@@ -171,7 +170,7 @@ class HierarchicalTimeAwareFusion(nn.Module):
     last = jax.lax.cummax(jnp.where(observed, step, -1), axis=1)
     carried = jnp.take_along_axis(value, jnp.maximum(last, 0), axis=1)
     row = lambda variable: variable.value[jnp.newaxis, jnp.newaxis]
-    filled = jnp.where(last >= 0, carried, row(self.median))
+    filled = jnp.where(last >= 0, carried, row(self.center))
     scaled = (filled - row(self.center)) / row(self.scale)
     if self.config.channels == 'values':
       return scaled

@@ -32,7 +32,7 @@ def test_fill_matches_slow_numpy(channels):
   fitted = variables['fitted']
   for row in (0, 2):
     for signal in range(8):
-      last, age = fitted['median'][signal], None
+      last, age = fitted['center'][signal], None
       for step in range(240):
         if grid['observed'][row, step, signal]:
           last, age = grid['value'][row, step, signal], 0
