@@ -150,6 +150,7 @@ def apply_variants(
     for fields in config.recipe.values():
       fields.learning_rate = small_learning_rate
       fields.optimizer = 'adam'
+      fields.patience = 3
     # It starts from trained encoders, which it must not forget.
     config.recipe.multimodal.learning_rate = small_learning_rate / 5
     # Fewer shapes to compile; padded events cost little beside that.

@@ -87,8 +87,8 @@ def predict(
     scenarios: name -> modalities to treat as absent.
 
   Returns:
-    Rows of the data set's index, ascending (n,), and per scenario their predictions
-    (n, c): class probabilities, or (n, 1) days.
+    Rows of the data set's index, ascending (n,), and per scenario their predictions:
+    class probabilities (n, c), or days (n,).
 
   Raises:
     DataError: the split has no sample.
@@ -118,9 +118,11 @@ def predict(
   order = np.argsort(np.concatenate(rows), kind='stable')
   predictions = {}
   for name, parts in outputs.items():
-    predictions[name] = np.concatenate(parts)[order].astype(np.float64)
+    logits = np.concatenate(parts)[order].astype(np.float64)
     if schema.target.kind == 'classes':
-      predictions[name] = special.softmax(predictions[name], axis=1)
+      predictions[name] = special.softmax(logits, axis=1)
+    else:
+      predictions[name] = logits[:, 0]
   return np.concatenate(rows)[order], predictions
 
 
@@ -152,7 +154,7 @@ def _table(fold: Fold, split: str, rows: np.ndarray, predictions: np.ndarray) ->
     for index in range(schema.target.outputs):
       columns[f'p{index}'] = pa.array(predictions[:, index])
   else:
-    columns['prediction'] = pa.array(predictions[:, 0])
+    columns['prediction'] = pa.array(predictions)
   for name in schema.attributes:
     columns[name] = chosen[name]
   for name in schema.modalities:

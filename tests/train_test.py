@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from flax import traverse_util
 
-from configs import cvd
+from configs import cvd, los
 from data_pipeline import prepare
 from data_pipeline.dataset import open_dataset
 from data_pipeline.schema import DataError
@@ -39,10 +39,25 @@ def experiment(**changes):
 
 
 @pytest.fixture(scope='module')
-def dataset(tmp_path_factory):
-  out = tmp_path_factory.mktemp('hospital') / 'cvd'
-  prepare.prepare(source='simulated', task='cvd', out=out, patients=60, workers=1)
-  return open_dataset(out)
+def hospital(tmp_path_factory):
+  return tmp_path_factory.mktemp('hospital')
+
+
+def prepared(hospital, task):
+  prepare.prepare(
+    source='simulated',
+    task=task,
+    out=hospital / task,
+    raw=hospital / 'raw',
+    patients=60,
+    workers=1,
+  )
+  return open_dataset(hospital / task)
+
+
+@pytest.fixture(scope='module')
+def dataset(hospital):
+  return prepared(hospital, 'cvd')
 
 
 @pytest.fixture(scope='module')
@@ -178,6 +193,31 @@ def test_a_loss_that_is_not_finite_stops_with_its_place(dataset, tmp_path):
   config = experiment(recipe__labs__learning_rate=1e30, recipe__labs__epochs=3)
   with pytest.raises(train.TrainingError, match=r'fold 0, stage labs: .*epoch'):
     train.train_stage(Fold(config, dataset, 0, tmp_path), 'labs')
+
+
+def test_length_of_stay_is_predicted_in_days(hospital, tmp_path):
+  dataset = prepared(hospital, 'los')
+  # Two modalities of the five: the others are only time here.
+  labs = {'labs': dataset.schema.events['labs']}
+  schema = dataclasses.replace(dataset.schema, events=labs, grids={}, ecg_terms=())
+  dataset = dataclasses.replace(dataset, schema=schema)
+  config = los.get_config('smoke')
+  with config.unlocked():
+    config.stages = 'multimodal'
+    config.recipe.multimodal.starts_from = ()
+    config.data.buckets = ({'labs': 512},)
+    config.evaluation.update(batch_size=16, bootstrap=20)
+  folds = make_folds(config, dataset, tmp_path)
+  train.train(folds)
+  metrics = evaluate.evaluate(folds)
+  assert metrics['headline']['name'] == 'MAE'
+  table = pq.read_table(tmp_path / 'eval' / 'predictions.parquet').to_pandas()
+  tested = table[table.split == 'test']
+  error = (tested.prediction - tested.label).abs().mean()
+  np.testing.assert_allclose(metrics['headline']['value'], error, rtol=1e-6)
+  assert {scenario['name'] for scenario in metrics['missing_modality']} == {
+    'only static', 'only labs',
+  }  # fmt: skip
 
 
 def test_a_stage_without_its_modality_is_skipped_on_record(dataset, tmp_path):
