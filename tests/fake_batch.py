@@ -10,32 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from configs import mortality
 from data_pipeline.schema import ECG_MEASUREMENTS, Grid, Item, Schema, Target
 from medm2t_jax.models.config import ModelConfig, model_config
 
 Batch = dict[str, Any]
 
-OPTIONS: dict[str, Any] = {
-  'size': 'small',
-  'dtype': 'float32',
-  'value_encoding': 'bins',
-  'pooling': 'tokens',
-  'sequence': 'lstm',
-  'windows': {
-    'labs': ('percentiles', (20.0, 40.0, 60.0, 80.0)),
-    'vitals_categorical': ('hours', tuple(float(hour) for hour in range(-23, 0))),
-    'ecg': ('percentiles', (20.0, 40.0, 60.0, 80.0)),
-  },
-  'segment_lengths': (12, 24),
-  'segments': 24,
-  'grid_channels': 'values',
-  'ecg_crop': 'middle',
-  'fusion': 'add',
-  'attend_over': 'tokens',
-  'attention_blocks': 1,
-  'shared_encoder': 'before',
-  'modality_dropout': 0.1,
-}
+OPTIONS: dict[str, Any] = {**mortality.get_config().model.to_dict(), 'size': 'small'}
 
 
 def schema(task: str = 'mortality') -> Schema:
