@@ -206,6 +206,11 @@ class Fold:
     done = workdir.read_done(self.workdir, self.index, stage)
     return done is not None and bool(done['skipped'])
 
+  def completed(self, stage: str) -> bool:
+    """Whether the stage has been trained to its end."""
+    done = workdir.read_done(self.workdir, self.index, stage)
+    return done is not None and not done['skipped']
+
   def restore_best(self, stage: str) -> tuple[dict[str, Any], checkpoint.Lineage]:
     """Variables and lineage of a completed stage's best checkpoint.
 

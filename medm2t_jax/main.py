@@ -8,16 +8,16 @@ The last line on stdout is one JSON object: task, test metrics and paths.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags
-from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from data_pipeline.schema import DataError
+from medm2t_jax import command_line
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Experiment, for example configs/cvd.py or configs/cvd.py:small.'
@@ -27,7 +27,7 @@ _WORKDIR = flags.DEFINE_string(
 )
 _MODE = flags.DEFINE_enum(
     'mode', 'train', ('train', 'eval'),
-    'train: train what is not complete yet, then evaluate. eval: restore and evaluate.',
+    'train: train what is not complete yet, then evaluate; eval: restore and evaluate.',
 )  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def main(_: list[str]) -> None:
   from medm2t_jax.default_data import open_or_simulate
   from medm2t_jax.fold import make_folds
 
-  _log_to_stderr()
+  command_line.log_to_stderr()
   tf.config.set_visible_devices([], 'GPU')  # accelerators belong to JAX alone
   config = _CONFIG.value
   directory = Path(_WORKDIR.value or f'runs/{config.name}').resolve()
@@ -49,55 +49,26 @@ def main(_: list[str]) -> None:
     workdir.claim(directory, config, dataset.version)
     if _MODE.value == 'train':
       train.train(folds)
-    metrics = evaluate.evaluate(folds)
+    # Without its last stage, as with --config.stages=labs, there is nothing to predict.
+    if _MODE.value == 'eval' or all(fold.completed(evaluate.STAGE) for fold in folds):
+      summary = _evaluated(evaluate.evaluate(folds), directory / 'eval')
+    else:
+      summary = {'trained': config.stages}
   except (DataError, train.TrainingError) as error:
     sys.exit(f'error: {error}')
-  results = directory / 'eval'
-  print(
-    json.dumps(
-      {
-        'task': config.task,
-        'test': metrics['headline'],
-        'report': str(results / 'report.html'),
-        'metrics': str(results / 'metrics.json'),
-        'predictions': str(results / 'predictions.parquet'),
-        'workdir': str(directory),
-      }
-    )
-  )
+  print(json.dumps({'task': config.task, **summary, 'workdir': str(directory)}))
 
 
-def _log_to_stderr() -> None:
-  """Our own messages, one plain line each; of the libraries only warnings."""
-  absl_logging.set_verbosity(absl_logging.WARNING)
-  handler = logging.StreamHandler()
-  handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
-  logger = logging.getLogger('medm2t_jax')
-  logger.addHandler(handler)
-  logger.setLevel(logging.INFO)
-  logger.propagate = False
-
-
-def _parse_flags(argv: list[str]) -> list[str]:
-  """Parses flags; what is wrong with them is said in one line.
-
-  A config file is Python that runs here, and ml_collections reports its failures and
-  unknown fields as the exceptions below.
-  """
-  try:
-    rest = flags.FLAGS(argv)
-    # A file that cannot be read is reported at the first use of a field: here.
-    getattr(_CONFIG.value, 'name', None)
-    return rest
-  except (flags.Error, ValueError, KeyError, AttributeError, TypeError, OSError) as error:
-    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    # A failure inside a config file comes with its traceback: its last line says why.
-    causes = [line.partition('Error: ')[2] for line in lines if 'Error: ' in line]
-    sys.exit(f'error: {causes[-1] if causes else " ".join(lines)} (see --help)')
+def _evaluated(metrics: dict[str, Any], results: Path) -> dict[str, Any]:
+  return {
+    'test': metrics['headline'],
+    'report': str(results / 'report.html'),
+    'metrics': str(results / 'metrics.json'),
+    'predictions': str(results / 'predictions.parquet'),
+  }
 
 
 if __name__ == '__main__':
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   flags.mark_flag_as_required('config')
-  app.run(main, flags_parser=_parse_flags)
+  app.run(main, flags_parser=command_line.parse_flags)

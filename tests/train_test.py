@@ -140,6 +140,8 @@ def test_stages_continue_from_the_parameters_of_others(trained):
 
 def test_a_complete_run_is_left_as_it_is(trained):
   fold, _ = trained
+  assert all(fold.completed(stage) for stage in STAGES)
+  assert not fold.completed('ecg_signal')
   done = fold.workdir / 'fold0' / 'labs' / 'done.json'
   before = done.stat().st_mtime_ns
   train.train([fold])
@@ -224,7 +226,7 @@ def test_a_stage_without_its_modality_is_skipped_on_record(dataset, tmp_path):
   empty = dict(dataset.index) | {'n_labs': np.zeros_like(dataset.index['n_labs'])}
   fold = Fold(experiment(), dataclasses.replace(dataset, index=empty), 0, tmp_path)
   train.train_stage(fold, 'labs')
-  assert fold.skipped('labs')
+  assert fold.skipped('labs') and not fold.completed('labs')
   with pytest.raises(DataError, match='labs'):
     fold.restore_best('labs')
 

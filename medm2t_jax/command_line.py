@@ -1,0 +1,39 @@
+"""What a person sees of the command: one line a message, one line a mistake."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from absl import flags
+from absl import logging as absl_logging
+
+
+def log_to_stderr() -> None:
+  """Our own messages, one plain line each; of the libraries only warnings."""
+  absl_logging.set_verbosity(absl_logging.WARNING)
+  handler = logging.StreamHandler()
+  handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
+  logger = logging.getLogger('medm2t_jax')
+  logger.addHandler(handler)
+  logger.setLevel(logging.INFO)
+  logger.propagate = False
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+  """Parses flags; what is wrong with them is said in one line.
+
+  A config file is Python that runs here, and ml_collections reports its failures and
+  unknown fields as the exceptions below.
+  """
+  try:
+    rest = flags.FLAGS(argv)
+    # A file that cannot be read is reported at the first use of a field: here.
+    getattr(flags.FLAGS['config'].value, 'name', None)
+    return rest
+  except (flags.Error, ValueError, KeyError, AttributeError, TypeError, OSError) as error:
+    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    # A failure inside a config file comes with its traceback: its last line says why.
+    causes = [line.partition('Error: ')[2] for line in lines if 'Error: ' in line]
+    sys.exit(f'error: {causes[-1] if causes else " ".join(lines)} (see --help)')
