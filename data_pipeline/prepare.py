@@ -16,19 +16,15 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import duckdb
 import pyarrow.parquet as pq
 from absl import app, flags
 
-from data_pipeline import folds, publish, shards, staging
+from data_pipeline import folds, publish, shards, sources, staging
 from data_pipeline.schema import DataError, Schema, write_json
-from data_pipeline.sources import Options, Staged, simulated
-from data_pipeline.sources import mimic_iv as mimic_iv_source
-
-SOURCES = ('mimic_iv', 'simulated')
-TASKS = ('cvd', 'mortality', 'los')
+from data_pipeline.sources import Staged
 
 _STAGING = '.staging'
 _STAGED = 'staged.json'
@@ -45,34 +41,21 @@ def prepare(
   source: str,
   task: str,
   out: Path | str,
-  mimic_iv: Path | str | None = None,
-  mimic_iv_ecg: Path | str | None = None,
-  availability: Literal['charttime', 'storetime'] = 'charttime',
-  static: Literal['core', 'extended'] = 'core',
   memory_limit: str = '4GB',
   workers: int | None = None,
-  patients: int = 2000,
-  seed: int = 0,
-  raw: Path | str | None = None,
   samples_per_shard: int = _SAMPLES_PER_SHARD,
+  **settings: Any,
 ) -> Path:
   """Prepares a data set, or continues, or returns at once if it is finished.
 
   Args:
-    source: one of `SOURCES`.
-    task: one of `TASKS`.
+    source: a folder of `data_pipeline/sources`, for example 'mimic_iv'.
+    task: one of the source's `TASKS`.
     out: folder of the data set.
-    mimic_iv: folder of MIMIC-IV (source mimic_iv).
-    mimic_iv_ecg: folder of MIMIC-IV-ECG (source mimic_iv); None: no recordings, which
-      task cvd cannot do without.
-    availability: which time makes an event known: 'charttime' or 'storetime'.
-    static: 'core' or 'extended' static columns.
     memory_limit: of DuckDB, for example '4GB'.
     workers: processes and threads; None: one per core.
-    patients: number of simulated patients (source simulated).
-    seed: of the simulated hospital.
-    raw: where the simulated raw files are kept; None: they are deleted at the end.
     samples_per_shard: what a shard should hold, about.
+    **settings: fields of the source's `Settings`, for example mimic_iv=DIR.
 
   Returns:
     `out`.
@@ -81,46 +64,19 @@ def prepare(
     DataError: wrong arguments, bad input, a full disk, or an `out` that holds
       something else.
   """
-  _check_choice('source', source, SOURCES)
-  _check_choice('task', task, TASKS)
-  _check_choice('availability', availability, ('charttime', 'storetime'))
-  _check_choice('static', static, ('core', 'extended'))
+  module = sources.load(source)
+  sources.check_choice('task', task, module.TASKS)
+  chosen = sources.make_settings(source, settings)
   workers = workers or os.cpu_count() or 1
   out = Path(out).resolve()
   request: dict[str, Any] = {
     'source': source,
     'task': task,
-    'availability': availability,
-    'static': static,
     'samples_per_shard': samples_per_shard,
+    **sources.recorded(chosen),
   }
-  if source == 'simulated':
-    request |= {'patients': patients, 'seed': seed}
-    hospital = Path(raw).resolve() if raw else out / _STAGING / 'raw'
-    roots = {'mimic_iv': hospital / 'mimic-iv', 'mimic_iv_ecg': hospital / 'mimic-iv-ecg'}
-  else:
-    roots = {'mimic_iv': _existing_folder('mimic_iv', mimic_iv)}
-    if mimic_iv_ecg is not None:
-      roots['mimic_iv_ecg'] = _existing_folder('mimic_iv_ecg', mimic_iv_ecg)
-    request |= {name: str(root) for name, root in roots.items()}
-  options = Options(
-    roots=roots,
-    availability=availability,
-    static=static,
-    memory_limit=memory_limit,
-    threads=workers,
-  )
-
-  def stage(folder: Path) -> Staged:
-    if source == 'simulated':
-      hospital.parent.mkdir(parents=True, exist_ok=True)
-      simulated.write_hospital(hospital, patients=patients, seed=seed)
-    # The simulated hospital is read by exactly the code that reads MIMIC-IV.
-    staged = mimic_iv_source.stage(task, folder, options)
-    return dataclasses.replace(
-      staged, schema=dataclasses.replace(staged.schema, source=source)
-    )
-
+  resources = sources.Resources(memory_limit=memory_limit, threads=workers)
+  stage = lambda folder: module.stage(task, folder, chosen, resources)
   build(stage, out, request=request, memory_limit=memory_limit, workers=workers)
   return out
 
@@ -261,11 +217,6 @@ def _announce(
     )
 
 
-def _check_choice(flag: str, value: str | None, choices: Sequence[str]) -> None:
-  if value not in choices:
-    raise DataError(f'--{flag}={value}: give one of {", ".join(choices)}.')
-
-
 def _check_request(where: Path, found: dict[str, Any], request: dict[str, Any]) -> None:
   different = sorted(
     name for name in found.keys() | request.keys() if found.get(name) != request.get(name)
@@ -280,37 +231,33 @@ def _check_request(where: Path, found: dict[str, Any], request: dict[str, Any]) 
     )
 
 
-def _existing_folder(flag: str, value: Path | str | None) -> Path:
-  if value is None:
-    raise DataError(f'--{flag} is missing: name the folder of the raw files.')
-  path = Path(value).resolve()
-  if not path.is_dir():
-    raise DataError(f'--{flag}={value}: no such folder.')
-  return path
-
-
 def _say(line: str) -> None:
   print(line, file=sys.stderr, flush=True)
 
 
 def _define_flags() -> None:
-  # Not at import: other commands use `prepare` and have flags of their own.
-  flags.DEFINE_string('source', None, f'One of {", ".join(SOURCES)}.')
-  flags.DEFINE_string('task', None, f'One of {", ".join(TASKS)}.')
+  # Not at import: other commands that use `prepare` have flags of their own.
+  flags.DEFINE_string('source', None, f'One of {", ".join(sources.names())}.')
+  flags.DEFINE_string('task', None, 'cvd, mortality or los, as far as the source has it.')
   flags.DEFINE_string('out', None, 'Folder of the data set.')
-  flags.DEFINE_string('mimic_iv', None, 'Folder of MIMIC-IV, with hosp/ and icu/.')
-  flags.DEFINE_string('mimic_iv_ecg', None, 'Folder of MIMIC-IV-ECG.')
-  flags.DEFINE_string(
-    'availability',
-    'charttime',
-    'Which time makes an event known: charttime or storetime.',
-  )
-  flags.DEFINE_string('static', 'core', 'Static columns: core or extended (CVD).')
   flags.DEFINE_string('memory_limit', '4GB', 'Memory limit of DuckDB.')
   flags.DEFINE_integer('workers', None, 'Processes; one per core if not given.', 1)
-  flags.DEFINE_integer('patients', 2000, 'Simulated patients.', 1)
-  flags.DEFINE_integer('seed', 0, 'Seed of the simulated hospital.')
-  flags.DEFINE_string('raw', None, 'Where to keep the simulated raw files.')
+  for name, fields in _setting_fields().items():
+    field = next(iter(fields.values()))
+    usual = field.default
+    usual = '' if usual in (None, dataclasses.MISSING) else f' By default {usual}.'
+    help_text = f'[{", ".join(fields)}] {field.metadata["help"]}{usual}'
+    define = flags.DEFINE_integer if field.type == 'int' else flags.DEFINE_string
+    define(name, None, help_text)
+
+
+def _setting_fields() -> dict[str, dict[str, dataclasses.Field[Any]]]:
+  """Flag name -> source -> field of its `Settings`."""
+  result: dict[str, dict[str, dataclasses.Field[Any]]] = {}
+  for source in sources.names():
+    for field in dataclasses.fields(sources.load(source).Settings):
+      result.setdefault(field.name, {})[source] = field
+  return result
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
@@ -329,14 +276,12 @@ def _main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     _fail(f'{argv[1]}: not a flag. Write --name=value.')
   given = flags.FLAGS.flag_values_dict()
-  names = (
-      'source', 'task', 'mimic_iv', 'mimic_iv_ecg', 'availability', 'static',
-      'memory_limit', 'workers', 'patients', 'seed', 'raw',
-  )  # fmt: skip
+  settings = {name: given[name] for name in _setting_fields() if given[name] is not None}
+  names = ('source', 'task', 'out', 'memory_limit', 'workers')
   try:
     if given['out'] is None:
       raise DataError('--out is missing: name the folder of the data set.')
-    out = prepare(out=given['out'], **{name: given[name] for name in names})
+    out = prepare(**{name: given[name] for name in names}, **settings)
   except DataError as error:
     _fail(' '.join(str(error).split()))
   metadata = json.loads((out / publish.DATASET).read_text())

@@ -164,12 +164,13 @@ def test_a_fold_that_does_not_exist(folder):
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    ({'source': None}, '--source=None: give one of mimic_iv'),
+    ({'source': None}, '--source=None: give one of'),
     ({'source': 'vax'}, '--source=vax: give one of'),
     ({'task': 'age'}, '--task=age: give one of cvd'),
     ({'availability': 'now'}, '--availability=now: give one of charttime, storetime'),
     ({'static': 'all'}, '--static=all: give one of core, extended'),
-    ({'mimic_iv': None}, '--mimic_iv is missing'),
+    ({'source': 'simulated'}, '--mimic_iv: not an option of source simulated'),
+    ({'patients': 9}, '--patients: not an option of source mimic_iv'),
     ({'mimic_iv': '/nowhere'}, '--mimic_iv=/nowhere: no such folder'),
     ({'mimic_iv_ecg': '/nowhere'}, '--mimic_iv_ecg=/nowhere: no such folder'),
   ],
@@ -182,6 +183,11 @@ def test_wrong_arguments_name_the_flag_and_write_nothing(tmp_path, arguments, me
       **{'source': 'mimic_iv', 'task': 'los', 'out': out, **roots, **arguments}
     )
   assert not out.exists()
+
+
+def test_a_missing_setting_is_named_with_its_help(tmp_path):
+  with pytest.raises(DataError, match='--mimic_iv is missing: Folder of MIMIC-IV'):
+    prepare.prepare(source='mimic_iv', task='los', out=tmp_path / 'out')
 
 
 def test_a_wrong_memory_limit_is_named(folder, tmp_path):

@@ -1,29 +1,34 @@
-"""Sources: each folder turns one raw format into staging parquet (docs/design.md)."""
+"""Sources: each folder turns one raw format into staging parquet (docs/sources.md).
+
+A source is a package in this folder with
+
+  TASKS                                    the tasks that it can prepare
+  Settings                                 a frozen dataclass; a field is a flag
+  stage(task, staging, settings, resources) -> Staged
+
+Nothing else has to know of it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import pkgutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Protocol, get_args, get_type_hints
 
-from data_pipeline.schema import Schema
+from data_pipeline.schema import DataError, Schema
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-  """What a user may choose about a preparation, for every source.
+class Resources:
+  """What a preparation may use.
 
   Attributes:
-    roots: raw folders by flag name, for example {'mimic_iv': DIR, 'mimic_iv_ecg': DIR}.
-    availability: which time makes an event known: 'charttime' or 'storetime'.
-    static: 'core' or 'extended' static columns (CVD only).
     memory_limit: DuckDB's memory limit, for example '4GB'.
-    threads: threads of DuckDB and processes of ECG conditioning.
+    threads: threads of DuckDB.
   """
 
-  roots: dict[str, Path]
-  availability: Literal['charttime', 'storetime'] = 'charttime'
-  static: Literal['core', 'extended'] = 'core'
   memory_limit: str = '4GB'
   threads: int = 2
 
@@ -41,3 +46,105 @@ class Staged:
   schema: Schema
   cohort: dict[str, Any]
   versions: dict[str, str]
+
+
+class Source(Protocol):
+  """The interface of a source's package."""
+
+  TASKS: tuple[str, ...]
+  Settings: type
+
+  def stage(
+    self, task: str, staging: Path, settings: Any, resources: Resources
+  ) -> Staged: ...
+
+
+def setting(
+  help_text: str, *, default: Any = dataclasses.MISSING, recorded: bool = True
+) -> Any:
+  """A field of a source's `Settings`, which is also its flag of the same name.
+
+  Args:
+    help_text: for `--help`.
+    default: without one, the flag has to be given.
+    recorded: whether two preparations that differ in it are different data sets.
+  """
+  return dataclasses.field(
+    default=default, metadata={'help': help_text, 'recorded': recorded}
+  )
+
+
+def existing(flag: str, path: Path, kind: str = 'folder') -> None:
+  """Checks that a setting names an existing folder or file.
+
+  Raises:
+    DataError: it does not.
+  """
+  if not (path.is_dir() if kind == 'folder' else path.is_file()):
+    raise DataError(f'--{flag}={path}: no such {kind}.')
+
+
+def names() -> tuple[str, ...]:
+  """All sources: the packages of this folder."""
+  return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.ispkg))
+
+
+def load(name: str) -> Source:
+  """The source of that name.
+
+  Raises:
+    DataError: there is none.
+  """
+  check_choice('source', name, names())
+  return importlib.import_module(f'{__name__}.{name}')  # pyright: ignore[reportReturnType]
+
+
+def make_settings(source: str, values: dict[str, Any]) -> Any:
+  """A source's `Settings` from flag values.
+
+  Args:
+    source: its name.
+    values: by flag name; paths may be strings.
+
+  Raises:
+    DataError: one is missing, unknown, not one of its choices, or names nothing.
+  """
+  kind = load(source).Settings
+  fields = {field.name: field for field in dataclasses.fields(kind)}
+  for name in values:
+    if name not in fields:
+      raise DataError(
+        f'--{name}: not an option of source {source}; it has '
+        f'{", ".join(f"--{known}" for known in fields)}.'
+      )
+  types = get_type_hints(kind)
+  given = {}
+  for name, field in fields.items():
+    if name not in values:
+      if field.default is dataclasses.MISSING:
+        raise DataError(f'--{name} is missing: {field.metadata["help"]}')
+    elif Path in (types[name], *get_args(types[name])):
+      given[name] = Path(values[name]).resolve()
+    else:
+      choices = tuple(c for c in get_args(types[name]) if isinstance(c, str))
+      if choices:
+        check_choice(name, values[name], choices)
+      given[name] = values[name]
+  return kind(**given)
+
+
+def recorded(settings: Any) -> dict[str, Any]:
+  """The settings that identify a data set, as JSON-able values."""
+  return {
+    field.name: str(value) if isinstance(value, Path) else value
+    for field in dataclasses.fields(settings)
+    if field.metadata['recorded']
+    for value in [getattr(settings, field.name)]
+    if value is not None
+  }
+
+
+def check_choice(flag: str, value: Any, choices: tuple[str, ...]) -> None:
+  """Raises a `DataError` that names the choices."""
+  if value not in choices:
+    raise DataError(f'--{flag}={value}: give one of {", ".join(choices)}.')

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_pipeline.sources import Options
-from data_pipeline.sources.mimic_iv import stage
+from data_pipeline.sources import Resources
+from data_pipeline.sources.mimic_iv import Settings, stage
 from data_pipeline.sources.mimic_iv.items import items, read_rows
 
 DATA = Path(__file__).resolve().parents[2] / '../shared/data'
@@ -21,10 +21,12 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope='module', params=['mortality', 'los', 'cvd'])
 def staged(request, tmp_path_factory):
   folder = tmp_path_factory.mktemp(request.param)
-  roots = {
-    'mimic_iv': DATA / 'mimic-iv-demo', 'mimic_iv_ecg': DATA / 'mimic-iv-ecg-grafted',
-  }  # fmt: skip
-  result = stage(request.param, folder, Options(roots=roots, static='extended'))
+  settings = Settings(
+    mimic_iv=DATA / 'mimic-iv-demo',
+    mimic_iv_ecg=DATA / 'mimic-iv-ecg-grafted',
+    static='extended',
+  )
+  result = stage(request.param, folder, settings, Resources())
   return request.param, folder, result
 
 
@@ -227,8 +229,8 @@ def test_same_with_one_and_more_threads(tmp_path):
   tables = []
   for threads in (1, 3):
     folder = tmp_path / str(threads)
-    options = Options(roots={'mimic_iv': DATA / 'mimic-iv-demo'}, threads=threads)
-    result = stage('mortality', folder, options)
+    settings = Settings(mimic_iv=DATA / 'mimic-iv-demo')
+    result = stage('mortality', folder, settings, Resources(threads=threads))
     assert 'ecg' not in result.schema.modalities
     assert not (folder / 'recordings.parquet').exists()
     table = pd.read_parquet(folder / 'grid_vitals.parquet')

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from data_pipeline.schema import DataError
-from data_pipeline.sources import Options
-from data_pipeline.sources.mimic_iv import stage
+from data_pipeline.sources import Resources
+from data_pipeline.sources.mimic_iv import Settings, stage
 from data_pipeline.sources.mimic_iv.items import items
 
 EVENTS = 'subject_id,hadm_id,charttime,storetime,itemid,value,valuenum,valueuom'
@@ -79,10 +79,11 @@ class Hospital:
     return self.run(task, **options)
 
   def run(self, task='mortality', **options):
-    roots = {'mimic_iv': self.root}
+    memory_limit = options.pop('memory_limit', '1GB')
     if task == 'cvd':
-      roots['mimic_iv_ecg'] = self.root / 'ecg'
-    return stage(task, self.root / 'staging', Options(roots=roots, **options))
+      options['mimic_iv_ecg'] = self.root / 'ecg'
+    settings = Settings(mimic_iv=self.root, **options)
+    return stage(task, self.root / 'staging', settings, Resources(memory_limit))
 
   def read(self, name):
     return pd.read_parquet(self.root / f'staging/{name}.parquet')
@@ -347,9 +348,9 @@ def test_empty_cohort_and_bad_options(hospital):
   with pytest.raises(DataError, match=r'empty cohort.*stay of at least 24 h'):
     hospital.stage()
   with pytest.raises(DataError, match='--mimic_iv_ecg'):
-    stage('cvd', hospital.root / 'x', Options(roots={'mimic_iv': hospital.root}))
+    stage('cvd', hospital.root / 'x', Settings(mimic_iv=hospital.root), Resources())
   with pytest.raises(DataError, match='no such folder'):
-    stage('los', hospital.root / 'x', Options(roots={'mimic_iv': hospital.root / 'no'}))
+    Settings(mimic_iv=hospital.root / 'no')
   with pytest.raises(DataError, match='memory_limit'):
     hospital.run(memory_limit='plenty')
 

@@ -5,47 +5,64 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 from pathlib import Path
+from typing import Literal
 
 from data_pipeline.ecg.report_terms import terms
 from data_pipeline.schema import DataError, Grid, Schema, Target
-from data_pipeline.sources import Options, Staged
+from data_pipeline.sources import Resources, Staged, existing, setting
 from data_pipeline.sources.mimic_iv import cohort, events, recordings, static, vitals
 from data_pipeline.sources.mimic_iv.items import items, read_rows
 from data_pipeline.sources.mimic_iv.tables import RawTables
 
-_TASKS = ('cvd', 'mortality', 'los')
+TASKS = ('cvd', 'mortality', 'los')
 _ATTRIBUTES = ('sex', 'age', 'race', 'insurance', 'admission_type', 'unit', 'year_group')
 
 
-def stage(task: str, staging: Path, options: Options) -> Staged:
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What a user may choose about MIMIC-IV; each field is a flag."""
+
+  mimic_iv: Path = setting('Folder of MIMIC-IV, with hosp/ and icu/.')
+  mimic_iv_ecg: Path | None = setting(
+    'Folder of MIMIC-IV-ECG. Without it there are no ECGs; task cvd needs it.', default=None
+  )
+  availability: Literal['charttime', 'storetime'] = setting(
+    'Which time makes an event known: charttime or storetime.', default='charttime'
+  )
+  static: Literal['core', 'extended'] = setting(
+    'Static columns: core or extended (cvd only).', default='core'
+  )
+
+  def __post_init__(self):
+    existing('mimic_iv', self.mimic_iv)
+    if self.mimic_iv_ecg is not None:
+      existing('mimic_iv_ecg', self.mimic_iv_ecg)
+
+
+def stage(task: str, staging: Path, settings: Settings, resources: Resources) -> Staged:
   """Writes the staging files of a task.
 
   Args:
-    task: 'cvd', 'mortality' or 'los'.
+    task: one of `TASKS`.
     staging: an existing or new folder; scratch files are removed again.
-    options: `roots['mimic_iv']` has hosp/ and icu/; `roots['mimic_iv_ecg']` is
-      required for 'cvd', without it the other tasks have no ECG modality.
+    settings: of this source.
+    resources: memory and threads.
 
   Raises:
     DataError: a table or column is missing or damaged, or the cohort is empty.
   """
-  if task not in _TASKS:
-    raise DataError(f'task {task!r} is not one of {", ".join(_TASKS)} of source mimic_iv')
-  root = _root(options, 'mimic_iv')
-  if root is None:
-    raise DataError('no MIMIC-IV folder; give it with --mimic_iv=DIR')
-  ecg_root = _root(options, 'mimic_iv_ecg')
-  if task == 'cvd' and ecg_root is None:
+  if task == 'cvd' and settings.mimic_iv_ecg is None:
     raise DataError('task cvd predicts from ECGs; give --mimic_iv_ecg=DIR')
   scratch = staging / 'scratch'
   shutil.rmtree(scratch, ignore_errors=True)
   scratch.mkdir(parents=True)
-  raw = RawTables(scratch / 'spill', options.memory_limit, options.threads)
+  raw = RawTables(scratch / 'spill', resources.memory_limit, resources.threads)
   try:
-    staged = _stage(raw, task, root, ecg_root, staging, scratch, options)
+    staged = _stage(raw, task, staging, scratch, settings)
   finally:
     raw.close()
   shutil.rmtree(scratch)
@@ -53,14 +70,9 @@ def stage(task: str, staging: Path, options: Options) -> Staged:
 
 
 def _stage(
-  raw: RawTables,
-  task: str,
-  root: Path,
-  ecg_root: Path | None,
-  staging: Path,
-  scratch: Path,
-  options: Options,
+  raw: RawTables, task: str, staging: Path, scratch: Path, settings: Settings
 ) -> Staged:
+  root, ecg_root = settings.mimic_iv, settings.mimic_iv_ecg
   rows = cohort.open_patients_and_admissions(raw, root)
   if ecg_root is not None:
     rows['record_list'] = recordings.open_recordings(raw, ecg_root)
@@ -74,20 +86,20 @@ def _stage(
   tables = ['labevents'] if task == 'cvd' else ['labevents', 'chartevents']
   for table in tables:
     itemids = _itemids(table, task)
-    rows[table] = events.scan(raw, root, table, itemids, options.availability, scratch)
+    rows[table] = events.scan(raw, root, table, itemids, settings.availability, scratch)
   _merge(rows, events.resolve(raw, tables, labs, scratch))
   rows['labs'] = events.write_events(
-    raw, 'labs', scratch / f'resolved_{labs}.parquet', options.availability,
+    raw, 'labs', scratch / f'resolved_{labs}.parquet', settings.availability,
     staging / 'events_labs.parquet',
   )  # fmt: skip
   if task != 'cvd':
     _merge(rows, events.resolve(raw, ['chartevents'], 'vitals', scratch))
     rows['vitals'] = vitals.write_grid(
-      raw, scratch / 'resolved_vitals.parquet', options.availability,
+      raw, scratch / 'resolved_vitals.parquet', settings.availability,
       staging / 'grid_vitals.parquet',
     )  # fmt: skip
     rows['vitals_categorical'] = vitals.write_categorical(
-      raw, scratch / 'chartevents.parquet', options.availability,
+      raw, scratch / 'chartevents.parquet', settings.availability,
       staging / 'events_vitals_categorical.parquet',
     )  # fmt: skip
 
@@ -100,11 +112,11 @@ def _stage(
     report['unmatched_report_lines'] = unmatched
 
   _merge(rows, static.write_static(
-    raw, root, task, options.static, staging / 'static.parquet'
+    raw, root, task, settings.static, staging / 'static.parquet'
   ))  # fmt: skip
   attributes = tuple(name for name in _ATTRIBUTES if task != 'cvd' or name != 'unit')
   static.write_samples(raw, attributes, staging / 'samples.parquet')
-  numeric, categorical = static.columns(task, options.static)
+  numeric, categorical = static.columns(task, settings.static)
   schema = Schema(
     task=task,
     source='mimic_iv',
@@ -123,16 +135,6 @@ def _stage(
   return Staged(schema, {'steps': steps, 'rows': rows, **report}, _versions(
     raw, root, ecg_root
   ))  # fmt: skip
-
-
-def _root(options: Options, name: str) -> Path | None:
-  root = options.roots.get(name)
-  if root is None:
-    return None
-  root = Path(root)
-  if not root.is_dir():
-    raise DataError(f'--{name}={root}: no such folder')
-  return root
 
 
 def _itemids(table: str, task: str) -> list[int]:

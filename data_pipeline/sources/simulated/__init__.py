@@ -2,6 +2,56 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from data_pipeline.sources import Resources, Staged, mimic_iv, setting
 from data_pipeline.sources.simulated.hospital import planted_effects, write_hospital
 
-__all__ = ['planted_effects', 'write_hospital']
+__all__ = ['TASKS', 'Settings', 'planted_effects', 'stage', 'write_hospital']
+
+TASKS = mimic_iv.TASKS
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What a user may choose about the simulated hospital; each field is a flag."""
+
+  patients: int = setting('Number of simulated patients.', default=2000)
+  seed: int = setting('Seed of the simulated hospital.', default=0)
+  raw: Path | None = setting(
+    'Where to keep the simulated raw files; by default they are deleted at the end.',
+    default=None,
+    recorded=False,
+  )
+  availability: Literal['charttime', 'storetime'] = setting(
+    'Which time makes an event known: charttime or storetime.', default='charttime'
+  )
+  static: Literal['core', 'extended'] = setting(
+    'Static columns: core or extended (cvd only).', default='core'
+  )
+
+
+def stage(task: str, staging: Path, settings: Settings, resources: Resources) -> Staged:
+  """Simulates the hospital and stages it by exactly the code that reads MIMIC-IV.
+
+  Raises:
+    DataError: a number is out of range, or `raw` holds something else.
+  """
+  raw = settings.raw or staging / 'raw'
+  raw.parent.mkdir(parents=True, exist_ok=True)
+  write_hospital(raw, patients=settings.patients, seed=settings.seed)
+  staged = mimic_iv.stage(
+    task,
+    staging,
+    mimic_iv.Settings(
+      mimic_iv=raw / 'mimic-iv',
+      mimic_iv_ecg=raw / 'mimic-iv-ecg',
+      availability=settings.availability,
+      static=settings.static,
+    ),
+    resources,
+  )
+  schema = dataclasses.replace(staged.schema, source='simulated')
+  return dataclasses.replace(staged, schema=schema)
