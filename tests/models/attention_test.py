@@ -8,58 +8,65 @@ import numpy as np
 import pytest
 import torch
 
+from medm2t_jax import torch_import
 from medm2t_jax.models.attention import CrossAttentionBlock, MultiHeadAttention
-from tests import fake_batch
+from tests import fake_batch, oracle
 
 RNG = np.random.default_rng(0)
 TOKENS = RNG.normal(size=(3, 5, 8)).astype(np.float32)
 MASK = np.array([[1, 1, 1, 1, 1], [1, 0, 1, 0, 0], [0, 0, 0, 0, 1]], bool)
 
 
-def torch_attention(params):
-  twin = torch.nn.MultiheadAttention(8, 4, batch_first=True)
-  flat = lambda name: np.reshape(params[f'{name}_kernel'], (8, 8)).T
-  bias = lambda name: np.reshape(params[f'{name}_bias'], 8)
-  twin.load_state_dict(
-    {
-      'in_proj_weight': torch.tensor(
-        np.concatenate([flat('query'), flat('key'), flat('value')])
-      ),
-      'in_proj_bias': torch.tensor(
-        np.concatenate([bias('query'), np.zeros(8, np.float32), bias('value')])
-      ),
-      'out_proj.weight': torch.tensor(flat('out')),
-      'out_proj.bias': torch.tensor(params['out_bias']),
-    }
-  )
-  return twin
+class TorchBlock(torch.nn.Module):
+  """The cross attention block as torch users write it."""
+
+  def __init__(self):
+    super().__init__()
+    self.mha = torch.nn.MultiheadAttention(8, 4, batch_first=True)
+    self.norm1 = torch.nn.LayerNorm(8, eps=1e-6)
+    self.fc1, self.fc2 = torch.nn.Linear(8, 32), torch.nn.Linear(32, 8)
+    self.norm2 = torch.nn.LayerNorm(8, eps=1e-6)
+    for parameter in self.parameters():  # biases and norms too
+      torch.nn.init.normal_(parameter, std=0.4)
+
+  def forward(self, query, tokens, mask):
+    attended, _ = self.mha(query, tokens, tokens, key_padding_mask=~mask)
+    h = self.norm1(query + attended)
+    y = self.fc2(torch.nn.functional.leaky_relu(self.fc1(h), 0.01))
+    return self.norm2(h + y)
 
 
 def query_of(steps):
   return np.random.default_rng(steps).normal(size=(3, steps, 8)).astype(np.float32)
 
 
+def leaves(*arrays):
+  return [torch.tensor(array, requires_grad=True) for array in arrays]
+
+
 # One query takes another order of the products than several.
 @pytest.mark.parametrize('steps', [1, 3])
 def test_attention_matches_torch(steps):
-  query = query_of(steps)
+  torch.manual_seed(steps)
+  twin = TorchBlock().mha
+  variables = torch_import.attention(oracle.arrays(twin), '', heads=4)
   model = MultiHeadAttention(4)
-  shapes = jax.eval_shape(model.init, jax.random.key(0), query, TOKENS, MASK)
-  variables = fake_batch.variables(shapes)
-  twin = torch_attention(variables['params'])
-  loss = lambda q, t: jnp.sum(model.apply(variables, q, t, MASK) ** 2)
-  gradients = jax.jit(jax.grad(loss, (0, 1)))(query, TOKENS)
-  q, t = (torch.tensor(x, requires_grad=True) for x in (query, TOKENS))
+  loss = lambda v, q, t: jnp.sum(model.apply(v, q, t, MASK) ** 2)
+  query = query_of(steps)
+  gradients = jax.jit(jax.grad(loss, (0, 1, 2)))(variables, query, TOKENS)
+  q, t = leaves(query, TOKENS)
   expected, weights = twin(
     q, t, t, key_padding_mask=torch.tensor(~MASK), average_attn_weights=False
   )
   (expected**2).sum().backward()
   out, state = model.apply(variables, query, TOKENS, MASK, mutable=['intermediates'])
-  np.testing.assert_allclose(out, expected.detach(), atol=1e-5)
-  sown = state['intermediates']['attention'][0]
-  np.testing.assert_allclose(sown, weights.detach(), atol=1e-5)
-  for ours, theirs in zip(gradients, (q.grad, t.grad), strict=True):
-    np.testing.assert_allclose(ours, theirs, atol=2e-5)
+  oracle.assert_close(out, expected.detach())
+  oracle.assert_close(state['intermediates']['attention'][0], weights.detach())
+  oracle.assert_close(gradients[1], q.grad)
+  oracle.assert_close(gradients[2], t.grad)
+  of_torch = {name: p.grad.numpy() for name, p in twin.named_parameters()}
+  expected = torch_import.attention(of_torch, '', heads=4)
+  jax.tree.map(oracle.assert_close, gradients[0], expected)
 
 
 @pytest.mark.parametrize('steps', [1, 3])
@@ -79,22 +86,26 @@ def test_masked_tokens_have_no_influence_and_none_valid_is_finite(steps):
 
 
 def test_block_matches_torch():
-  query = query_of(1)
+  torch.manual_seed(0)
+  twin = TorchBlock()
+  arrays, query = oracle.arrays(twin), query_of(1)
+  parts = {
+    'attention': torch_import.attention(arrays, 'mha', heads=4),
+    'attention_norm': torch_import.layer_norm(arrays, 'norm1'),
+    'ffn_in': torch_import.linear(arrays, 'fc1'),
+    'ffn_out': torch_import.linear(arrays, 'fc2'),
+    'ffn_norm': torch_import.layer_norm(arrays, 'norm2'),
+  }
   model = CrossAttentionBlock(4, 0.1)
   shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), query, TOKENS, MASK, False))
   variables = fake_batch.variables(shapes)
-  p = variables['params']
-  twin = torch_attention(p['attention'])
-  q, t = torch.tensor(query), torch.tensor(TOKENS)
-  tensor = lambda part, leaf: torch.tensor(p[part][leaf])
-  norm = lambda x, part: torch.nn.functional.layer_norm(
-    x, (8,), tensor(part, 'scale'), tensor(part, 'bias'), 1e-6
-  )
-  attended, _ = twin(q, t, t, key_padding_mask=torch.tensor(~MASK))
-  h = norm(q + attended, 'attention_norm')
-  y = h @ tensor('ffn_in', 'kernel') + tensor('ffn_in', 'bias')
-  y = torch.nn.functional.leaky_relu(y, 0.01)
-  y = y @ tensor('ffn_out', 'kernel') + tensor('ffn_out', 'bias')
-  expected = norm(h + y, 'ffn_norm')
-  out = model.apply(variables, query, TOKENS, MASK, False)
-  np.testing.assert_allclose(out, expected.detach(), atol=1e-5)
+  for path, block in parts.items():
+    variables = torch_import.insert(variables, path, block)
+  loss = lambda q, t: jnp.sum(model.apply(variables, q, t, MASK, False) ** 3)
+  gradients = jax.jit(jax.grad(loss, (0, 1)))(query, TOKENS)
+  q, t = leaves(query, TOKENS)
+  expected = twin(q, t, torch.tensor(MASK))
+  (expected**3).sum().backward()
+  oracle.assert_close(model.apply(variables, query, TOKENS, MASK, False), expected.detach())
+  oracle.assert_close(gradients[0], q.grad)
+  oracle.assert_close(gradients[1], t.grad)
