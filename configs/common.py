@@ -88,6 +88,8 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
         'dtype': 'float32',
         'value_encoding': 'bins',
         'pooling': 'tokens',
+        'accumulation': 'mean',
+        'tables': 'shared',
         'sequence': 'lstm',
         # Event and ECG windows: ('percentiles', cuts in %) of training event times,
         # or ('hours', cuts in hours relative to the prediction time).
@@ -96,6 +98,8 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
         'segments': 24,
         'grid_channels': 'values',
         'ecg_crop': 'middle',
+        # 'ecg': less memory in training, one more forward pass of the signal.
+        'remat': 'none',
         'fusion': 'add',
         'attend_over': 'tokens',
         'attention_blocks': 1,

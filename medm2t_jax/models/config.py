@@ -23,9 +23,12 @@ CHOICES = {
   'dtype': ('float32', 'bfloat16'),
   'value_encoding': ('bins', 'piecewise_linear'),
   'pooling': ('tokens', 'item'),
+  'accumulation': ('mean', 'learned', 'none'),
+  'tables': ('shared', 'per_window'),
   'sequence': ('lstm', 'gru'),
   'grid_channels': ('values', 'values_mask_age'),
   'ecg_crop': ('middle', 'random'),
+  'remat': ('none', 'ecg'),
   'fusion': ('add', 'mul', 'linear', 'concat'),
   'attend_over': ('tokens', 'summary'),
   'shared_encoder': ('before', 'after'),
@@ -148,6 +151,8 @@ def _events(
     dropout=dropout,
     value_encoding=options['value_encoding'],
     pooling=options['pooling'],
+    accumulation=options['accumulation'],
+    tables=options['tables'],
     sequence=options['sequence'],
     decoder=decoder,
     decoder_dropout=decoder_dropout,
@@ -156,13 +161,15 @@ def _events(
 
 def _grid(grid: Grid, options: Mapping[str, Any], named: Sizes) -> GridConfig:
   segments, lengths = options['segments'], tuple(options['segment_lengths'])
-  if not lengths or any(n < 2 or n % 2 or n > grid.steps for n in lengths):
+  if not lengths or any(not 1 <= n <= grid.steps for n in lengths):
     raise DataError(
-      f'model.segment_lengths are even numbers of at most {grid.steps} grid steps, '
+      f'model.segment_lengths are numbers of grid steps from 1 to {grid.steps}, '
       f'not {lengths}'
     )
-  if segments < 2 or segments % 2:
-    raise DataError(f'model.segments is an even number, not {segments}')
+  if len(set(lengths)) < len(lengths):
+    raise DataError(f'model.segment_lengths has one twice: {lengths}')
+  if segments < 1:
+    raise DataError(f'model.segments is at least 1, not {segments}')
   micro = tuple(_micro(length, named) for length in lengths)
   channels = sum(one.mlp for one in micro)
   width = len(grid.items) * (3 if options['grid_channels'] == 'values_mask_age' else 1)
@@ -173,7 +180,7 @@ def _grid(grid: Grid, options: Mapping[str, Any], named: Sizes) -> GridConfig:
     channels=options['grid_channels'],
     micro=micro,
     heads=next(heads for heads in (4, 3, 2, 1) if width % heads == 0),
-    plan=((channels, segments), (channels // 2, segments // 2)),
+    plan=((channels, segments), (channels // 2, _halved(segments))),
     mlp=named.vitals_mlp,
     kernel=3,
     resnet_dropout=RESNET_DROPOUT,
@@ -190,10 +197,15 @@ def _micro(length: int, named: Sizes) -> MicroConfig:
   return MicroConfig(
     length=length,
     linear=linear * factor,
-    plan=((first * factor, length), (second * factor, length // 2)),
+    plan=((first * factor, length), (second * factor, _halved(length))),
     mlp=mlp * factor,
     decoder=decoder * factor,
   )
+
+
+def _halved(length: int) -> int:
+  """Half of an even length; an odd one stays, for a stride must divide it."""
+  return length // 2 if length % 2 == 0 else length
 
 
 def _ecg(schema: Schema, options: Mapping[str, Any], named: Sizes) -> EcgConfig:
@@ -224,6 +236,7 @@ def _ecg(schema: Schema, options: Mapping[str, Any], named: Sizes) -> EcgConfig:
     time_mlp=named.time_mlp,
     time_dropout=0.05,
     resnet_dropout=RESNET_DROPOUT,
+    remat=options['remat'],
     decoders=tuple(zip(views, named.ecg_decoders, strict=True)),
     view_decoder_dropout=0.25,
     time_decoder_dropout=0.1,

@@ -52,6 +52,8 @@ class EcgConfig:
     time_mlp: width of the summary.
     time_dropout: of its MLP.
     resnet_dropout: of both ResNet1d.
+    remat: 'ecg' computes the signal's activations again in the backward pass instead of
+      keeping them: less memory, one more forward pass.
     decoders: stage -> hidden width, for 'signal', 'features', 'text', 'time'.
     view_decoder_dropout: of the decoders of the three views.
     time_decoder_dropout: of the decoder over time.
@@ -80,6 +82,7 @@ class EcgConfig:
   time_mlp: int
   time_dropout: float
   resnet_dropout: float
+  remat: Literal['none', 'ecg']
   decoders: tuple[tuple[str, int], ...]
   view_decoder_dropout: float
   time_decoder_dropout: float
@@ -175,13 +178,17 @@ class SignalView(nn.Module):
     # Scaled here and not on the host, which sends int16.
     gain = jnp.where(ecg['mask'], ecg['gain'], 1.0)
     x = signal.astype(self.dtype) / gain.astype(self.dtype)[:, jnp.newaxis, jnp.newaxis]
-    x = ResNet1d(
+    resnet = ResNet1d(
       config.signal_plan,
       config.signal_kernel,
       config.resnet_dropout,
       **shared,
       name='resnet',
-    )(x, valid, train=train)
+    )
+    encode = lambda module, x, valid: module(x, valid, train=train)
+    if config.remat == 'ecg':
+      encode = nn.remat(encode)
+    x = encode(resnet, x, valid)
     mlp = Mlp((config.signal_mlp,), config.signal_dropout, **shared, name='mlp')
     summary = mlp(x.reshape(x.shape[0], -1), valid, train=train)
     present = ecg['mask']

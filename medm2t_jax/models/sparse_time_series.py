@@ -3,7 +3,7 @@
 A token's vector is a product of a value vector and its item's vector, and a value id
 belongs to one item. So the sum over the events of a window is a matrix of token
 weights (windows x value ids) times the product table (value ids x width), and
-accumulation over windows is a cumulative sum of those weights.
+accumulation over windows is a sum of those weights over the windows so far.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ class EventsConfig:
     dropout: of the MLP.
     value_encoding: 'bins' (one-hot) or 'piecewise_linear' (quantile thermometer,
       centred at the item's mean).
-    pooling: mean over all 'tokens' so far, or per 'item' first.
+    pooling: mean over all 'tokens', or per 'item' first.
+    accumulation: a window sees all tokens so far alike ('mean'), weighted by a learned
+      positive weight per pair of windows ('learned', at first all 1), or only its own
+      ('none').
+    tables: one pair of tables for all windows ('shared'), or one each ('per_window').
     sequence: recurrent cell.
     decoder: hidden width of the stage's decoder.
     decoder_dropout: its rate.
@@ -48,6 +52,8 @@ class EventsConfig:
   dropout: float
   value_encoding: Literal['bins', 'piecewise_linear']
   pooling: Literal['tokens', 'item']
+  accumulation: Literal['mean', 'learned', 'none']
+  tables: Literal['shared', 'per_window']
   sequence: Cell
   decoder: int
   decoder_dropout: float
@@ -99,10 +105,15 @@ class SparseTimeSeriesEncoder(nn.Module):
       self.category_seen = seen('category_seen', items, most)
     self.time_cuts = fitted('time_cuts', config.windows - 1)
     table = nn.initializers.normal(1.0)
+    lead = {'shared': (), 'per_window': (config.windows,)}[config.tables]
     self.value_table = self.param(
-      'value_table', table, (len(config.item_of_id), config.width)
+      'value_table', table, (*lead, len(config.item_of_id), config.width)
     )
-    self.source_table = self.param('source_table', table, (items + 1, config.width))
+    self.source_table = self.param('source_table', table, (*lead, items + 1, config.width))
+    if config.accumulation == 'learned':
+      self.log_weights = self.param(
+        'log_weights', nn.initializers.zeros, (config.windows, config.windows)
+      )
     self.recurrent = BidirectionalRecurrent(
       config.width // 2, cell=config.sequence, dtype=self.dtype
     )
@@ -136,31 +147,48 @@ class SparseTimeSeriesEncoder(nn.Module):
   def windows(
     self, events: Mapping[str, Array]
   ) -> tuple[Float[Array, 'b w e'], Bool[Array, 'b w']]:
-    """Mean over everything seen up to each window's end, and whether there was any.
+    """Mean over what each window sees, and whether there is any.
 
-    A window before the first event holds the embedding of 'none'.
+    A window that sees no event holds the embedding of 'none'.
     """
     config = self.config
-    weights, counts = self._count(events)
+    weights, counts = self._accumulate(*self._count(events))
     seen = jnp.sum(counts, axis=-1) > 0
     item_of_id = jnp.asarray(config.item_of_id)
     if config.pooling == 'item':
-      weights = weights / jnp.maximum(counts, 1)[:, :, item_of_id]
+      weights = weights / jnp.where(counts > 0, counts, 1.0)[:, :, item_of_id]
       total = jnp.sum(counts > 0, axis=-1)
     elif config.pooling == 'tokens':
       total = jnp.sum(counts, axis=-1)
     else:
       raise ValueError(f"pooling is 'tokens' or 'item', not {config.pooling!r}")
-    weights = weights / jnp.maximum(total, 1)[..., jnp.newaxis]
+    weights = weights / jnp.where(seen, total, 1.0)[..., jnp.newaxis]
     none = jnp.arange(len(config.item_of_id)) == len(config.item_of_id) - 1
     weights = jnp.where(seen[..., jnp.newaxis], weights, none[jnp.newaxis, jnp.newaxis])
-    table = self.value_table * jnp.asarray(self.source_table)[item_of_id]
-    return jnp.dot(weights.astype(self.dtype), table.astype(self.dtype)), seen
+    table = self.value_table * jnp.take(self.source_table, item_of_id, axis=-2)
+    product = {'shared': 'bwi,ie->bwe', 'per_window': 'bwi,wie->bwe'}[config.tables]
+    return jnp.einsum(product, weights.astype(self.dtype), table.astype(self.dtype)), seen
+
+  def _accumulate(
+    self, weights: Float[Array, 'b w i'], counts: Float[Array, 'b w j']
+  ) -> tuple[Float[Array, 'b w i'], Float[Array, 'b w j']]:
+    """What each window sees, from what is inside each."""
+    if self.config.accumulation == 'none':
+      return weights, counts
+    if self.config.accumulation == 'mean':
+      return jnp.cumsum(weights, axis=1), jnp.cumsum(counts, axis=1)
+    if self.config.accumulation != 'learned':
+      raise ValueError(
+        f"accumulation is 'mean', 'learned' or 'none', not {self.config.accumulation!r}"
+      )
+    so_far = jnp.tril(jnp.exp(self.log_weights))
+    mix = lambda x: jnp.einsum('wu,bui->bwi', so_far, x)
+    return mix(weights), mix(counts)
 
   def _count(
     self, events: Mapping[str, Array]
   ) -> tuple[Float[Array, 'b w i'], Float[Array, 'b w j']]:
-    """Token weights per value id i and events per item j, of windows 0..w."""
+    """Token weights per value id i and events per item j, inside each window."""
     config, mask = self.config, events['mask']
     ids, weights, known = self.tokenize(events)
     cuts = self.time_cuts.value[jnp.newaxis, jnp.newaxis]
@@ -175,7 +203,7 @@ class SparseTimeSeriesEncoder(nn.Module):
     totals = totals.at[row[..., jnp.newaxis], window[..., jnp.newaxis], ids].add(
       jnp.where(mask[..., jnp.newaxis], weights, 0.0)
     )
-    return jnp.cumsum(totals, axis=1), jnp.cumsum(counts, axis=1)
+    return totals, counts
 
   def tokenize(
     self, events: Mapping[str, Array]

@@ -15,7 +15,7 @@ from tests import fake_batch
 
 def tiny(task='mortality', **options):
   """The small model with fewer residual units: compiling is most of these tests."""
-  config = fake_batch.config(task, segment_lengths=(12,), **options)
+  config = fake_batch.config(task, **{'segment_lengths': (12,), **options})
   ecg = dataclasses.replace(config.ecg, signal_plan=((4, 20),))
   return dataclasses.replace(config, ecg=ecg)
 
@@ -197,8 +197,20 @@ def test_a_stage_shares_its_paths_with_the_multimodal_model():
 
 
 OPTIONS = [
-  {'value_encoding': 'piecewise_linear', 'pooling': 'item', 'sequence': 'gru'},
-  {'fusion': 'concat', 'shared_encoder': 'after', 'attention_blocks': 2},
+  {
+    'value_encoding': 'piecewise_linear',
+    'pooling': 'item',
+    'sequence': 'gru',
+    'accumulation': 'learned',
+    'tables': 'per_window',
+  },
+  {
+    'fusion': 'concat',
+    'shared_encoder': 'after',
+    'attention_blocks': 2,
+    'segments': 9,
+    'segment_lengths': (7,),
+  },
   {'fusion': 'linear', 'attend_over': 'summary', 'grid_channels': 'values_mask_age'},
   {'fusion': 'mul', 'dtype': 'bfloat16'},
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import jax
 import numpy as np
@@ -14,8 +15,14 @@ from tests import fake_batch
 BASE = dataclasses.replace(dict(fake_batch.config().events)['labs'], width=8)
 
 
-def make(encoding, pooling):
-  config = dataclasses.replace(BASE, value_encoding=encoding, pooling=pooling)
+def make(encoding, pooling, accumulation='mean', tables='shared'):
+  config = dataclasses.replace(
+    BASE,
+    value_encoding=encoding,
+    pooling=pooling,
+    accumulation=accumulation,
+    tables=tables,
+  )
   model = SparseTimeSeriesEncoder(config)
   events = fake_batch.batch(rows=5, events=20)['labs']
   valid = np.ones(5, bool)
@@ -28,9 +35,9 @@ def make(encoding, pooling):
   return model, config, variables, events
 
 
-def token(config, variables, item, value, category):
+def token(config, tables, fitted, item, value, category):
   """Vector of one event: sum of its value vectors times its item's vector."""
-  params, fitted = variables['params'], variables['fitted']
+  params = tables
   first = sum(count or 11 for count in config.categories[:item])
   none = params['value_table'][-1] * params['source_table'][-1]
   source = params['source_table'][item]
@@ -54,32 +61,51 @@ def token(config, variables, item, value, category):
   return total * source, item
 
 
-@pytest.mark.parametrize('encoding', ['bins', 'piecewise_linear'])
-@pytest.mark.parametrize('pooling', ['tokens', 'item'])
-def test_windows_match_slow_numpy(encoding, pooling):
-  model, config, variables, events = make(encoding, pooling)
+@pytest.mark.parametrize(
+  ('encoding', 'pooling', 'accumulation', 'tables'),
+  [
+    ('bins', 'tokens', 'mean', 'shared'),
+    ('bins', 'item', 'mean', 'per_window'),
+    ('bins', 'tokens', 'learned', 'per_window'),
+    ('piecewise_linear', 'tokens', 'none', 'shared'),
+    ('piecewise_linear', 'item', 'mean', 'shared'),
+    ('piecewise_linear', 'item', 'learned', 'shared'),
+  ],
+)
+def test_windows_match_slow_numpy(encoding, pooling, accumulation, tables):
+  model, config, variables, events = make(encoding, pooling, accumulation, tables)
   windows, seen = jax.jit(
     lambda: model.apply(variables, events, method=SparseTimeSeriesEncoder.windows)
   )()
+  starts = [-np.inf, *variables['fitted']['time_cuts']]
   ends = [*variables['fitted']['time_cuts'], np.inf]
   params = variables['params']
-  none = params['value_table'][-1] * params['source_table'][-1]
-  for row in range(5):
-    for window, end in enumerate(ends):
-      by_item = {}
-      for i in np.flatnonzero(events['mask'][row]):
-        if events['time'][row, i] <= end:
-          fields = (events[key][row, i] for key in ('item', 'value', 'category'))
-          vector, item = token(config, variables, *fields)
-          by_item.setdefault(item, []).append(vector)
-      assert seen[row, window] == bool(by_item)
-      if not by_item:
-        expected = none
-      elif pooling == 'item':
-        expected = np.mean([np.mean(v, axis=0) for v in by_item.values()], axis=0)
-      else:
-        expected = np.concatenate(list(by_item.values())).mean(axis=0)
-      np.testing.assert_allclose(windows[row, window], expected, atol=1e-5)
+  for row, window in itertools.product(range(5), range(len(ends))):
+    own = {
+      name: params[name][window] if tables == 'per_window' else params[name]
+      for name in ('value_table', 'source_table')
+    }
+    by_item = {}
+    for i in np.flatnonzero(events['mask'][row]):
+      place = np.searchsorted(ends, events['time'][row, i])
+      assert starts[place] < events['time'][row, i] <= ends[place]
+      if place > window or (accumulation == 'none' and place < window):
+        continue
+      weight = 1.0
+      if accumulation == 'learned':
+        weight = np.exp(params['log_weights'][window, place])
+      fields = (events[key][row, i] for key in ('item', 'value', 'category'))
+      vector, item = token(config, own, variables['fitted'], *fields)
+      by_item.setdefault(item, []).append((vector, weight))
+    assert seen[row, window] == bool(by_item)
+    mean = lambda pairs: sum(v * w for v, w in pairs) / sum(w for _, w in pairs)
+    if not by_item:
+      expected = own['value_table'][-1] * own['source_table'][-1]
+    elif pooling == 'item':
+      expected = np.mean([mean(pairs) for pairs in by_item.values()], axis=0)
+    else:
+      expected = mean([pair for pairs in by_item.values() for pair in pairs])
+    np.testing.assert_allclose(windows[row, window], expected, atol=1e-5)
 
 
 def test_bins_are_right_closed_and_unknown_values_take_the_none_id():
