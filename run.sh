@@ -55,7 +55,8 @@ train_and_evaluate() {
 case "${1:-}" in
   '') setup; train_and_evaluate --config=configs/cvd.py:small --config.data.simulated_patients=600 ;;
   smoke) setup; train_and_evaluate --config=configs/cvd.py:smoke ;;
-  test) shift; setup dev; python -m pytest "$@" ;;
+  # A worker per core; a file's tests stay together, for they share fixtures.
+  test) shift; setup dev; python -m pytest --numprocesses=auto --dist=loadfile "$@" ;;
   check) setup dev; ruff format --check .; ruff check .; pyright ;;
   setup) setup ;;
   exec) shift; setup; exec "$@" ;;

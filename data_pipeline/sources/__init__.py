@@ -12,6 +12,7 @@ Nothing else has to know of it.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
 import pkgutil
 from pathlib import Path
@@ -134,14 +135,25 @@ def make_settings(source: str, values: dict[str, Any]) -> Any:
 
 
 def recorded(settings: Any) -> dict[str, Any]:
-  """The settings that identify a data set, as JSON-able values."""
+  """The settings that identify a data set, as JSON-able values.
+
+  A file is identified by its content too: an edited one makes another data set.
+  """
   return {
-    field.name: str(value) if isinstance(value, Path) else value
+    field.name: _identity(value)
     for field in dataclasses.fields(settings)
     if field.metadata['recorded']
     for value in [getattr(settings, field.name)]
     if value is not None
   }
+
+
+def _identity(value: Any) -> Any:
+  path = Path(str(value))
+  if path.is_absolute() and path.is_file():
+    with open(path, 'rb') as file:
+      return f'{path} (sha256 {hashlib.file_digest(file, "sha256").hexdigest()})'
+  return str(value) if isinstance(value, Path) else value
 
 
 def check_choice(flag: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -1,0 +1,175 @@
+"""MEDS files: found, held against the schemas of the `meds` package, opened in DuckDB.
+
+The files of a data set are `data/**/*.parquet`, `metadata/dataset.json` and
+`metadata/codes.parquet`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_pipeline.schema import DataError
+from data_pipeline.sources.mimic_iv.tables import RawTables, parquet
+
+_REMEDY = 'Export the data set again as MEDS 0.4, or cast and rename the columns.'
+_VALUES = {'numeric_value': 'FLOAT', 'text_value': 'VARCHAR'}
+
+
+def meds_package() -> ModuleType:
+  """The `meds` package, whose schemas say what MEDS is.
+
+  Raises:
+    DataError: it is not installed.
+  """
+  try:
+    import meds
+  except ImportError:
+    raise DataError(
+      "--source=meds needs the meds package: pip install 'medm2t_jax[meds]'"
+    ) from None
+  return meds
+
+
+def parquet_files(folder: Path) -> list[Path]:
+  """The parquet files below a folder, sorted.
+
+  Raises:
+    DataError: there is none.
+  """
+  found = sorted(path for path in folder.rglob('*.parquet') if path.is_file())
+  if not found:
+    raise DataError(
+      f'{folder}: no parquet file here. A MEDS data set has data/, metadata/.'
+    )
+  return found
+
+
+def read_schema(path: Path) -> pa.Schema:
+  """The columns of a parquet file, text columns as the `meds` package writes them.
+
+  Raises:
+    DataError: it is not a readable parquet file.
+  """
+  try:
+    schema = pq.read_schema(path)
+  except pa.ArrowInvalid:
+    raise DataError(
+      f'{path}: not a parquet file, or a truncated one. Copy it again.'
+    ) from None
+  fields = []
+  for field in schema:
+    kind = field.type
+    if pa.types.is_dictionary(kind):
+      kind = kind.value_type
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+      kind = pa.string()
+    # All string types hold the same texts; `meds` 0.4 wants a large one here only.
+    if field.name == 'text_value' and kind == pa.string():
+      kind = pa.large_string()
+    fields.append(field.with_type(kind))
+  return pa.schema(fields)
+
+
+def check(path: Path, schema: pa.Schema, kind: type) -> None:
+  """Holds a file's columns against a schema class of the `meds` package.
+
+  Raises:
+    DataError: a column is missing, of another type, or not allowed.
+  """
+  from flexible_schema import SchemaValidationError
+
+  try:
+    kind.validate(schema)  # pyright: ignore[reportAttributeAccessIssue]
+  except SchemaValidationError as error:
+    raise DataError(f'{path}: not a MEDS {kind.__name__}: {error}. {_REMEDY}') from None
+
+
+def open_data(raw: RawTables, root: Path) -> dict[str, int]:
+  """Makes the view `data`: subject_id, time, code, numeric_value, text_value.
+
+  Returns:
+    Rows by reason for reading none of them.
+
+  Raises:
+    DataError: no file, or a file that is not MEDS data.
+  """
+  paths, present = parquet_files(root / 'data'), set()
+  for path in paths:
+    schema = read_schema(path)
+    check(path, schema, meds_package().DataSchema)
+    present.update(schema.names)
+  values = ', '.join(
+    f'CAST({name if name in present else "NULL"} AS {kind}) AS {name}'
+    for name, kind in _VALUES.items()
+  )
+  listed = ', '.join("'" + str(path).replace("'", "''") + "'" for path in paths)
+  raw.run(f"""
+    CREATE OR REPLACE TEMP VIEW data AS
+    SELECT subject_id, time, CAST(code AS VARCHAR) AS code, {values}
+    FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)
+  """)
+  counts = raw.run("""
+    SELECT count(*), count(*) FILTER (subject_id IS NULL OR code IS NULL) FROM data
+  """).fetchall()[0]
+  counts = dict(zip(('read', 'dropped: missing subject_id or code'), counts, strict=True))
+  return {reason: n for reason, n in counts.items() if n or reason == 'read'}
+
+
+@contextlib.contextmanager
+def naming_damaged_data(raw: RawTables, root: Path) -> Iterator[None]:
+  """Names the file where DuckDB cannot read one of the data: its message does not.
+
+  Raises:
+    DataError: a data file is damaged inside.
+  """
+  try:
+    yield
+  except duckdb.Error:
+    for path in parquet_files(root / 'data'):
+      try:
+        raw.con.execute(f'SELECT bit_xor(hash(COLUMNS(*))) FROM {parquet(path)}').fetchall()
+      except duckdb.Error:
+        raise DataError(
+          f'{path}: damaged, it cannot be read to its end. Copy it again.'
+        ) from None
+    raise
+
+
+def open_metadata(raw: RawTables, root: Path) -> dict[str, str]:
+  """Makes the table `code_names` (code, name); returns the data set's versions.
+
+  Raises:
+    DataError: a metadata file that is not MEDS.
+  """
+  path = root / 'metadata/codes.parquet'
+  raw.run('CREATE OR REPLACE TEMP TABLE code_names (code VARCHAR, name VARCHAR)')
+  if path.exists():
+    schema = read_schema(path)
+    check(path, schema, meds_package().CodeMetadataSchema)
+    if 'description' in schema.names:
+      raw.run(f"""
+        INSERT INTO code_names SELECT code, min(nullif(trim(description), ''))
+        FROM {parquet(path)} GROUP BY code
+      """)
+  path = root / 'metadata/dataset.json'
+  if not path.exists():
+    return {'meds': 'unknown'}
+  try:
+    fields = json.loads(path.read_text(encoding='utf-8'))
+  except (ValueError, UnicodeDecodeError):
+    raise DataError(f'{path}: not a JSON file. {_REMEDY}') from None
+  if not isinstance(fields, dict):
+    raise DataError(f'{path}: not a JSON object. {_REMEDY}')
+  name, version = fields.get('dataset_name', 'meds'), fields.get('dataset_version')
+  return {
+    str(name): str(version or 'unknown'),
+    'meds': str(fields.get('meds_version', 'unknown')),
+  }

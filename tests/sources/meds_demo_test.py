@@ -1,0 +1,109 @@
+"""The MEDS edition of the open demo gives what the raw tables of the demo give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_pipeline.sources import Resources, meds, mimic_iv
+from data_pipeline.sources.mimic_iv.items import read_rows
+
+DATA = Path(__file__).resolve().parents[2] / '../shared/data'
+MEDS, RAW = DATA / 'mimic-iv-demo-meds', DATA / 'mimic-iv-demo'
+pytestmark = pytest.mark.skipif(
+  not (MEDS.exists() and RAW.exists()), reason='the demo is not at ../shared/data'
+)
+
+
+@pytest.fixture(scope='module')
+def staged(tmp_path_factory):
+  """(folder, Staged) of the raw tables and of the MEDS edition."""
+  folders = [tmp_path_factory.mktemp(name) for name in ('raw', 'meds')]
+  labels = MEDS / 'labels/in_hospital_mortality.parquet'
+  settings = (mimic_iv.Settings(mimic_iv=RAW), meds.Settings(MEDS, labels, 'mimic_iv'))
+  results = [
+    source.stage('mortality', folder, of, Resources())
+    for source, folder, of in zip((mimic_iv, meds), folders, settings, strict=True)
+  ]
+  return tuple(zip(folders, results, strict=True))
+
+
+def both(staged, name):
+  """A table of both sources, by subject: sample ids differ."""
+  for folder, _ in staged:
+    samples = pd.read_parquet(folder / 'samples.parquet')
+    table = pd.read_parquet(folder / f'{name}.parquet')
+    columns = {'sample_id', 'subject_id', 'prediction_time'} - {*table} | {'sample_id'}
+    table = table.merge(samples[sorted(columns)], on='sample_id')
+    yield table.drop(columns='sample_id').sort_values('subject_id', ignore_index=True)
+
+
+def test_items_and_samples(staged):
+  raw, found = (result.schema for _, result in staged)
+  assert (found.events, found.grids) == (raw.events, raw.grids)
+  assert found.static_categorical == raw.static_categorical
+  assert found.target == raw.target
+  assert found.observation_hours == raw.observation_hours
+  of_raw, of_meds = both(staged, 'samples')
+  assert len(of_meds) == 44
+  same = ['subject_id', 'prediction_time', 'label', 'sex', 'admission_type', 'unit']
+  pd.testing.assert_frame_equal(of_meds[same], of_raw[same])
+  # MEDS has a birth date, which counts fractions of a year.
+  np.testing.assert_array_equal(np.floor(of_meds.age), of_raw.age)
+
+
+def test_static_columns(staged):
+  of_raw, of_meds = both(staged, 'static')
+  same = ['subject_id', 'gender', 'admission_type', 'admission_location']
+  pd.testing.assert_frame_equal(of_meds[same], of_raw[same])
+
+
+def test_vitals_grid(staged):
+  order = ['subject_id', 'step', 'signal', 'value']
+  of_raw, of_meds = (
+    table[order].sort_values(order, ignore_index=True)
+    for table in both(staged, 'grid_vitals')
+  )
+  assert len(of_raw) > 8000
+  pd.testing.assert_frame_equal(of_meds, of_raw)
+  rows = [result.cohort['rows'] for _, result in staged]
+  assert rows[1]['vitals']['repaired: unit converted'] > 0
+  same = 'observations averaged'
+  assert rows[0]['vitals'][same] == rows[1]['vitals'][same]
+
+
+def test_labs(staged):
+  key = ['subject_id', 'item', 'value', 'category', 'time']
+  of_raw, of_meds = both(staged, 'events_labs')
+  assert not of_meds.duplicated(key).any()
+  found = of_raw.merge(of_meds, on=key, how='outer', indicator='where')
+  # Everything that MEDS has is in the raw tables, to the last bit.
+  assert (found['where'] != 'right_only').all()
+  assert (found['where'] == 'both').sum() == len(of_meds) > 3500
+  # What only the raw tables have are results in words: this edition has numbers alone.
+  only_raw = found[found['where'] == 'left_only'].merge(
+    of_raw[['subject_id', 'prediction_time']].drop_duplicates(), on='subject_id'
+  )
+  only_raw['itemid'] = [
+    staged[0][1].schema.events['labs'][index].itemid for index in only_raw['item']
+  ]
+  seconds = (only_raw.time.astype(float) * 3600).round()
+  only_raw['charttime'] = only_raw.prediction_time + pd.to_timedelta(seconds, unit='s')
+  merged = {
+    int(row['itemid']): row['item'] for row in read_rows('item_map')
+    if row['modality'] == 'labs' and row['table'] == 'labevents'
+  }  # fmt: skip
+  texts = pd.read_csv(
+    RAW / 'hosp/labevents.csv.gz', low_memory=False, parse_dates=['charttime'],
+    usecols=['subject_id', 'itemid', 'charttime', 'valuenum'],
+  )  # fmt: skip
+  texts = texts[texts.valuenum.isna() & texts.itemid.isin(merged)]
+  texts['itemid'] = texts.itemid.map(merged)
+  key = ['subject_id', 'itemid', 'charttime']
+  explained = only_raw.merge(texts[key].drop_duplicates(), on=key)
+  assert len(explained) == len(only_raw) < 200
+  dropped = staged[1][1].cohort['rows']['labs']['dropped: no value']
+  assert len(only_raw) <= dropped
