@@ -13,7 +13,7 @@ usage: ./run.sh [COMMAND]
   smoke       the same at its smallest, for CI
   test [...]  the whole test suite; further arguments go to pytest
   check       ruff and pyright
-  setup       only make .venv
+  setup       only make .venv; `setup beam` makes .venv-beam (docs/beam.md)
   exec CMD... any command inside the environment, for example
               ./run.sh exec python -m medm2t_jax.main --config=configs/mortality.py:small
   --help      this text
@@ -22,22 +22,27 @@ PYTHON names the interpreter to make .venv with (3.11 to 3.13; default: python3)
 EOF
 }
 
-# Makes or updates .venv; `setup dev` also installs what tests and checks need.
-setup() {
-  local python=${PYTHON:-python3} requirement=. stamp=.venv/installed wanted
-  if [ "${1:-}" = dev ]; then requirement='.[dev]' stamp=.venv/installed-dev; fi
-  wanted=$(cat setup.cfg constraints.txt | cksum)
+# Makes or updates an environment: folder, requirement, its constraints.
+install() {
+  local python=${PYTHON:-python3} folder=$1 requirement=$2 constraints=$3 stamp wanted
+  stamp=$folder/installed-$requirement
+  wanted=$(cat setup.cfg "$constraints" | cksum)
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || {
       echo "error: $("$python" --version 2>&1) is not supported: set PYTHON to 3.11, 3.12 or 3.13" >&2
       exit 1
     }
-    echo "setting up .venv (once, a few minutes)" >&2
-    [ -x .venv/bin/python ] || "$python" -m venv .venv
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-      --constraint constraints.txt --editable "$requirement" >&2
+    echo "setting up $folder (once, a few minutes)" >&2
+    [ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
+    "$folder/bin/python" -m pip install --quiet --disable-pip-version-check \
+      --constraint "$constraints" --editable "$requirement" >&2
     echo "$wanted" > "$stamp"
   fi
+}
+
+# .venv; `setup '.[dev]'` also installs what tests and checks need.
+setup() {
+  install .venv "${1:-.}" constraints.txt
   # shellcheck disable=SC1091
   source .venv/bin/activate
   export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
@@ -56,9 +61,15 @@ case "${1:-}" in
   '') setup; train_and_evaluate --config=configs/cvd.py:small --config.data.simulated_patients=600 ;;
   smoke) setup; train_and_evaluate --config=configs/cvd.py:smoke ;;
   # A worker per core; a file's tests stay together, for they share fixtures.
-  test) shift; setup dev; python -m pytest --numprocesses=auto --dist=loadfile "$@" ;;
-  check) setup dev; ruff format --check .; ruff check .; pyright ;;
-  setup) setup ;;
+  test) shift; setup '.[dev]'; python -m pytest --numprocesses=auto --dist=loadfile "$@" ;;
+  check) setup '.[dev]'; ruff format --check .; ruff check .; pyright ;;
+  setup)
+    if [ "${2:-}" = beam ]; then
+      install .venv-beam '.[beam]' constraints-beam.txt
+    else
+      setup
+    fi
+    ;;
   exec) shift; setup; exec "$@" ;;
   -h | --help | help) usage ;;
   *) echo "error: unknown command '$1'" >&2; usage >&2; exit 2 ;;

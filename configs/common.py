@@ -3,12 +3,16 @@
 Variants are given after a colon and combined with commas, for example
 `configs/cvd.py:small` or `configs/mortality.py:smoke`:
 
-  small  the small model and learning rates for a few thousand samples
-  smoke  the same experiment at its smallest: it shows that everything runs
+  small       the small model and learning rates for a few thousand samples
+  smoke       the same experiment at its smallest: it shows that everything runs
+  end_to_end  the multimodal model alone, from fresh parameters, at the median learning
+              rate of the stages that it would have started from: what pretraining is
+              worth
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +20,7 @@ from ml_collections import config_dict
 
 from medm2t_jax.experiment import Experiment
 
-VARIANTS = ('small', 'smoke')
+VARIANTS = ('small', 'smoke', 'end_to_end')
 ECG_VIEWS = ('ecg_signal', 'ecg_features', 'ecg_text')
 
 
@@ -30,23 +34,39 @@ def stage(batch_size: int, learning_rate: float, **overrides: Any) -> dict[str, 
     **overrides: any other field below.
 
   Returns:
-    The stage's fields: `loss` is a name in `medm2t_jax.losses`, `class_weights`
-    is empty or one weight per class, `starts_from` lists the stages whose
-    parameters this one continues from, `frozen` lists parameter path prefixes
-    that are not updated, `clip_norm` and `weight_decay` are off at 0.
+    The stage's fields. docs/training.md says what each of them does; numbers that
+    are 0 and tuples that are empty switch their option off.
   """
   fields = {
     'batch_size': batch_size,
     'learning_rate': learning_rate,
+    # 'adam', 'sgd' (decay in the gradient), 'adamw', 'lamb', 'lion' (decay beside it).
     'optimizer': 'adam',
-    'loss': 'nll',
-    'class_weights': (),
-    'epochs': 20,
-    'patience': 5,
-    'starts_from': (),
-    'frozen': (),
+    # After the warm-up: 'constant', or 'cosine' or 'linear' down to a fraction.
+    'schedule': 'constant',
+    'warmup_steps': 0,
+    'final_fraction': 0.0,
+    # Largest global norm of the gradients.
     'clip_norm': 0.0,
     'weight_decay': 0.0,
+    # Exponential moving average of the parameters, which are then used and saved.
+    'ema_decay': 0.0,
+    # Classes: 'nll', 'focal'. Days: 'squared', 'absolute', 'huber', 'log_squared'.
+    'loss': 'nll',
+    'focal_gamma': 2.0,
+    'huber_delta': 1.0,  # days
+    # One weight per class, or none; and whether logits are freed of their effect.
+    'class_weights': (),
+    'prior_correction': False,
+    'epochs': 20,
+    # Epochs without an improvement before the stage ends.
+    'patience': 5,
+    # What the best epoch is chosen by: 'loss' or a figure of `medm2t_jax.selection`.
+    'select_by': 'loss',
+    # Stages whose parameters this one continues from.
+    'starts_from': (),
+    # Prefixes of the paths of parameters that are not updated.
+    'frozen': (),
   }
   unknown = set(overrides) - set(fields)
   if unknown:
@@ -74,6 +94,11 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
         # A folder written by `python -m data_pipeline.prepare`, or 'simulated': the
         # simulated hospital below, made under data/simulated where it is absent.
         'dir': 'simulated',
+        # The version of dataset.json that the data set must have; empty for any.
+        'version': '',
+        # A JSON file {"train": [...], "val": [...], "test": [...]} of sample ids whose
+        # splits take the place of the five folds (`folds` is then '0'); empty for none.
+        'split_file': '',
         'simulated_patients': 2000,
         'simulated_seed': 0,
         # Padded numbers of events; a sample goes to the first that holds it.
@@ -109,6 +134,8 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
       'training': {
         # Also saved at the end of every epoch.
         'save_every_steps': 1000,
+        # TensorBoard events beside metrics.jsonl; needs the extra `tensorboard`.
+        'tensorboard': False,
       },
       'recipe': dict(recipe),
       'evaluation': {
@@ -150,6 +177,7 @@ def apply_variants(
       )
   if variants:
     config.name = '_'.join([config.name, *variants])
+  if 'small' in variants or 'smoke' in variants:
     config.model.size = 'small'
     for fields in config.recipe.values():
       fields.learning_rate = small_learning_rate
@@ -159,6 +187,14 @@ def apply_variants(
     config.recipe.multimodal.learning_rate = small_learning_rate / 5
     # One shape to compile; padded events cost little beside that.
     config.data.buckets = config.data.buckets[-1:]
+  if 'end_to_end' in variants:
+    multimodal = config.recipe.multimodal
+    # The multimodal rate of the paper is one for fine-tuning.
+    multimodal.learning_rate = statistics.median(
+      config.recipe[name].learning_rate for name in multimodal.starts_from
+    )
+    multimodal.starts_from = ()
+    config.stages = 'multimodal'
   if 'smoke' in variants:
     config.data.simulated_patients = 150
     config.evaluation.bootstrap = 100

@@ -32,6 +32,8 @@ class Dataset:
     files: names of the shards.
     fold_key: key of the subject hashes.
     metadata: the whole of dataset.json.
+    splits: index rows of each split if they come from a file (`split_file.py`): the only
+      fold is then 0, and `metadata['folds']` describes it.
   """
 
   directory: Path
@@ -41,13 +43,16 @@ class Dataset:
   files: tuple[str, ...]
   fold_key: str
   metadata: Mapping[str, Any]
+  splits: Mapping[Split, np.ndarray] | None = None
 
   def __len__(self) -> int:
     return len(self.index['sample_id'])
 
   def rows(self, fold: int, split: Split) -> np.ndarray:
     """Index rows of a split of fold 0..4, ascending: int64 (rows,)."""
-    _check_fold(fold)
+    self._check_fold(fold)
+    if self.splits is not None:
+      return self.splits[split]
     tests = self.index['fold'] == fold
     validates = self.index[f'validates_{fold}'] == 1
     masks = {
@@ -59,13 +64,22 @@ class Dataset:
 
   def subjects(self, fold: int, split: Split) -> tuple[str, ...]:
     """Keyed hashes of the subjects of a split, sorted."""
-    _check_fold(fold)
+    self._check_fold(fold)
     folds = self.metadata['folds']
-    if split != 'train':
+    if split in folds[str(fold)]:
       return tuple(folds[str(fold)][split])
     everyone = {h for k in range(NUM_FOLDS) for h in folds[str(k)]['test']}
     held_out = {*folds[str(fold)]['test'], *folds[str(fold)]['validation']}
     return tuple(sorted(everyone - held_out))
+
+  def _check_fold(self, fold: int) -> None:
+    if self.splits is not None and fold != 0:
+      raise DataError(
+        f'fold {fold} does not exist: config.data.split_file gives one split. Set '
+        'config.folds=0.'
+      )
+    if fold not in range(NUM_FOLDS):
+      raise DataError(f'fold {fold} does not exist: folds are 0 to {NUM_FOLDS - 1}.')
 
   def lengths(self, modality: str) -> np.ndarray:
     """Events, observed cells or recordings of every sample: int32 (n,)."""
@@ -125,8 +139,3 @@ def _read_index(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
   index = {name: table[name].to_numpy() for name in table.column_names}
   index['file'] = number.astype(np.int32)
   return index, tuple(files.tolist())
-
-
-def _check_fold(fold: int) -> None:
-  if fold not in range(NUM_FOLDS):
-    raise DataError(f'fold {fold} does not exist: folds are 0 to {NUM_FOLDS - 1}.')

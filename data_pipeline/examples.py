@@ -2,6 +2,10 @@
 
 Arrays are raw little-endian bytes, so that a batch is parsed by one fixed-length
 decode per feature; scalars are plain int64 and float features.
+
+A record is two messages end to end, which protocol buffers define to be the same as
+one with the features of both: the head, with all that is small, and the ECG signals.
+So a reader that needs no signals can stop after the head.
 """
 
 from __future__ import annotations
@@ -22,6 +26,9 @@ from data_pipeline.schema import (
   NUM_FOLDS,
   Schema,
 )
+
+# The one feature after the head of a record: 30 kB a recording.
+SIGNAL = 'ecg/signal'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,19 +93,26 @@ def features(schema: Schema) -> dict[str, Feature]:
   return result
 
 
-def serialize(example: Mapping[str, np.ndarray], specs: Mapping[str, Feature]) -> bytes:
+def serialize(
+  example: Mapping[str, np.ndarray], specs: Mapping[str, Feature]
+) -> tuple[bytes, bytes]:
   """Serialises one example, always to the same bytes.
 
   Args:
     example: feature name -> array of the feature's dtype and shape.
     specs: of `features`.
 
+  Returns:
+    The head, and the rest: `SIGNAL`, or b'' where the data set has no ECG. Each is a
+    `tf.train.Example`, and so is their concatenation.
+
   Raises:
     ValueError: a feature is absent, unknown, or of another dtype or shape.
   """
   if example.keys() != specs.keys():
     raise ValueError(f'features differ: {sorted(example.keys() ^ specs.keys())}')
-  message = tf_example_pb2.Example()  # pyright: ignore[reportAttributeAccessIssue]
+  head = tf_example_pb2.Example()  # pyright: ignore[reportAttributeAccessIssue]
+  rest = tf_example_pb2.Example()  # pyright: ignore[reportAttributeAccessIssue]
   for name, spec in specs.items():
     array = np.asarray(example[name])
     fits = len(array.shape) == len(spec.shape) and all(
@@ -106,6 +120,7 @@ def serialize(example: Mapping[str, np.ndarray], specs: Mapping[str, Feature]) -
     )
     if array.dtype != spec.dtype or not fits:
       raise ValueError(f'{name} is {array.dtype} {array.shape}, the schema says {spec}')
+    message = rest if name == SIGNAL else head
     feature = message.features.feature[name]
     if spec.shape:
       little = array.astype(array.dtype.newbyteorder('<'), order='C', copy=False)
@@ -114,7 +129,10 @@ def serialize(example: Mapping[str, np.ndarray], specs: Mapping[str, Feature]) -
       feature.float_list.value.append(float(array))
     else:
       feature.int64_list.value.append(int(array))
-  return message.SerializeToString(deterministic=True)
+  return (
+    head.SerializeToString(deterministic=True),
+    rest.SerializeToString(deterministic=True),
+  )
 
 
 def tfds_features(schema: Schema) -> tfds.features.FeaturesDict:

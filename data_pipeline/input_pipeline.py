@@ -1,10 +1,12 @@
 """Batches from a prepared data set, with tf.data.
 
 The plan says which rows make each step, the index where their records are. A step is
-read by random access, parsed by one `parse_example`, and decoded to padded arrays of
-fixed length; ECG recordings of a device's batch are packed end to end. Letters: d
-devices of this host, b batch rows, n events, m recordings, s samples, l leads, g grid
-steps, v signals, t terms. docs/design.md lists the arrays of a batch.
+read by random access (without ECG, only the heads of its records), parsed by one
+`parse_example`, and decoded to padded arrays of fixed length; ECG recordings of a
+device's batch are packed end to end. docs/design.md lists the arrays of a batch.
+
+Letters: d devices of this host, b batch rows, n events, m recordings, s samples, l
+leads, g grid steps, v signals, t terms.
 """
 
 # TensorFlow's type stubs are narrower than its functions.
@@ -65,13 +67,15 @@ def batches(
     )
   _hide_accelerators()
   rows = plan.local_rows(host, hosts)[start_step:]
-  reader = _Reader(dataset)
+  reader = _Reader(dataset, signals='ecg' in modalities)
   parser = _Parser(dataset, plan, modalities, config)
   buckets = config.data.buckets or ({},)
   padded = [[bucket[name] for name in parser.events] for bucket in buckets]
   padded = np.array(padded, np.int32).reshape(len(buckets), len(parser.events))
   padded = padded[plan.bucket[start_step:]]
 
+  # No control flow depends on tensors, and converting costs a quarter of the start.
+  @tf.autograph.experimental.do_not_convert
   def load(step_rows: tf.Tensor, lengths: tf.Tensor) -> Batch:
     flat = tf.reshape(step_rows, [-1])
     serialized = tf.numpy_function(reader, [flat], tf.string, stateful=False)
@@ -94,14 +98,17 @@ def _iterate(steps: tf.data.Dataset, reader: _Reader) -> Iterator[Any]:
 
 
 class _Reader:
-  """Reads the records of index rows; b'' for padding."""
+  """Reads the records of index rows, or only their heads; b'' for padding."""
 
-  def __init__(self, dataset: Dataset):
+  def __init__(self, dataset: Dataset, *, signals: bool):
     self.error: DataError | None = None
     self._paths = [dataset.directory / name for name in dataset.files]
     self._file = dataset.index['file']
     self._offset = dataset.index['offset']
     self._bytes = dataset.index['bytes']
+    self._head_bytes = dataset.index['head_bytes']
+    self._head_crc = dataset.index['head_crc']
+    self._read = self._read_record if signals else self._read_head
 
   def __call__(self, rows: np.ndarray) -> np.ndarray:
     result = np.empty(len(rows), object)
@@ -113,9 +120,18 @@ class _Reader:
       raise
     return result
 
-  def _read(self, row: int) -> bytes:
+  def _read_record(self, row: int) -> bytes:
     path = self._paths[self._file[row]]
     return records.read_record(path, int(self._offset[row]), int(self._bytes[row]), row)
+
+  def _read_head(self, row: int) -> bytes:
+    return records.read_head(
+      self._paths[self._file[row]],
+      int(self._offset[row]),
+      int(self._head_bytes[row]),
+      int(self._head_crc[row]),
+      row,
+    )
 
 
 class _Parser:
@@ -180,21 +196,23 @@ class _Parser:
     self, name: str, parsed: Mapping[str, tf.Tensor], rows: tf.Tensor, length: tf.Tensor
   ) -> Batch:
     """The most recent `length` events of each row: arrays (d, b, n)."""
-    result = {}
-    shape = tf.concat([tf.shape(rows), [length]], 0)
-    for array in _EVENT_ARRAYS:
-      feature = f'events/{name}/{array}'
-      spec = self._specs[feature]
-      kept = _last_rows(parsed[feature], spec, length)
-      padded = _decode(kept, spec, length * spec.row_bytes)
-      result[array] = tf.reshape(padded, shape)
-    # A category's value is NaN in the record; what it means is in `category`.
-    value = result['value']
-    result['value'] = tf.where(tf.math.is_nan(value), tf.zeros_like(value), value)
-    time = f'events/{name}/time'
-    count = tf.reshape(_row_count(parsed[time], self._specs[time]), tf.shape(rows))
-    result['mask'] = tf.range(length) < count[..., None]
-    return result
+    features = [f'events/{name}/{array}' for array in _EVENT_ARRAYS]
+    spec = self._specs[features[0]]
+    # All four have four bytes an event, so they are cut and padded as one.
+    joined = tf.stack([parsed[feature] for feature in features])
+    decoded = _decode(_last_rows(joined, spec, length), spec, length * spec.row_bytes)
+    shape = tf.concat([[len(features)], tf.shape(rows), [length]], 0)
+    item, value, category, time = tf.unstack(tf.reshape(decoded, shape))
+    value = tf.bitcast(value, tf.float32)
+    count = tf.reshape(_row_count(parsed[features[0]], spec), tf.shape(rows))
+    return {
+      'item': item,
+      # A category's value is NaN in the record; what it means is in `category`.
+      'value': tf.where(tf.math.is_nan(value), tf.zeros_like(value), value),
+      'category': category,
+      'time': tf.bitcast(time, tf.float32),
+      'mask': tf.range(length) < count[..., None],
+    }
 
   def _fixed(
     self, feature: str, parsed: Mapping[str, tf.Tensor], rows: tf.Tensor

@@ -4,7 +4,9 @@ A sample goes to the first bucket that holds all its events. Batches of one buck
 are filled row by row; a batch closes early when the packed ECG recordings of the
 next row would not fit, so no recording is ever dropped because of batch mates. A
 step is one batch per device, all of one bucket, so every host compiles and runs the
-same shapes in the same order. Letters: d devices of all hosts, b batch rows.
+same shapes in the same order. The last step of a bucket is seldom full: where the last
+step of a longer bucket has room for all its rows, they go there, and a step is saved.
+Letters: d devices of all hosts, b batch rows.
 """
 
 from __future__ import annotations
@@ -106,16 +108,24 @@ def plan_epoch(
   if shuffle is not None:
     generator = np.random.default_rng(shuffle)
     generator.shuffle(order)
-  buckets, steps = [], []
-  for b in range(max(1, len(config.data.buckets))):
-    inside = order[bucket[order] == b]
-    batches = _fill(rows[inside], recordings[inside], batch_rows, capacity)
-    in_bucket = -(-len(batches) // devices)
-    padding = np.full((in_bucket * devices - len(batches), batch_rows), -1, np.int32)
-    batches = np.concatenate([batches, padding])
-    steps.append(batches.reshape(in_bucket, devices, batch_rows))
-    buckets.append(np.full(in_bucket, b, np.int32))
-  step_rows, step_bucket = np.concatenate(steps), np.concatenate(buckets)
+  fill = lambda inside: _fill(
+    order[inside[order]], recordings, batch_rows=batch_rows, devices=devices,
+    capacity=capacity,
+  )  # fmt: skip
+  filled = [fill(bucket == b) for b in range(max(1, len(config.data.buckets)))]
+  for b in reversed(range(len(filled) - 1)):
+    last = np.zeros(len(rows), bool)
+    last[filled[b][-1:][filled[b][-1:] >= 0]] = True
+    for longer in range(b + 1, len(filled)):
+      merged = fill((bucket == longer) | last)
+      if last.any() and len(merged) == len(filled[longer]):
+        bucket[last] = longer
+        filled[b], filled[longer] = filled[b][:-1], merged
+        break
+  step_bucket = np.repeat(np.arange(len(filled)), [len(steps) for steps in filled])
+  step_bucket = step_bucket.astype(np.int32)
+  chosen = np.concatenate(filled)
+  step_rows = np.where(chosen >= 0, np.append(rows, -1)[chosen], -1).astype(np.int32)
   if generator is not None:
     shuffled = generator.permutation(len(step_bucket))
     step_rows, step_bucket = step_rows[shuffled], step_bucket[shuffled]
@@ -167,18 +177,24 @@ def assign_buckets(
 
 
 def _fill(
-  rows: np.ndarray, recordings: np.ndarray, batch_rows: int, capacity: int
+  order: np.ndarray,
+  recordings: np.ndarray,
+  *,
+  batch_rows: int,
+  devices: int,
+  capacity: int,
 ) -> np.ndarray:
-  """Fills batches in the order of `rows`: int32 (batches, batch_rows), -1 = padding."""
-  ends = np.cumsum(recordings)
+  """Fills steps with `order`, indices into `recordings`: (steps, d, b), -1 = padding."""
+  ends = np.cumsum(recordings[order])
   batches = []
   start = 0
-  while start < len(rows):
+  while start < len(order):
     used = ends[start - 1] if start else 0
     within = int(np.searchsorted(ends, used + capacity, side='right'))
     stop = min(start + batch_rows, within)
-    batch = np.full(batch_rows, -1, np.int32)
-    batch[: stop - start] = rows[start:stop]
+    batch = np.full(batch_rows, -1)
+    batch[: stop - start] = order[start:stop]
     batches.append(batch)
     start = stop
-  return np.array(batches, np.int32).reshape(-1, batch_rows)
+  batches.extend([np.full(batch_rows, -1)] * (-len(batches) % devices))
+  return np.array(batches, np.int64).reshape(-1, devices, batch_rows)

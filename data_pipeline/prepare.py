@@ -9,12 +9,15 @@ Interrupted at any point, the same command continues and ends with the same byte
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
+import functools
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,18 +25,26 @@ import duckdb
 import pyarrow.parquet as pq
 from absl import app, flags
 
-from data_pipeline import folds, publish, shards, sources, staging
+from data_pipeline import (
+  estimate,
+  folds,
+  lock,
+  processes,
+  publish,
+  shards,
+  sources,
+  staging,
+)
 from data_pipeline.schema import DataError, Schema, write_json
 from data_pipeline.sources import Staged
 
 _STAGING = '.staging'
 _STAGED = 'staged.json'
+_REQUEST = 'request.json'
 _SAMPLES_PER_SHARD = 1024
-# What a recording and its share of a second cost, for the estimate only.
-_RECORDING_BYTES = 30_500
-_EVENT_BYTES = 16
-_RECORDINGS_PER_SECOND = 200
-_EVENTS_PER_SECOND = 500_000
+
+# Where and how the shards are written, as `shards.write_shards` takes it.
+Run = Callable[[Sequence[shards.Job], Callable[[], object]], None]
 
 
 def prepare(
@@ -44,6 +55,8 @@ def prepare(
   memory_limit: str = '4GB',
   workers: int | None = None,
   samples_per_shard: int = _SAMPLES_PER_SHARD,
+  beam_options: str | None = None,
+  beam_bucket: str | None = None,
   **settings: Any,
 ) -> Path:
   """Prepares a data set, or continues, or returns at once if it is finished.
@@ -55,6 +68,9 @@ def prepare(
     memory_limit: of DuckDB, for example '4GB'.
     workers: processes and threads; None: one per core.
     samples_per_shard: what a shard should hold, about.
+    beam_options: writes the shards on Apache Beam with these pipeline options, for
+      example '--runner=FlinkRunner --flink_master=HOST:8081' (docs/beam.md).
+    beam_bucket: where Beam's workers find their files if they share no folder.
     **settings: fields of the source's `Settings`, for example mimic_iv=DIR.
 
   Returns:
@@ -76,8 +92,19 @@ def prepare(
     **sources.recorded(chosen),
   }
   resources = sources.Resources(memory_limit=memory_limit, threads=workers)
-  stage = lambda folder: module.stage(task, folder, chosen, resources)
-  build(stage, out, request=request, memory_limit=memory_limit, workers=workers)
+
+  def stage(folder: Path) -> Staged:
+    estimate.announce_reading(out, chosen)
+    return module.stage(task, folder, chosen, resources)
+
+  build(
+    stage,
+    out,
+    request=request,
+    memory_limit=memory_limit,
+    workers=workers,
+    run=_beam(beam_options, beam_bucket),
+  )
   return out
 
 
@@ -88,22 +115,49 @@ def build(
   request: dict[str, Any],
   memory_limit: str,
   workers: int,
+  run: Run | None = None,
 ) -> None:
   """Runs `stage(folder) -> Staged` and writes the data set to `out`.
 
   Every step leaves its result in `out/.staging` when it is complete, so that an
   interrupted preparation continues with the first step that is not.
 
+  Args:
+    stage: the source's step.
+    out: folder of the data set.
+    request: what identifies the data set; an interrupted one is continued for the same.
+    memory_limit: of DuckDB.
+    workers: processes and threads.
+    run: where the shards are written; by default in `workers` processes.
+
   Raises:
     DataError: as `prepare`.
   """
+  run = run or functools.partial(processes.run, workers=workers)
   finished = out / publish.DATASET
   folder = out / _STAGING
-  if finished.exists():
-    _check_request(finished, json.loads(finished.read_text())['request'], request)
-    shutil.rmtree(folder, ignore_errors=True)
-    _say(f'{out}: this data set is finished, nothing to do.')
-    return
+  if not finished.exists():
+    _make_folder(out, folder)
+    with lock.exclusive(folder / 'lock'), _full_disk(out):
+      # Looked at again: another process may have finished it just now.
+      if not finished.exists():
+        _build(stage, out, folder, request, memory_limit, workers, run)
+        _remove(folder)
+        return
+  _check_request(finished, json.loads(finished.read_text())['request'], request)
+  _remove(folder)
+  _say(f'{out}: this data set is finished, nothing to do.')
+
+
+def _build(
+  stage: Callable[[Path], Staged],
+  out: Path,
+  folder: Path,
+  request: dict[str, Any],
+  memory_limit: str,
+  workers: int,
+  run: Run,
+) -> None:
   _begin(out, folder, request)
   staged = _staged(stage, folder)
   key = folds.fold_key(staged.schema.source)
@@ -119,7 +173,7 @@ def build(
         key=key,
         samples_per_shard=request['samples_per_shard'],
       )
-      _announce(out, staged.schema, tables, assignment, workers)
+      estimate.announce_writing(out, staged.schema, tables, assignment, workers)
       staging.sort(assignment, staged.schema, tables, database)
   except DataError:
     # The source's fault: once it is corrected, its step has to run again.
@@ -134,30 +188,69 @@ def build(
   pq.write_table(assignment.samples, sorted_tables / 'samples.parquet')
   manifests = folder / 'manifests'
   manifests.mkdir(exist_ok=True)
+  for abandoned in out.glob(f'*{shards.PARTIAL}'):
+    abandoned.unlink()
   written = shards.write_shards(
     [
       shards.Job(staged.schema, shard, sorted_tables, out, manifests)
       for shard in assignment.shards
     ],
-    workers=workers,
+    run,
   )
   publish.publish(out, staged, assignment, written, key=key, request=request)
-  shutil.rmtree(folder)
+
+
+def _beam(options: str | None, bucket: str | None) -> Run | None:
+  if options is None:
+    if bucket is not None:
+      raise DataError('--beam_bucket: give --beam_options as well (docs/beam.md).')
+    return None
+  try:
+    from data_pipeline import beam  # optional
+  except ModuleNotFoundError as error:
+    raise DataError(
+      f'--beam_options: {error.name} is not installed in this environment; docs/beam.md '
+      'tells how to make one with Apache Beam.'
+    ) from error
+  return beam.runner(options, bucket)
+
+
+def _make_folder(out: Path, folder: Path) -> None:
+  """Makes the staging folder in a new or empty `out`, or finds that it has one."""
+  if out.exists() and not out.is_dir():
+    raise DataError(f'--out={out}: is a file. Name a folder.')
+  started = (folder / _REQUEST).exists()
+  if out.exists() and not started and any(p.name != _STAGING for p in out.iterdir()):
+    raise DataError(f'--out={out}: holds other files. Name a new or an empty folder.')
+  folder.mkdir(parents=True, exist_ok=True)
 
 
 def _begin(out: Path, folder: Path, request: dict[str, Any]) -> None:
-  """Makes the staging folder, or accepts that of an interrupted run."""
-  marker = folder / 'request.json'
+  """Records the request, or accepts that of an interrupted run."""
+  marker = folder / _REQUEST
   if marker.exists():
     _check_request(marker, json.loads(marker.read_text()), request)
     _say(f'{out}: continuing an interrupted preparation.')
-    return
-  if out.exists() and not out.is_dir():
-    raise DataError(f'--out={out}: is a file. Name a folder.')
-  if out.exists() and any(path.name != _STAGING for path in out.iterdir()):
-    raise DataError(f'--out={out}: holds other files. Name a new or an empty folder.')
-  folder.mkdir(parents=True, exist_ok=True)
-  write_json(marker, request)
+  else:
+    write_json(marker, request)
+
+
+def _remove(folder: Path) -> None:
+  # Another process that found the data set finished may be removing it as well.
+  shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _full_disk(out: Path) -> Iterator[None]:
+  try:
+    yield
+  except OSError as error:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+      raise
+    raise DataError(
+      f'--out={out}: no space left on the disk. Make room and run the same command '
+      'again; what is complete is kept.'
+    ) from error
 
 
 def _staged(stage: Callable[[Path], Staged], folder: Path) -> Staged:
@@ -179,42 +272,6 @@ def _staged(stage: Callable[[Path], Staged], folder: Path) -> Staged:
   fields = json.loads(marker.read_text())
   schema = Schema.from_json(fields['schema'], where=marker)
   return Staged(schema, fields['cohort'], fields['versions'])
-
-
-def _announce(
-  out: Path,
-  schema: Schema,
-  tables: Path,
-  assignment: staging.Assignment,
-  workers: int,
-) -> None:
-  """One line: how much disk and time the rest will take.
-
-  Raises:
-    DataError: more disk than there is.
-  """
-  rows = {
-    name: pq.read_metadata(tables / f'{name}.parquet').num_rows
-    for name in staging.tables(schema)
-  }
-  recordings = rows.get('recordings', 0)
-  events = sum(n for name, n in rows.items() if name.startswith(('events_', 'grid_')))
-  samples = assignment.samples.num_rows
-  cells = sum(grid.steps * len(grid.items) * 5 for grid in schema.grids.values())
-  # The sorted tables and the shards.
-  need = recordings * _RECORDING_BYTES + events * 2 * _EVENT_BYTES + samples * cells
-  seconds = recordings / (_RECORDINGS_PER_SECOND * workers) + events / _EVENTS_PER_SECOND
-  free = shutil.disk_usage(out).free
-  _say(
-    f'{samples:,} samples, {events:,} events, {recordings:,} recordings: about '
-    f'{need / 1e9:.1f} GB ({free / 1e9:.1f} GB free) and {seconds / 60:.0f} minutes '
-    f'with {workers} workers, {len(assignment.shards)} shards.'
-  )
-  if need > free:
-    raise DataError(
-      f'--out={out}: about {need / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are '
-      'free. Make room and run the same command again, or name another disk.'
-    )
 
 
 def _check_request(where: Path, found: dict[str, Any], request: dict[str, Any]) -> None:
@@ -242,6 +299,16 @@ def _define_flags() -> None:
   flags.DEFINE_string('out', None, 'Folder of the data set.')
   flags.DEFINE_string('memory_limit', '4GB', 'Memory limit of DuckDB.')
   flags.DEFINE_integer('workers', None, 'Processes; one per core if not given.', 1)
+  flags.DEFINE_string(
+    'beam_options',
+    None,
+    'Write the shards on Apache Beam with these pipeline options (docs/beam.md).',
+  )
+  flags.DEFINE_string(
+    'beam_bucket',
+    None,
+    "Where Beam's workers find their files if they share no folder, as gs://B/FOLDER.",
+  )
   for name, fields in _setting_fields().items():
     field = next(iter(fields.values()))
     usual = field.default
@@ -277,7 +344,9 @@ def _main(argv: Sequence[str]) -> None:
     _fail(f'{argv[1]}: not a flag. Write --name=value.')
   given = flags.FLAGS.flag_values_dict()
   settings = {name: given[name] for name in _setting_fields() if given[name] is not None}
-  names = ('source', 'task', 'out', 'memory_limit', 'workers')
+  names = (
+    'source', 'task', 'out', 'memory_limit', 'workers', 'beam_options', 'beam_bucket'
+  )  # fmt: skip
   try:
     if given['out'] is None:
       raise DataError('--out is missing: name the folder of the data set.')

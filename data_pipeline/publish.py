@@ -98,8 +98,9 @@ def _write_index(
   columns = {name: samples[name] for name in names}
   file = [s.name for s in assignment.shards for _ in range(s.start, s.stop)]
   columns['file'] = pa.array(file).dictionary_encode()
-  for name in ('offset', 'bytes'):
-    columns[name] = pa.array([n for m in manifests for n in m[name]], pa.int64())
+  for name in shards.PLACE_COLUMNS:
+    places = [n for m in manifests for n in m['places'][name]]
+    columns[name] = pa.array(places, pa.int64())
   for name in shards.length_columns(staged.schema):
     lengths = [n for m in manifests for n in m['counts'][name]]
     columns[name] = pa.array(lengths, pa.int32())

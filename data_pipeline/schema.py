@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 NUM_FOLDS = 5
 
 ECG_LEADS = ('I', 'II', 'III', 'aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')
@@ -157,7 +158,7 @@ def _item(row: Mapping[str, Any]) -> Item:
 
 
 def write_json(path: Path, value: Any) -> None:
-  """Writes `value` as indented JSON, atomically."""
-  partial = path.with_name(path.name + '.partial')
+  """Writes `value` as indented JSON, atomically; of several writers the last wins."""
+  partial = path.with_name(f'{path.name}.{uuid.uuid4().hex[:8]}.partial')
   partial.write_text(json.dumps(value, indent=1, sort_keys=True) + '\n')
   partial.replace(path)

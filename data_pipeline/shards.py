@@ -2,23 +2,22 @@
 
 `write_shard` may run in any process, on any machine that sees the files: it reads
 the range of positions of one shard, conditions its ECGs, writes the records to a
-partial file, and renames that when it is safely on disk. Beside it, it leaves a
-manifest with what the index needs, which also marks the shard as finished.
+partial file of its own, and renames that when it is safely on disk. Beside it, it
+leaves a manifest with what the index needs, which also marks the shard as finished.
+Two attempts at one shard do not disturb each other: both end with the same bytes.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import errno
 import hashlib
 import itertools
 import json
-import multiprocessing
 import os
+import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,12 @@ from data_pipeline.schema import (
 )
 from data_pipeline.staging import Shard
 
+PARTIAL = '.partial'
+
 Example = dict[str, Any]
+
+# Index columns: where a record is, and what its head is checked by.
+PLACE_COLUMNS = ('offset', 'bytes', 'head_bytes', 'head_crc')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,28 +81,27 @@ def length_columns(schema: Schema) -> dict[str, str]:
   return result
 
 
-def write_shards(jobs: Sequence[Job], *, workers: int) -> list[dict[str, Any]]:
+def write_shards(
+  jobs: Sequence[Job], run: Callable[[Sequence[Job], Callable[[], object]], None]
+) -> list[dict[str, Any]]:
   """Writes all shards that are not finished yet.
 
   Args:
     jobs: one per shard.
-    workers: processes; the result is the same for any number.
+    run: `run(jobs, done)` calls `write_shard` on each job, anywhere, and `done()` after
+      each. The result is the same for any: see `processes.run` and `beam.run`.
 
   Returns:
     The manifests, in the order of `jobs`.
 
   Raises:
-    DataError: a staged row is invalid, the disk is full, or a worker died.
+    DataError: as `write_shard`, or a worker died.
   """
-  open_jobs = [job for job in jobs if not _is_finished(job)]
+  open_jobs = [job for job in jobs if not is_finished(job)]
   bar = tqdm(total=len(jobs), initial=len(jobs) - len(open_jobs), desc='shards')
   with bar:
-    if workers == 1 or len(open_jobs) < 2:
-      for job in open_jobs:
-        write_shard(job)
-        bar.update()
-    else:
-      _write_in_pool(open_jobs, workers, bar)
+    if open_jobs:
+      run(open_jobs, bar.update)
   return [json.loads(job.manifest.read_text()) for job in jobs]
 
 
@@ -106,25 +109,28 @@ def write_shard(job: Job) -> None:
   """Writes one shard and its manifest.
 
   Raises:
-    DataError: a staged row is invalid, or the disk is full.
+    DataError: a staged row is invalid, a file cannot be read or written, or the disk
+      is full.
   """
   specs = examples.features(job.schema)
   path = job.target / job.shard.name
-  partial = path.with_name(path.name + '.partial')
+  # Another attempt may be under way: Beam starts some twice.
+  partial = path.with_name(f'{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}')
   digest = hashlib.sha256()
   dropped: Counter[str] = Counter()
-  offsets, sizes = [], []
+  places: dict[str, list[int]] = {name: [] for name in PLACE_COLUMNS}
   counts: dict[str, list[int]] = {name: [] for name in length_columns(job.schema)}
   offset = 0
   try:
     with open(partial, 'wb') as file:
       for example in _examples(job, dropped):
-        payload = examples.serialize(example, specs)
-        framed = records.frame(payload)
+        head, rest = examples.serialize(example, specs)
+        framed = records.frame(head + rest)
         file.write(framed)
         digest.update(framed)
-        offsets.append(offset)
-        sizes.append(len(payload))
+        place = offset, len(head) + len(rest), len(head), records.checksum(head)
+        for name, number in zip(PLACE_COLUMNS, place, strict=True):
+          places[name].append(number)
         for name, feature in length_columns(job.schema).items():
           array = example[feature]
           observed = feature.endswith('/observed')
@@ -134,18 +140,21 @@ def write_shard(job: Job) -> None:
       os.fsync(file.fileno())
     partial.replace(path)
   except OSError as error:
-    partial.unlink(missing_ok=True)
-    if error.errno == errno.ENOSPC:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
       raise DataError(
         f'{path}: no space left on the disk. Make room and run the same command '
         'again; finished shards are kept.'
       ) from error
-    raise
+    raise DataError(
+      f'{path}: could not be written: {error}. The process that writes a shard needs '
+      'the staged tables, the raw ECGs and the data set under the same paths.'
+    ) from error
+  finally:
+    partial.unlink(missing_ok=True)
   write_json(
     job.manifest,
     {
-      'offset': offsets,
-      'bytes': sizes,
+      'places': places,
       'counts': counts,
       'dropped_ecg': dict(dropped),
       'file_bytes': offset,
@@ -154,32 +163,13 @@ def write_shard(job: Job) -> None:
   )
 
 
-def _is_finished(job: Job) -> bool:
+def is_finished(job: Job) -> bool:
+  """Whether the shard and its manifest are complete."""
   if not job.manifest.exists():
     return False
   path = job.target / job.shard.name
   size = json.loads(job.manifest.read_text())['file_bytes']
   return path.exists() and path.stat().st_size == size
-
-
-def _write_in_pool(jobs: Sequence[Job], workers: int, bar: tqdm) -> None:
-  # `spawn`: a fork would inherit the threads of DuckDB and pyarrow.
-  context = multiprocessing.get_context('spawn')
-  with concurrent.futures.ProcessPoolExecutor(
-    min(workers, len(jobs)), mp_context=context
-  ) as pool:
-    futures = [pool.submit(write_shard, job) for job in jobs]
-    try:
-      for future in concurrent.futures.as_completed(futures):
-        future.result()
-        bar.update()
-    except BrokenProcessPool as error:
-      raise DataError(
-        'a worker process died, probably for lack of memory. Run the same command '
-        'again with fewer --workers; finished shards are kept.'
-      ) from error
-    finally:
-      pool.shutdown(cancel_futures=True)
 
 
 def _examples(job: Job, dropped: Counter[str]) -> Iterator[Example]:

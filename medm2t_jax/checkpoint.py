@@ -1,14 +1,17 @@
 """Checkpoints of one stage: orbax, with the lineage of subjects that they saw.
 
 Items of a checkpoint: `params`, `batch_stats`, `fitted`, `optimizer` (arrays),
-`position` (where training stands, JSON) and `lineage` (JSON). The best one by
-validation loss and the two latest are kept.
+`position` (where training stands, JSON) and `lineage` (JSON). The best one and the two
+latest are kept. Which one is best stands in the position's history alone, so that a
+damaged file of one checkpoint cannot change it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,17 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from data_pipeline.schema import DataError
-from medm2t_jax.parallel import TrainState, replicated
+from medm2t_jax import distributed, parallel
+from medm2t_jax.parallel import TrainState
 
+_LOGGER = logging.getLogger(__name__)
 _VARIABLES = ('params', 'batch_stats', 'fitted')
+# What orbax and tensorstore raise on files that are cut short, empty or gone.
+_DAMAGE = (ValueError, KeyError, FileNotFoundError)
+
+
+class DamagedError(DataError):
+  """A checkpoint that cannot be restored: damaged, or of another configuration."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,31 +107,73 @@ class Lineage:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Restored:
+  """A checkpoint from which training goes on.
+
+  Attributes:
+    state: the state.
+    position: where training stood.
+    lineage: whom the state has seen.
+    where: folder of the checkpoint.
+    notes: one on every later checkpoint that is damaged.
+  """
+
+  state: TrainState
+  position: dict[str, Any]
+  lineage: Lineage
+  where: Path
+  notes: Sequence[str] = ()
+
+
+class _BestStep(checkpoint_managers.PreservationPolicy):
+  """Keeps the checkpoint of the step that the last save named as the best."""
+
+  step: int | None = None
+
+  def should_preserve(
+    self,
+    checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
+    *,
+    context: checkpoint_managers.PreservationContext,
+  ) -> Sequence[bool]:
+    del context
+    return [checkpoint.step == self.step for checkpoint in checkpoints]
+
+
+class _Manager(ocp.CheckpointManager):
+  """A manager that leaves preemption to the training loop.
+
+  It would ask JAX's service with step numbers of its own, and the processes would no
+  longer agree on where to stop.
+  """
+
+  def reached_preemption(self, step: int) -> bool:
+    del step
+    return False
+
+
 class Checkpoints:
   """The checkpoints of one stage in one folder; a context manager.
 
-  Leaving the context waits for the last asynchronous save.
+  Leaving the context waits for the last asynchronous save. With several processes,
+  all of them call the same methods.
   """
 
   def __init__(self, directory: Path):
     self.directory = directory.resolve()
-    best_loss = lambda metrics: metrics['validation_loss']
-    self._manager = ocp.CheckpointManager(
+    self._best = _BestStep()
+    self._manager = _Manager(
       self.directory,
       options=ocp.CheckpointManagerOptions(
-        best_fn=best_loss,
-        best_mode='min',
         preservation_policy=checkpoint_managers.AnyPreservationPolicy(
           [
             checkpoint_managers.LatestN(n=2),
-            checkpoint_managers.BestN(
-              get_metric_fn=best_loss,
-              reverse=True,
-              n=1,
-              keep_checkpoints_without_metrics=False,
-            ),
+            self._best,
           ]
         ),
+        # What a killed process was writing.
+        cleanup_tmp_directories=True,
       ),
       item_names=(*_VARIABLES, 'optimizer', 'position', 'lineage'),
     )
@@ -136,62 +189,112 @@ class Checkpoints:
   def latest_step(self) -> int | None:
     return self._manager.latest_step()
 
-  @property
-  def best_step(self) -> int | None:
-    return self._manager.best_step()
-
   def save(
     self,
     state: TrainState,
     position: Mapping[str, Any],
     *,
     lineage: Lineage,
-    validation_loss: float | None = None,
+    best_step: int | None,
   ) -> None:
-    """Starts an asynchronous save at `state.step`.
+    """Starts an asynchronous save at `state.step`, in place of one at the same step.
 
     Args:
       state: of the training.
       position: JSON-able position in the data and the history.
       lineage: of the state.
-      validation_loss: at the end of an epoch; a checkpoint without one is never best.
+      best_step: the step of the best checkpoint so far, which is kept.
     """
-    arrays = {name: getattr(state, name) for name in (*_VARIABLES, 'optimizer')}
-    self._manager.save(
-      int(state.step),
+    step = int(state.step)
+    if step in self._manager.all_steps():
+      # Saved before its epoch was validated: now it is complete.
+      self._manager.wait_until_finished()
+      self._manager.delete(step)
+    self._best.step = best_step
+    arrays = {
+      name: parallel.to_global(getattr(state, name)) for name in (*_VARIABLES, 'optimizer')
+    }
+    saved = self._manager.save(
+      step,
       args=ocp.args.Composite(
         **{name: ocp.args.StandardSave(tree) for name, tree in arrays.items()},
         position=ocp.args.JsonSave(dict(position)),
         lineage=ocp.args.JsonSave(lineage.to_json()),
       ),
-      metrics=None if validation_loss is None else {'validation_loss': validation_loss},
     )
+    if not saved:
+      raise ValueError(f'{self.directory}: step {step} is older than the latest checkpoint')
 
   def lineage(self, step: int) -> Lineage:
     return Lineage.from_json(self._restore(step, lineage=ocp.args.JsonRestore())['lineage'])
 
-  def restore_training(
-    self, step: int, template: TrainState
-  ) -> tuple[TrainState, dict[str, Any]]:
-    """Restores everything for going on with training.
+  def restore_latest(self, template: TrainState) -> Restored | None:
+    """Restores the latest intact checkpoint for going on with training.
+
+    Damaged ones are moved to the folder `damaged` beside the checkpoints.
 
     Args:
-      step: of a saved checkpoint.
       template: a state with the shapes and dtypes to restore; its values are unused.
 
     Returns:
-      The state and its position.
+      None where nothing was ever saved.
+
+    Raises:
+      DataError: there are checkpoints, but none of them can be restored.
     """
+    damaged: dict[int, str] = {}
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      try:
+        restored = self._restore_training(step, template)
+      except DamagedError as error:
+        damaged[step] = str(error)
+        continue
+      notes = [
+        f'{reason} Training went on from step {step}.' for reason in damaged.values()
+      ]
+      for note in notes:
+        _LOGGER.warning('%s', note)
+      if damaged:
+        self._set_aside(list(damaged))
+      return dataclasses.replace(restored, notes=notes)
+    if damaged:
+      raise DataError(
+        f'{self.directory}: none of the checkpoints can be restored, the latest for this '
+        f'reason: {next(iter(damaged.values()))} To train the stage from its start, '
+        'delete this folder.'
+      )
+    return None
+
+  def _set_aside(self, steps: Sequence[int]) -> None:
+    """Moves checkpoints out of the way of those that training will save again."""
+
+    def move() -> None:
+      target = self.directory.parent / 'damaged'
+      target.mkdir(exist_ok=True)
+      for step in steps:
+        if (target / str(step)).exists():
+          shutil.rmtree(target / str(step))
+        shutil.move(self.directory / str(step), target / str(step))
+
+    distributed.from_first(move)
+    self._manager.reload()
+
+  def _restore_training(self, step: int, template: TrainState) -> Restored:
     arrays = {
       name: ocp.args.StandardRestore(_abstract(getattr(template, name)))
       for name in (*_VARIABLES, 'optimizer')
     }
-    restored = self._restore(step, **arrays, position=ocp.args.JsonRestore())
-    position = restored.pop('position')
-    state = dataclasses.replace(
-      template, step=jax.device_put(np.int32(step), replicated()), **restored
+    restored = self._restore(
+      step, **arrays, position=ocp.args.JsonRestore(), lineage=ocp.args.JsonRestore()
     )
-    return state, position
+    state = dataclasses.replace(
+      template,
+      step=jax.device_put(np.int32(step), parallel.replicated()),
+      **parallel.to_local({name: restored[name] for name in arrays}),
+    )
+    lineage = Lineage.from_json(restored['lineage'])
+    where = self.directory / str(step)
+    return Restored(state, restored['position'], lineage, where)
 
   def restore_variables(self, step: int, template: Mapping[str, Any]) -> dict[str, Any]:
     """Restores `params`, `batch_stats` and `fitted`, without the optimizer.
@@ -201,25 +304,42 @@ class Checkpoints:
       template: the three collections as arrays or shapes.
 
     Raises:
-      DataError: the checkpoint's arrays have other shapes (another configuration).
+      DamagedError: the checkpoint is damaged, or of another configuration.
     """
-    return self._restore(
+    restored = self._restore(
       step,
       **{name: ocp.args.StandardRestore(_abstract(template[name])) for name in _VARIABLES},
     )
+    return parallel.to_local(restored)
 
   def _restore(self, step: int, **items: Any) -> dict[str, Any]:
+    """Restores items of a step.
+
+    Raises:
+      DamagedError: names the item that cannot be restored, and what to do.
+    """
     try:
       return dict(self._manager.restore(step, args=ocp.args.Composite(**items)))
-    except (ValueError, KeyError, FileNotFoundError) as error:
-      reason = str(error).splitlines()[0]
-      raise DataError(
-        f'{self.directory / str(step)}: cannot be restored ({reason}). It is damaged or '
-        'of another configuration: use the configuration in config.json of its workdir, '
-        'or another --workdir.'
+    except _DAMAGE as error:
+      where, reason = self._first_damaged(step, items, error)
+      raise DamagedError(
+        f'{where}: cannot be restored, it is damaged or of another configuration '
+        f'({str(reason).splitlines()[0]}).'
       ) from error
+
+  def _first_damaged(
+    self, step: int, items: Mapping[str, Any], error: Exception
+  ) -> tuple[Path, Exception]:
+    """Folder of, and reason for, the first item that cannot be restored alone."""
+    for name, item in items.items():
+      try:
+        self._manager.restore(step, args=ocp.args.Composite(**{name: item}))
+      except _DAMAGE as its_error:
+        return self.directory / str(step) / name, its_error
+    return self.directory / str(step), error
 
 
 def _abstract(tree: Any) -> Any:
-  place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated())
+  sharding = parallel.replicated_everywhere()
+  place = lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
   return jax.tree.map(place, tree)

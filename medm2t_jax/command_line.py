@@ -10,26 +10,35 @@ from absl import logging as absl_logging
 
 
 def log_to_stderr() -> None:
-  """Our own messages, one plain line each; of the libraries only warnings."""
+  """Our own messages, one plain line each; of the libraries only warnings.
+
+  Processes other than the first, which do the same, are silent but for errors.
+  """
+  from medm2t_jax import distributed  # imports JAX: only after the flags are read
+
   absl_logging.set_verbosity(absl_logging.WARNING)
   handler = logging.StreamHandler()
   handler.setFormatter(logging.Formatter('%(asctime)s %(message)s', '%H:%M:%S'))
   logger = logging.getLogger('medm2t_jax')
   logger.addHandler(handler)
-  logger.setLevel(logging.INFO)
+  logger.setLevel(logging.INFO if distributed.is_first() else logging.ERROR)
   logger.propagate = False
 
 
-def parse_flags(argv: list[str]) -> list[str]:
+def parse_flags(argv: list[str], config: str = 'config') -> list[str]:
   """Parses flags; what is wrong with them is said in one line.
 
   A config file is Python that runs here, and ml_collections reports its failures and
   unknown fields as the exceptions below.
+
+  Args:
+    argv: of the command line.
+    config: the flag that takes the config file.
   """
   try:
     rest = flags.FLAGS(argv)
     # A file that cannot be read is reported at the first use of a field: here.
-    getattr(flags.FLAGS['config'].value, 'name', None)
+    getattr(flags.FLAGS[config].value, 'name', None)
     return rest
   except (flags.Error, ValueError, KeyError, AttributeError, TypeError, OSError) as error:
     text = str(error.args[0]) if isinstance(error, KeyError) else str(error)

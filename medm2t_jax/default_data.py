@@ -8,6 +8,7 @@ from pathlib import Path
 from data_pipeline import prepare
 from data_pipeline.dataset import Dataset, open_dataset
 from data_pipeline.schema import DataError
+from data_pipeline.split_file import with_split_file
 from medm2t_jax.experiment import Experiment
 
 _LOGGER = logging.getLogger(__name__)
@@ -17,8 +18,11 @@ _ROOT = Path('data/simulated')
 def open_or_simulate(config: Experiment) -> Dataset:
   """Opens `config.data.dir`; 'simulated' is made first where it is absent.
 
+  With `config.data.split_file` the splits of that file take the place of the folds.
+
   Raises:
-    DataError: the folder is not a prepared data set, or is of another task.
+    DataError: the folder is not a prepared data set, or is of another task or version;
+      or the splits do not suit it.
   """
   directory = Path(config.data.dir)
   if config.data.dir == 'simulated':
@@ -41,4 +45,17 @@ def open_or_simulate(config: Experiment) -> Dataset:
       f'{directory}: prepared for task {dataset.schema.task!r}, the config is for '
       f'{config.task!r}. Give --config.data.dir of a data set for this task.'
     )
-  return dataset
+  if config.data.version and config.data.version != dataset.version:
+    raise DataError(
+      f'{directory}: has data version {dataset.version}, the config is for '
+      f'{config.data.version}. Give --config.data.dir of that data set, or accept any '
+      "with --config.data.version=''."
+    )
+  if not config.data.split_file:
+    return dataset
+  if config.folds != '0':
+    raise DataError(
+      f'config.folds={config.folds!r}: config.data.split_file gives one split in place of '
+      "the five folds; config.folds has to be '0'."
+    )
+  return with_split_file(dataset, Path(config.data.split_file))

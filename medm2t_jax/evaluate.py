@@ -6,6 +6,7 @@ optimizer state is not read.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from data_pipeline.dataset import Dataset, Split
 from data_pipeline.schema import DataError
-from medm2t_jax import parallel, reporting, workdir
+from medm2t_jax import distributed, parallel, reporting, workdir
 from medm2t_jax.fold import Fold
 from medm2t_jax.models import medm2t
 
@@ -67,8 +68,10 @@ def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
     fold_hashes=dataset.metadata['folds'],
     notes=_notes(dataset, folds, table),
   )
-  return reporting.write_report(
-    folds[0].workdir / 'eval', table, context, resamples=config.evaluation.bootstrap
+  return distributed.from_first(
+    lambda: reporting.write_report(
+      folds[0].workdir / 'eval', table, context, resamples=config.evaluation.bootstrap
+    )
   )
 
 
@@ -106,24 +109,27 @@ def predict(
     total=len(plan),
     unit='step',
     leave=False,
+    disable=not distributed.is_first(),
   )
   for batch in progress:
-    valid = batch['row'] >= 0
-    rows.append(batch['row'][valid])
+    rows.append(batch['row'])
     for name, drop in scenarios.items():
       given = dict(batch)
       for modality in drop:
         given[modality] = medm2t.without(modality, batch[modality])
-      outputs[name].append(np.asarray(step(variables, given))[valid])
-  order = np.argsort(np.concatenate(rows), kind='stable')
+      outputs[name].append(np.asarray(step(variables, given)))
+  row = distributed.gather(np.concatenate(rows, axis=1)).ravel()
+  order = np.argsort(row, kind='stable')
+  order = order[np.count_nonzero(row < 0) :]  # padding comes first
   predictions = {}
   for name, parts in outputs.items():
-    logits = np.concatenate(parts)[order].astype(np.float64)
+    logits = distributed.gather(np.concatenate(parts, axis=1))
+    logits = logits.reshape(len(row), -1)[order].astype(np.float64)
     if schema.target.kind == 'classes':
       predictions[name] = special.softmax(logits, axis=1)
     else:
       predictions[name] = logits[:, 0]
-  return np.concatenate(rows)[order], predictions
+  return row[order], predictions
 
 
 def modality_scenarios(modalities: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -164,22 +170,26 @@ def _table(fold: Fold, split: str, rows: np.ndarray, predictions: np.ndarray) ->
 
 
 def _stage_records(folds: Sequence[Fold]) -> list[dict[str, Any]]:
+  return [dataclasses.asdict(record) for record in _records(folds) if not record.skipped]
+
+
+def _records(folds: Sequence[Fold]) -> list[workdir.StageRecord]:
   records = [
-    workdir.read_done(fold.workdir, fold.index, stage)
-    for fold in folds
-    for stage in medm2t.stages(fold.model_config)
+    fold.record(stage) for fold in folds for stage in medm2t.stages(fold.model_config)
   ]
-  return [record for record in records if record is not None and not record['skipped']]
+  return [record for record in records if record is not None]
 
 
 def _notes(dataset: Dataset, folds: Sequence[Fold], table: pa.Table) -> list[str]:
   """What a reader of the report must know first."""
-  notes = [
-    f'Fold {fold.index}: the stage {stage} was skipped, its modality is missing.'
-    for fold in folds
-    for stage in medm2t.stages(fold.model_config)
-    if fold.skipped(stage)
-  ]
+  notes = []
+  for record in _records(folds):
+    if record.skipped:
+      notes.append(
+        f'Fold {record.fold}: the stage {record.stage} was skipped, '
+        'its modality is missing.'
+      )
+    notes.extend(f'Fold {record.fold}, {record.stage}: {note}' for note in record.notes)
   if dataset.schema.source == 'simulated':
     notes.append('Simulated patients: these figures say nothing about real ones.')
   tested = table['split'].to_numpy(zero_copy_only=False) == 'test'

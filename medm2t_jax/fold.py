@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import zlib
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ import numpy as np
 from data_pipeline import input_pipeline, planning
 from data_pipeline.dataset import Dataset, Split
 from data_pipeline.schema import NUM_FOLDS, DataError
-from medm2t_jax import checkpoint, fitting, parallel, workdir
+from medm2t_jax import checkpoint, distributed, fitting, parallel, workdir
 from medm2t_jax.experiment import Experiment
 from medm2t_jax.models import config as model_config
 from medm2t_jax.models import medm2t
@@ -70,9 +71,16 @@ class Fold:
 
   @functools.cached_property
   def statistics(self) -> fitting.Statistics:
-    """Fitted on the training subjects of this fold, and on nobody else."""
-    size = self.config.evaluation.batch_size
-    batches = self.batches('train', self.dataset.schema.modalities, size)
+    """Fitted on all training subjects of this fold, and on nobody else."""
+    return distributed.from_first(self._fit)
+
+  def _fit(self) -> fitting.Statistics:
+    modalities = self.dataset.schema.modalities
+    plan = self.plan('train', modalities, self.config.evaluation.batch_size)
+    # Of all processes: `read` would give the share of this one.
+    batches = input_pipeline.batches(
+      self.dataset, plan, modalities=modalities, config=self.config
+    )
     return fitting.fit(batches, self.dataset.schema, self.config.model.windows)
 
   def modality_of(self, stage: str) -> str | None:
@@ -132,6 +140,7 @@ class Fold:
   def read(
     self, plan: planning.Plan, modalities: tuple[str, ...], start_step: int = 0
   ) -> Iterator[Batch]:
+    """This process's share of the steps of a plan, from `start_step` on."""
     return input_pipeline.batches(
       self.dataset,
       plan,
@@ -201,36 +210,56 @@ class Fold:
       model=self.config.model.to_dict(),
     )
 
+  def require_unseen(self, lineage: checkpoint.Lineage, where: Path) -> None:
+    """Raises DataError if the checkpoint at `where` saw this fold's held-out subjects."""
+    lineage.require_unseen(
+      fold=self.index,
+      validation=self.subject_hashes('validation'),
+      test=self.subject_hashes('test'),
+      where=where,
+    )
+
+  def record(self, stage: str) -> workdir.StageRecord | None:
+    """What a stage that is over recorded; None while it is not. The same everywhere."""
+    fields = distributed.from_first(lambda: self._read_record(stage))
+    return None if fields is None else workdir.StageRecord(**fields)
+
+  def _read_record(self, stage: str) -> dict[str, Any] | None:
+    record = workdir.read_record(self.workdir, self.index, stage)
+    return None if record is None else dataclasses.asdict(record)
+
   def skipped(self, stage: str) -> bool:
     """Whether the stage was skipped because its modality is missing."""
-    done = workdir.read_done(self.workdir, self.index, stage)
-    return done is not None and bool(done['skipped'])
+    record = self.record(stage)
+    return record is not None and bool(record.skipped)
 
   def completed(self, stage: str) -> bool:
     """Whether the stage has been trained to its end."""
-    done = workdir.read_done(self.workdir, self.index, stage)
-    return done is not None and not done['skipped']
+    record = self.record(stage)
+    return record is not None and not record.skipped
 
   def restore_best(self, stage: str) -> tuple[dict[str, Any], checkpoint.Lineage]:
     """Variables and lineage of a completed stage's best checkpoint.
 
     Raises:
-      DataError: the stage is not complete, or its checkpoint must not be used here.
+      DataError: the stage is not complete, or its best checkpoint must not be used
+        here or is damaged: no other takes its place.
     """
     directory = workdir.checkpoint_directory(self.workdir, self.index, stage)
-    done = workdir.read_done(self.workdir, self.index, stage)
-    if done is None or done['skipped']:
+    record = self.record(stage)
+    if record is None or record.skipped:
       raise DataError(
         f'{directory}: stage {stage!r} of fold {self.index} is not complete. Train it '
         f'with --config.stages={stage} --config.folds={self.index}.'
       )
+    step = record.best_step
     with checkpoint.Checkpoints(directory) as checkpoints:
-      step = done['best_step']
-      lineage = checkpoints.lineage(step)
-      lineage.require_unseen(
-        fold=self.index,
-        validation=self.subject_hashes('validation'),
-        test=self.subject_hashes('test'),
-        where=directory / str(step),
-      )
-      return checkpoints.restore_variables(step, self.shapes(stage)), lineage
+      try:
+        lineage = checkpoints.lineage(step)
+        self.require_unseen(lineage, directory / str(step))
+        return checkpoints.restore_variables(step, self.shapes(stage)), lineage
+      except checkpoint.DamagedError as error:
+        raise DataError(
+          f'{error} It is the best checkpoint of the stage: put it back from a copy, or '
+          f'delete {directory.parent} and train the stage again.'
+        ) from error

@@ -2,7 +2,8 @@
 
   python -m medm2t_jax.main --config=configs/cvd.py [--workdir=W] [--mode=train|eval]
 
-The last line on stdout is one JSON object: task, test metrics and paths.
+The last line on stdout is one JSON object: task, test metrics and paths. Exit codes: 0,
+done; 1, an error; 75, SIGTERM came while training, and all is saved: run it again.
 """
 
 from __future__ import annotations
@@ -29,26 +30,37 @@ _MODE = flags.DEFINE_enum(
     'mode', 'train', ('train', 'eval'),
     'train: train what is not complete yet, then evaluate; eval: restore and evaluate.',
 )  # fmt: skip
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator_address', None, 'Several processes: host:port of the first one.'
+)
+_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes there are.')
+_PROCESS = flags.DEFINE_integer('process_id', None, 'Which one this is, from 0.')
 
 
 def main(_: list[str]) -> None:
   # Imported here so that --help and wrong flags answer at once.
   import tensorflow as tf
 
-  from medm2t_jax import evaluate, train, workdir
+  from medm2t_jax import distributed, evaluate, preemption, train, workdir
   from medm2t_jax.default_data import open_or_simulate
   from medm2t_jax.fold import make_folds
 
+  try:
+    # Before anything touches a device.
+    distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+  except DataError as error:
+    sys.exit(f'error: {error}')
   command_line.log_to_stderr()
   tf.config.set_visible_devices([], 'GPU')  # accelerators belong to JAX alone
   config = _CONFIG.value
   directory = Path(_WORKDIR.value or f'runs/{config.name}').resolve()
   try:
-    dataset = open_or_simulate(config)
+    dataset = distributed.first_then_others(lambda: open_or_simulate(config))
     folds = make_folds(config, dataset, directory)
-    workdir.claim(directory, config, dataset.version)
+    distributed.from_first(lambda: workdir.claim(directory, config, dataset.version))
     if _MODE.value == 'train':
-      train.train(folds)
+      with preemption.deferred():
+        train.train(folds)
     # Without its last stage, as with --config.stages=labs, there is nothing to predict.
     if _MODE.value == 'eval' or all(fold.completed(evaluate.STAGE) for fold in folds):
       summary = _evaluated(evaluate.evaluate(folds), directory / 'eval')
@@ -56,7 +68,12 @@ def main(_: list[str]) -> None:
       summary = {'trained': config.stages}
   except (DataError, train.TrainingError) as error:
     sys.exit(f'error: {error}')
-  print(json.dumps({'task': config.task, **summary, 'workdir': str(directory)}))
+  except preemption.Preempted as stop:
+    if distributed.is_first():
+      print(f'preempted: {stop}', file=sys.stderr)
+    sys.exit(preemption.EXIT_CODE)
+  if distributed.is_first():
+    print(json.dumps({'task': config.task, **summary, 'workdir': str(directory)}))
 
 
 def _evaluated(metrics: dict[str, Any], results: Path) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """Data-parallel steps: the one place where devices are many (`jax.pmap`).
 
 The state is replicated (`in_axes=None`, `out_axes=None`), batches carry a leading
-device axis. The only parallel primitive is a psum: gradients and losses are sums
-over devices divided once by the summed weights, so that devices with unequal or
-no valid rows give the same update as one device with all of them.
+device axis: the devices of this process. A step runs on the devices of all processes;
+what goes in and comes out is local to the process. The only parallel primitive is a
+psum: gradients and losses are sums over devices divided once by the summed weights, so
+that devices with unequal or no valid rows give the same update as one device with all
+of them.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from medm2t_jax import losses
+from medm2t_jax import optimizer as optimizers
 from medm2t_jax.models.encoded import Predictions
 from medm2t_jax.models.medm2t import MedM2T
 
@@ -35,7 +39,7 @@ class TrainState:
 
   Attributes:
     step: number of updates made, int32.
-    params: parameters of the stage.
+    params: parameters of the stage; with `ema_decay`, the averaged ones.
     batch_stats: running statistics of BatchNorm.
     fitted: statistics of the training subjects; constant.
     optimizer: state of the optax optimizer.
@@ -55,6 +59,29 @@ class TrainState:
 def replicated() -> NamedSharding:
   """Where the steps keep the state: a copy on every device of this process."""
   return NamedSharding(Mesh(np.array(jax.local_devices()), (DEVICE_AXIS,)), PartitionSpec())
+
+
+def replicated_everywhere() -> NamedSharding:
+  """A copy on every device of every process, as checkpoints are written and read."""
+  return NamedSharding(_all_devices(), PartitionSpec())
+
+
+def _all_devices() -> Mesh:
+  return Mesh(np.array(jax.devices()), (DEVICE_AXIS,))
+
+
+def to_global(tree: Any) -> Any:
+  """This process's copies as arrays of all processes; no data is moved."""
+  return multihost_utils.host_local_array_to_global_array(
+    tree, _all_devices(), PartitionSpec()
+  )
+
+
+def to_local(tree: Any) -> Any:
+  """Arrays replicated on all processes as arrays of this process; no data is moved."""
+  return multihost_utils.global_array_to_host_local_array(
+    tree, _all_devices(), PartitionSpec()
+  )
 
 
 class LossSum(NamedTuple):
@@ -81,7 +108,8 @@ def train_step(
     class_weights: one per class, or empty.
 
   The key is one for the run and stage; it is folded with the step and the device.
-  The old state's buffers are donated.
+  The old state's buffers are donated. A loss whose gradient is not finite is NaN, so that
+  the batch that did it is known, and not only the next one.
   """
 
   def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, LossSum]:
@@ -103,17 +131,22 @@ def train_step(
       )
       return total, (count, updates['batch_stats'])
 
+    trained = optimizers.trained_parameters(state.params, state.optimizer)
     (total, (count, batch_stats)), gradients = jax.value_and_grad(local_loss, has_aux=True)(
-      state.params
+      trained
     )
     total, count, gradients = jax.lax.psum((total, count, gradients), DEVICE_AXIS)
+    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients)]
+    total = jnp.where(jnp.stack(finite).all(), total, jnp.nan)
     gradients = jax.tree.map(lambda g: g / count, gradients)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
     state = dataclasses.replace(
       state,
       step=state.step + 1,
       params=optax.apply_updates(state.params, updates),
-      batch_stats=batch_stats,
+      batch_stats=optimizers.averaged_statistics(
+        state.batch_stats, batch_stats, optimizer_state
+      ),
       optimizer=optimizer_state,
     )
     return state, LossSum(total, count)
@@ -127,20 +160,29 @@ def train_step(
   )
 
 
-def loss_step(
-  model: MedM2T, stage: str, loss: losses.Loss, class_weights: Sequence[float]
-) -> Callable[[Mapping[str, Any], Batch], LossSum]:
-  """Returns the compiled validation loss `(variables, batch) -> loss`."""
+class Units(NamedTuple):
+  """What was predicted for the stage's units; `weight` is 0 where there is none."""
 
-  def step(variables: Mapping[str, Any], batch: Batch) -> LossSum:
+  logits: Float[Array, 'd u c']
+  label: Float[Array, 'd u']
+  weight: Float[Array, 'd u']
+
+
+def validation_step(
+  model: MedM2T, stage: str, loss: losses.Loss, class_weights: Sequence[float]
+) -> Callable[[Mapping[str, Any], Batch], tuple[LossSum, Units]]:
+  """Returns the compiled `(variables, batch) -> (loss, units of this process)`."""
+
+  def step(variables: Mapping[str, Any], batch: Batch) -> tuple[LossSum, Units]:
     predictions = _apply(model, variables, batch, stage)
     label, weight = _targets(batch, predictions)
     total, count = losses.weighted_sum(
       loss(predictions.logits, label), label, weight, class_weights
     )
-    return LossSum(*jax.lax.psum((total, count), DEVICE_AXIS))
+    total, count = jax.lax.psum((total, count), DEVICE_AXIS)
+    return LossSum(total, count), Units(predictions.logits, label, weight)
 
-  return jax.pmap(step, axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=None)
+  return jax.pmap(step, axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=(None, 0))
 
 
 def predict_step(

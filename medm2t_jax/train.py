@@ -8,29 +8,38 @@ have seen next, so that it ends with the same parameters as an uninterrupted one
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import traverse_util
-from tqdm import tqdm
 
+from data_pipeline import planning
 from data_pipeline.dataset import Split
-from data_pipeline.schema import DataError, write_json
-from medm2t_jax import checkpoint, losses, parallel, workdir
+from data_pipeline.folds import hash_subject
+from data_pipeline.schema import DataError
+from medm2t_jax import (
+  checkpoint,
+  distributed,
+  losses,
+  parallel,
+  preemption,
+  selection,
+  workdir,
+)
 from medm2t_jax.fold import Fold
+from medm2t_jax.metric_writer import MetricWriter, require_tensorboard
 from medm2t_jax.models import medm2t
+from medm2t_jax.optimizer import make_optimizer
+from medm2t_jax.position import Position
+from medm2t_jax.progress import Progress, stage_table
 
 _LOGGER = logging.getLogger(__name__)
-_OPTIMIZERS = {'adam': optax.adam, 'sgd': optax.sgd}
 
 
 class TrainingError(Exception):
@@ -41,17 +50,28 @@ def train(folds: Sequence[Fold]) -> None:
   """Trains the chosen stages of every fold; complete ones are skipped.
 
   Raises:
-    DataError: an unknown stage, or a stage to start from is not complete.
-    TrainingError: the loss is not finite.
+    DataError: an unknown stage, a recipe's value that does not suit, or a stage to
+      start from is not complete.
+    TrainingError: a loss is not finite.
+    preemption.Preempted: SIGTERM came; all is saved.
   """
+  if folds[0].config.training.tensorboard:
+    require_tensorboard()
+  for stage in chosen_stages(folds[0]):
+    if _missing_split(folds[0], stage) is None:
+      _loss_and_optimizer(folds[0], stage)  # a mistake in the last recipe is told now
   for fold in folds:
     for stage in chosen_stages(fold):
-      done = workdir.read_done(fold.workdir, fold.index, stage)
-      if done is None:
+      record = fold.record(stage)
+      if record is None:
         train_stage(fold, stage)
       else:
-        state = 'skipped' if done['skipped'] else 'complete'
+        state = 'skipped' if record.skipped else 'complete'
         _LOGGER.info('fold %d, %s: %s, going on', fold.index, stage, state)
+  records = [fold.record(stage) for fold in folds for stage in chosen_stages(fold)]
+  if distributed.is_first():
+    over = [record for record in records if record is not None]
+    print(stage_table(over), file=sys.stderr)
 
 
 def chosen_stages(fold: Fold) -> tuple[str, ...]:
@@ -72,90 +92,45 @@ def chosen_stages(fold: Fold) -> tuple[str, ...]:
   return tuple(stage for stage in known if stage in names)
 
 
-@dataclasses.dataclass
-class _Position:
-  """Where a stage's training stands; saved in every checkpoint.
-
-  Attributes:
-    epoch: the current epoch, from 0.
-    step: steps made in this epoch.
-    loss_total: sum of weighted losses in this epoch.
-    loss_weight: sum of their weights.
-    history: one record per finished epoch.
-  """
-
-  epoch: int = 0
-  step: int = 0
-  loss_total: float = 0.0
-  loss_weight: float = 0.0
-  history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-
-  def stale_epochs(self) -> int:
-    """Epochs since the best validation loss."""
-    return len(self.history) - 1 - self.best() if self.history else 0
-
-  def best(self) -> int:
-    """Index of the best epoch in the history; of equals the last, as orbax has it."""
-    values = [record['validation_loss'] for record in self.history]
-    return len(values) - 1 - int(np.argmin(values[::-1]))
-
-
 def train_stage(fold: Fold, stage: str) -> None:
   """Trains one stage to its end, from its latest checkpoint where there is one.
 
   A stage whose modality no training or no validation sample has is skipped, on
   record: its encoder enters the multimodal model untrained.
+
+  Raises:
+    DataError: no checkpoint of the stage is intact, or a config value does not suit.
+    TrainingError: a loss is not finite.
+    preemption.Preempted: SIGTERM came inside `preemption.deferred`; all is saved.
   """
   missing = _missing_split(fold, stage)
   if missing is not None:
     reason = f'no {missing} sample has this modality'
     _LOGGER.warning('fold %d, %s: skipped, %s', fold.index, stage, reason)
-    _write_done(fold, stage, skipped=reason)
+    _write_record(fold, workdir.StageRecord(fold.index, stage, skipped=reason))
     return
   recipe = fold.config.recipe[stage]
-  loss = losses.LOSSES[recipe.loss]
-  optimizer = make_optimizer(recipe)
-  state, lineage = initial_state(fold, stage, optimizer)
-  train_step = parallel.train_step(fold.model, stage, optimizer, loss, recipe.class_weights)
-  loss_step = parallel.loss_step(fold.model, stage, loss, recipe.class_weights)
-  parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-  _LOGGER.info('fold %d, %s: %s parameters', fold.index, stage, f'{parameters:,}')
   directory = workdir.checkpoint_directory(fold.workdir, fold.index, stage)
   with checkpoint.Checkpoints(directory) as checkpoints:
-    position = _Position()
-    if checkpoints.latest_step is not None:
-      state, saved = checkpoints.restore_training(checkpoints.latest_step, state)
-      position = _Position(**saved)
-      _LOGGER.info(
-          'fold %d, %s: resumed at epoch %d, step %d',
-          fold.index, stage, position.epoch + 1, position.step,
-      )  # fmt: skip
-    while position.epoch < recipe.epochs and position.stale_epochs() < recipe.patience:
-      save = functools.partial(checkpoints.save, lineage=lineage)
-      state, record = _train_epoch(fold, stage, state, position, train_step, save)
-      record |= _validate(fold, stage, state, loss_step)
-      _require_finite(fold, stage, position, record['validation_loss'])
-      position = _Position(epoch=position.epoch + 1, history=[*position.history, record])
-      _write_history(directory.parent, position.history)
-      _LOGGER.info(
-          'fold %d, %s: epoch %d of %d, train loss %.4f, validation loss %.4f, %.0f s',
-          fold.index, stage, position.epoch, recipe.epochs,
-          record['train_loss'], record['validation_loss'], record['seconds'],
-      )  # fmt: skip
-      save(state, dataclasses.asdict(position), validation_loss=record['validation_loss'])
-    best_step = checkpoints.best_step
+    training = _StageTraining(fold, stage, checkpoints)
+    position = training.run()
   # Only after the context has waited for the saves: done.json promises a checkpoint.
-  best = position.best()
-  _write_done(
+  best = position.best(recipe.select_by)
+  assert best is not None  # at least one epoch was trained
+  _write_record(
     fold,
-    stage,
-    best_step=best_step,
-    best_epoch=best + 1,
-    epochs=len(position.history),
-    validation_loss=position.history[best]['validation_loss'],
-    parameters=parameters,
-    seconds=sum(record['seconds'] for record in position.history),
-    history=position.history,
+    workdir.StageRecord(
+      fold.index,
+      stage,
+      best_step=best['step'],
+      best_epoch=best['epoch'],
+      epochs=len(position.history),
+      validation_loss=best['validation_loss'],
+      parameters=training.parameters,
+      seconds=sum(record['seconds'] for record in position.history),
+      history=tuple(position.history),
+      notes=tuple(position.notes),
+    ),
   )
 
 
@@ -170,36 +145,26 @@ def _missing_split(fold: Fold, stage: str) -> Split | None:
   return None
 
 
-def _write_done(fold: Fold, stage: str, *, skipped: str = '', **record: Any) -> None:
-  """Writes done.json: the stage is complete, or skipped for the reason given."""
-  directory = workdir.stage_directory(fold.workdir, fold.index, stage)
-  directory.mkdir(parents=True, exist_ok=True)
-  fields = {'fold': fold.index, 'stage': stage, 'skipped': skipped, **record}
-  write_json(directory / 'done.json', fields)
+def _write_record(fold: Fold, record: workdir.StageRecord) -> None:
+  if distributed.is_first():
+    workdir.write_record(fold.workdir, record)
 
 
-def make_optimizer(recipe: Mapping[str, Any]) -> optax.GradientTransformation:
-  """The optimizer of a stage: clipping, Adam or SGD, weight decay, frozen paths."""
-  parts = []
-  if recipe['clip_norm']:
-    parts.append(optax.clip_by_global_norm(recipe['clip_norm']))
-  if recipe['weight_decay']:
-    # Decay in the gradient, as torch.optim.Adam has it.
-    parts.append(optax.add_decayed_weights(recipe['weight_decay']))
-  parts.append(_OPTIMIZERS[recipe['optimizer']](recipe['learning_rate']))
-  if recipe['frozen']:
-    parts.append(optax.masked(optax.set_to_zero(), _frozen_mask(tuple(recipe['frozen']))))
-  return optax.chain(*parts)
-
-
-def _frozen_mask(prefixes: tuple[str, ...]) -> Callable[[Any], Any]:
-  """A function from parameters to a tree of bools: True under one of the prefixes."""
-
-  def frozen(path: tuple[Any, ...], _: Any) -> bool:
-    name = jax.tree_util.keystr(path, simple=True, separator='/')
-    return any(name == prefix or name.startswith(prefix + '/') for prefix in prefixes)
-
-  return functools.partial(jax.tree_util.tree_map_with_path, frozen)
+def _loss_and_optimizer(
+  fold: Fold, stage: str
+) -> tuple[losses.Loss, optax.GradientTransformation]:
+  """Loss and optimizer of a stage; DataError for what does not suit in its recipe."""
+  recipe, target = fold.config.recipe[stage], fold.dataset.schema.target
+  selection.require_known(recipe.select_by, target, stage)
+  plan = fold.plan(
+    'train',
+    fold.modalities_of(stage),
+    recipe.batch_size,
+    require=fold.modality_of(stage),
+    shuffle=(fold.config.seed, 0),
+  )
+  loss = losses.make_loss(recipe, target, stage)
+  return loss, make_optimizer(recipe, stage, recipe.epochs * len(plan))
 
 
 def initial_state(
@@ -230,103 +195,203 @@ def initial_state(
   return jax.device_put(state, parallel.replicated()), lineage
 
 
-def _train_epoch(
-  fold: Fold,
-  stage: str,
-  state: parallel.TrainState,
-  position: _Position,
-  train_step: Callable[..., tuple[parallel.TrainState, parallel.LossSum]],
-  save: Callable[[parallel.TrainState, dict[str, Any]], None],
-) -> tuple[parallel.TrainState, dict[str, Any]]:
-  """Runs the rest of an epoch; `position` is kept up to date for `save`."""
-  config = fold.config
-  plan = fold.plan(
-    'train',
-    fold.modalities_of(stage),
-    config.recipe[stage].batch_size,
-    require=fold.modality_of(stage),
-    shuffle=(config.seed, position.epoch),
-  )
-  start = time.perf_counter()
-  waited = 0.0
-  samples = 0
-  key = fold.key(stage)
-  pending: list[parallel.LossSum] = []
+class _StageTraining:
+  """One stage on its way through its epochs."""
 
-  def collect() -> None:
-    # The only place where the host waits for the devices.
-    for loss in jax.device_get(pending):
-      position.loss_total += float(loss.total)
-      position.loss_weight += float(loss.weight)
-    pending.clear()
-    _require_finite(fold, stage, position, position.loss_total)
+  def __init__(self, fold: Fold, stage: str, checkpoints: checkpoint.Checkpoints):
+    self._fold = fold
+    self._stage = stage
+    self._name = f'fold {fold.index}, {stage}'
+    self._recipe = fold.config.recipe[stage]
+    self._checkpoints = checkpoints
+    loss, optimizer = _loss_and_optimizer(fold, stage)
+    weights = self._recipe.class_weights
+    self._train_step = parallel.train_step(fold.model, stage, optimizer, loss, weights)
+    self._validation_step = parallel.validation_step(fold.model, stage, loss, weights)
+    self._state, self._lineage = initial_state(fold, stage, optimizer)
+    self._position = Position()
+    self._writer = None
+    if distributed.is_first():
+      directory = workdir.stage_directory(fold.workdir, fold.index, stage)
+      tensorboard = fold.config.training.tensorboard
+      self._writer = MetricWriter(directory, tensorboard=tensorboard)
+    self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self._state.params))
 
-  progress = tqdm(
-    fold.read(plan, fold.modalities_of(stage), position.step),
-    desc=f'fold {fold.index} {stage} {position.epoch + 1}/{config.recipe[stage].epochs}',
-    initial=position.step,
-    total=len(plan),
-    unit='step',
-    leave=False,
-  )
-  before = time.perf_counter()
-  for batch in progress:
-    waited += time.perf_counter() - before
-    state, loss = train_step(state, batch, key)
-    pending.append(loss)
-    position.step += 1
-    samples += int((batch['row'] >= 0).sum())
-    if position.step % 20 == 0:
-      collect()
-      mean = position.loss_total / position.loss_weight
-      progress.set_postfix(
-        loss=f'{mean:.4f}', wait=f'{waited / (time.perf_counter() - start):.0%}'
-      )
-    # The end of the epoch is saved with its validation loss.
-    if position.step % config.training.save_every_steps == 0 and position.step < len(plan):
-      collect()
-      save(state, dataclasses.asdict(position))
-    before = time.perf_counter()
-  collect()
-  seconds = time.perf_counter() - start
-  return state, {
-    'epoch': position.epoch + 1,
-    'train_loss': position.loss_total / position.loss_weight,
-    'samples_per_second': samples / seconds,
-    'data_wait_share': waited / seconds,
-    'seconds': seconds,
-  }
+  def run(self) -> Position:
+    """Trains until the last epoch, or until nothing improves any more."""
+    recipe = self._recipe
+    _LOGGER.info('%s: %s parameters', self._name, f'{self.parameters:,}')
+    self._warn_of_cuts()
+    self._resume()
+    while (
+      self._position.epoch < recipe.epochs
+      and self._position.stale_epochs(recipe.select_by) < recipe.patience
+    ):
+      record = self._train_epoch()
+      record |= self._validate()
+      self._position = self._position.after_epoch(record)
+      if self._writer is not None:
+        self._writer.write(self._position.history)
+      _LOGGER.info(
+          '%s: epoch %d of %d, train loss %.4f, validation loss %.4f, %.0f s',
+          self._name, self._position.epoch, recipe.epochs,
+          record['train_loss'], record['validation_loss'], record['seconds'],
+      )  # fmt: skip
+      self._save()
+    return self._position
 
+  def _warn_of_cuts(self) -> None:
+    """Says which capacity to raise where samples do not fit."""
+    plan, data = self._plan('train'), self._fold.config.data
+    for name, count in plan.truncated.items():
+      if count:
+        _LOGGER.warning(
+            '%s: %d samples to train on have more than %d events of %s and keep the most '
+            'recent: raise the last of config.data.buckets to keep all',
+            self._name, count, data.buckets[-1][name], name,
+        )  # fmt: skip
+    if plan.overflowing:
+      _LOGGER.warning(
+          '%s: %d samples to train on have more than %d recordings and keep the most '
+          'recent: raise config.data.max_recordings to keep all',
+          self._name, plan.overflowing, data.max_recordings,
+      )  # fmt: skip
 
-def _require_finite(fold: Fold, stage: str, position: _Position, loss: float) -> None:
-  """Raises TrainingError, with the place and the remedy, when the loss is not finite."""
-  if not np.isfinite(loss):
+  def _resume(self) -> None:
+    restored = self._checkpoints.restore_latest(self._state)
+    if restored is None:
+      return
+    # It may have been copied here from another fold.
+    self._fold.require_unseen(restored.lineage, restored.where)
+    self._state = restored.state
+    self._position = Position(**restored.position)
+    self._position.notes.extend(restored.notes)
+    _LOGGER.info(
+        '%s: resumed at epoch %d, step %d',
+        self._name, self._position.epoch + 1, self._position.step,
+    )  # fmt: skip
+
+  def _save(self) -> None:
+    best = self._position.best(self._recipe.select_by)
+    self._checkpoints.save(
+      self._state,
+      dataclasses.asdict(self._position),
+      lineage=self._lineage,
+      best_step=best['step'] if best else None,
+    )
+
+  def _stop(self) -> NoReturn:
+    """Saves and ends: the machine is about to be taken away."""
+    self._save()
+    raise preemption.Preempted(
+      f'{self._name}: stopped by SIGTERM; saved at epoch {self._position.epoch + 1}, '
+      f'step {self._position.step}. Run the same command again to continue.'
+    )
+
+  def _plan(self, split: Split, shuffle: tuple[int, int] | None = None) -> planning.Plan:
+    return self._fold.plan(
+      split,
+      self._fold.modalities_of(self._stage),
+      self._recipe.batch_size,
+      require=self._fold.modality_of(self._stage),
+      shuffle=shuffle,
+    )
+
+  def _train_epoch(self) -> dict[str, Any]:
+    """Runs the rest of an epoch; the position is kept up to date for saving."""
+    config, position = self._fold.config, self._position
+    plan = self._plan('train', shuffle=(config.seed, position.epoch))
+    key = self._fold.key(self._stage)
+    pending: list[parallel.LossSum] = []
+
+    def collect() -> None:
+      # The only place where the host waits for the devices.
+      first = position.step - len(pending)
+      for number, loss in enumerate(jax.device_get(pending), first):
+        self._require_finite(float(loss.total), 'train', plan, number)
+        position.loss_total += float(loss.total)
+        position.loss_weight += float(loss.weight)
+      pending.clear()
+
+    progress = Progress(
+      f'{self._name} {position.epoch + 1}/{self._recipe.epochs}',
+      (plan.rows >= 0).sum(axis=(1, 2)),
+      position.step,
+      visible=distributed.is_first(),
+    )
+    modalities = self._fold.modalities_of(self._stage)
+    for batch in progress.over(self._fold.read(plan, modalities, position.step)):
+      self._state, loss = self._train_step(self._state, batch, key)
+      pending.append(loss)
+      position.step += 1
+      if position.step % 20 == 0:
+        collect()
+        progress.show_loss(position.loss_total / position.loss_weight)
+      if preemption.requested():
+        collect()
+        self._stop()
+      # The end of the epoch is saved with its validation loss.
+      due = position.step % config.training.save_every_steps == 0
+      if due and position.step < len(plan):
+        collect()
+        self._save()
+    collect()
+    return {
+      'epoch': position.epoch + 1,
+      'step': int(self._state.step),
+      'train_loss': position.loss_total / position.loss_weight,
+      **progress.figures(),
+    }
+
+  def _validate(self) -> dict[str, float]:
+    """Mean validation loss, and the figure by which the best epoch is chosen."""
+    plan = self._plan('validation')
+    sums: list[parallel.LossSum] = []
+    units: list[parallel.Units] = []
+    for batch in self._fold.read(plan, self._fold.modalities_of(self._stage)):
+      loss, predicted = self._validation_step(self._state.variables, batch)
+      sums.append(loss)
+      if self._recipe.select_by != selection.LOSS:
+        units.append(jax.device_get(predicted))
+      if preemption.requested():
+        self._stop()
+    totals = [float(loss.total) for loss in jax.device_get(sums)]
+    for number, total in enumerate(totals):
+      self._require_finite(total, 'validation', plan, number)
+    record = {'validation_loss': sum(totals) / sum(float(loss.weight) for loss in sums)}
+    if units:
+      record[f'validation_{self._recipe.select_by}'] = self._figure(units)
+    return record
+
+  def _figure(self, units: list[parallel.Units]) -> float:
+    """The figure of `select_by` over the units of all processes."""
+    parts = [
+      [distributed.gather(array) for array in (each.logits, each.label, each.weight)]
+      for each in units
+    ]
+    logits, label, weight = (
+      np.concatenate([array.reshape(-1, *array.shape[2:]) for array in arrays])
+      for arrays in zip(*parts, strict=True)
+    )
+    counts = weight > 0
+    return selection.figure(
+      self._recipe.select_by, logits[counts], label[counts], self._stage
+    )
+
+  def _require_finite(
+    self, loss: float, split: Split, plan: planning.Plan, number: int
+  ) -> None:
+    """Raises TrainingError, with the place and the batch, for a loss that is not finite."""
+    if np.isfinite(loss):
+      return
+    dataset = self._fold.dataset
+    rows = plan.rows[number]
+    samples = dataset.index['sample_id'][rows[rows >= 0]]
+    hashes = sorted(hash_subject(sample, dataset.fold_key) for sample in samples)
     raise TrainingError(
-      f'fold {fold.index}, stage {stage}: the loss is not finite in the steps up to '
-      f'{position.step} of epoch {position.epoch + 1}. Lower '
-      f'config.recipe.{stage}.learning_rate or set clip_norm.'
+      f'fold {self._fold.index}, stage {self._stage}: the {split} loss or its gradient is '
+      f'not finite at step {number + 1} of epoch {self._position.epoch + 1}, for the '
+      f'sample_ids with the keyed hashes {", ".join(hashes)}. Lower '
+      f'config.recipe.{self._stage}.learning_rate or set clip_norm; where the same '
+      'samples come back, look at their values.'
     )
-
-
-def _validate(
-  fold: Fold, stage: str, state: parallel.TrainState, loss_step: Callable[..., Any]
-) -> dict[str, float]:
-  """Mean validation loss."""
-  sums = [
-    loss_step(state.variables, batch)
-    for batch in fold.batches(
-      'validation',
-      fold.modalities_of(stage),
-      fold.config.recipe[stage].batch_size,
-      require=fold.modality_of(stage),
-    )
-  ]
-  total, weight = (sum(map(float, values)) for values in zip(*sums, strict=True))
-  return {'validation_loss': total / weight}
-
-
-def _write_history(directory: Path, history: list[dict[str, Any]]) -> None:
-  """Rewrites metrics.jsonl, so that a resumed epoch never stands there twice."""
-  partial = directory / 'metrics.jsonl.partial'
-  partial.write_text(''.join(json.dumps(record) + '\n' for record in history))
-  partial.replace(directory / 'metrics.jsonl')

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from data_pipeline.schema import DataError, write_json
 from medm2t_jax.experiment import Experiment
 
 # What may differ between two runs in one workdir: they choose what to do, not how.
-_CHOICES = ('folds', 'stages', 'evaluation')
+_CHOICES = ('folds', 'stages', 'evaluation', 'training')
 
 
 def claim(workdir: Path, config: Experiment, data_version: str) -> None:
@@ -26,13 +27,15 @@ def claim(workdir: Path, config: Experiment, data_version: str) -> None:
   Args:
     workdir: made when absent.
     config: of this run.
-    data_version: version of the prepared data set.
+    data_version: version of the prepared data set; `data.version` of `config.json`, so
+      that a replay of it (configs/replay.py) accepts no other data.
 
   Raises:
     DataError: the workdir belongs to another configuration or data set.
   """
   workdir.mkdir(parents=True, exist_ok=True)
-  ours = json.loads(config.to_json_best_effort()) | {'data_version': data_version}
+  ours = json.loads(config.to_json_best_effort())
+  ours['data']['version'] = data_version
   path = workdir / 'config.json'
   if path.exists():
     theirs = json.loads(path.read_text())
@@ -64,7 +67,8 @@ def environment() -> dict[str, Any]:
     'code_version': code_version(),
     'platform': platform.platform(),
     'backend': jax.default_backend(),
-    'devices': [device.device_kind for device in jax.local_devices()],
+    'processes': jax.process_count(),
+    'devices': [device.device_kind for device in jax.devices()],
   }
 
 
@@ -92,7 +96,57 @@ def checkpoint_directory(workdir: Path, fold: int, stage: str) -> Path:
   return stage_directory(workdir, fold, stage) / 'checkpoints'
 
 
-def read_done(workdir: Path, fold: int, stage: str) -> dict[str, Any] | None:
-  """What a completed stage recorded about itself; None while it is not complete."""
+@dataclasses.dataclass(frozen=True)
+class StageRecord:
+  """What a stage that is over says about itself, in its `done.json`.
+
+  Attributes:
+    fold: the fold.
+    stage: the stage.
+    skipped: why the stage was not trained, or empty; then nothing below is set.
+    best_step: step of the best checkpoint.
+    best_epoch: its epoch, from 1.
+    epochs: number of epochs trained.
+    validation_loss: of the best epoch.
+    parameters: number of parameters of the stage.
+    seconds: time spent in training steps.
+    history: one record an epoch, as in metrics.jsonl.
+    notes: what a reader of the results must know.
+  """
+
+  fold: int
+  stage: str
+  skipped: str = ''
+  best_step: int = 0
+  best_epoch: int = 0
+  epochs: int = 0
+  validation_loss: float = 0.0
+  parameters: int = 0
+  seconds: float = 0.0
+  history: Sequence[Mapping[str, Any]] = ()
+  notes: Sequence[str] = ()
+
+
+def write_record(workdir: Path, record: StageRecord) -> None:
+  """Writes `done.json`: the stage is over."""
+  directory = stage_directory(workdir, record.fold, record.stage)
+  directory.mkdir(parents=True, exist_ok=True)
+  write_json(directory / 'done.json', dataclasses.asdict(record))
+
+
+def read_record(workdir: Path, fold: int, stage: str) -> StageRecord | None:
+  """The record of a stage; None while it is not over.
+
+  Raises:
+    DataError: `done.json` is damaged.
+  """
   path = stage_directory(workdir, fold, stage) / 'done.json'
-  return json.loads(path.read_text()) if path.exists() else None
+  if not path.exists():
+    return None
+  try:
+    return StageRecord(**json.loads(path.read_text()))
+  except (json.JSONDecodeError, TypeError) as error:
+    raise DataError(
+      f'{path}: damaged, or of another version of this package ({error}). Delete it: '
+      'the stage then ends again from its latest checkpoint.'
+    ) from error

@@ -18,6 +18,7 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 from absl import flags  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -32,3 +33,21 @@ def pytest_configure(config):
     tf.config.set_visible_devices([], kind)
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()
+
+
+@pytest.fixture(scope='session')
+def folder(tmp_path_factory):
+  """The small random data set: staging files in `raw`, prepared in `out`; read only."""
+  from tests import staging_fixture
+
+  path = tmp_path_factory.mktemp('data')
+  staging_fixture.build_dataset(path)
+  return path
+
+
+@pytest.fixture(scope='session')
+def dataset(folder):
+  """The same, opened."""
+  from data_pipeline.dataset import open_dataset
+
+  return open_dataset(folder / 'out')

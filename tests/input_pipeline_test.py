@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 
-from data_pipeline import input_pipeline, planning
+from data_pipeline import input_pipeline, planning, records
 from data_pipeline.dataset import open_dataset
 from data_pipeline.ecg import conditioning, reading
 from data_pipeline.schema import ECG_MEASUREMENTS, DataError
@@ -18,16 +19,11 @@ SCHEMA = staging_fixture.SCHEMA
 MODALITIES = SCHEMA.modalities
 
 
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-  path = tmp_path_factory.mktemp('data')
-  staging_fixture.build_dataset(path)
-  return path
-
-
-@pytest.fixture(scope='module')
-def dataset(folder):
-  return open_dataset(folder / 'out')
+@pytest.fixture
+def copied(folder, tmp_path):
+  """A data set of its own, to damage."""
+  shutil.copytree(folder / 'out', tmp_path / 'out')
+  return open_dataset(tmp_path / 'out')
 
 
 @pytest.fixture(scope='module')
@@ -51,7 +47,16 @@ def _assert_equal(one, two):
     np.testing.assert_array_equal(value, two[name], err_msg=name)
 
 
-def _run(dataset, *, rows=None, modalities=MODALITIES, config=None, plan=None, **options):
+def _run(
+  dataset,
+  *,
+  rows=None,
+  modalities=MODALITIES,
+  config=None,
+  plan=None,
+  shuffle=(0, 0),
+  **options,
+):
   config = config or staging_fixture.config()
   if plan is None:
     rows = np.arange(len(dataset)) if rows is None else rows
@@ -62,7 +67,7 @@ def _run(dataset, *, rows=None, modalities=MODALITIES, config=None, plan=None, *
       config=config,
       batch_rows=4,
       devices=2,
-      shuffle=(0, 0),
+      shuffle=shuffle,
     )
   steps = input_pipeline.batches(
     dataset, plan, modalities=modalities, config=config, **options
@@ -193,6 +198,10 @@ def test_two_runs_are_identical(dataset):
 def test_two_hosts_read_the_halves_of_one_hosts_batches(dataset):
   plan, whole = _run(dataset)
   halves = [_run(dataset, plan=plan, host=host, hosts=2)[1] for host in (0, 1)]
+  assert len(halves[0]) == len(halves[1]) == len(plan)
+  seen = [np.concatenate([batch['row'].ravel() for batch in half]) for half in halves]
+  real = [rows[rows >= 0] for rows in seen]
+  assert sorted([*real[0], *real[1]]) == list(range(len(dataset)))
   for batch, one, two in zip(whole, *halves, strict=True):
     one, two = dict(_flatten(one)), dict(_flatten(two))
     joined = {name: np.concatenate([one[name], two[name]]) for name in one}
@@ -234,28 +243,66 @@ def test_random_lengths(tmp_path, seed):
   assert seen == set(range(len(data)))
 
 
-def test_a_corrupt_record_is_named(folder, tmp_path):
-  out = tmp_path / 'out'
-  shutil.copytree(folder / 'out', out)
-  data = open_dataset(out)
-  row = 5
-  path = out / data.files[data.index['file'][row]]
+def _flip(dataset, row, at):
+  """Flips one bit of a record, `at` bytes after the start of its payload."""
+  path = dataset.directory / dataset.files[dataset.index['file'][row]]
   content = bytearray(path.read_bytes())
-  content[data.index['offset'][row] + 12 + data.index['bytes'][row] // 2] ^= 1
+  content[dataset.index['offset'][row] + records.HEADER_BYTES + at] ^= 1
   path.write_bytes(content)
+  return path.name
+
+
+@pytest.mark.parametrize('modalities', [('labs',), MODALITIES])
+def test_a_corrupt_record_is_named(copied, modalities):
+  row = 5
+  name = _flip(copied, row, copied.index['head_bytes'][row] // 2)
+  message = f'{name}: record of row {row} at byte .* corrupt .* prepare it again'
+  with pytest.raises(DataError, match=message):
+    _run(copied, modalities=modalities)
+  others = np.setdiff1d(np.arange(len(copied)), [row])
+  _run(copied, modalities=modalities, rows=others)
+
+
+def test_without_ecg_no_signal_is_read(copied):
+  row = int(np.argmax(copied.lengths('ecg')))
+  name = _flip(copied, row, copied.index['bytes'][row] // 2)
+  _run(copied, modalities=('static', 'labs', 'notes', 'vitals'))
+  with pytest.raises(DataError, match=f'{name}: record of row {row} .* corrupt'):
+    _run(copied, modalities=('ecg',), rows=np.array([row]))
+
+
+@pytest.mark.parametrize('modalities', [('labs',), ('ecg',)])
+def test_a_shard_that_was_cut_off_is_named(copied, modalities):
+  row = len(copied) - 1
+  path = copied.directory / copied.files[copied.index['file'][row]]
+  # In the head of its last record.
+  path.write_bytes(path.read_bytes()[: copied.index['offset'][row] + 40])
   with pytest.raises(DataError, match=f'{path.name}: record of row {row} .* corrupt'):
-    _run(data, modalities=('labs',))
-  others = np.setdiff1d(np.arange(len(data)), [row])
-  _run(data, modalities=('labs',), rows=others)
+    _run(copied, modalities=modalities)
 
 
-def test_a_shard_that_disappears_is_named(folder, tmp_path):
-  out = tmp_path / 'out'
-  shutil.copytree(folder / 'out', out)
-  data = open_dataset(out)
-  (out / data.files[0]).unlink()
-  with pytest.raises(DataError, match=f'{data.files[0]}: the shard is missing'):
-    _run(data)
+def test_a_shard_that_disappears_is_named(copied):
+  (copied.directory / copied.files[0]).unlink()
+  with pytest.raises(DataError, match=f'{copied.files[0]}: the shard is missing'):
+    _run(copied)
+
+
+def test_a_step_is_compiled_once_per_bucket(dataset):
+  traces = 0
+
+  @jax.jit
+  def step(batch):
+    nonlocal traces
+    traces += 1  # Python sees it only when the step is traced.
+    return batch['label'].sum()
+
+  plans = []
+  for epoch in range(2):
+    plan, steps = _run(dataset, shuffle=(0, epoch))
+    plans.append(plan.bucket)
+    for batch in steps:
+      step(batch)
+  assert traces == len(np.unique(np.concatenate(plans))) == 2
 
 
 def test_an_unknown_modality_is_refused(dataset):

@@ -136,5 +136,24 @@ def test_a_step_compiles_once_per_shape(batches):
   step = parallel.train_step(model, 'static', optimizer, counted, ())
   state = make_state('static', batches[0], optimizer)
   for batch in batches:
+    before = state
     state, _ = step(state, spread(batch, [2] * 8), jax.random.key(0))
+    # Donated: the state is in memory once.
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
   assert len(traces) == 1
+
+
+def test_a_gradient_that_is_not_finite_shows_in_its_own_step(batches):
+  model = MedM2T(small_config(), axis_name=parallel.DEVICE_AXIS)
+  optimizer = optax.sgd(1e-3)
+
+  def root_of_zero(logits, label):
+    zero = jnp.sqrt(logits[:, 0] - logits[:, 0])
+    return losses.nll(logits, label) + 0.0 * zero
+
+  batch = spread(batches[0], [2] * 8)
+  for loss, finite in ((losses.nll, True), (root_of_zero, False)):
+    step = parallel.train_step(model, 'static', optimizer, loss, ())
+    _, total = step(make_state('static', batches[0], optimizer), batch, jax.random.key(0))
+    assert np.isfinite(float(total.total)) == finite
+    assert float(total.weight) == ROWS - 1

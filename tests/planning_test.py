@@ -45,14 +45,51 @@ def test_every_row_appears_once_in_a_bucket_that_holds_it(seed, shuffle):
   config = staging_fixture.config()
   plan = _plan(dataset, rows, shuffle=shuffle, config=config)
   np.testing.assert_array_equal(np.sort(plan.rows[plan.rows >= 0]), rows)
-  buckets = config.data.buckets
+  promoted = 0
   for step, bucket in zip(plan.rows, plan.bucket, strict=True):
-    for row in step[step >= 0]:
-      fits = [
-        all(dataset.lengths(name)[row] <= length for name, length in b.items())
-        for b in buckets
-      ]
-      assert bucket == (fits.index(True) if any(fits) else len(buckets) - 1)
+    first = np.array([_first_fit(dataset, row, config) for row in step[step >= 0]])
+    assert (first <= bucket).all()
+    promoted += (first < bucket).sum()
+  # Less than a step of each bucket but the last may be in a longer one.
+  assert promoted < 4 * 4
+
+
+def _first_fit(dataset, row, config):
+  buckets = config.data.buckets
+  fits = [
+    all(dataset.lengths(name)[row] <= length for name, length in bucket.items())
+    for bucket in buckets
+  ]
+  return fits.index(True) if any(fits) else len(buckets) - 1
+
+
+@pytest.mark.parametrize(
+  ('lengths', 'steps'),
+  [
+    # One row is left over in the first bucket: it goes to the first that has room.
+    ([8] * 5 + [16] * 3 + [32] * 2, {0: 1, 1: 1, 2: 1}),
+    ([8] * 5 + [16] * 4 + [32] * 2, {0: 1, 1: 1, 2: 1}),
+    # Nowhere is room for two rows: nothing moves.
+    ([8] * 6 + [16] * 3 + [32] * 3, {0: 2, 1: 1, 2: 1}),
+    # A bucket without rows of its own stays without.
+    ([8] * 5 + [32] * 4, {0: 2, 2: 1}),
+    # The last steps of both go to the last.
+    ([8] * 1 + [16] * 2 + [32] * 1, {2: 1}),
+  ],
+)
+def test_an_incomplete_step_joins_one_that_has_room(lengths, steps):
+  dataset = SimpleNamespace(
+    schema=staging_fixture.SCHEMA, lengths={'labs': np.array(lengths)}.get
+  )
+  rows = np.arange(len(lengths))
+  config = staging_fixture.config(tuple({'labs': length} for length in (8, 16, 32)))
+  for shuffle in (None, (0, 0)):
+    plan = _plan(
+      dataset, rows, modalities=('labs',), config=config, batch_rows=2, devices=2,
+      shuffle=shuffle,
+    )  # fmt: skip
+    assert dict(zip(*np.unique(plan.bucket, return_counts=True), strict=True)) == steps
+    np.testing.assert_array_equal(np.sort(plan.rows[plan.rows >= 0]), rows)
 
 
 @pytest.mark.parametrize('recordings_per_row', [0.25, 0.5, 1.0, 4.0])
@@ -105,6 +142,8 @@ def test_hosts_share_all_rows_in_equal_steps(hosts):
   parts = [plan.local_rows(host, hosts) for host in range(hosts)]
   assert {part.shape for part in parts} == {(len(plan), 4 // hosts, 4)}
   np.testing.assert_array_equal(np.concatenate(parts, axis=1), plan.rows)
+  seen = np.concatenate([part[part >= 0] for part in parts])
+  assert sorted(seen) == list(range(300))
 
 
 def test_devices_must_divide_among_hosts():

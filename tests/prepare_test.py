@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from data_pipeline import prepare
@@ -92,6 +96,82 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(folder, tmp_path):
   assert digests(out) == digests(folder / 'out')
 
 
+def test_workers_end_with_a_killed_parent(folder, tmp_path):
+  script = (
+    "if __name__ == '__main__':\n"
+    '  import sys; from pathlib import Path; from tests import staging_fixture as f\n'
+    '  raw, out = map(Path, sys.argv[1:])\n'
+    "  staged = f.Staged(f.SCHEMA, f.COHORT, {'fixture': '1.0'})\n"
+    '  f.build_from(raw, staged, out, workers=2)\n'
+  )
+  path, out = tmp_path / 'run.py', tmp_path / 'out'
+  path.write_text(script)
+  parent = subprocess.Popen(
+    [sys.executable, path, folder / 'raw', out],
+    env={'PYTHONPATH': str(ROOT), 'PATH': ''},
+    stderr=subprocess.DEVNULL,
+  )
+  manifests = out / '.staging/manifests'
+  while not list(manifests.glob('*.json')):
+    assert parent.poll() is None
+    time.sleep(0.01)
+  workers = psutil.Process(parent.pid).children()
+  parent.kill()
+  parent.wait()
+  deadline = time.monotonic() + 20
+  while any(_is_alive(worker) for worker in workers):
+    assert time.monotonic() < deadline, workers
+    time.sleep(0.05)
+  assert len(workers) >= 2
+  staging_fixture.build_from(folder / 'raw', _staged(), out)
+  assert digests(out) == digests(folder / 'out')
+
+
+def _is_alive(process):
+  try:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+  except psutil.NoSuchProcess:
+    return False
+
+
+def test_two_preparations_of_one_folder_do_not_mix(folder, tmp_path):
+  out = tmp_path / 'out'
+
+  def stage(tables):
+    with pytest.raises(DataError, match=r'lock: another preparation is writing'):
+      staging_fixture.build_from(folder / 'raw', _staged(), out)
+    for path in (folder / 'raw').glob('*.parquet'):
+      shutil.copy(path, tables)
+    return _staged()
+
+  prepare.build(stage, out, request=staging_fixture.REQUEST, memory_limit='1GB', workers=1)
+  assert digests(out) == digests(folder / 'out')
+
+
+@pytest.mark.parametrize('where', ['staging.sort', 'publish.publish'])
+def test_a_disk_that_fills_up_anywhere_is_one_clear_error(
+  folder, tmp_path, monkeypatch, where
+):
+  def fill_up(*args, **kwargs):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  with monkeypatch.context() as patched, pytest.raises(DataError, match='no space left'):
+    patched.setattr(f'data_pipeline.{where}', fill_up)
+    staging_fixture.build_from(folder / 'raw', _staged(), tmp_path / 'out')
+  staging_fixture.build_from(folder / 'raw', _staged(), tmp_path / 'out')
+  assert digests(tmp_path / 'out') == digests(folder / 'out')
+
+
+def test_what_a_killed_shard_left_is_removed(folder, tmp_path):
+  out = tmp_path / 'out'
+  (out / '.staging').mkdir(parents=True)
+  request = json.dumps(staging_fixture.REQUEST)
+  (out / '.staging/request.json').write_text(request)
+  (out / 'mortality-fold0.tfrecord-00000-of-00003.0a1b2c3d.partial').write_text('half')
+  staging_fixture.build_from(folder / 'raw', _staged(), out)
+  assert digests(out) == digests(folder / 'out')
+
+
 def test_a_finished_data_set_is_left_alone(folder, capsys):
   before = digests(folder / 'out')
 
@@ -135,6 +215,25 @@ def test_the_estimate_is_printed_and_a_small_disk_refused(
   with pytest.raises(DataError, match='are needed'):
     staging_fixture.build_from(folder / 'raw', _staged(), tmp_path / 'out')
   assert 'recordings: about' in capsys.readouterr().err
+
+
+def test_what_there_is_to_read_is_told_before_it_is_read(tmp_path, monkeypatch, capsys):
+  mimic, ecg = tmp_path / 'mimic', tmp_path / 'ecg'
+  for path in (mimic / 'hosp/a.csv.gz', ecg / 'list.csv', ecg / 'files/p1/s1/1.dat'):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b'')
+    os.truncate(path, 3_000_000_000)  # sparse
+
+  def stage(*_):
+    told = capsys.readouterr().err
+    assert '6.0 GB of raw tables: roughly up to 10 minutes and 2.4 GB of scratch' in told
+    raise DataError('here it would be read')
+
+  monkeypatch.setattr('data_pipeline.sources.mimic_iv.stage', stage)
+  with pytest.raises(DataError, match='here it would be read'):
+    prepare.prepare(
+      source='mimic_iv', task='los', out=tmp_path / 'out', mimic_iv=mimic, mimic_iv_ecg=ecg
+    )
 
 
 @pytest.mark.parametrize(
@@ -195,6 +294,15 @@ def test_a_wrong_memory_limit_is_named(folder, tmp_path):
     staging_fixture.build_from(
       folder / 'raw', _staged(), tmp_path / 'out', memory_limit='much'
     )
+
+
+def test_beam_without_its_environment(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'apache_beam', None)
+  with pytest.raises(DataError, match=r'--beam_options: apache_beam is not installed'):
+    prepare.prepare(
+      source='simulated', task='los', out=tmp_path / 'out', beam_options='--runner=X'
+    )
+  assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.parametrize(

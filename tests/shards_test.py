@@ -6,29 +6,20 @@ import dataclasses
 import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from data_pipeline import folds, records, shards
+from data_pipeline import examples, folds, processes, records, shards
 from data_pipeline.dataset import open_dataset
 from data_pipeline.schema import DataError
+from data_pipeline.staging import Shard
 from tests import staging_fixture
-
-
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-  path = tmp_path_factory.mktemp('data')
-  staging_fixture.build_dataset(path)
-  return path
-
-
-@pytest.fixture(scope='module')
-def dataset(folder):
-  return open_dataset(folder / 'out')
 
 
 @pytest.fixture
@@ -110,6 +101,13 @@ def test_tfds_sub_splits_and_sharded_reading(dataset):
   assert set(half) < set(zero) and abs(len(half) - len(zero) / 2) <= 1
   parts = [read(split) for split in tfds.even_splits('fold0', 2)]
   assert sorted(parts[0] + parts[1]) == sorted(zero)
+  # By whole files, as tf.distribute does it.
+  hosts = [tf.distribute.InputContext(2, host) for host in range(2)]
+  parts = [
+    read('fold0+fold1', read_config=tfds.ReadConfig(input_context=host)) for host in hosts
+  ]
+  assert all(parts)
+  assert sorted(parts[0] + parts[1]) == sorted(zero + one)
 
 
 def test_events_are_sorted_and_never_in_the_future(dataset):
@@ -129,6 +127,17 @@ def test_index_finds_every_record(dataset):
     )
     assert f'fold{dataset.index["fold"][row]}.' in path.name
     assert len(payload) == dataset.index['bytes'][row]
+    head = payload[: dataset.index['head_bytes'][row]]
+    assert records.checksum(head) == dataset.index['head_crc'][row]
+    features = {
+      name: dict(tf.train.Example.FromString(message).features.feature)
+      for name, message in {'whole': payload, 'head': head}.items()
+    }
+    assert features['whole'].keys() == examples.features(dataset.schema).keys()
+    # Two messages end to end are one with the features of both.
+    signal = features['whole'].pop('ecg/signal').bytes_list.value[0]
+    assert len(signal) == dataset.lengths('ecg')[row] * 1250 * 12 * 2
+    assert features['head'] == features['whole']
 
 
 def test_a_subject_is_in_one_shard_with_its_samples_in_order_of_time(dataset, folder):
@@ -163,6 +172,72 @@ def test_unusable_recordings_are_dropped_and_counted(dataset, folder):
   wanted = [count.get(sample, 0) for sample in dataset.index['sample_id']]
   np.testing.assert_array_equal(dataset.lengths('ecg'), wanted)
   assert dataset.metadata['counts']['recordings'] == len(usable)
+
+
+def test_every_unusable_recording_is_counted_by_its_reason(tmp_path, raw):
+  staged = staging_fixture.write_staging(raw)
+  table = pd.read_parquet(raw / 'recordings.parquet')
+  # One recording a subject; number 0 is flat already.
+  names = [f'r{number}' for number in range(8)]
+  files = {name: raw / 'ecg' / name for name in names}
+  assert {str(path) for path in files.values()} <= set(table['path'])
+  dat = lambda name: files[name].with_suffix('.dat')
+  header = lambda name: files[name].with_suffix('.hea')
+  dat('r1').write_bytes(dat('r1').read_bytes()[:-1])
+  dat('r2').write_bytes(np.full(60_000, -32768, '<i2').tobytes())
+  header('r3').write_text(header('r3').read_text().replace(' V6', ' V7'))
+  header('r4').write_text(header('r4').read_text().replace('/mV', '/furlong'))
+  dat('r5').unlink()
+  header('r6').write_text('what is this?')
+  # 20 s at 250 Hz, of which the middle half is taken.
+  header('r7').write_text(header('r7').read_text().replace('12 500 5000', '12 250 5000'))
+  out = staging_fixture.build_from(raw, staged, tmp_path / 'out')
+  assert json.loads((out / 'cohort.json').read_text())['rows']['ecg'] == {
+    'flat': 1, 'short_dat': 1, 'missing_samples': 1, 'missing_lead': 1,
+    'unknown_unit': 1, 'missing_file': 1, 'bad_header': 1,
+  }  # fmt: skip
+  unusable = {str(files[name]) for name in names[:7]}
+  data = open_dataset(out)
+  assert data.metadata['counts']['recordings'] == (~table['path'].isin(unusable)).sum()
+
+
+def test_a_worker_that_dies_and_one_that_sees_no_files(tmp_path):
+  shard = Shard('s', 0, 0, 1)
+  job = shards.Job(staging_fixture.SCHEMA, shard, tmp_path / 'no', tmp_path, tmp_path)
+  with pytest.raises(DataError, match='under the same paths'):
+    shards.write_shard(job)
+  deadly = dataclasses.replace(job, schema=_Deadly())
+  with pytest.raises(DataError, match='a worker process died'):
+    processes.run([deadly, deadly], lambda: None, workers=2)
+  assert not list(tmp_path.iterdir())
+
+
+def test_two_attempts_at_one_shard_do_not_disturb_each_other(folder, tmp_path, monkeypatch):
+  staged = staging_fixture.write_staging(tmp_path)
+  write_shard, frame, calls = shards.write_shard, records.frame, []
+
+  def write_twice(job):
+    def other_attempt_in_between(payload):
+      calls.append(job)
+      if len(calls) == 3:
+        write_shard(job)
+      return frame(payload)
+
+    calls.clear()
+    monkeypatch.setattr(records, 'frame', other_attempt_in_between)
+    write_shard(job)
+
+  monkeypatch.setattr(shards, 'write_shard', write_twice)
+  out = staging_fixture.build_from(folder / 'raw', staged, tmp_path / 'out')
+  assert len(calls) > 3
+  assert digests(out) == digests(folder / 'out')
+
+
+class _Deadly:
+  """Ends the process that unpickles it."""
+
+  def __reduce__(self):
+    return os._exit, (9,)
 
 
 def test_the_version_follows_the_content(folder, tmp_path, raw):

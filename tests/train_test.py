@@ -18,6 +18,7 @@ from data_pipeline.dataset import open_dataset
 from data_pipeline.schema import DataError
 from medm2t_jax import evaluate, train, workdir
 from medm2t_jax.fold import Fold, make_folds, parse_folds
+from medm2t_jax.optimizer import make_optimizer
 
 STAGES = ('static', 'labs', 'multimodal')
 
@@ -74,8 +75,8 @@ def test_the_loop_leaves_checkpoints_metrics_and_a_report(trained):
   assert json.loads((results / 'metrics.json').read_text()) == metrics
   assert (results / 'report.html').stat().st_size > 10_000
   for stage in STAGES:
-    done = workdir.read_done(fold.workdir, 0, stage)
-    assert done['epochs'] == 1 and np.isfinite(done['validation_loss'])
+    record = workdir.read_record(fold.workdir, 0, stage)
+    assert record is not None and record.epochs == 1 and np.isfinite(record.validation_loss)
     lines = (fold.workdir / 'fold0' / stage / 'metrics.jsonl').read_text().splitlines()
     assert [json.loads(line)['epoch'] for line in lines] == [1]
   table = pq.read_table(results / 'predictions.parquet').to_pydict()
@@ -126,7 +127,7 @@ def test_batches_and_padding_change_no_prediction(trained, changes):
 
 def test_stages_continue_from_the_parameters_of_others(trained):
   fold, _ = trained
-  optimizer = train.make_optimizer(fold.config.recipe.multimodal)
+  optimizer = make_optimizer(fold.config.recipe.multimodal, 'multimodal', 10)
   state, lineage = train.initial_state(fold, 'multimodal', optimizer)
   labs, _ = fold.restore_best('labs')
   started = traverse_util.flatten_dict(state.params)
@@ -182,19 +183,26 @@ def test_an_interrupted_stage_ends_as_an_uninterrupted_one(dataset, tmp_path, mo
     with pytest.raises(Killed):
       train.train_stage(interrupted, 'labs')
   train.train_stage(interrupted, 'labs')
-  expected = workdir.read_done(straight.workdir, 0, 'labs')
-  found = workdir.read_done(interrupted.workdir, 0, 'labs')
-  losses = lambda done: [
-    (record['train_loss'], record['validation_loss']) for record in done['history']
+  expected = workdir.read_record(straight.workdir, 0, 'labs')
+  found = workdir.read_record(interrupted.workdir, 0, 'labs')
+  assert expected is not None and found is not None
+  losses = lambda record: [
+    (epoch['train_loss'], epoch['validation_loss']) for epoch in record.history
   ]
   assert losses(found) == losses(expected)
-  assert found['best_step'] == expected['best_step']
+  assert found.best_step == expected.best_step
 
 
-def test_a_loss_that_is_not_finite_stops_with_its_place(dataset, tmp_path):
-  config = experiment(recipe__labs__learning_rate=1e30, recipe__labs__epochs=3)
+def test_samples_that_do_not_fit_name_the_capacity_to_raise(dataset, tmp_path, caplog):
+  config = experiment(
+    recipe__labs__learning_rate=1e30, recipe__labs__epochs=3, data__buckets=({'labs': 16},)
+  )
+  long = (dataset.lengths('labs')[dataset.rows(0, 'train')] > 16).sum()
+  # At this rate the second step ends it.
   with pytest.raises(train.TrainingError, match=r'fold 0, stage labs: .*epoch'):
     train.train_stage(Fold(config, dataset, 0, tmp_path), 'labs')
+  assert f'{long} samples to train on have more than 16 events of labs' in caplog.text
+  assert 'raise the last of config.data.buckets' in caplog.text
 
 
 def test_length_of_stay_is_predicted_in_days(hospital, tmp_path):

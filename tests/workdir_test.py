@@ -33,7 +33,7 @@ def test_the_same_configuration_may_come_back(tmp_path):
     (changed(recipe__labs__learning_rate=0.5), 'v1', 'recipe.labs.learning_rate'),
     (changed(model__size='paper'), 'v1', 'model.size'),
     (changed(seed=3), 'v1', 'seed'),
-    (changed(), 'v2', 'data_version'),
+    (changed(), 'v2', 'data.version'),
   ],
 )
 def test_another_configuration_is_refused_and_named(tmp_path, config, version, field):

@@ -79,10 +79,13 @@ def _paper(task: str) -> Sizes:
   static = (((128, 128), 0.1, 64), ((128, 128), 0.1, 64), ((512, 512), 0.1, 256))[pick]
   features = (512, 128, 256)[pick]
   time = (256, 256, 512)[pick]
+  labs = ((128, 0.05, 64, 0.1), (512, 0.05, 256, 0.1), (512, 0.05, 256, 0.1))[pick]
   return Sizes(
     static=(*static, 0.5),
     events={
-      'labs': ((128, 0.05, 64, 0.1), (512, 0.05, 256, 0.1), (512, 0.05, 256, 0.1))[pick],
+      'labs': labs,
+      # Laboratory values and all else of a stay; not in the paper.
+      'events': labs,
       'vitals_categorical': (256, 0.1, 128, 0.1),
     },
     micro=(8, (16, 32), 128, 64),
@@ -105,7 +108,11 @@ def _paper(task: str) -> Sizes:
 def _small() -> Sizes:
   return Sizes(
     static=((64, 64), 0.1, 32, 0.5),
-    events={'labs': (64, 0.05, 32, 0.1), 'vitals_categorical': (64, 0.1, 32, 0.1)},
+    events={
+      'labs': (64, 0.05, 32, 0.1),
+      'events': (64, 0.05, 32, 0.1),
+      'vitals_categorical': (64, 0.1, 32, 0.1),
+    },
     micro=(8, (8, 16), 32, 16),
     vitals_mlp=64,
     vitals_decoder=32,

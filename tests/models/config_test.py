@@ -8,7 +8,10 @@ import jax
 import numpy as np
 import pytest
 
+from configs import physionet2012
 from data_pipeline.schema import DataError
+from data_pipeline.sources import physionet2012 as physionet2012_source
+from medm2t_jax.models.config import model_config
 from medm2t_jax.models.medm2t import MedM2T, stages
 from tests import fake_batch
 
@@ -64,9 +67,49 @@ def head(widths, e):
   return projections + linear(e, e) + k * e + k * (k - 1) * attention_block(e)
 
 
-def micro(length, width, plan, out):
-  size = attention_block(SIGNALS) + linear(SIGNALS, width)
+def micro(length, width, plan, out, signals):
+  size = attention_block(signals) + linear(signals, width)
   return size + resnet(width, plan, 3) + mlp(plan[-1][0] * length // 2, out)
+
+
+def grid(paper, signals, out):
+  """Encoder, its stages, width of the summary and of a token before projection."""
+  if paper:
+    short = micro(12, 8, ((16, 12), (32, 6)), 128, signals), decoder(128, 64, out)
+    long = micro(24, 16, ((32, 24), (64, 12)), 256, signals), decoder(256, 128, out)
+    macro = resnet(384, ((384, 24), (192, 12)), 3) + mlp(192 * 12, 256)
+    summary, width = 256, 384
+  else:
+    short = micro(12, 8, ((8, 12), (16, 6)), 32, signals), decoder(32, 16, out)
+    long = micro(24, 16, ((16, 24), (32, 12)), 64, signals), decoder(64, 32, out)
+    macro = resnet(96, ((96, 24), (48, 12)), 3) + mlp(48 * 12, 64)
+    summary, width = 64, 96
+  encoder = short[0] + long[0] + macro
+  counts = {
+    'vitals_segments_12': sum(short),
+    'vitals_segments_24': sum(long),
+    'vitals': encoder + decoder(summary, summary // 2, out),
+  }
+  return encoder, counts, summary, width
+
+
+def physionet_counts(task, size):
+  """As `expected_counts`, for the variables of PhysioNet 2012."""
+  paper, out = size == 'paper', OUTPUTS[task]
+  static = {'mortality': 128, 'los': 512}[task] if paper else 64
+  events, e = (512, 512) if paper else (64, 64)
+  # Three numbers with a flag each; two and four levels, with a slot for none.
+  static_encoder = mlp(3 * 2 + 3 + 5, static, static)
+  event_encoder = ste(37, 36 * 11 + 2, events)
+  grid_encoder, counts, vitals, width = grid(paper, 12, out)
+  summaries = (static, events, vitals)
+  total = static_encoder + event_encoder + grid_encoder
+  total += linear(events, events) + linear(width, vitals) + head(summaries, e)
+  return counts | {
+    'static': static_encoder + decoder(static, static // 2, out),
+    'events': event_encoder + decoder(events, events // 2, out),
+    'multimodal': total + decoder(6 * e, 3 * e, out),
+  }
 
 
 def expected_counts(task, size):
@@ -104,19 +147,8 @@ def expected_counts(task, size):
     counts['vitals_categorical'] = encoders['vitals_categorical'] + decoder(
       rhythms, rhythms // 2, out
     )
-    if paper:
-      short = micro(12, 8, ((16, 12), (32, 6)), 128), decoder(128, 64, out)
-      long = micro(24, 16, ((32, 24), (64, 12)), 256), decoder(256, 128, out)
-      macro = resnet(384, ((384, 24), (192, 12)), 3) + mlp(192 * 12, 256)
-      vitals, width = 256, 384
-    else:
-      short = micro(12, 8, ((8, 12), (16, 6)), 32), decoder(32, 16, out)
-      long = micro(24, 16, ((16, 24), (32, 12)), 64), decoder(64, 32, out)
-      macro = resnet(96, ((96, 24), (48, 12)), 3) + mlp(48 * 12, 64)
-      vitals, width = 64, 96
-    encoders['vitals'] = short[0] + long[0] + macro
-    counts['vitals_segments_12'], counts['vitals_segments_24'] = sum(short), sum(long)
-    counts['vitals'] = encoders['vitals'] + decoder(vitals, vitals // 2, out)
+    encoders['vitals'], grid_counts, vitals, width = grid(paper, SIGNALS, out)
+    counts |= grid_counts
     summaries |= {'vitals_categorical': rhythms, 'vitals': vitals}
     tokens += linear(rhythms, rhythms) + linear(width, vitals)
 
@@ -156,6 +188,52 @@ def test_parameter_counts(task, size):
     count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes['params']))
     assert count == expected[stage], stage
     assert size == 'paper' or count <= 5_000_000
+
+
+@pytest.mark.parametrize('size', ['paper', 'small'])
+@pytest.mark.parametrize('task', ['mortality', 'los'])
+def test_parameter_counts_of_physionet2012(task, size):
+  variant = ','.join(
+    {'los': ['los'], 'mortality': []}[task] + ['small'] * (size == 'small')
+  )
+  experiment = physionet2012.get_config(variant)
+  schema = physionet2012_source.schema(task)
+  config = model_config(experiment.task, experiment.model, schema)
+  assert experiment.task == task
+  assert sorted(experiment.recipe) == sorted(stages(config))
+  model = MedM2T(config)
+  batch = {
+    'weight': np.ones(2, np.float32),
+    'static': {
+      'numeric': np.zeros((2, 3), np.float32),
+      'numeric_mask': np.ones((2, 3), bool),
+      'categorical': np.zeros((2, 2), np.int32),
+    },
+    'events': {
+      'item': np.zeros((2, 4), np.int32),
+      'value': np.zeros((2, 4), np.float32),
+      'category': np.full((2, 4), -1, np.int32),
+      'time': np.zeros((2, 4), np.float32),
+      'mask': np.ones((2, 4), bool),
+    },
+    'vitals': {
+      'value': np.zeros((2, 96, 12), np.float32),
+      'observed': np.ones((2, 96, 12), bool),
+    },
+  }
+  expected = physionet_counts(task, size)
+  for stage in stages(config):
+    shapes = jax.eval_shape(
+      lambda stage=stage: model.init(jax.random.key(0), batch, stage=stage, train=False)
+    )
+    count = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes['params']))
+    assert count == expected[stage], stage
+    assert size == 'paper' or count <= 5_000_000
+
+
+def test_an_unknown_variant_of_physionet2012_is_named():
+  with pytest.raises(ValueError, match=r"'big'.*los.*small"):
+    physionet2012.get_config('los,big')
 
 
 def test_stages_follow_the_order_of_training():

@@ -10,7 +10,6 @@ import pytest
 from data_pipeline.schema import Item
 from data_pipeline.sources.mimic_iv.items import conversions, items, read_rows
 from data_pipeline.sources.mimic_iv.results import is_void, number_in, parse
-from data_pipeline.sources.mimic_iv.static import drug_groups
 
 REFERENCE = Path(__file__).resolve().parents[2] / '../shared/reference'
 needs_reference = pytest.mark.skipif(
@@ -107,17 +106,3 @@ def test_conversions():
   scale, offset = conversions(Item('223762', 'Temperature', '°C'))['f']
   assert 98.6 * scale + offset == pytest.approx(37)
   assert 'furlong' not in conversions(LABS['50931'])
-
-
-@pytest.mark.parametrize(
-  ('drug', 'groups'),
-  [
-    ('Metoprolol Succinate XL', ('C07A',)), ('HydrALAzine', ('C02D',)),
-    ('Lidocaine 5% Patch', ()), ('Aspirin EC', ()), ('NIFEdipine CR', ('C08C',)),
-    ('Sacubitril-Valsartan (24mg-26mg)', ('C09D',)), ('Isosorbide Dinitrate', ('C01D',)),
-    ('NORepinephrine', ('C01C',)), ('Fish Oil (Omega 3)', ('C10A',)),
-    ('Hydrochlorothiazide', ('C03A',)), ('Sodium Chloride 0.9%  Flush', ()),
-  ],
-)  # fmt: skip
-def test_drug_groups(drug, groups):
-  assert drug_groups(drug) == groups

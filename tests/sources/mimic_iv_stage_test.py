@@ -2,99 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
-
 import pandas as pd
 import pytest
 
 from data_pipeline.schema import DataError
-from data_pipeline.sources import Resources
-from data_pipeline.sources.mimic_iv import Settings, stage
 from data_pipeline.sources.mimic_iv.items import items
-
-EVENTS = 'subject_id,hadm_id,charttime,storetime,itemid,value,valuenum,valueuom'
-HEADERS = {
-  'hosp/patients': 'subject_id,gender,anchor_age,anchor_year,anchor_year_group,dod',
-  'hosp/admissions': 'subject_id,hadm_id,admittime,dischtime,admission_type,'
-  'admission_location,insurance,race,hospital_expire_flag',
-  'icu/icustays': 'subject_id,hadm_id,stay_id,first_careunit,intime,outtime',
-  'hosp/labevents': EVENTS + ',comments',
-  'icu/chartevents': EVENTS,
-  'hosp/omr': 'subject_id,chartdate,seq_num,result_name,result_value',
-  'hosp/diagnoses_icd': 'subject_id,hadm_id,seq_num,icd_code,icd_version',
-  'hosp/procedures_icd': 'subject_id,hadm_id,seq_num,chartdate,icd_code,icd_version',
-  'hosp/prescriptions': 'subject_id,hadm_id,starttime,drug',
-  'ecg/record_list': 'subject_id,study_id,file_name,ecg_time,path',
-  'ecg/machine_measurements': 'subject_id,study_id,'
-  + ''.join(f'report_{index},' for index in range(18))
-  + 'rr_interval,p_onset,p_end,qrs_onset,qrs_end,t_end,p_axis,qrs_axis,t_axis',
-}
-# One stay of 48 h from 2150-03-01 10:00; prediction at 2150-03-02 10:00.
-ROWS = {
-  'hosp/patients': ['1,F,60,2148,2011 - 2013,'],
-  'hosp/admissions': [
-    '1,10,2149-12-01 00:00:00,2149-12-09 00:00:00,URGENT,PACU,Other,WHITE,0',
-    '1,11,2150-03-01 08:00:00,2150-03-09 08:00:00,URGENT,MOON BASE,Other,WHITE,1',
-  ],
-  'icu/icustays': ['1,11,100,MICU,2150-03-01 10:00:00,2150-03-03 10:00:00'],
-  'hosp/diagnoses_icd': ['1,11,1,I501,10', '1,11,2,I10,10', '1,10,1,25000,9'],
-  'hosp/prescriptions': [
-    '1,10,2149-12-01 12:00:00,Metoprolol Tartrate', '1,11,2150-03-01 12:00:00,Lisinopril',
-  ],
-  'ecg/record_list': [
-    '1,500,500,2150-02-20 10:00:00,files/p1/s500/500',
-    '1,501,501,2150-02-10 10:00:00,files/p1000/p1/s501/501',
-    '1,502,502,2150-03-01 12:00:00,files/p1/s502/502',
-  ],
-  'ecg/machine_measurements': [
-    '1,500,Sinus rhythm,Odd new line' + ',' * 16
-    + ',800,40,160,200,300,29999,32767,-30,65535',
-  ],
-}  # fmt: skip
-
-
-class Hospital:
-  def __init__(self, root):
-    self.root = root
-    self.rows = {name: list(ROWS.get(name, ())) for name in HEADERS}
-    self.headers = dict(HEADERS)
-
-  def lab(
-    self, itemid, time, value, number='', unit='', comments='', stored='', hadm_id=11
-  ):
-    cells = [1, hadm_id, time, stored, itemid, value, number, unit, comments]
-    self.rows['hosp/labevents'].append(','.join(f'"{cell}"' for cell in cells))
-
-  def chart(self, itemid, time, value, number='', unit='', stored=''):
-    cells = [1, 11, time, stored, itemid, value, number, unit]
-    self.rows['icu/chartevents'].append(','.join(f'"{cell}"' for cell in cells))
-
-  def stage(self, task='mortality', ending='.csv', **options):
-    for name, rows in self.rows.items():
-      path = self.root / (name + ending)
-      path.parent.mkdir(parents=True, exist_ok=True)
-      opened = gzip.open if ending.endswith('gz') else open
-      with opened(path, 'wt') as file:
-        file.write('\n'.join([self.headers[name], *rows]) + '\n')
-    return self.run(task, **options)
-
-  def run(self, task='mortality', **options):
-    memory_limit = options.pop('memory_limit', '1GB')
-    if task == 'cvd':
-      options['mimic_iv_ecg'] = self.root / 'ecg'
-    settings = Settings(mimic_iv=self.root, **options)
-    return stage(task, self.root / 'staging', settings, Resources(memory_limit))
-
-  def read(self, name):
-    return pd.read_parquet(self.root / f'staging/{name}.parquet')
-
-  def labs(self, modality='labs'):
-    names = [item.itemid for item in items(modality)]
-    table = self.read('events_labs').sort_values(['time', 'item'])
-    return [
-      (names[row.item], round(float(row.value), 4), row.category, round(float(row.time), 4))
-      for row in table.itertuples()
-    ]
+from tests.sources.small_hospital import Hospital
 
 
 @pytest.fixture
@@ -291,73 +204,21 @@ def test_cvd_classes(hospital, diagnoses, procedures, label):
     assert set(hospital.read('samples').label) == {label}
 
 
-@pytest.mark.parametrize('ending', ['.csv', '.csv.gz'])
-def test_endings(hospital, ending):
-  hospital.lab(50971, '2150-03-01 11:00:00', '4.1', 4.1, 'mEq/L')
-  hospital.stage(ending=ending)
-  assert len(hospital.labs()) == 1
-
-
-def test_parquet_tables(hospital):
-  hospital.lab(50971, '2150-03-01 11:00:00', '4.1', 4.1, 'mEq/L')
-  hospital.stage()
-  for path in hospital.root.glob('*/*.csv'):
-    pd.read_csv(path).to_parquet(path.with_suffix('.parquet'))
-    path.unlink()
-  before = hospital.labs()
-  hospital.run()
-  assert hospital.labs() == before
-
-
-def test_missing_table(hospital):
-  hospital.stage()
-  (hospital.root / 'hosp/labevents.csv').unlink()
-  with pytest.raises(DataError, match=r'hosp/labevents: no such table'):
-    hospital.run()
-
-
-def test_renamed_column(hospital):
-  hospital.headers['hosp/labevents'] = EVENTS.replace('itemid', 'item_id') + ',comments'
-  with pytest.raises(DataError, match=r"labevents\.csv: no column 'itemid'"):
-    hospital.stage()
-
-
-def test_truncated_gzip(hospital):
-  for hour in range(10, 24):
-    for minute in range(60):
-      hospital.lab(50971, f'2150-03-01 {hour}:{minute:02d}:00', '4.1', 4.1, 'mEq/L')
-  hospital.stage(ending='.csv.gz')
-  path = hospital.root / 'hosp/labevents.csv.gz'
-  whole = path.read_bytes()
-  for size in (len(whole) - 5, len(whole) // 2, 4):
-    path.write_bytes(whole[:size])
-    with pytest.raises(DataError, match=r'labevents\.csv\.gz: damaged or truncated gzip'):
-      hospital.run()
-
-
-def test_malformed_line_names_its_number_and_shows_no_row(hospital):
-  hospital.lab(50971, '2150-03-01 11:00:00', '4.1', 4.1, 'mEq/L')
-  hospital.rows['hosp/labevents'].append('1,secret')
-  with pytest.raises(DataError, match=r'labevents\.csv, line 3') as caught:
-    hospital.stage()
-  assert 'secret' not in str(caught.value)
-
-
-def test_empty_cohort_and_bad_options(hospital):
-  hospital.rows['icu/icustays'] = ['1,11,100,MICU,2150-03-01 10:00:00,2150-03-01 12:00:00']
-  with pytest.raises(DataError, match=r'empty cohort.*stay of at least 24 h'):
-    hospital.stage()
-  with pytest.raises(DataError, match='--mimic_iv_ecg'):
-    stage('cvd', hospital.root / 'x', Settings(mimic_iv=hospital.root), Resources())
-  with pytest.raises(DataError, match='no such folder'):
-    Settings(mimic_iv=hospital.root / 'no')
-  with pytest.raises(DataError, match='memory_limit'):
-    hospital.run(memory_limit='plenty')
-
-
-def test_first_stay_of_the_subject_then_its_length(hospital):
-  hospital.rows['icu/icustays'] += [
-    '1,10,90,MICU,2149-12-02 10:00:00,2149-12-02 20:00:00',
+def test_unmatched_report_lines_are_counted_and_the_most_frequent_listed(hospital):
+  records, measured = [], []
+  for study in range(4):
+    records.append(f'1,{study},{study},2150-02-20 10:00:00,files/p1/s{study}/{study}')
+    lines = ['Zorblax', *(f'Zorblax of type {study}-{i}' for i in range(16)), 'PVCs']
+    measured.append(f'1,{study},{",".join(lines)}' + ',' * 9)
+  hospital.rows['ecg/record_list'] = records
+  hospital.rows['ecg/machine_measurements'] = measured
+  cohort = hospital.stage('cvd').cohort
+  counts = cohort['rows']['machine_measurements']
+  assert counts['report lines read'] == 4 * 18
+  assert counts['dropped: unmatched report lines'] == 4 * 17
+  listed = cohort['unmatched_report_lines']
+  assert len(listed) == 50
+  assert listed[:2] == [
+    {'line': 'Zorblax', 'count': 4},
+    {'line': 'Zorblax of type 0-0', 'count': 1},
   ]
-  with pytest.raises(DataError, match='empty cohort'):
-    hospital.stage()

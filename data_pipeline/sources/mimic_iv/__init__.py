@@ -14,7 +14,14 @@ from typing import Literal
 from data_pipeline.ecg.report_terms import terms
 from data_pipeline.schema import DataError, Grid, Schema, Target
 from data_pipeline.sources import Resources, Staged, existing, setting
-from data_pipeline.sources.mimic_iv import cohort, events, recordings, static, vitals
+from data_pipeline.sources.mimic_iv import (
+  cohort,
+  drugs,
+  events,
+  recordings,
+  static,
+  vitals,
+)
 from data_pipeline.sources.mimic_iv.items import items, read_rows
 from data_pipeline.sources.mimic_iv.tables import RawTables
 
@@ -36,11 +43,19 @@ class Settings:
   static: Literal['core', 'extended'] = setting(
     'Static columns: core or extended (cvd only).', default='core'
   )
+  drug_groups: Path | None = setting(
+    'CSV file (columns group, name, unless) that adds to the shipped table of drug names.',
+    default=None,
+  )
 
   def __post_init__(self):
     existing('mimic_iv', self.mimic_iv)
     if self.mimic_iv_ecg is not None:
       existing('mimic_iv_ecg', self.mimic_iv_ecg)
+    if self.drug_groups is not None:
+      existing('drug_groups', self.drug_groups, 'file')
+      if self.static != 'extended':
+        raise DataError('--drug_groups: only --static=extended has drug columns.')
 
 
 def stage(task: str, staging: Path, settings: Settings, resources: Resources) -> Staged:
@@ -57,6 +72,7 @@ def stage(task: str, staging: Path, settings: Settings, resources: Resources) ->
   """
   if task == 'cvd' and settings.mimic_iv_ecg is None:
     raise DataError('task cvd predicts from ECGs; give --mimic_iv_ecg=DIR')
+  drugs.rules(settings.drug_groups)  # a bad file is found before hours of work
   scratch = staging / 'scratch'
   shutil.rmtree(scratch, ignore_errors=True)
   scratch.mkdir(parents=True)
@@ -112,7 +128,8 @@ def _stage(
     report['unmatched_report_lines'] = unmatched
 
   _merge(rows, static.write_static(
-    raw, root, task, settings.static, staging / 'static.parquet'
+    raw, root, task, settings.static, drugs.rules(settings.drug_groups),
+    staging / 'static.parquet',
   ))  # fmt: skip
   attributes = tuple(name for name in _ATTRIBUTES if task != 'cvd' or name != 'unit')
   static.write_samples(raw, attributes, staging / 'samples.parquet')

@@ -4,6 +4,10 @@ Mortality and LOS (Tasks 2 and 3): the first ICU stay of each subject, at least
 24 h long; prediction 24 h after its start. CVD (Task 1): ECGs followed within
 90 days by a hospitalisation whose diagnosis is clear.
 
+Nobody is predicted after death or discharge. A subject is dead from the first
+`deathtime` of its admissions; where there is none, from the day after `dod`, which
+is a date only. An end before its begin (`dischtime`, `outtime`) is missing.
+
 Each function makes the DuckDB table `samples` (sample_id, subject_id, hadm_id,
 prediction_time, start_time, label, age and further attributes) and returns the
 count of samples and subjects at every inclusion step.
@@ -27,11 +31,11 @@ Steps = list[dict[str, str | int]]
 
 _PATIENTS = {
   'subject_id': 'BIGINT', 'gender': 'VARCHAR', 'anchor_age': 'INTEGER',
-  'anchor_year': 'INTEGER', 'anchor_year_group': 'VARCHAR',
+  'anchor_year': 'INTEGER', 'anchor_year_group': 'VARCHAR', 'dod': 'DATE',
 }  # fmt: skip
 _ADMISSIONS = {
   'subject_id': 'BIGINT', 'hadm_id': 'BIGINT', 'admittime': 'TIMESTAMP',
-  'dischtime': 'TIMESTAMP', 'admission_type': 'VARCHAR',
+  'dischtime': 'TIMESTAMP', 'deathtime': 'TIMESTAMP', 'admission_type': 'VARCHAR',
   'admission_location': 'VARCHAR', 'insurance': 'VARCHAR', 'race': 'VARCHAR',
   'hospital_expire_flag': 'INTEGER',
 }  # fmt: skip
@@ -42,18 +46,36 @@ _STAYS = {
 
 
 def open_patients_and_admissions(raw: RawTables, root: Path) -> dict[str, dict[str, int]]:
-  """Loads patients and admissions, one row a key; counts what was dropped."""
+  """Loads patients and admissions, one row a key, and `deaths`; counts what was dropped."""
   raw.open(root, 'hosp/patients', _PATIENTS, view='raw_patients')
   raw.open(root, 'hosp/admissions', _ADMISSIONS, view='raw_admissions')
-  return {
+  rows = {
     'patients': _load(raw, 'patients', 'subject_id', 'subject_id IS NULL'),
     'admissions': _load(
       raw,
       'admissions',
       'hadm_id',
       'subject_id IS NULL OR hadm_id IS NULL OR admittime IS NULL',
+      period=('admittime', 'dischtime'),
     ),
   }
+  raw.run("""
+    CREATE OR REPLACE TEMP TABLE deaths AS
+    SELECT p.subject_id, coalesce(min(a.deathtime), p.dod + INTERVAL 1 DAY) AS dead_from
+    FROM patients p LEFT JOIN admissions a USING (subject_id)
+    GROUP BY p.subject_id, p.dod HAVING dead_from IS NOT NULL
+  """)
+  # The flag is the label; the time excludes. Contradictions are left as they are.
+  contradictions = raw.counts("""
+    SELECT CASE
+      WHEN hospital_expire_flag = 1 AND deathtime IS NULL
+        THEN 'kept: hospital_expire_flag without deathtime'
+      WHEN hospital_expire_flag = 0 AND deathtime IS NOT NULL
+        THEN 'kept: deathtime without hospital_expire_flag'
+      END AS reason, count(*) FROM admissions GROUP BY reason
+  """)
+  rows['admissions'].update(contradictions)
+  return rows
 
 
 def icu(raw: RawTables, root: Path, task: str) -> tuple[Steps, dict[str, dict[str, int]]]:
@@ -64,7 +86,9 @@ def icu(raw: RawTables, root: Path, task: str) -> tuple[Steps, dict[str, dict[st
   """
   raw.open(root, 'icu/icustays', _STAYS, view='raw_icustays')
   unusable = 'subject_id IS NULL OR stay_id IS NULL OR intime IS NULL'
-  rows = {'icustays': _load(raw, 'icustays', 'stay_id', unusable)}
+  rows = {
+    'icustays': _load(raw, 'icustays', 'stay_id', unusable, period=('intime', 'outtime'))
+  }
   steps = [_step(raw, 'ICU stays', 'icustays')]
   raw.run("""
     CREATE OR REPLACE TEMP TABLE first_stays AS
@@ -74,17 +98,29 @@ def icu(raw: RawTables, root: Path, task: str) -> tuple[Steps, dict[str, dict[st
   steps.append(_step(raw, 'first ICU stay of the subject', 'first_stays'))
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE long_stays AS
-    SELECT * FROM first_stays WHERE outtime >= intime + INTERVAL {ICU_HOURS} HOURS
+    SELECT *, intime + INTERVAL {ICU_HOURS} HOURS AS prediction_time
+    FROM first_stays WHERE outtime >= intime + INTERVAL {ICU_HOURS} HOURS
   """)
   steps.append(_step(raw, f'stay of at least {ICU_HOURS} h', 'long_stays'))
+  raw.run("""
+    DELETE FROM long_stays s USING deaths d
+    WHERE d.subject_id = s.subject_id AND d.dead_from <= s.prediction_time
+  """)
+  steps.append(_step(raw, f'alive after {ICU_HOURS} h', 'long_stays'))
+  raw.run("""
+    DELETE FROM long_stays s USING admissions a
+    WHERE a.hadm_id = s.hadm_id AND a.subject_id = s.subject_id
+      AND a.dischtime <= s.prediction_time
+  """)
+  steps.append(_step(raw, f'in hospital after {ICU_HOURS} h', 'long_stays'))
+  flag = 'a.hospital_expire_flag'
   label = {
-    'mortality': 'a.hospital_expire_flag',
+    'mortality': f'CASE WHEN {flag} IN (0, 1) THEN {flag} END',
     'los': "date_diff('second', s.intime, s.outtime) / 86400.0",
   }[task]
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE samples AS
-    SELECT s.stay_id AS sample_id, s.subject_id, s.hadm_id,
-      s.intime + INTERVAL {ICU_HOURS} HOURS AS prediction_time,
+    SELECT s.stay_id AS sample_id, s.subject_id, s.hadm_id, s.prediction_time,
       s.intime AS start_time, CAST({label} AS DOUBLE) AS label,
       CAST(p.anchor_age + year(a.admittime) - p.anchor_year AS DOUBLE) AS age,
       trim(p.gender) AS gender, a.race, a.insurance, a.admission_type,
@@ -125,13 +161,21 @@ def cvd(raw: RawTables, root: Path) -> tuple[Steps, dict[str, dict[str, int]]]:
   low, high = CVD_AGES
   raw.run(f'DELETE FROM cvd_aged WHERE age IS NULL OR age NOT BETWEEN {low} AND {high}')
   steps.append(_step(raw, f'age {low} to {high}', 'cvd_aged'))
+  raw.run("""
+    DELETE FROM cvd_aged s USING deaths d
+    WHERE d.subject_id = s.subject_id AND d.dead_from <= s.prediction_time
+  """)
+  steps.append(_step(raw, 'alive at the ECG', 'cvd_aged'))
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE cvd_admitted AS
-    SELECT s.*, a.* EXCLUDE (subject_id) FROM cvd_aged s
+    SELECT s.*, a.* EXCLUDE (subject_id, deathtime) FROM cvd_aged s
     JOIN admissions a ON a.subject_id = s.subject_id
       AND a.admittime > s.prediction_time
       AND a.admittime <= s.prediction_time + INTERVAL {CVD_DAYS} DAYS
       AND a.dischtime >= a.admittime + INTERVAL {CVD_ADMISSION_HOURS} HOURS
+    -- Organ donors are admitted again after their death.
+    LEFT JOIN deaths d ON d.subject_id = s.subject_id
+    WHERE d.dead_from IS NULL OR d.dead_from > a.admittime
     QUALIFY row_number() OVER (
       PARTITION BY s.sample_id ORDER BY a.admittime, a.hadm_id) = 1
   """)
@@ -214,7 +258,15 @@ def open_icd(raw: RawTables, root: Path, kind: str) -> dict[str, int]:
   return _reasons(read, bad, kept)
 
 
-def _load(raw: RawTables, table: str, key: str, unusable: str) -> dict[str, int]:
+def _load(
+  raw: RawTables,
+  table: str,
+  key: str,
+  unusable: str,
+  *,
+  period: tuple[str, str] | None = None,
+) -> dict[str, int]:
+  """Makes `table` of `raw_{table}`: one row a key, no `period` that ends early."""
   raw.run(f'CREATE OR REPLACE TEMP TABLE all_{table} AS SELECT * FROM raw_{table}')
   columns = ', '.join(row[0] for row in raw.run(f'DESCRIBE all_{table}').fetchall())
   raw.run(f"""
@@ -225,7 +277,15 @@ def _load(raw: RawTables, table: str, key: str, unusable: str) -> dict[str, int]
   bad = raw.value(f'SELECT count(*) FROM all_{table} WHERE {unusable}')
   read, kept = raw.value(f'SELECT count(*) FROM all_{table}'), _count(raw, table)
   raw.run(f'DROP TABLE all_{table}')
-  return _reasons(read, bad, kept)
+  counts = _reasons(read, bad, kept)
+  if period:
+    begin, end = period
+    [[reversed_]] = raw.run(
+      f'UPDATE {table} SET {end} = NULL WHERE {end} < {begin}'
+    ).fetchall()
+    if reversed_:
+      counts[f'repaired: {end} before {begin} is missing'] = reversed_
+  return counts
 
 
 def _reasons(read: int, bad: int, kept: int) -> dict[str, int]:

@@ -100,19 +100,19 @@ def write_recordings(
   raw.copy(
     f"""
     SELECT study_id, {measured}, {sentinels} AS sentinels,
-      list_filter([trim({'), trim('.join(lines)})], lambda x: x <> '') AS lines
+      list_filter([trim({'), trim('.join(lines)})], lambda x: x <> '') AS lines,
+      count(*) OVER (PARTITION BY study_id) - 1 AS duplicates
     FROM machine_measurements
     WHERE study_id IN (SELECT study_id FROM wanted_recordings)
+    QUALIFY row_number() OVER (PARTITION BY study_id
+      ORDER BY {', '.join(lines)}, {', '.join(ECG_MEASUREMENTS)}) = 1
     """,
     path,
   )
   unmatched = _match_lines(raw, path)
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE measured AS
-    SELECT m.*, coalesce(t.terms, []) AS terms FROM (
-      SELECT * FROM {parquet(path)}
-      QUALIFY row_number() OVER (PARTITION BY study_id ORDER BY lines) = 1
-    ) m LEFT JOIN (
+    SELECT m.*, coalesce(t.terms, []) AS terms FROM {parquet(path)} m LEFT JOIN (
       SELECT study_id, list_sort(list_distinct(flatten(list(l.terms)))) AS terms
       FROM (SELECT study_id, unnest(lines) AS line FROM {parquet(path)})
       JOIN report_lines l USING (line) GROUP BY study_id
@@ -134,10 +134,17 @@ def write_recordings(
       (SELECT coalesce(sum(sentinels), 0) FROM measured)
     FROM wanted_recordings w LEFT JOIN measured m USING (study_id)
   """).fetchall()[0]
-  line_count = raw.value(f'SELECT coalesce(sum(len(lines)), 0) FROM {parquet(path)}')
+  line_count, duplicates = raw.run(f"""
+    SELECT coalesce(sum(len(lines)), 0), coalesce(sum(duplicates), 0) FROM {parquet(path)}
+  """).fetchall()[0]
+  without_key = raw.value(
+    'SELECT count(*) FILTER (study_id IS NULL) FROM machine_measurements'
+  )
   return {
     'record_list': {'used: distinct recordings': studies},
     'machine_measurements': {
+      'dropped: missing or malformed key': without_key,
+      'dropped: duplicate': int(duplicates),
       'used: recordings': with_measurements,
       'missing: recordings without a row': studies - with_measurements,
       'missing: measurements out of range or not measurable': int(sentinel_cells),

@@ -8,24 +8,25 @@ then, drugs from prescriptions that had started by then. Missing values are null
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
-
 from data_pipeline.schema import Item
-from data_pipeline.sources.mimic_iv.items import make_table, read_rows, static_items
+from data_pipeline.sources.mimic_iv import drugs
+from data_pipeline.sources.mimic_iv.items import read_rows, static_items
 from data_pipeline.sources.mimic_iv.tables import RawTables
 
 _POUND = 0.45359237  # kg
 _INCH = 2.54  # cm
 # Standing and lying pressures are orthostatic tests, not resting values.
 _PRESSURES = ('Blood Pressure', 'Blood Pressure Sitting')
-_OMR = {'Weight (Lbs)': ('weight', _POUND), 'Height (Inches)': ('height', _INCH)}
-DRUG_GROUPS = (
-  *(f'C01{letter}' for letter in 'ABCDE'), 'C02A', 'C02C', 'C02D', 'C02K',
-  *(f'C03{letter}' for letter in 'ABCDE'), 'C03X', 'C04A', 'C05A', 'C05B', 'C07A',
-  'C08C', 'C08D', *(f'C09{letter}' for letter in 'ABCD'), 'C09X', 'C10A',
-)  # fmt: skip
+# The short names are older spellings of the same measurements in the same units.
+_OMR = {
+  'Weight (Lbs)': ('weight', _POUND),
+  'Weight': ('weight', _POUND),
+  'Height (Inches)': ('height', _INCH),
+  'Height': ('height', _INCH),
+}
 
 
 def history_names() -> tuple[str, ...]:
@@ -47,12 +48,19 @@ def columns(task: str, static: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]
       Item(name, f'History: {name.replace("_", " ")}', '', (), 0, 1)
       for name in history_names()
     )
-    numeric += tuple(Item(name, f'Drugs: ATC {name}', '', (), 0, 1) for name in DRUG_GROUPS)
+    numeric += tuple(
+      Item(name, f'Drugs: ATC {name}', '', (), 0, 1) for name in drugs.GROUPS
+    )
   return numeric, tuple(item for item in wanted if item.kind == 'categorical')
 
 
 def write_static(
-  raw: RawTables, root: Path, task: str, static: str, output: Path
+  raw: RawTables,
+  root: Path,
+  task: str,
+  static: str,
+  drug_rules: Sequence[drugs.Rule],
+  output: Path,
 ) -> dict[str, dict[str, int]]:
   """Writes `static.parquet`; returns row counts by table and reason."""
   numeric, categorical = columns(task, static)
@@ -64,8 +72,8 @@ def write_static(
     extra = {name: f'o.{name}' for name in ('sbp', 'dbp', 'weight', 'height')}
     if static == 'extended':
       _history(raw)
-      counts['prescriptions'] = _drugs(raw, root)
-      for flags, table in ((history_names(), 'history'), (DRUG_GROUPS, 'drugs')):
+      counts['prescriptions'] = drugs.make_flags(raw, root, drug_rules)
+      for flags, table in ((history_names(), 'history'), (drugs.GROUPS, 'drugs')):
         joins += f' LEFT JOIN {table} USING (sample_id)'
         extra |= {name: f'coalesce({table}."{name}", 0)' for name in flags}
   cells = [
@@ -103,20 +111,6 @@ def write_samples(raw: RawTables, attributes: tuple[str, ...], output: Path) -> 
   )
 
 
-def drug_groups(drug: str) -> tuple[str, ...]:
-  """ATC-C groups of a drug name by tables/drug_groups.csv."""
-  text = ' ' + ' '.join(drug.lower().replace(',', ' ').split())
-  starts = [' ' + text.replace('-', ' ').replace('/', ' ').replace('(', ' '), text]
-  return tuple(
-    dict.fromkeys(
-      row['group']
-      for row in read_rows('drug_groups')
-      if any(f' {row["name"]}' in start for start in starts)
-      and not any(word in text for word in row['unless'].split('|') if word)
-    )
-  )
-
-
 def _omr(raw: RawTables, root: Path) -> dict[str, int]:
   """Makes `omr_latest`: the last outpatient values before each sample's day."""
   raw.open(
@@ -139,7 +133,8 @@ def _omr(raw: RawTables, root: Path) -> dict[str, int]:
   ]
   limits = {item.itemid: (item.low, item.high) for item in static_items('core')}
   selects = ' UNION ALL '.join(
-    f"""SELECT subject_id, chartdate, seq_num, '{column}' AS name, {value} AS value,
+    f"""SELECT subject_id, chartdate, seq_num, copies, '{column}' AS name,
+      {value} AS value,
       CASE WHEN chartdate IS NULL THEN 'dropped: missing or malformed chartdate'
         WHEN {value} IS NULL THEN 'dropped: unreadable value'
         WHEN {value} NOT BETWEEN {limits[column][0]} AND {limits[column][1]}
@@ -148,8 +143,8 @@ def _omr(raw: RawTables, root: Path) -> dict[str, int]:
     for condition, column, value in values
   )
   raw.run("""
-    CREATE OR REPLACE TEMP TABLE omr_rows AS SELECT DISTINCT * FROM omr
-    WHERE subject_id IN (SELECT subject_id FROM samples)
+    CREATE OR REPLACE TEMP TABLE omr_rows AS SELECT *, count(*) AS copies FROM omr
+    WHERE subject_id IN (SELECT subject_id FROM samples) GROUP BY ALL
   """)
   raw.run(f'CREATE OR REPLACE TEMP TABLE omr_values AS {selects}')
   raw.run("""
@@ -167,8 +162,12 @@ def _omr(raw: RawTables, root: Path) -> dict[str, int]:
       max(value) FILTER (name = 'height') AS height
     FROM last GROUP BY sample_id
   """)
-  counts = raw.counts('SELECT reason, count(*) FROM omr_values GROUP BY reason')
-  return {'values read': raw.value('SELECT count(*) FROM omr_values'), **counts}
+  counts = raw.counts('SELECT reason, sum(copies) FROM omr_values GROUP BY reason')
+  read, duplicates = raw.run("""
+    SELECT coalesce(sum(copies), 0),
+      coalesce(sum(copies - 1) FILTER (reason IS NULL), 0) FROM omr_values
+  """).fetchall()[0]
+  return {'values read': int(read), **counts, 'dropped: duplicate': int(duplicates)}
 
 
 def _history(raw: RawTables) -> None:
@@ -191,42 +190,3 @@ def _history(raw: RawTables) -> None:
     JOIN named p ON p.hadm_id = a.hadm_id
     GROUP BY s.sample_id
   """)
-
-
-def _drugs(raw: RawTables, root: Path) -> dict[str, int]:
-  """Makes `drugs`: flags from prescriptions that started by the prediction time."""
-  raw.open(
-    root, 'hosp/prescriptions',
-    {'subject_id': 'BIGINT', 'starttime': 'TIMESTAMP', 'drug': 'VARCHAR'},
-  )  # fmt: skip
-  raw.run("""
-    CREATE OR REPLACE TEMP TABLE prescribed AS
-    SELECT subject_id, drug, min(starttime) AS first_start, count(*) AS n,
-      count(*) FILTER (starttime IS NULL) AS timeless
-    FROM prescriptions WHERE subject_id IN (SELECT subject_id FROM samples)
-    GROUP BY subject_id, drug
-  """)
-  names = [row[0] for row in raw.run('SELECT DISTINCT drug FROM prescribed').fetchall()]
-  grouped = [(name, group) for name in names if name for group in drug_groups(name)]
-  make_table(raw.con, 'drug_names', {'drug': pa.string(), 'name': pa.string()}, grouped)
-  flags = ', '.join(
-    f'max(CAST(d.name = \'{name}\' AS INTEGER)) AS "{name}"' for name in DRUG_GROUPS
-  )
-  raw.run(f"""
-    CREATE OR REPLACE TEMP TABLE drugs AS
-    SELECT s.sample_id, {flags} FROM samples s
-    JOIN prescribed r ON r.subject_id = s.subject_id
-      AND r.first_start <= s.prediction_time
-    JOIN drug_names d ON d.drug = r.drug
-    GROUP BY s.sample_id
-  """)
-  row = raw.run("""
-    SELECT coalesce(sum(n), 0), coalesce(sum(timeless), 0),
-      coalesce(sum(n) FILTER (drug NOT IN (SELECT drug FROM drug_names)), 0)
-    FROM prescribed
-  """).fetchall()[0]
-  return {
-    'read': int(row[0]),
-    'dropped: missing or malformed starttime': int(row[1]),
-    'in no drug group': int(row[2]),
-  }

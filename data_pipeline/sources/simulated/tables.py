@@ -73,7 +73,14 @@ class Table:
   kind c is the text where its index is not negative, else the number in `valuenum`.
   """
 
-  def __init__(self, root: Path, name: str, vocabulary: Sequence[str] = ()):
+  def __init__(
+    self,
+    root: Path,
+    name: str,
+    vocabulary: Sequence[str] = (),
+    *,
+    compression_level: int = 1,
+  ):
     path = root / f'{name}.csv.gz'
     path.parent.mkdir(parents=True, exist_ok=True)
     self.name = name
@@ -85,7 +92,9 @@ class Table:
     self._buffer = bytearray()
     self._file: IO[bytes] = path.open('wb')
     # no name and no time in the gzip header: the same rows give the same bytes
-    self._gzip = gzip.GzipFile('', 'wb', compresslevel=1, fileobj=self._file, mtime=0)
+    self._gzip = gzip.GzipFile(
+      '', 'wb', compresslevel=compression_level, fileobj=self._file, mtime=0
+    )
     self._buffer += (','.join(column for column, _ in self._columns) + '\n').encode()
 
   def append(self, rows: Mapping[str, Any]) -> None:

@@ -1,0 +1,131 @@
+"""One training on 1, 2, 4 and 8 simulated CPU devices: are the losses the same?
+
+  python -m benchmarks.devices [--steps=20] [--patients=150]
+
+The small multimodal model of the mortality task, batches of 32 samples, no dropout. All
+simulated devices share the cores of this machine, so the times say what the partition
+costs, and nothing of what more devices gain. The last line on stdout is one JSON object:
+per number of devices the median step time, and the largest relative difference of a
+loss from that of one device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+_DEVICES = (1, 2, 4, 8)
+_STAGE = 'multimodal'
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description='Losses by number of devices.')
+  parser.add_argument('--steps', type=int, default=20)
+  parser.add_argument('--patients', type=int, default=150, help='of the simulated hospital')
+  parser.add_argument('--devices', type=int, help='only train on so many, for the others')
+  options = parser.parse_args()
+  if options.devices:
+    print(json.dumps(_train(options)))
+    return
+  runs = {devices: _run(devices, options) for devices in _DEVICES}
+  one = runs[1]['losses']
+  result = {
+    str(devices): {
+      'ms_per_step': run['ms_per_step'],
+      'largest_loss_difference': max(
+        abs(loss - expected) / expected
+        for loss, expected in zip(run['losses'], one, strict=True)
+      ),
+    }
+    for devices, run in runs.items()
+  }
+  print(json.dumps({'steps': options.steps, 'devices': result}))
+
+
+def _run(devices: int, options: argparse.Namespace) -> dict[str, Any]:
+  """A process of its own: the number of devices is fixed when JAX starts."""
+  arguments = [f'--{name}={value}' for name, value in vars(options).items() if value]
+  environment = os.environ | {
+    'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+    'TF_CPP_MIN_LOG_LEVEL': '2',
+  }
+  done = subprocess.run(
+    [sys.executable, '-m', 'benchmarks.devices', *arguments, f'--devices={devices}'],
+    env=environment,
+    stdout=subprocess.PIPE,
+    text=True,
+    check=True,
+  )
+  run = json.loads(done.stdout.splitlines()[-1])
+  print(f'{devices} devices: {run["ms_per_step"]} ms per step', file=sys.stderr)
+  return run
+
+
+def _train(options: argparse.Namespace) -> dict[str, Any]:
+  import jax
+
+  from configs import mortality
+  from medm2t_jax import losses, parallel
+  from medm2t_jax.default_data import open_or_simulate
+  from medm2t_jax.fold import Fold
+  from medm2t_jax.models.medm2t import MedM2T
+  from medm2t_jax.optimizer import make_optimizer
+  from medm2t_jax.train import initial_state
+
+  assert jax.device_count() == options.devices
+  config = mortality.get_config('small,end_to_end')
+  with config.unlocked():
+    config.data.simulated_patients = options.patients
+    # Room for every recording: a full device would close its batch early, and another
+    # number of devices would then make other batches.
+    config.data.update(max_recordings=2, recordings_per_row=2.0)
+  fold = Fold(config, open_or_simulate(config), 0, Path('unused'))
+  fold.model_config = _without_dropout(fold.model_config)
+  fold.model = MedM2T(fold.model_config, axis_name=parallel.DEVICE_AXIS)
+  recipe = config.recipe[_STAGE]
+  optimizer = make_optimizer(recipe, _STAGE, options.steps)
+  state, _ = initial_state(fold, _STAGE, optimizer)
+  loss = losses.make_loss(recipe, fold.dataset.schema.target, _STAGE)
+  step = parallel.train_step(fold.model, _STAGE, optimizer, loss, recipe.class_weights)
+  modalities = fold.modalities_of(_STAGE)
+  found, times = [], []
+  epoch = 0
+  while len(found) < options.steps:
+    plan = fold.plan('train', modalities, recipe.batch_size, shuffle=(0, epoch))
+    for batch in fold.read(plan, modalities):
+      start = time.perf_counter()
+      state, total = step(state, batch, fold.key(_STAGE))
+      found.append(float(total.total) / float(total.weight))
+      times.append(time.perf_counter() - start)
+    epoch += 1
+  # The first step compiles.
+  milliseconds = round(1000 * statistics.median(times[1:]), 1)
+  return {'losses': found[: options.steps], 'ms_per_step': milliseconds}
+
+
+def _without_dropout(config: Any) -> Any:
+  """A model configuration with every dropout rate at 0, at any depth."""
+  if isinstance(config, tuple):
+    return tuple(map(_without_dropout, config))
+  if not dataclasses.is_dataclass(config) or isinstance(config, type):
+    return config
+  changed = {
+    field.name: 0.0
+    if field.name.endswith('dropout')
+    else _without_dropout(getattr(config, field.name))
+    for field in dataclasses.fields(config)
+  }
+  return dataclasses.replace(config, **changed)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,196 @@
+"""Batches with the paper's numbers, for both frameworks.
+
+Mortality and LOS: 88 laboratory events and 28 categorical vitals in 24 h, an ECG in 47 %
+of the stays, 1.35 recordings each. CVD: every sample has an ECG, 1.7 recordings each. The
+values are random: no arithmetic here depends on them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_pipeline.ecg.report_terms import terms
+from data_pipeline.schema import ECG_MEASUREMENTS, Grid, Item, Schema, Target
+from data_pipeline.sources.mimic_iv.items import items, static_items
+
+Batch = dict[str, Any]
+
+EVENTS = {'labs': 88, 'vitals_categorical': 28}  # on average
+PADDED_EVENTS = {'labs': 128, 'vitals_categorical': 64}  # first bucket of the configs
+ECG_SHARE = {'cvd': 1.0, 'mortality': 0.47, 'los': 0.47}
+RECORDINGS = {'cvd': 1.7, 'mortality': 1.35, 'los': 1.35}  # of those who have any
+ECG_STAGE_ROWS = 48  # rows of the stages of single recordings: 65 or 82 recordings
+SEGMENT_STAGE_ROWS = 8
+STAGE_ROWS = 128
+MULTIMODAL_ROWS = 32
+SAMPLES = 1250
+
+
+def schema(task: str) -> Schema:
+  """The schema of MIMIC-IV as this task has it."""
+  icu = task != 'cvd'
+  static = static_items('icu' if icu else 'core')
+  target = {
+    'cvd': Target('classes', ('none', 'CHD', 'stroke', 'HF')),
+    'mortality': Target('classes', ('survived', 'died')),
+    'los': Target('days'),
+  }[task]
+  events = {'labs': items('labs' if icu else 'cvd_labs')}
+  if icu:
+    events['vitals_categorical'] = items('vitals_categorical')
+  return Schema(
+    task=task,
+    source='mimic_iv',
+    target=target,
+    events=events,
+    grids={'vitals': Grid(items('vitals'), 240, 0.1)} if icu else {},
+    ecg_terms=tuple(terms()),
+    static_numeric=tuple(item for item in static if not item.categories),
+    static_categorical=tuple(item for item in static if item.categories),
+    attributes=(),
+    observation_hours=24.0 if icu else None,
+  )
+
+
+def rows_of(stage: str) -> int:
+  """Batch size of a stage."""
+  if stage in ('multimodal', 'ecg'):
+    return MULTIMODAL_ROWS
+  if stage.startswith('ecg_'):
+    return ECG_STAGE_ROWS
+  return SEGMENT_STAGE_ROWS if '_segments_' in stage else STAGE_ROWS
+
+
+def batch(task: str, stage: str, rows: int, capacity: float, events: float = 1.0) -> Batch:
+  """A batch of ours, docs/design.md, "The batch", without the device axis.
+
+  Args:
+    task: of `schema`.
+    stage: an ECG stage has a recording in every row.
+    rows: batch size, all of them real.
+    capacity: packed recordings that there is room for, per real one.
+    events: factor on the numbers of events.
+  """
+  rng = np.random.default_rng(0)
+  names = schema(task)
+  outputs = names.target.outputs
+  days = rng.exponential(4, rows)
+  label = rng.integers(outputs, size=rows) if outputs > 1 else days
+  made: Batch = {
+    'label': label.astype(np.float32),
+    'weight': np.ones(rows, np.float32),
+    'row': np.arange(rows, dtype=np.int32),
+    'static': _static(rng, names, rows),
+  }
+  for name, variables in names.events.items():
+    mean, padded = (round(events * of[name]) for of in (EVENTS, PADDED_EVENTS))
+    made[name] = _events(rng, variables, rows, mean, padded)
+  for name, grid in names.grids.items():
+    observed = rng.random((rows, grid.steps, len(grid.items))) < 0.15
+    value = rng.normal(0, 2, observed.shape).astype(np.float32) * observed
+    made[name] = {'value': value, 'observed': observed}
+  share = ECG_SHARE[task] if stage == 'multimodal' else 1.0
+  owners = np.arange(max(1, round(share * rows)))
+  extra = round((RECORDINGS[task] - 1) * len(owners))
+  owner = np.sort(np.concatenate([owners, rng.choice(owners, extra)])).astype(np.int32)
+  made['ecg'] = _ecg(rng, names, owner, round(capacity * len(owner)))
+  return made
+
+
+def for_torch(made: Batch) -> dict[str, Any]:
+  """The same batch as tensors; a row without a recording has a placeholder."""
+  ecg = made['ecg']
+  real = ecg['mask']
+  owner = ecg['owner'][real]
+  absent = np.setdiff1d(np.arange(len(made['label'])), owner).astype(np.int32)
+  with_placeholders: Batch = {
+    name: np.concatenate(
+      [array[real], np.zeros((len(absent), *array.shape[1:]), array.dtype)]
+    )
+    for name, array in ecg.items()
+  }
+  with_placeholders['owner'] = np.concatenate([owner, absent])
+  with_placeholders['gain'][len(owner) :] = 1
+  with_placeholders['real'] = with_placeholders.pop('mask')
+  return _tensors({**made, 'ecg': with_placeholders})
+
+
+def _tensors(tree: Batch) -> dict[str, Any]:
+  return {
+    name: _tensors(value) if isinstance(value, dict) else torch.from_numpy(value)
+    for name, value in tree.items()
+  }
+
+
+def fitted(collection: dict[str, Any]) -> dict[str, Any]:
+  """Plausible values for a `fitted` collection of the same tree and shapes."""
+  rng = np.random.default_rng(1)
+
+  def value(name: str, array: Any) -> Any:
+    if isinstance(array, dict):
+      return {inner: value(inner, one) for inner, one in array.items()}
+    if name == 'knots':
+      return np.sort(rng.normal(0, 1.5, array.shape), axis=-1).astype(np.float32)
+    if name == 'time_cuts':
+      return np.linspace(-24, 0, array.shape[0] + 2)[1:-1].astype(np.float32)
+    if name.endswith('_seen'):
+      return np.ones(array.shape, bool)
+    if name.endswith('scale'):
+      return rng.uniform(0.5, 2, array.shape).astype(np.float32)
+    return np.zeros(array.shape, np.float32)
+
+  return {name: value(name, tree) for name, tree in collection.items()}
+
+
+def _static(rng: np.random.Generator, names: Schema, rows: int) -> Batch:
+  mask = rng.random((rows, len(names.static_numeric))) < 0.9
+  numeric = rng.normal(0, 1, mask.shape) * mask
+  levels = np.array([len(column.categories) for column in names.static_categorical])
+  return {
+    'numeric': numeric.astype(np.float32),
+    'numeric_mask': mask,
+    'categorical': rng.integers(0, levels, (rows, len(levels))).astype(np.int32),
+  }
+
+
+def _events(
+  rng: np.random.Generator, variables: tuple[Item, ...], rows: int, mean: int, length: int
+) -> Batch:
+  used = rng.integers(2 * mean - length, length + 1, rows)
+  mask = np.arange(length) < used[:, np.newaxis]
+  counts = np.array([len(item.categories) for item in variables])
+  item = rng.integers(len(variables), size=(rows, length))
+  text = counts[item] > 0
+  category = np.where(text, rng.integers(0, 2, item.shape), -1)
+  value = np.where(text, 0, rng.normal(0, 2, item.shape))
+  time = np.sort(rng.uniform(-24, 0, item.shape), axis=1)
+  keep = lambda x, dtype: np.where(mask, x, 0).astype(dtype)
+  return {
+    'item': keep(item, np.int32),
+    'value': keep(value, np.float32),
+    'category': keep(category, np.int32),
+    'time': keep(time, np.float32),
+    'mask': mask,
+  }
+
+
+def _ecg(
+  rng: np.random.Generator, names: Schema, owner: np.ndarray, capacity: int
+) -> Batch:
+  real, padding = len(owner), capacity - len(owner)
+  pad = lambda x: np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1))
+  measured = rng.random((real, len(ECG_MEASUREMENTS))) < 0.9
+  values = rng.normal(0, 1, measured.shape) * measured
+  return {
+    'signal': pad(rng.integers(-500, 500, (real, SAMPLES, 12)).astype(np.int16)),
+    'gain': pad(np.full(real, 200, np.float32)),
+    'time': pad(rng.uniform(-24, 0, real).astype(np.float32)),
+    'measurements': pad(values.astype(np.float32)),
+    'measurements_mask': pad(measured),
+    'terms': pad((rng.random((real, len(names.ecg_terms))) < 0.03).astype(np.uint8)),
+    'owner': pad(owner),
+    'mask': pad(np.ones(real, bool)),
+  }

@@ -1,0 +1,101 @@
+"""Multimodal head: a loop over pairs, a block of its own for each direction."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmarks.torch_model.blocks import CrossAttention
+from medm2t_jax.models.multimodal_fusion import FusionConfig
+
+
+class Encoded(NamedTuple):
+  """One modality, encoded: tokens (b t e), token_mask (b t), summary (b e), present (b)."""
+
+  tokens: torch.Tensor
+  token_mask: torch.Tensor
+  summary: torch.Tensor
+  present: torch.Tensor
+
+
+def of_summary(summary: torch.Tensor, present: torch.Tensor) -> Encoded:
+  """A modality whose only token is its summary."""
+  return Encoded(summary[:, None], present[:, None], summary, present)
+
+
+class MultimodalFusion(nn.Module):
+  """All modality vectors and all pair vectors, side by side.
+
+  attend_over 'tokens' is the corrected form; 'summary' the published one, where the
+  blocks are given (b e) matrices, so that the rows of a batch attend to one another.
+  """
+
+  def __init__(
+    self,
+    widths: Mapping[str, int],
+    config: FusionConfig,
+    attend_over: Literal['tokens', 'summary'],
+  ):
+    super().__init__()
+    self.modality_dropout, self.attend_over = config.modality_dropout, attend_over
+    self.project = nn.ModuleDict(
+      {name: nn.Linear(width, config.width) for name, width in widths.items()}
+    )
+    self.shared = nn.Linear(config.width, config.width)
+    self.dropout = nn.Dropout(config.shared_dropout)
+    self.absent = nn.Parameter(0.02 * torch.randn(len(widths), config.width))
+    self.blocks = nn.ModuleDict(
+      {
+        f'{query}_to_{target}': CrossAttention(
+          config.width, config.heads, config.attention_dropout
+        )
+        for query, target in itertools.permutations(widths, 2)
+      }
+    )
+
+  def forward(self, encoded: Mapping[str, Encoded]) -> torch.Tensor:
+    """Returns (b, e times modalities and pairs)."""
+    names = list(encoded)
+    present = {name: one.present for name, one in encoded.items()}
+    if self.training and self.modality_dropout:
+      present = self._drop_modalities(present)
+    summary = {name: self._space(name, one.summary) for name, one in encoded.items()}
+    tokens = {}
+    if self.attend_over == 'tokens':
+      tokens = {name: self._space(name, one.tokens) for name, one in encoded.items()}
+    vectors = [
+      torch.where(present[name][:, None], summary[name], self.absent[index])
+      for index, name in enumerate(names)
+    ]
+    for i, j in itertools.combinations(names, 2):
+      if self.attend_over == 'tokens':
+        fused = self._attend(i, j, summary, tokens, encoded) + self._attend(
+          j, i, summary, tokens, encoded
+        )
+      else:
+        fused = self.blocks[f'{i}_to_{j}'](summary[i], summary[j])
+        fused = fused + self.blocks[f'{j}_to_{i}'](summary[j], summary[i])
+      both = (present[i] & present[j])[:, None]
+      vectors.append(torch.where(both, fused, torch.zeros_like(fused)))
+    return torch.cat(vectors, dim=1)
+
+  def _space(self, name: str, x: torch.Tensor) -> torch.Tensor:
+    return self.dropout(functional.relu(self.shared(self.project[name](x))))
+
+  def _attend(self, i: str, j: str, summary, tokens, encoded) -> torch.Tensor:
+    # The softmax of no token is not a number: absent rows attend to placeholders, and
+    # their pair is zero.
+    mask = encoded[j].token_mask
+    mask = mask | ~mask.any(dim=1, keepdim=True)
+    return self.blocks[f'{i}_to_{j}'](summary[i][:, None], tokens[j], mask)[:, 0]
+
+  def _drop_modalities(self, present: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    stacked = torch.stack(list(present.values()))
+    kept = stacked & (torch.rand(stacked.shape) >= self.modality_dropout)
+    kept = torch.where(kept.any(dim=0, keepdim=True), kept, stacked)
+    return dict(zip(present, kept, strict=True))

@@ -1,0 +1,106 @@
+"""What a person sees of training: a bar in every epoch, a table of stages at the end."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Int
+from tqdm import tqdm
+
+from medm2t_jax.workdir import StageRecord
+
+T = TypeVar('T')
+
+
+class Progress:
+  """Iterates over the batches of an epoch, and measures while it does.
+
+  The bar shows samples a second, the time left, the loss, and the share of time in
+  which training waited for data.
+  """
+
+  def __init__(
+    self,
+    description: str,
+    samples: Int[np.ndarray, ' steps'],
+    start_step: int,
+    *,
+    visible: bool,
+  ):
+    """Args: samples of every step of the epoch; start_step of a resumed epoch."""
+    self._samples = samples
+    self._step = start_step
+    self._waited = 0.0
+    self._start = time.perf_counter()
+    self._start_step = start_step
+    self._bar = tqdm(
+      desc=description,
+      initial=int(samples[:start_step].sum()),
+      total=int(samples.sum()),
+      unit=' samples',
+      leave=False,
+      disable=not visible,
+    )
+
+  def over(self, batches: Iterable[T]) -> Iterator[T]:
+    """The batches; the time until one comes is waiting, the rest is training."""
+    with self._bar:
+      before = time.perf_counter()
+      for batch in batches:
+        self._waited += time.perf_counter() - before
+        yield batch
+        self._bar.update(int(self._samples[self._step]))
+        self._step += 1
+        before = time.perf_counter()
+
+  def show_loss(self, loss: float) -> None:
+    share = self._waited / (time.perf_counter() - self._start)
+    self._bar.set_postfix_str(f'loss {loss:.4f}, {share:.0%} waiting for data')
+
+  def figures(self) -> dict[str, float]:
+    """Seconds since the start, samples a second, share of time waiting for data."""
+    seconds = time.perf_counter() - self._start
+    samples = int(self._samples[self._start_step : self._step].sum())
+    return {
+      'samples_per_second': samples / seconds,
+      'data_wait_share': self._waited / seconds,
+      'seconds': seconds,
+    }
+
+
+def stage_table(records: Sequence[StageRecord]) -> str:
+  """One line for each stage that is over: what it cost and what it reached."""
+  header = (
+    'fold', 'stage', 'parameters', 'epochs', 'best', 'validation loss', 'time', 'notes'
+  )  # fmt: skip
+  lines = [header, *(_cells(record) for record in records)]
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  text = ('stage', 'notes')
+
+  def row(cells: Sequence[str]) -> str:
+    padded = [
+      cell.ljust(width) if name in text else cell.rjust(width)
+      for name, cell, width in zip(header, cells, widths, strict=True)
+    ]
+    return '  '.join(padded).rstrip()
+
+  return '\n'.join(map(row, lines))
+
+
+def _cells(record: StageRecord) -> tuple[str, ...]:
+  first = (str(record.fold), record.stage)
+  if record.skipped:
+    return (*first, '', '', '', '', '', f'skipped: {record.skipped}')
+  return (
+    *first,
+    f'{record.parameters:,}',
+    str(record.epochs),
+    str(record.best_epoch),
+    f'{record.validation_loss:.4f}',
+    str(datetime.timedelta(seconds=round(record.seconds))),
+    ' '.join(record.notes),
+  )

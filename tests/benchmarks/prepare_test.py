@@ -1,0 +1,34 @@
+"""The benchmark of the preparation, with few rows: it runs and reports what it says."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_report_and_rows(tmp_path):
+  command = [
+    sys.executable, '-m', 'benchmarks.prepare', f'--raw={tmp_path}', '--repeats=1',
+    '--chartevents_rows=120000', '--labevents_rows=30000', '--ecg_patients=3',
+  ]  # fmt: skip
+  result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+  assert result.returncode == 0, result.stderr
+  report = json.loads(result.stdout.splitlines()[-1])
+  [scale] = report['growth']
+  assert scale['rows'] == 150_000
+  for name in ('time_vs_gunzip', 'peak_rss_mb', 'rows_per_s', 'ecg_per_s_per_core'):
+    assert report[name] > 0
+  # More than an interpreter with TensorFlow's data set library, less than the machine.
+  assert 100 < report['peak_rss_mb'] < 4000
+  assert scale['time_vs_gunzip'] > 1
+  for table, rows in (('icu/chartevents', 120_000), ('hosp/labevents', 30_000)):
+    [path] = tmp_path.glob(f'*/{table}.csv.gz')
+    with gzip.open(path, 'rt') as file:
+      subjects = [line.split(',')[table.startswith('hosp')] for line in file][1:]
+    assert len(subjects) == rows
+    assert subjects == sorted(subjects)
