@@ -42,7 +42,7 @@ def batches(
   host: int = 0,
   hosts: int = 1,
 ) -> Iterator[Batch]:
-  """The steps of a plan, in order.
+  """The steps of a plan, in order; reading ahead starts at once.
 
   Args:
     dataset: the data set that the plan was made for.
@@ -84,12 +84,16 @@ def batches(
 
   steps = tf.data.Dataset.from_tensor_slices((rows, padded))
   steps = steps.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-  return _iterate(steps.prefetch(tf.data.AUTOTUNE), reader)
+  options = tf.data.Options()
+  # Reads ahead before the first step is asked for.
+  options.experimental_warm_start = True  # pyright: ignore[reportAttributeAccessIssue]
+  steps = steps.prefetch(tf.data.AUTOTUNE).with_options(options)
+  return _iterate(steps.as_numpy_iterator(), reader)
 
 
-def _iterate(steps: tf.data.Dataset, reader: _Reader) -> Iterator[Any]:
+def _iterate(steps: Iterator[Batch], reader: _Reader) -> Iterator[Batch]:
   try:
-    yield from steps.as_numpy_iterator()
+    yield from steps
   except tf.errors.OpError as error:
     # TensorFlow wraps what a Python function raises; the cause is kept by the reader.
     if reader.error is None:

@@ -28,7 +28,6 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from data_pipeline import examples, records
-from data_pipeline.ecg import conditioning, reading
 from data_pipeline.schema import (
   ECG_LEADS,
   ECG_MEASUREMENTS,
@@ -282,6 +281,9 @@ def _grid(job: Job, modality: str) -> Iterator[Example]:
 
 
 def _ecg(job: Job, subject_id: np.ndarray, dropped: Counter[str]) -> Iterator[Example]:
+  # scipy's import takes a second, which processes without ECGs need not spend.
+  from data_pipeline.ecg import conditioning, reading
+
   table = _read(job, 'recordings')
   paths = table['path'].to_pylist()
   terms_of = table['terms'].to_pylist()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -32,7 +32,7 @@ from medm2t_jax import (
   selection,
   workdir,
 )
-from medm2t_jax.fold import Fold
+from medm2t_jax.fold import Batch, Fold
 from medm2t_jax.metric_writer import MetricWriter, require_tensorboard
 from medm2t_jax.models import medm2t
 from medm2t_jax.optimizer import make_optimizer
@@ -223,11 +223,14 @@ class _StageTraining:
     _LOGGER.info('%s: %s parameters', self._name, f'{self.parameters:,}')
     self._warn_of_cuts()
     self._resume()
+    epoch = self._open_epoch()
     while (
       self._position.epoch < recipe.epochs
       and self._position.stale_epochs(recipe.select_by) < recipe.patience
     ):
-      record = self._train_epoch()
+      record = self._train_epoch(*epoch)
+      # Opened before validation, during which it reads ahead.
+      epoch = self._open_epoch(after=True)
       record |= self._validate()
       self._position = self._position.after_epoch(record)
       if self._writer is not None:
@@ -297,10 +300,18 @@ class _StageTraining:
       shuffle=shuffle,
     )
 
-  def _train_epoch(self) -> dict[str, Any]:
+  def _open_epoch(self, *, after: bool = False) -> tuple[planning.Plan, Iterator[Batch]]:
+    """Plan of this epoch and its batches from this step on; or those `after` it."""
+    epoch, step = self._position.epoch, self._position.step
+    if after:
+      epoch, step = epoch + 1, 0
+    plan = self._plan('train', shuffle=(self._fold.config.seed, epoch))
+    modalities = self._fold.modalities_of(self._stage)
+    return plan, self._fold.read(plan, modalities, step)
+
+  def _train_epoch(self, plan: planning.Plan, batches: Iterator[Batch]) -> dict[str, Any]:
     """Runs the rest of an epoch; the position is kept up to date for saving."""
     config, position = self._fold.config, self._position
-    plan = self._plan('train', shuffle=(config.seed, position.epoch))
     key = self._fold.key(self._stage)
     pending: list[parallel.LossSum] = []
 
@@ -319,8 +330,7 @@ class _StageTraining:
       position.step,
       visible=distributed.is_first(),
     )
-    modalities = self._fold.modalities_of(self._stage)
-    for batch in progress.over(self._fold.read(plan, modalities, position.step)):
+    for batch in progress.over(batches):
       self._state, loss = self._train_step(self._state, batch, key)
       pending.append(loss)
       position.step += 1

@@ -7,13 +7,13 @@ import statistics
 
 import pytest
 
-from configs import common, cvd, los, mortality, replay
+from configs import common, cvd, los, mortality, physionet2012, replay
 from medm2t_jax import workdir
 from medm2t_jax.losses import make_loss
 from medm2t_jax.optimizer import make_optimizer
 from tests import fake_batch
 
-EXPERIMENTS = [cvd, mortality, los]
+EXPERIMENTS = [cvd, mortality, los, physionet2012]
 VARIANTS = [None, 'small', 'smoke', 'small,smoke', 'end_to_end', 'small,end_to_end']
 every_config = pytest.mark.parametrize('module', EXPERIMENTS)
 every_variant = pytest.mark.parametrize('variant', VARIANTS)
