@@ -55,7 +55,7 @@ def main() -> None:
   parser.add_argument('--labevents_rows', type=int, default=8_000_000)
   parser.add_argument('--scales', default='1', help='for example 1,2,4')
   parser.add_argument('--repeats', type=int, default=3)
-  parser.add_argument('--memory_limit', default='4GB')
+  parser.add_argument('--memory_limit', default='3GB')
   parser.add_argument('--workers', type=int, default=os.cpu_count())
   parser.add_argument('--ecg_patients', type=int, default=200)
   options = parser.parse_args()

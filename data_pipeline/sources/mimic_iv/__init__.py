@@ -100,9 +100,8 @@ def _stage(
 
   labs = 'cvd_labs' if task == 'cvd' else 'labs'
   tables = ['labevents'] if task == 'cvd' else ['labevents', 'chartevents']
-  for table in tables:
-    itemids = _itemids(table, task)
-    rows[table] = events.scan(raw, root, table, itemids, settings.availability, scratch)
+  itemids = {table: _itemids(table, task) for table in tables}
+  rows |= events.scan_all(raw, root, itemids, settings.availability, scratch)
   _merge(rows, events.resolve(raw, tables, labs, scratch))
   rows['labs'] = events.write_events(
     raw, 'labs', scratch / f'resolved_{labs}.parquet', settings.availability,

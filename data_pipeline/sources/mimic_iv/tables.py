@@ -37,6 +37,7 @@ class RawTables:
 
   def __init__(self, spill: Path, memory_limit: str, threads: int):
     self.con = duckdb.connect()
+    self._spill, self._memory_limit = spill, memory_limit
     self._paths: dict[str, Path] = {}
     self._checks: list[_Check] = []
     self.con.execute('SET preserve_insertion_order = false')
@@ -52,6 +53,13 @@ class RawTables:
       raise DataError(
         f'memory_limit {memory_limit!r} is not a size; write for example 4GB'
       ) from None
+
+  def apart(self) -> RawTables:
+    """A database of its own with one thread, for a query at the same time.
+
+    Two queries of one database often wait for each other's threads.
+    """
+    return RawTables(self._spill, self._memory_limit, 1)
 
   def open(
     self, root: Path, name: str, columns: Mapping[str, str], *, view: str | None = None
