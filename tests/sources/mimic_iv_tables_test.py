@@ -81,3 +81,14 @@ def test_cells_that_do_not_parse_are_null(table):
   _, path = table
   path.write_bytes(gzip.compress(b'a,b\n1,2\n2,x\n3,\n4,5\n'))
   assert count(path) == 2
+
+
+def test_databases_apart_share_memory_and_threads_but_no_spill_folder(tmp_path):
+  raw = RawTables(tmp_path / 'spill', '1GiB', 3)
+  setting = lambda one, name: one.value(f"SELECT current_setting('{name}')")
+  parts = [raw.apart(name, 2) for name in ('labevents', 'chartevents')]
+  for part in parts:
+    assert setting(part, 'memory_limit') == '512.0 MiB'
+    assert setting(part, 'threads') == 1
+  folders = {setting(one, 'temp_directory') for one in (raw, *parts)}
+  assert len(folders) == 3

@@ -10,6 +10,7 @@ admission, so results drawn before the admission was registered are not lost.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -60,13 +61,12 @@ def scan_all(
   windows = folder / 'windows.parquet'
   raw.copy('FROM windows', windows)
 
+  databases = {table: raw.apart(table, len(itemids)) for table in itemids}
+
   def scan_apart(table: str) -> dict[str, int]:
-    own = raw.apart()
-    try:
+    with contextlib.closing(databases[table]) as own:
       own.run(f'CREATE TEMP TABLE windows AS FROM {parquet(windows)}')
       return scan(own, root, table, itemids[table], availability, folder)
-    finally:
-      own.close()
 
   with concurrent.futures.ThreadPoolExecutor(len(itemids)) as pool:
     return dict(zip(itemids, pool.map(scan_apart, itemids), strict=True))

@@ -37,7 +37,7 @@ class RawTables:
 
   def __init__(self, spill: Path, memory_limit: str, threads: int):
     self.con = duckdb.connect()
-    self._spill, self._memory_limit = spill, memory_limit
+    self._spill = spill
     self._paths: dict[str, Path] = {}
     self._checks: list[_Check] = []
     self.con.execute('SET preserve_insertion_order = false')
@@ -54,12 +54,19 @@ class RawTables:
         f'memory_limit {memory_limit!r} is not a size; write for example 4GB'
       ) from None
 
-  def apart(self) -> RawTables:
-    """A database of its own with one thread, for a query at the same time.
+  def apart(self, name: str, of: int) -> RawTables:
+    """A database of its own, for a query at the same time as `of` - 1 others.
 
-    Two queries of one database often wait for each other's threads.
+    Two queries of one database often wait for each other's threads. It has its share of
+    this one's memory limit and threads, and a spill folder of its own: databases that
+    share one overwrite each other's files.
     """
-    return RawTables(self._spill, self._memory_limit, 1)
+    [(limit, threads)] = self.con.execute(
+      "SELECT current_setting('memory_limit'), current_setting('threads')"
+    ).fetchall()
+    amount, unit = limit.split()
+    spill = self._spill.with_name(f'{self._spill.name}-{name}')
+    return RawTables(spill, f'{float(amount) / of} {unit}', max(1, threads // of))
 
   def open(
     self, root: Path, name: str, columns: Mapping[str, str], *, view: str | None = None
@@ -113,7 +120,7 @@ class RawTables:
       result = self.con.execute(sql, parameters)
     except duckdb.OutOfMemoryException:
       raise DataError(
-        'DuckDB ran out of memory; raise --memory_limit or lower --threads'
+        'DuckDB ran out of memory; raise --memory_limit or lower --workers'
       ) from None
     except (
       duckdb.IOException, duckdb.InvalidInputException, duckdb.ConversionException,
