@@ -53,13 +53,6 @@ staging_fixture.build_from(raw, staged, out)
 """
 
 
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory):
-  path = tmp_path_factory.mktemp('data')
-  staging_fixture.build_dataset(path)
-  return path
-
-
 def _staged():
   return staging_fixture.Staged(
     staging_fixture.SCHEMA, staging_fixture.COHORT, {'fixture': '1.0'}

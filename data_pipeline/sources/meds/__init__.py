@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,7 +18,7 @@ from data_pipeline.sources.meds import codes, files, labels, mapping, rows, stat
 from data_pipeline.sources.meds.variables import Events, Mapping, Variable
 from data_pipeline.sources.mimic_iv import vitals
 from data_pipeline.sources.mimic_iv.items import items, make_table
-from data_pipeline.sources.mimic_iv.tables import RawTables, parquet
+from data_pipeline.sources.mimic_iv.tables import RawTables, in_scratch, parquet
 
 TASKS = tuple(labels.TARGETS)
 
@@ -58,16 +57,11 @@ def stage(task: str, staging: Path, settings: Settings, resources: Resources) ->
   path = mapping.path_of(settings.mapping)
   files.meds_package()
   chosen = mapping.load(path)
-  scratch = staging / 'scratch'
-  shutil.rmtree(scratch, ignore_errors=True)
-  scratch.mkdir(parents=True)
-  raw = RawTables(scratch / 'spill', resources.memory_limit, resources.threads)
-  try:
-    with files.naming_damaged_data(raw, settings.meds):
-      staged = _stage(raw, task, staging, scratch, settings, chosen)
-  finally:
-    raw.close()
-  shutil.rmtree(scratch)
+  with (
+    in_scratch(staging, resources) as (raw, scratch),
+    files.naming_damaged_data(raw, settings.meds),
+  ):
+    staged = _stage(raw, task, staging, scratch, settings, chosen)
   digest = hashlib.sha256(path.read_bytes()).hexdigest()
   return dataclasses.replace(
     staged, versions=staged.versions | {'mapping': f'{path.name} {digest[:12]}'}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +22,7 @@ from data_pipeline.sources.mimic_iv import (
   vitals,
 )
 from data_pipeline.sources.mimic_iv.items import items, read_rows
-from data_pipeline.sources.mimic_iv.tables import RawTables
+from data_pipeline.sources.mimic_iv.tables import RawTables, in_scratch
 
 TASKS = ('cvd', 'mortality', 'los')
 _ATTRIBUTES = ('sex', 'age', 'race', 'insurance', 'admission_type', 'unit', 'year_group')
@@ -73,16 +72,8 @@ def stage(task: str, staging: Path, settings: Settings, resources: Resources) ->
   if task == 'cvd' and settings.mimic_iv_ecg is None:
     raise DataError('task cvd predicts from ECGs; give --mimic_iv_ecg=DIR')
   drugs.rules(settings.drug_groups)  # a bad file is found before hours of work
-  scratch = staging / 'scratch'
-  shutil.rmtree(scratch, ignore_errors=True)
-  scratch.mkdir(parents=True)
-  raw = RawTables(scratch / 'spill', resources.memory_limit, resources.threads)
-  try:
-    staged = _stage(raw, task, staging, scratch, settings)
-  finally:
-    raw.close()
-  shutil.rmtree(scratch)
-  return staged
+  with in_scratch(staging, resources) as (raw, scratch):
+    return _stage(raw, task, staging, scratch, settings)
 
 
 def _stage(

@@ -12,15 +12,17 @@ import contextlib
 import csv
 import gzip
 import re
+import shutil
 import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from data_pipeline.schema import DataError
+from data_pipeline.sources import Resources
 
 _ENDINGS = ('.parquet', '.csv.gz', '.csv')
 _SAYS_LINE = re.compile(r'CSV Error on Line: (\d+)')
@@ -217,6 +219,21 @@ def _is_complete_gzip(path: Path) -> bool:
 
 def _damaged(path: Path) -> DataError:
   return DataError(f'{path}: damaged or truncated gzip. {_DOWNLOAD}')
+
+
+@contextlib.contextmanager
+def in_scratch(staging: Path, resources: Resources) -> Iterator[tuple[RawTables, Path]]:
+  """A connection and an empty scratch folder in `staging`, for the work of a source.
+
+  The folder is removed at the end; after an error it stays until the next attempt.
+  """
+  scratch = staging / 'scratch'
+  shutil.rmtree(scratch, ignore_errors=True)
+  scratch.mkdir(parents=True)
+  raw = RawTables(scratch / 'spill', resources.memory_limit, resources.threads)
+  with contextlib.closing(raw):
+    yield raw, scratch
+  shutil.rmtree(scratch)
 
 
 def find(root: Path, name: str) -> Path:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pyarrow as pa
 from data_pipeline.schema import DataError, Grid, Schema, Target
 from data_pipeline.sources import Resources, Staged, setting
 from data_pipeline.sources.mimic_iv.items import make_table
-from data_pipeline.sources.mimic_iv.tables import RawTables, parquet
+from data_pipeline.sources.mimic_iv.tables import RawTables, in_scratch, parquet
 from data_pipeline.sources.physionet2012 import observations, outcomes, records
 from data_pipeline.sources.physionet2012.variables import (
   event_items,
@@ -64,20 +63,13 @@ def stage(task: str, staging: Path, settings: Settings, resources: Resources) ->
     DataError: a file is missing, damaged or not what it should be.
   """
   sets = records.find_sets(settings.physionet2012)
-  scratch = staging / 'scratch'
-  shutil.rmtree(scratch, ignore_errors=True)
-  scratch.mkdir(parents=True)
-  raw = RawTables(scratch, resources.memory_limit, resources.threads)
-  try:
+  with in_scratch(staging, resources) as (raw, _):
     observations.read(raw, sets)
     steps, rows = _make_samples(raw, sets, task)
     rows['records'] = observations.resolve(raw)
     rows['static'] = _write_static(raw, staging)
     rows['events'] = _write_events(raw, staging / 'events_events.parquet')
     rows['vitals'] = _write_grid(raw, staging / 'grid_vitals.parquet')
-  finally:
-    raw.close()
-  shutil.rmtree(scratch)
   versions = {'challenge-2012': ', '.join(one.name for one in sets)}
   return Staged(schema(task), {'steps': steps, 'rows': rows}, versions)
 
