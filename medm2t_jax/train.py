@@ -229,8 +229,9 @@ class _StageTraining:
       and self._position.stale_epochs(recipe.select_by) < recipe.patience
     ):
       record = self._train_epoch(*epoch)
-      # Opened before validation, during which it reads ahead.
-      epoch = self._open_epoch(after=True)
+      if self._position.epoch + 1 < recipe.epochs:
+        # Opened before validation, during which it reads ahead.
+        epoch = self._open_epoch(after=True)
       record |= self._validate()
       self._position = self._position.after_epoch(record)
       if self._writer is not None:

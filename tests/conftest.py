@@ -51,3 +51,13 @@ def dataset(folder):
   from data_pipeline.dataset import open_dataset
 
   return open_dataset(folder / 'out')
+
+
+@pytest.fixture(scope='session')
+def static_directory(tmp_path_factory):
+  """A small simulated data set with the static modality alone, for whole runs."""
+  from tests import training_process
+
+  directory = tmp_path_factory.mktemp('hospital') / 'cvd'
+  training_process.static_dataset(directory)
+  return directory

@@ -27,13 +27,6 @@ FLAGS = (
 )
 
 
-@pytest.fixture(scope='module')
-def dataset(tmp_path_factory):
-  directory = tmp_path_factory.mktemp('hospital') / 'cvd'
-  training_process.static_dataset(directory)
-  return directory
-
-
 @contextlib.contextmanager
 def two_processes(dataset, directory, **options):
   """Two processes with two devices each, in one workdir."""
@@ -65,27 +58,29 @@ def results(directory):
   return losses, pq.read_table(directory / 'eval/predictions.parquet').to_pandas()
 
 
-def test_processes_change_nothing_and_one_goes_on_where_two_have_died(dataset, tmp_path):
-  with two_processes(dataset, tmp_path / 'two') as (first, second):
+def test_processes_change_nothing_and_one_goes_on_where_two_have_died(
+  static_directory, tmp_path
+):
+  with two_processes(static_directory, tmp_path / 'two') as (first, second):
     assert 'test' in first.finish()
     assert second.finish() == {}, 'only the first process reports'
     assert 'epoch 3 of 3' in first.output() and 'epoch' not in second.output()
 
   mixed = tmp_path / 'mixed'
-  with two_processes(dataset, mixed, pause=1) as processes:
+  with two_processes(static_directory, mixed, pause=1) as processes:
     processes[0].wait_for('batch 3')
     processes[1].terminate()  # the other one learns of it
     for process in processes:
       process.finish(preemption.EXIT_CODE)
     assert 'stopped by SIGTERM; saved at epoch' in processes[0].output()
-  with two_processes(dataset, mixed, hang_at=5) as processes:
+  with two_processes(static_directory, mixed, hang_at=5) as processes:
     for process in processes:
       process.wait_for('batch 5')
     for process in processes:
       process.kill()
     assert 'resumed at epoch' in processes[0].output()
   log = tmp_path / 'one.log'
-  with training_process.Training(dataset, mixed, log, *FLAGS, devices=4) as one:
+  with training_process.Training(static_directory, mixed, log, *FLAGS, devices=4) as one:
     one.finish()
     assert 'resumed at epoch' in one.output()
 

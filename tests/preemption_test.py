@@ -24,13 +24,6 @@ FLAGS = (
 )
 
 
-@pytest.fixture(scope='module')
-def dataset(tmp_path_factory):
-  directory = tmp_path_factory.mktemp('hospital') / 'cvd'
-  training_process.static_dataset(directory)
-  return directory
-
-
 def without_times(record):
   return {key: value for key, value in record.items() if key not in TIMES}
 
@@ -56,10 +49,10 @@ def test_a_signal_is_never_lost():
     assert not preemption.requested()
 
 
-def test_stopped_and_killed_runs_end_as_an_uninterrupted_one(dataset, tmp_path):
+def test_stopped_and_killed_runs_end_as_an_uninterrupted_one(static_directory, tmp_path):
   def training(name, **options):
     directory, log = tmp_path / name, tmp_path / f'{name}.log'
-    return training_process.Training(dataset, directory, log, *FLAGS, **options)
+    return training_process.Training(static_directory, directory, log, *FLAGS, **options)
 
   with training('straight') as straight:
     # Batch 1 shows the shapes; an epoch has 5 batches to train on and some to validate.
@@ -87,7 +80,9 @@ def test_stopped_and_killed_runs_end_as_an_uninterrupted_one(dataset, tmp_path):
   with training('stopped') as resumed:
     resumed.finish()
   assert not partial.exists()
-  expected, found = (results(tmp_path / name, dataset) for name in ('straight', 'stopped'))
+  expected, found = (
+    results(tmp_path / name, static_directory) for name in ('straight', 'stopped')
+  )
   (note,) = found[0].pop('notes')
   assert expected[0].pop('notes') == []
   assert f'{latest}/params' in note and f'went on from step {before}' in note
