@@ -13,6 +13,10 @@ this machine's measured matmul peak that our train step reaches (XLA counts the 
 counts the body of a loop once, so recurrent steps are missing). The last line on stdout
 is one JSON object.
 
+XLA on a CPU takes one large temporary buffer per call, which the C library maps anew each
+time, page by page. `--allocator=keep` (default; glibc only) starts this process anew with
+GLIBC_TUNABLES that keep freed memory, for both frameworks; `--allocator=default` does not.
+
 On a busy machine, `taskset -c 0 ... --clock=cpu` measures the work on one core instead.
 """
 
@@ -41,6 +45,10 @@ _PARTS = ('throughput', 'latency', 'memory', 'start')
 _TASKS = ('mortality', 'cvd', 'los')
 _CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
 _PEAK_SIZE = 2048
+_KEEP_MEMORY = (
+  'glibc.malloc.mmap_threshold=8000000000:glibc.malloc.trim_threshold=16000000000:'
+  'glibc.malloc.arena_max=1'
+)
 # Threads of one framework spin for a while after their work is done.
 _REST_SECONDS = 0.03
 
@@ -56,8 +64,14 @@ def main() -> None:
   parser.add_argument('--repetitions', type=int, default=7)
   parser.add_argument('--seconds', type=float, default=20, help='at most, per stage')
   parser.add_argument('--clock', choices=_CLOCKS, default='wall')
+  parser.add_argument('--allocator', choices=('keep', 'default'), default='keep')
   parser.add_argument('--first_step', help='only time the first step of TASK/STAGE')
   options = parser.parse_args()
+  if options.allocator == 'keep' and os.environ.get('GLIBC_TUNABLES') != _KEEP_MEMORY:
+    # Read before main starts: only a new process can have them.
+    environment = os.environ | {'GLIBC_TUNABLES': _KEEP_MEMORY}
+    arguments = [sys.executable, '-m', 'benchmarks.models', *sys.argv[1:]]
+    os.execve(sys.executable, arguments, environment)
   if options.first_step:
     print(json.dumps(_first_step(*options.first_step.split('/'))))
     return
@@ -68,10 +82,7 @@ def main() -> None:
     parser.error(f'unknown parts {sorted(unknown)}; there are {_PARTS}')
   prefixes = tuple(options.only.split(','))
   chosen = lambda name: name.startswith(prefixes)
-  result: dict[str, Any] = {
-    'threads': threads,
-    'huge_pages': os.environ.get('GLIBC_TUNABLES', ''),
-  }
+  result: dict[str, Any] = {'threads': threads, 'allocator': options.allocator}
   if 'throughput' in parts:
     for name, task, stage in _names():
       if chosen(name):
@@ -181,7 +192,6 @@ def _memory(task: str, options: argparse.Namespace) -> dict[str, float]:
 
 def _start(task: str, options: argparse.Namespace) -> dict[str, float]:
   """Seconds to the end of the first train step, without and with a compilation cache."""
-  del options
   with tempfile.TemporaryDirectory() as cache:
     environment = os.environ | {
       'JAX_COMPILATION_CACHE_DIR': cache,
@@ -190,7 +200,11 @@ def _start(task: str, options: argparse.Namespace) -> dict[str, float]:
     row = {}
     for name in ('cold', 'cached'):
       done = subprocess.run(
-        [sys.executable, '-m', 'benchmarks.models', f'--first_step={task}/multimodal'],
+        [
+          *(sys.executable, '-m', 'benchmarks.models'),
+          f'--allocator={options.allocator}',
+          f'--first_step={task}/multimodal',
+        ],
         env=environment,
         stdout=subprocess.PIPE,
         text=True,

@@ -169,8 +169,8 @@ def attention(arrays: Arrays, prefix: str, *, heads: int) -> Block:
   return {
     'params': {
       'query_kernel': query,
-      'key_kernel': key,
-      'value_kernel': value,
+      'key_kernel': key.transpose(1, 2, 0),
+      'value_kernel': value.transpose(1, 0, 2),
       'query_bias': query_bias.reshape(heads, -1),
       'value_bias': value_bias.reshape(heads, -1),
       'out_kernel': _take(arrays, prefix, 'out_proj.weight', 2).T.reshape(heads, -1, width),

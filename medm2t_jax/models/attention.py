@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from medm2t_jax.models.dropout import Dropout
+
 LAYER_NORM_EPSILON = 1e-6
 LEAKY_SLOPE = 0.01
 FFN_FACTOR = 4
@@ -21,7 +23,9 @@ class MultiHeadAttention(nn.Module):
 
   One query per row takes a cheaper order of the same products: the key projection
   is applied to the query and the value projection to the attended tokens, so no
-  token is projected.
+  token is projected. `key_kernel` (h d e) and `value_kernel` (h e d) have the head in
+  front, which is how that order multiplies them; another layout is transposed in
+  every step, and so is what comes out of it.
 
   The attention weights (b h q t) are sown in 'intermediates' as `attention`.
 
@@ -45,18 +49,16 @@ class MultiHeadAttention(nn.Module):
     if width % self.heads:
       raise ValueError(f'width {width} is not a multiple of {self.heads} heads')
     depth = width // self.heads
-    kernel = nn.initializers.xavier_uniform(in_axis=-3, out_axis=(-2, -1))
+    kernel = nn.initializers.xavier_uniform
     zeros = nn.initializers.zeros
     weight = lambda name, init, shape: self.param(name, init, shape).astype(self.dtype)
-    split = (width, self.heads, depth)
-    query_kernel = weight('query_kernel', kernel, split)
-    key_kernel = weight('key_kernel', kernel, split)
-    value_kernel = weight('value_kernel', kernel, split)
-    query_bias = weight('query_bias', zeros, split[1:])
-    value_bias = weight('value_bias', zeros, split[1:])
-    out_kernel = weight(
-      'out_kernel', nn.initializers.lecun_normal((0, 1)), (*split[1:], width)
-    )
+    split = (self.heads, depth)
+    query_kernel = weight('query_kernel', kernel(0, (1, 2)), (width, *split))
+    key_kernel = weight('key_kernel', kernel(2, (0, 1)), (*split, width))
+    value_kernel = weight('value_kernel', kernel(1, (0, 2)), (self.heads, width, depth))
+    query_bias = weight('query_bias', zeros, split)
+    value_bias = weight('value_bias', zeros, split)
+    out_kernel = weight('out_kernel', nn.initializers.lecun_normal((0, 1)), (*split, width))
     out_bias = weight('out_bias', zeros, (width,))
     head_row = lambda bias: bias[jnp.newaxis, jnp.newaxis]
 
@@ -65,21 +67,22 @@ class MultiHeadAttention(nn.Module):
     q = q * depth**-0.5
     single = query.shape[1] == 1
     if single:
-      scores = jnp.einsum('bqhd,ehd->bqhe', q, key_kernel)
-      logits = jnp.einsum('bqhe,bte->bhqt', scores, tokens)
+      # Plain batched products between explicit transposes: einsum makes others.
+      scores = jnp.matmul(q[:, 0].swapaxes(0, 1), key_kernel).swapaxes(0, 1)
+      logits = jnp.matmul(scores, tokens.swapaxes(1, 2))[:, :, jnp.newaxis]
     else:
-      keys = jnp.einsum('bte,ehd->bthd', tokens, key_kernel)
+      keys = jnp.einsum('bte,hde->bthd', tokens, key_kernel)
       logits = jnp.einsum('bqhd,bthd->bhqt', q, keys)
     weights = _masked_softmax(logits, token_mask[:, jnp.newaxis, jnp.newaxis])
     self.sow('intermediates', 'attention', weights)
     weights = weights.astype(self.dtype)
     if single:
-      attended = jnp.einsum('bhqt,bte->bqhe', weights, tokens)
-      attended = jnp.einsum('bqhe,ehd->bqhd', attended, value_kernel)
+      attended = jnp.matmul(weights[:, :, 0], tokens).swapaxes(0, 1)
+      attended = jnp.matmul(attended, value_kernel).swapaxes(0, 1)[:, jnp.newaxis]
       mass = jnp.sum(weights, -1).swapaxes(1, 2)[..., jnp.newaxis]
       attended = attended + mass * head_row(value_bias)
     else:
-      values = jnp.einsum('bte,ehd->bthd', tokens, value_kernel) + head_row(value_bias)
+      values = jnp.einsum('bte,hed->bthd', tokens, value_kernel) + head_row(value_bias)
       attended = jnp.einsum('bhqt,bthd->bqhd', weights, values)
     out = jnp.einsum('bqhd,hde->bqe', attended, out_kernel)
     return out + out_bias[jnp.newaxis, jnp.newaxis]
@@ -108,7 +111,7 @@ class CrossAttentionBlock(nn.Module):
   ) -> Float[Array, 'b q e']:
     """Args: query; tokens to attend to; token_mask valid ones; train for dropout."""
     width = query.shape[-1]
-    drop = lambda x: nn.Dropout(self.dropout)(x, deterministic=not train)
+    drop = lambda x: Dropout(self.dropout)(x, deterministic=not train)
     norm = lambda name: nn.LayerNorm(LAYER_NORM_EPSILON, dtype=self.dtype, name=name)
     attention = MultiHeadAttention(self.heads, self.dtype, name='attention')
     h = norm('attention_norm')(query + drop(attention(query, tokens, token_mask)))

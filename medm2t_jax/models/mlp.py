@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from medm2t_jax.models.batch_norm import BatchNorm
+from medm2t_jax.models.dropout import Dropout
 
 
 class Mlp(nn.Module):
@@ -35,5 +36,5 @@ class Mlp(nn.Module):
     for width in self.widths:
       x = nn.Dense(width, use_bias=False, dtype=self.dtype)(x)
       x = BatchNorm(self.axis_name, self.dtype)(x, mask, train=train)
-      x = nn.Dropout(self.dropout)(nn.relu(x), deterministic=not train)
+      x = Dropout(self.dropout)(nn.relu(x), deterministic=not train)
     return x

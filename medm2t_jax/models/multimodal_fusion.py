@@ -9,10 +9,12 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from medm2t_jax.models.bimodal_attention import BiModalAttention, Fusion, pairs
+from medm2t_jax.models.dropout import Dropout
 from medm2t_jax.models.encoded import Encoded
 
 
@@ -68,22 +70,25 @@ class MultimodalFusion(nn.Module):
     present = jnp.stack([one.present for one in encoded.values()])
     if train and config.modality_dropout:
       present = self._drop_modalities(present)
-    longest = max(one.tokens.shape[1] for one in encoded.values())
-    projected, masks = [], []
+    # The summary goes in front of the tokens, all modalities one behind the other: the
+    # shared encoder is one product, and none of it is spent on padding.
+    parts = []
     for name, one in encoded.items():
-      # The summary goes in front of the tokens: one product for both.
       x = jnp.concatenate([one.summary[:, jnp.newaxis], one.tokens], axis=1)
-      x = nn.Dense(config.width, dtype=self.dtype, name=f'project_{name}')(x)
-      pad = longest - one.tokens.shape[1]
-      projected.append(jnp.pad(x, ((0, 0), (0, pad), (0, 0))))
-      masks.append(jnp.pad(one.token_mask, ((0, 0), (0, pad))))
-    stacked = jnp.stack(projected)
+      parts.append(nn.Dense(config.width, dtype=self.dtype, name=f'project_{name}')(x))
     linear = nn.Dense(config.width, dtype=self.dtype, name='shared')
-    dropout = nn.Dropout(config.shared_dropout, deterministic=not train)
-    shared = lambda x: dropout(nn.relu(linear(x)))
+    dropout = Dropout(config.shared_dropout)
+    shared = lambda x: dropout(nn.relu(linear(x)), deterministic=not train)
     if config.shared_encoder == 'before':
-      stacked = shared(stacked)
-    summaries, tokens = stacked[:, :, 0], stacked[:, :, 1:]
+      ends = np.cumsum([part.shape[1] for part in parts])[:-1]
+      parts = jnp.split(shared(jnp.concatenate(parts, axis=1)), ends, axis=1)
+    summaries = jnp.stack([part[:, 0] for part in parts])
+    longest = max(one.tokens.shape[1] for one in encoded.values())
+    pad = lambda x: jnp.pad(
+      x, ((0, 0), (0, longest - x.shape[1])) + ((0, 0),) * (x.ndim - 2)
+    )
+    tokens = jnp.stack([pad(part[:, 1:]) for part in parts])
+    masks = [pad(one.token_mask) for one in encoded.values()]
     fused = BiModalAttention(
       config.heads,
       config.attention_dropout,

@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from medm2t_jax.models.batch_norm import BatchNorm
+from medm2t_jax.models.dropout import Dropout
 
 Plan = Sequence[tuple[int, int]]
 
@@ -84,7 +85,7 @@ class ResNet1d(nn.Module):
 
   def _activation(self, x, mask, train: bool, name: str):
     x = BatchNorm(self.axis_name, self.dtype, name=name)(x, mask, train=train)
-    return nn.Dropout(self.dropout)(nn.relu(x), deterministic=not train)
+    return Dropout(self.dropout)(nn.relu(x), deterministic=not train)
 
 
 def _stride(length_in: int, length_out: int) -> int:
