@@ -47,6 +47,8 @@ setup() {
   source .venv/bin/activate
   export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
   export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/.cache/jax}
+  # glibc keeps freed memory: otherwise every step maps its buffer anew (docs/performance.md).
+  export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.mmap_threshold=8000000000:glibc.malloc.trim_threshold=16000000000:glibc.malloc.arena_max=1}
   export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=${JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS:-0}
 }
 

@@ -135,7 +135,7 @@ def train_step(
     (total, (count, batch_stats)), gradients = jax.value_and_grad(local_loss, has_aux=True)(
       trained
     )
-    total, count, gradients = jax.lax.psum((total, count, gradients), DEVICE_AXIS)
+    total, count, gradients = _sum_over_devices((total, count, gradients))
     finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients)]
     total = jnp.where(jnp.stack(finite).all(), total, jnp.nan)
     gradients = jax.tree.map(lambda g: g / count, gradients)
@@ -179,7 +179,7 @@ def validation_step(
     total, count = losses.weighted_sum(
       loss(predictions.logits, label), label, weight, class_weights
     )
-    total, count = jax.lax.psum((total, count), DEVICE_AXIS)
+    total, count = _sum_over_devices((total, count))
     return LossSum(total, count), Units(predictions.logits, label, weight)
 
   return jax.pmap(step, axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=(None, 0))
@@ -199,6 +199,12 @@ def predict_step(
     return _apply(model, variables, batch, stage).logits
 
   return jax.pmap(step, axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=0)
+
+
+def _sum_over_devices(tree: Any) -> Any:
+  if jax.lax.axis_size(DEVICE_AXIS) == 1:
+    return tree  # XLA would copy every gradient
+  return jax.lax.psum(tree, DEVICE_AXIS)
 
 
 def _apply(
