@@ -105,8 +105,9 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
         'buckets': (),
         # A sample with more recordings keeps the most recent ones.
         'max_recordings': 8,
-        # Capacity for packed recordings, per sample of a batch.
-        'recordings_per_row': 2.0,
+        # Capacity for packed recordings, per sample of a batch; 0: chosen from the number
+        # that the samples of the split have. A batch that is full closes early.
+        'recordings_per_row': 0.0,
       },
       'model': {
         'size': 'paper',

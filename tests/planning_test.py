@@ -104,6 +104,20 @@ def test_recordings_never_exceed_the_capacity(recordings_per_row):
   assert (np.sort(plan.rows[plan.rows >= 0]) == np.arange(300)).all()
 
 
+@pytest.mark.parametrize(
+  ('recordings', 'capacity'),
+  # A mean of .6, 2 and 0 a row: .75, 2.5 and nothing beside room for one sample.
+  [([0, 0, 1, 1, 1], 6), ([2, 2, 2, 2, 2], 20), ([0, 0, 0, 0, 0], 3)],
+)
+def test_without_a_given_capacity_it_follows_the_rows(recordings, capacity):
+  dataset = SimpleNamespace(
+    schema=staging_fixture.SCHEMA, lengths={'ecg': np.array(recordings)}.get
+  )
+  config = staging_fixture.config(recordings_per_row=0.0)
+  plan = _plan(dataset, np.arange(5), modalities=('ecg',), config=config, batch_rows=8)
+  assert plan.capacity == capacity
+
+
 def test_a_batch_closes_early_only_when_the_next_row_does_not_fit():
   dataset = SimpleNamespace(
     schema=staging_fixture.SCHEMA, lengths={'ecg': np.array([2, 2, 0, 1, 3, 9])}.get
