@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -46,12 +46,18 @@ class Progress:
       disable=not visible,
     )
 
-  def over(self, batches: Iterable[T]) -> Iterator[T]:
-    """The batches; the time until one comes is waiting, the rest is training."""
+  def over(self, batches: Iterable[T], idle: Callable[[], bool]) -> Iterator[T]:
+    """The batches, and how long training waits for them.
+
+    Steps are queued, so the host may wait for a batch while the devices still compute.
+    Only where `idle` says that they have nothing left to do when the batch is there,
+    the time until it came counts as waiting: an upper bound.
+    """
     with self._bar:
       before = time.perf_counter()
       for batch in batches:
-        self._waited += time.perf_counter() - before
+        if idle():
+          self._waited += time.perf_counter() - before
         yield batch
         self._bar.update(int(self._samples[self._step]))
         self._step += 1

@@ -331,7 +331,8 @@ class _StageTraining:
       position.step,
       visible=distributed.is_first(),
     )
-    for batch in progress.over(batches):
+    idle = lambda: all(loss.total.is_ready() for loss in pending[-1:])
+    for batch in progress.over(batches, idle):
       self._state, loss = self._train_step(self._state, batch, key)
       pending.append(loss)
       position.step += 1

@@ -20,7 +20,7 @@ def test_samples_and_waiting_are_measured(capsys):
   samples = np.array([16, 16, 16, 5])
   progress = Progress('fold 0, labs 1/3', samples, 1, visible=True)
   seen = []
-  for batch in progress.over(slow_batches([1, 2, 3], 0.06)):
+  for batch in progress.over(slow_batches([1, 2, 3], 0.06), lambda: True):
     seen.append(batch)
     time.sleep(0.02)
     progress.show_loss(0.5)
@@ -36,9 +36,18 @@ def test_samples_and_waiting_are_measured(capsys):
   assert 'loss 0.5000' in shown and '% waiting for data' in shown
 
 
+def test_the_host_alone_waits_while_devices_compute():
+  progress = Progress('labs', np.array([4, 4]), 0, visible=False)
+  busy = iter([True, False])
+  assert list(progress.over(slow_batches([1, 2], 0.05), lambda: next(busy))) == [1, 2]
+  figures = progress.figures()
+  waited = figures['data_wait_share'] * figures['seconds']
+  assert 0.05 <= waited <= figures['seconds'] - 0.05, 'the first batch alone counts'
+
+
 def test_an_invisible_bar_prints_nothing(capsys):
   progress = Progress('labs', np.array([4]), 0, visible=False)
-  assert list(progress.over([0])) == [0]
+  assert list(progress.over([0], lambda: True)) == [0]
   progress.show_loss(1.0)
   assert progress.figures()['samples_per_second'] > 0
   assert not capsys.readouterr().err
