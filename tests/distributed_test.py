@@ -121,3 +121,14 @@ def test_slurm_is_recognised_inside_a_step_of_several_tasks():
   batch_script = {key: step[key] for key in ('SLURM_JOB_ID', 'SLURM_NTASKS')}
   assert not distributed.in_slurm_step(batch_script)
   assert not distributed.in_slurm_step({})
+
+
+@pytest.mark.parametrize('dead', [0, 1])
+def test_when_one_process_dies_the_other_one_ends_with_an_error(
+  static_directory, tmp_path, dead
+):
+  with two_processes(static_directory, tmp_path / 'run', pause=0.5) as processes:
+    for process in processes:
+      process.wait_for('batch 4')
+    processes[dead].kill()
+    assert processes[1 - dead].ends() not in (0, preemption.EXIT_CODE)

@@ -89,6 +89,12 @@ class Training:
     os.killpg(self._process.pid, signal.SIGKILL)
     self._process.wait()
 
+  def ends(self) -> int:
+    """Waits until the process ends by itself; returns its exit code."""
+    code = self._process.wait()
+    assert code != -signal.SIGALRM, f'it hangs\n{self.output()}'
+    return code
+
   def finish(self, code: int = 0) -> dict[str, Any]:
     """Waits for the end; returns the JSON of the last line on stdout, if there is one."""
     assert self._process.wait() == code, self.output()
