@@ -140,13 +140,13 @@ def _context(task: str, test: int = 0, **fields: Any) -> Context:
   return Context(**{**defaults, **fields})
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def predictions() -> Callable[..., pa.Table]:
   """`predictions(task, samples, seed=0, rate=0.15)`: see `_predictions`."""
   return _predictions
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def context() -> Callable[..., Context]:
   """`context(task, test=0, **fields)`: see `_context`."""
   return _context
