@@ -55,7 +55,7 @@ def main() -> None:
   parser.add_argument('--labevents_rows', type=int, default=8_000_000)
   parser.add_argument('--scales', default='1', help='for example 1,2,4')
   parser.add_argument('--repeats', type=int, default=3)
-  parser.add_argument('--memory_limit', default='3GB')
+  parser.add_argument('--memory_limit', help='that of prepare; its own if not given')
   parser.add_argument('--workers', type=int, default=os.cpu_count())
   parser.add_argument('--ecg_patients', type=int, default=200)
   options = parser.parse_args()
@@ -68,8 +68,10 @@ def main() -> None:
     write_large_hospital(hospital, chartevents_rows=chart, labevents_rows=labs)
     command = [
       '--source=mimic_iv', f'--mimic_iv={hospital}', '--task=mortality',
-      f'--memory_limit={options.memory_limit}', f'--workers={options.workers}',
+      f'--workers={options.workers}',
     ]  # fmt: skip
+    if options.memory_limit:
+      command.append(f'--memory_limit={options.memory_limit}')
     growth.append(
       {'scale': scale} | _measure(hospital, chart + labs, command, options.repeats)
     )

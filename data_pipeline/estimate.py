@@ -19,7 +19,7 @@ _EVENT_BYTES = 16
 _RECORDINGS_PER_SECOND = 200
 _EVENTS_PER_SECOND = 500_000
 # The same for raw tables, as they lie on the disk (csv.gz of the simulated hospital).
-_RAW_BYTES_PER_SECOND = 10_000_000
+_RAW_BYTES_PER_SECOND = 18_000_000
 _SCRATCH_SHARE = 0.4
 _RAW_ENDINGS = ('.csv', '.csv.gz', '.parquet', '.txt', '.tar.gz', '.tar.xz', '.zip')
 

@@ -52,7 +52,7 @@ def prepare(
   source: str,
   task: str,
   out: Path | str,
-  memory_limit: str = '3GB',
+  memory_limit: str | None = None,
   workers: int | None = None,
   samples_per_shard: int = _SAMPLES_PER_SHARD,
   beam_options: str | None = None,
@@ -65,7 +65,7 @@ def prepare(
     source: a folder of `data_pipeline/sources`, for example 'mimic_iv'.
     task: one of the source's `TASKS`.
     out: folder of the data set.
-    memory_limit: of DuckDB, for example '4GB'.
+    memory_limit: of DuckDB, for example '4GB'; None: half a GB per worker, at least one.
     workers: processes and threads; None: one per core.
     samples_per_shard: what a shard should hold, about.
     beam_options: writes the shards on Apache Beam with these pipeline options, for
@@ -84,6 +84,7 @@ def prepare(
   sources.check_choice('task', task, module.TASKS)
   chosen = sources.make_settings(source, settings)
   workers = workers or os.cpu_count() or 1
+  memory_limit = memory_limit or f'{max(1, workers / 2)}GB'
   out = Path(out).resolve()
   request: dict[str, Any] = {
     'source': source,
@@ -298,7 +299,10 @@ def _define_flags() -> None:
   flags.DEFINE_string('task', None, 'cvd, mortality or los, as far as the source has it.')
   flags.DEFINE_string('out', None, 'Folder of the data set.')
   flags.DEFINE_string(
-    'memory_limit', '3GB', 'Memory limit of DuckDB; Python takes about 0.5 GB beside it.'
+    'memory_limit',
+    None,
+    'Memory limit of DuckDB, for example 4GB; half a GB per worker, but at least one, if '
+    'not given. Python takes about 0.3 GB beside it.',
   )
   flags.DEFINE_integer('workers', None, 'Processes; one per core if not given.', 1)
   flags.DEFINE_string(

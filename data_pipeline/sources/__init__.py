@@ -30,7 +30,7 @@ class Resources:
     threads: threads of DuckDB.
   """
 
-  memory_limit: str = '3GB'
+  memory_limit: str = '1GB'
   threads: int = 2
 
 

@@ -238,6 +238,22 @@ def test_a_result_stored_before_it_was_drawn_is_known_from_its_charttime(hospita
     assert [row[1] for row in hospital.labs()] == [4]
 
 
+def test_rows_without_subject_or_item_are_counted(hospital):
+  hospital.lab(50971, '2150-03-01 11:00:00', '4.1', 4.1, 'mEq/L')
+  hospital.chart(220045, '2150-03-01 11:00:00', '80', 80, 'bpm')
+  for table, itemid in (('hosp/labevents', 50971), ('icu/chartevents', 220045)):
+    rows = hospital.rows[table]
+    [row] = [row for row in rows if f'"{itemid}"' in row]
+    # The first cell is the subject.
+    rows += ['""' + row.removeprefix('"1"'), '"x"' + row.removeprefix('"1"')]
+    rows += [row.replace(f'"{itemid}"', '""')]
+  counts = hospital.stage().cohort['rows']
+  for table in ('labevents', 'chartevents'):
+    assert counts[table]['dropped: missing or malformed subject_id'] == 2, table
+    assert counts[table]['dropped: missing or malformed itemid'] == 1, table
+  assert [row[1] for row in hospital.labs()] == [4.1]
+
+
 def test_missing_table(hospital):
   hospital.stage()
   (hospital.root / 'hosp/labevents.csv').unlink()

@@ -18,7 +18,7 @@ from data_pipeline.sources.meds import codes, files, labels, mapping, rows, stat
 from data_pipeline.sources.meds.variables import Events, Mapping, Variable
 from data_pipeline.sources.mimic_iv import vitals
 from data_pipeline.sources.mimic_iv.items import items, make_table
-from data_pipeline.sources.mimic_iv.tables import RawTables, in_scratch, parquet
+from data_pipeline.sources.raw_tables import RawTables, in_scratch, parquet
 
 TASKS = tuple(labels.TARGETS)
 

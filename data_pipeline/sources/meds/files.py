@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipeline.schema import DataError
-from data_pipeline.sources.mimic_iv.tables import RawTables, parquet
+from data_pipeline.sources.raw_tables import RawTables, parquet
 
 _REMEDY = 'Export the data set again as MEDS 0.4, or cast and rename the columns.'
 _VALUES = {'numeric_value': 'FLOAT', 'text_value': 'VARCHAR'}

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from data_pipeline.schema import DataError, Target
 from data_pipeline.sources.meds.files import check, meds_package, parquet_files, read_schema
 from data_pipeline.sources.mimic_iv.cohort import CVD_CLASSES
-from data_pipeline.sources.mimic_iv.tables import RawTables
+from data_pipeline.sources.raw_tables import RawTables
 
 TARGETS = {
   'mortality': Target('classes', ('survived', 'died')),

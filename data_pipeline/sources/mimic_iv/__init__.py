@@ -22,7 +22,7 @@ from data_pipeline.sources.mimic_iv import (
   vitals,
 )
 from data_pipeline.sources.mimic_iv.items import items, read_rows
-from data_pipeline.sources.mimic_iv.tables import RawTables, in_scratch
+from data_pipeline.sources.raw_tables import RawTables, in_scratch
 
 TASKS = ('cvd', 'mortality', 'los')
 _ATTRIBUTES = ('sex', 'age', 'race', 'insurance', 'admission_type', 'unit', 'year_group')

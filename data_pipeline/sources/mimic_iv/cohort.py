@@ -19,7 +19,7 @@ from pathlib import Path
 
 from data_pipeline.schema import DataError
 from data_pipeline.sources.mimic_iv.items import read_rows
-from data_pipeline.sources.mimic_iv.tables import RawTables
+from data_pipeline.sources.raw_tables import RawTables
 
 ICU_HOURS = 24
 CVD_DAYS = 90

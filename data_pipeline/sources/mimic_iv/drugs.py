@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from data_pipeline.schema import DataError
 from data_pipeline.sources.mimic_iv.items import make_table, read_rows
-from data_pipeline.sources.mimic_iv.tables import RawTables
+from data_pipeline.sources.raw_tables import RawTables
 
 GROUPS = (
   *(f'C01{letter}' for letter in 'ABCDE'), 'C02A', 'C02C', 'C02D', 'C02K',

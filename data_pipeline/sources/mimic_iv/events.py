@@ -23,13 +23,15 @@ from data_pipeline.sources.mimic_iv.items import (
   make_table,
   register,
 )
-from data_pipeline.sources.mimic_iv.tables import RawTables, parquet
+from data_pipeline.sources.raw_tables import RawTables, parquet
 
 _COLUMNS = {
   'subject_id': 'BIGINT', 'itemid': 'INTEGER', 'charttime': 'TIMESTAMP',
   'storetime': 'TIMESTAMP', 'value': 'VARCHAR', 'valuenum': 'DOUBLE',
   'valueuom': 'VARCHAR',
 }  # fmt: skip
+# Rows without a subject are joined to it, so that they are counted.
+_NOBODY = -1
 FOLDERS = {'labevents': 'hosp', 'chartevents': 'icu'}
 
 
@@ -89,7 +91,8 @@ def scan(
     availability: 'charttime' or 'storetime'.
 
   Returns:
-    Rows of these items and subjects by reason for dropping them here.
+    Rows of these items and subjects, and those without item or subject, by reason for
+    dropping them here.
   """
   columns = dict(_COLUMNS)
   if table == 'labevents':
@@ -109,13 +112,17 @@ def scan(
           THEN trim(e.value) END AS value,
         CASE WHEN isfinite(e.valuenum) THEN e.valuenum END AS number,
         trim(e.valueuom) AS unit, {comments} AS comments,
-        CASE WHEN e.charttime IS NULL THEN 'dropped: missing or malformed charttime'
+        CASE WHEN e.subject_id IS NULL THEN 'dropped: missing or malformed subject_id'
+          WHEN e.itemid IS NULL THEN 'dropped: missing or malformed itemid'
+          WHEN e.charttime IS NULL THEN 'dropped: missing or malformed charttime'
           WHEN e.charttime > w.last_time THEN 'dropped: after the prediction time'
           WHEN e.charttime < w.first_time THEN 'dropped: before the stay'
           WHEN e.storetime > w.last_time THEN '{late}'
         END AS reason
-      FROM {table} e JOIN windows w ON e.subject_id = w.subject_id
-      WHERE e.itemid IN ({', '.join(map(str, itemids))})
+      FROM {table} e
+      JOIN (FROM windows UNION ALL SELECT {_NOBODY}, NULL, NULL) w
+        ON coalesce(e.subject_id, {_NOBODY}) = w.subject_id
+      WHERE e.itemid IS NULL OR e.itemid IN ({', '.join(map(str, itemids))})
     )
     SELECT reason, coalesce(reason, '') NOT LIKE 'dropped%' AS kept,
       {_where_kept('subject_id, itemid, charttime, storetime, value, number, unit')},

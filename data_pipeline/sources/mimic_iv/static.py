@@ -14,7 +14,7 @@ from pathlib import Path
 from data_pipeline.schema import Item
 from data_pipeline.sources.mimic_iv import drugs
 from data_pipeline.sources.mimic_iv.items import read_rows, static_items
-from data_pipeline.sources.mimic_iv.tables import RawTables
+from data_pipeline.sources.raw_tables import RawTables
 
 _POUND = 0.45359237  # kg
 _INCH = 2.54  # cm

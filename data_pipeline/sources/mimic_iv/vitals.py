@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_pipeline.sources.mimic_iv.items import items, make_table, read_rows
-from data_pipeline.sources.mimic_iv.tables import RawTables, parquet
+from data_pipeline.sources.raw_tables import RawTables, parquet
 
 GRID_STEPS = 240
 GRID_STEP_HOURS = 0.1

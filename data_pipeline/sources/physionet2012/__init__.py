@@ -15,7 +15,6 @@ import pyarrow as pa
 from data_pipeline.schema import DataError, Grid, Schema, Target
 from data_pipeline.sources import Resources, Staged, setting
 from data_pipeline.sources.mimic_iv.items import make_table
-from data_pipeline.sources.mimic_iv.tables import RawTables, in_scratch, parquet
 from data_pipeline.sources.physionet2012 import observations, outcomes, records
 from data_pipeline.sources.physionet2012.variables import (
   event_items,
@@ -23,6 +22,7 @@ from data_pipeline.sources.physionet2012.variables import (
   static_items,
   variables,
 )
+from data_pipeline.sources.raw_tables import RawTables, in_scratch, parquet
 
 TASKS = tuple(outcomes.COLUMNS)
 GRID_STEPS = 96

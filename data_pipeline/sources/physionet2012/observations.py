@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from data_pipeline.schema import DataError
 from data_pipeline.sources.mimic_iv.items import make_table
-from data_pipeline.sources.mimic_iv.tables import RawTables
 from data_pipeline.sources.physionet2012 import records
 from data_pipeline.sources.physionet2012.variables import repairs, variables
+from data_pipeline.sources.raw_tables import RawTables
 
 HOURS = 48
 _BATCH = 250  # records, about 2 MB of text

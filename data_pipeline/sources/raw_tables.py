@@ -173,6 +173,11 @@ class RawTables:
         raise _damaged(check.path)
 
   def _data_error(self, text: str) -> DataError:
+    if 'No space left on device' in text:
+      return DataError(
+        f'{self._spill.parent}: the disk is full. Make room and run the same command '
+        'again, or name another disk with --out.'
+      )
     # DuckDB's message quotes the offending line: take only names and numbers.
     named = [path for path in self._paths.values() if str(path) in text]
     where = str(named[0]) if named else 'a raw table'

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data_pipeline.schema import DataError
-from data_pipeline.sources.mimic_iv.tables import RawTables
+from data_pipeline.sources.raw_tables import RawTables
 
 ROWS = 60_000
 
@@ -92,3 +93,12 @@ def test_databases_apart_share_memory_and_threads_but_no_spill_folder(tmp_path):
     assert setting(part, 'threads') == 1
   folders = {setting(one, 'temp_directory') for one in (raw, *parts)}
   assert len(folders) == 3
+
+
+def test_a_full_disk_says_so_and_what_to_do(tmp_path):
+  raw = RawTables(tmp_path / 'spill', '1GB', 2)
+  try:
+    with pytest.raises(DataError, match=r'the disk is full\. Make room .* --out'):
+      raw.copy('SELECT random() AS x FROM range(3000000)', Path('/dev/full'))
+  finally:
+    raw.close()
