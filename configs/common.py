@@ -142,6 +142,13 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
       'evaluation': {
         'batch_size': 128,
         'bootstrap': 1000,
+        # What the model is compared with: names of `medm2t_jax.baselines.KNOWN`.
+        'baselines': (
+          'logistic_regression',
+          'boosted_trees',
+          'gru',
+          'single_modalities',
+        ),
       },
     }
   )
@@ -199,6 +206,7 @@ def apply_variants(
   if 'smoke' in variants:
     config.data.simulated_patients = 150
     config.evaluation.bootstrap = 100
+    config.evaluation.baselines = ('logistic_regression',)
     for fields in config.recipe.values():
       fields.epochs = 1
   return config.lock()

@@ -41,6 +41,7 @@ def batches(
   start_step: int = 0,
   host: int = 0,
   hosts: int = 1,
+  signals: bool = True,
 ) -> Iterator[Batch]:
   """The steps of a plan, in order; reading ahead starts at once.
 
@@ -52,6 +53,7 @@ def batches(
     start_step: the first step; skipping costs nothing.
     host: index of this host.
     hosts: number of hosts.
+    signals: whether the batches hold `ecg/signal`; without it only heads are read.
 
   Returns:
     An iterator over batches of NumPy arrays, with this host's devices in front.
@@ -67,8 +69,8 @@ def batches(
     )
   _hide_accelerators()
   rows = plan.local_rows(host, hosts)[start_step:]
-  reader = _Reader(dataset, signals='ecg' in modalities)
-  parser = _Parser(dataset, plan, modalities, config)
+  reader = _Reader(dataset, signals=signals and 'ecg' in modalities)
+  parser = _Parser(dataset, plan, modalities, config, signals=signals)
   buckets = config.data.buckets or ({},)
   padded = [[bucket[name] for name in parser.events] for bucket in buckets]
   padded = np.array(padded, np.int32).reshape(len(buckets), len(parser.events))
@@ -141,7 +143,15 @@ class _Reader:
 class _Parser:
   """Turns the serialised examples of one step into a batch."""
 
-  def __init__(self, dataset: Dataset, plan: Plan, modalities: Sequence[str], config: Any):
+  def __init__(
+    self,
+    dataset: Dataset,
+    plan: Plan,
+    modalities: Sequence[str],
+    config: Any,
+    *,
+    signals: bool,
+  ):
     schema = dataset.schema
     self.events = tuple(name for name in schema.events if name in modalities)
     self._grids = tuple(name for name in schema.grids if name in modalities)
@@ -153,10 +163,11 @@ class _Parser:
       *(f'grid/{name}/' for name in self._grids),
       *(f'{name}/' for name in self._others),
     )
+    unread = {'ecg/study_id'} | (set() if signals else {examples.SIGNAL})
     self._specs = {
       name: spec
       for name, spec in examples.features(schema).items()
-      if name.startswith(wanted) and name != 'ecg/study_id'
+      if name.startswith(wanted) and name not in unread
     }
 
   def __call__(self, serialized: tf.Tensor, rows: tf.Tensor, lengths: tf.Tensor) -> Batch:
@@ -236,6 +247,8 @@ class _Parser:
     result = {}
     for array in _ECG_ARRAYS:
       feature = f'ecg/{array}'
+      if feature not in self._specs:
+        continue
       spec = self._specs[feature]
       kept = _last_rows(parsed[feature], spec, self._max_recordings)
       joined = tf.strings.reduce_join(tf.reshape(kept, tf.shape(rows)), axis=1)

@@ -1,7 +1,7 @@
 """Evaluation: restores the best checkpoint of every fold, predicts, reports.
 
-Works on checkpoints alone: nothing is fitted here on training subjects, and the
-optimizer state is not read.
+Our model comes from checkpoints alone, and the optimizer state is not read. What it is
+compared with (`baselines`) is fitted here, on training subjects.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from data_pipeline.dataset import Dataset, Split
 from data_pipeline.schema import DataError
-from medm2t_jax import distributed, parallel, reporting, workdir
+from medm2t_jax import baselines, distributed, parallel, reporting, workdir
 from medm2t_jax.fold import Fold
 from medm2t_jax.models import medm2t
 
@@ -41,9 +41,10 @@ def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
 
   Raises:
     DataError: a fold's multimodal stage is not complete, or was fitted on subjects
-      that it must not have seen.
+      that it must not have seen; an unknown baseline.
   """
   config, dataset = folds[0].config, folds[0].dataset
+  baselines.require_known(config)
   tables = []
   tests: dict[str, list[np.ndarray]] = {}
   scenarios = modality_scenarios(dataset.schema.modalities)
@@ -56,6 +57,7 @@ def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
       tables.append(_table(fold, split, rows, predictions[_ALL]))
       for name in given:
         tests.setdefault(name, []).append(predictions[name])
+  compared, left_out = baselines.predict(folds)
   table = pa.concat_tables(tables)
   context = reporting.Context(
     schema=dataset.schema,
@@ -64,6 +66,8 @@ def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
     environment=workdir.environment(),
     stages=_stage_records(folds),
     scenarios={name: np.concatenate(parts) for name, parts in tests.items()},
+    baselines=compared,
+    baselines_left_out=left_out,
     dataset_version=dataset.version,
     fold_hashes=dataset.metadata['folds'],
     notes=_notes(dataset, folds, table),

@@ -24,6 +24,7 @@ from data_pipeline.dataset import Split
 from data_pipeline.folds import hash_subject
 from data_pipeline.schema import DataError
 from medm2t_jax import (
+  baselines,
   checkpoint,
   distributed,
   losses,
@@ -50,11 +51,12 @@ def train(folds: Sequence[Fold]) -> None:
   """Trains the chosen stages of every fold; complete ones are skipped.
 
   Raises:
-    DataError: an unknown stage, a recipe's value that does not suit, or a stage to
-      start from is not complete.
+    DataError: an unknown stage or baseline, a recipe's value that does not suit, or a
+      stage to start from is not complete.
     TrainingError: a loss is not finite.
     preemption.Preempted: SIGTERM came; all is saved.
   """
+  baselines.require_known(folds[0].config)  # before all else, not after days of training
   if folds[0].config.training.tensorboard:
     require_tensorboard()
   for stage in chosen_stages(folds[0]):

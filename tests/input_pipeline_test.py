@@ -271,6 +271,17 @@ def test_without_ecg_no_signal_is_read(copied):
     _run(copied, modalities=('ecg',), rows=np.array([row]))
 
 
+def test_signals_can_be_left_unread(copied):
+  config, rows = staging_fixture.config(max_recordings=8), np.arange(len(copied))
+  _, expected = _run(copied, config=config)
+  row = int(np.argmax(copied.lengths('ecg')))
+  _flip(copied, row, copied.index['bytes'][row] // 2)
+  _, found = _run(copied, rows=rows, config=config, signals=False)
+  for one, two in zip(found, expected, strict=True):
+    del two['ecg']['signal']
+    _assert_equal(one, two)
+
+
 @pytest.mark.parametrize('modalities', [('labs',), ('ecg',)])
 def test_a_shard_that_was_cut_off_is_named(copied, modalities):
   row = len(copied) - 1

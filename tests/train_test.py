@@ -11,13 +11,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from flax import traverse_util
+from scipy import special
 
 from configs import cvd, los
 from data_pipeline import prepare
 from data_pipeline.dataset import open_dataset
 from data_pipeline.schema import DataError
 from medm2t_jax import evaluate, train, workdir
+from medm2t_jax.baselines import reading, single_modalities
 from medm2t_jax.fold import Fold, make_folds, parse_folds
+from medm2t_jax.models import medm2t
 from medm2t_jax.optimizer import make_optimizer
 
 STAGES = ('static', 'labs', 'multimodal')
@@ -64,7 +67,8 @@ def dataset(hospital):
 @pytest.fixture(scope='module')
 def trained(dataset, tmp_path_factory):
   """A trained and evaluated fold, and the metrics of its evaluation."""
-  folds = make_folds(experiment(), dataset, tmp_path_factory.mktemp('workdir'))
+  config = experiment(evaluation__baselines=('logistic_regression', 'single_modalities'))
+  folds = make_folds(config, dataset, tmp_path_factory.mktemp('workdir'))
   train.train(folds)
   return folds[0], evaluate.evaluate(folds)
 
@@ -123,6 +127,41 @@ def test_batches_and_padding_change_no_prediction(trained, changes):
   other_rows, found = evaluate.predict(other, variables, 'test', {'all': ()})
   np.testing.assert_array_equal(other_rows, rows)
   np.testing.assert_allclose(found['all'], expected['all'], atol=1e-5)
+
+
+def test_baselines_are_in_the_report(trained):
+  fold, metrics = trained
+  names = [each['name'] for each in metrics['baselines']]
+  assert names == ['logistic_regression', 'single_static', 'single_labs']
+  page = (fold.workdir / 'eval' / 'report.html').read_text()
+  assert 'Not compared: ecg alone: its stage was not trained in fold 0.' in page
+  kept = (fold.workdir / 'fold0' / 'baselines').iterdir()
+  assert sorted(path.stem for path in kept) == sorted(names)
+
+
+def test_a_stage_alone_predicts_its_samples_and_the_prior_for_others(trained):
+  fold, _ = trained
+  rows = fold.dataset.rows(0, 'test')
+  index = dict(fold.dataset.index) | {'n_labs': fold.dataset.lengths('labs').copy()}
+  index['n_labs'][rows[::3]] = 0
+  lacking = Fold(
+    fold.config, dataclasses.replace(fold.dataset, index=index), 0, fold.workdir
+  )
+  found = single_modalities.predict(lacking, 'labs')
+  label = index['label'][fold.dataset.rows(0, 'train')].astype(int)
+  prior = np.bincount(label, minlength=4) / len(label)
+  without = index['n_labs'][rows] == 0
+  np.testing.assert_allclose(found[without], np.tile(prior, (without.sum(), 1)))
+  variables, _ = fold.restore_best('labs')
+  model = medm2t.MedM2T(fold.model_config)
+  apply = jax.jit(lambda batch: model.apply(variables, batch, stage='labs', train=False))
+  expected = np.zeros_like(found)
+  for batch in map(reading.joined, fold.batches('test', ('labs',), 16)):
+    valid = batch['row'] >= 0
+    probabilities = special.softmax(np.asarray(apply(batch).logits, np.float64), axis=1)
+    expected[np.searchsorted(rows, batch['row'][valid])] = probabilities[valid]
+  assert not without.all()
+  np.testing.assert_allclose(found[~without], expected[~without], atol=1e-5)
 
 
 def test_stages_continue_from_the_parameters_of_others(trained):
@@ -287,6 +326,12 @@ def test_unknown_folds_are_refused(text):
 def test_folds_are_parsed():
   assert parse_folds('all') == (0, 1, 2, 3, 4)
   assert parse_folds('3,1') == (1, 3)
+
+
+def test_unknown_baselines_are_refused_before_training(dataset, tmp_path):
+  config = experiment(evaluation__baselines=('forest',))
+  with pytest.raises(DataError, match="unknown 'forest'"):
+    train.train([Fold(config, dataset, 0, tmp_path)])
 
 
 def test_unknown_stages_are_refused(dataset, tmp_path):

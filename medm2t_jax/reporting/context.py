@@ -26,6 +26,8 @@ class Context:
       'validation_loss'}]}; figures may be None.
     scenarios: name -> test predictions with only some modalities given, float
       (n c) or (n,), rows in the order of the test rows of the predictions.
+    baselines: name -> test predictions of another predictor, shaped and ordered likewise.
+    baselines_left_out: sentences on what is not compared, and why.
     dataset_version: version of the prepared data.
     fold_hashes: the keyed hashes of the folds as in `dataset.json`; the report shows
       one digest of them.
@@ -38,6 +40,8 @@ class Context:
   environment: Mapping[str, Any]
   stages: Sequence[Mapping[str, Any]] = ()
   scenarios: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  baselines: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  baselines_left_out: Sequence[str] = ()
   dataset_version: str = ''
   fold_hashes: Any = None
   notes: Sequence[str] = ()

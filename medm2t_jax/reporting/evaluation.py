@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from medm2t_jax.reporting import calibration, decisions
+from medm2t_jax.reporting.baselines import baselines
 from medm2t_jax.reporting.bootstrap import COVERAGE, RESAMPLES
 from medm2t_jax.reporting.context import Context
 from medm2t_jax.reporting.metrics import NAMES, headline_figure, score
@@ -82,6 +83,7 @@ def evaluate(
     },
     'subgroups': subgroups(test, resamples, seed),
     'missing_modality': missing_modality(test, context.scenarios, resamples, seed),
+    'baselines': baselines(test, context.baselines, resamples, seed),
     'stages': [dict(stage) for stage in context.stages],
   }
   scaled = None

@@ -8,6 +8,7 @@ A figure that is undefined is None and carries a `reason`.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -50,19 +51,42 @@ def score(rows: Rows, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, An
   return _score_classes(rows, resamples, seed)
 
 
-def headline_draws(rows: Rows, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
-  """The headline figure with its resamples, for paired differences."""
+def compared_figures(rows: Rows) -> tuple[str, str]:
+  """Keys of the figures that models are compared by, the headline first."""
   if rows.target.kind == 'days':
-    error = np.abs(rows.prediction - rows.label)
-    statistic = lambda weights: {'mae': _mean(weights, error)}
-    return bootstrap(statistic, rows.subject, resamples, seed)['mae']
+    return 'mae', 'rmse'
+  return 'auroc', 'average_precision'
+
+
+def figure_draws(
+  rows: Rows, names: Sequence[str], resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Draws]:
+  """Some of `compared_figures` with their resamples, for paired differences."""
+  if rows.target.kind == 'days':
+    error = rows.prediction - rows.label
+    in_days = {
+      'mae': lambda weights: _mean(weights, np.abs(error)),
+      'rmse': lambda weights: np.sqrt(_mean(weights, error**2)),
+    }
+    statistic = lambda weights: {name: in_days[name](weights) for name in names}
+    return bootstrap(statistic, rows.subject, resamples, seed)
   rankings = _rankings(rows)
 
-  def auroc(weights: np.ndarray) -> dict[str, np.ndarray]:
-    values = [ranking.curves(weights).auroc() for ranking in rankings.values()]
-    return {'auroc': np.mean(values, axis=0)}
+  def of_classes(weights: np.ndarray) -> dict[str, np.ndarray]:
+    curves = [ranking.curves(weights) for ranking in rankings.values()]
+    areas = {
+      'auroc': lambda each: each.auroc(),
+      'average_precision': lambda each: each.average_precision(),
+    }
+    return {name: np.mean([areas[name](each) for each in curves], axis=0) for name in names}
 
-  return bootstrap(auroc, rows.subject, resamples, seed)['auroc']
+  return bootstrap(of_classes, rows.subject, resamples, seed)
+
+
+def headline_draws(rows: Rows, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
+  """The headline figure with its resamples, for paired differences."""
+  name = headline_figure(rows)
+  return figure_draws(rows, (name,), resamples, seed)[name]
 
 
 def headline_estimate(

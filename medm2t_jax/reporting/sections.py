@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from medm2t_jax.reporting import plots
+from medm2t_jax.reporting.baseline_sections import against_baselines
 from medm2t_jax.reporting.blocks import Details, Gallery, Section, Table
 from medm2t_jax.reporting.evaluation import Evaluation
 from medm2t_jax.reporting.group_sections import by_subgroup, with_less_data
@@ -65,6 +66,7 @@ def card(evaluation: Evaluation) -> Section:
 
 SECTIONS: tuple[Callable[[Evaluation], Section | None], ...] = (
   discrimination,
+  against_baselines,
   calibrated,
   decisions,
   by_subgroup,

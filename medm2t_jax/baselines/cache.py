@@ -1,0 +1,90 @@
+"""Predictions of a baseline in `W/fold{k}/baselines/`, with what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import medm2t_jax
+from data_pipeline.schema import DataError
+from medm2t_jax.baselines.inputs import SPLITS
+from medm2t_jax.fold import Fold
+
+_KEY = b'made_from'
+
+
+def path(fold: Fold, name: str) -> Path:
+  return fold.workdir / f'fold{fold.index}' / 'baselines' / f'{name}.parquet'
+
+
+def identity(fold: Fold, name: str, settings: Any) -> str:
+  """All that a baseline's predictions depend on, as JSON.
+
+  Args:
+    fold: that it is fitted in.
+    name: of the baseline.
+    settings: its own, JSON-able.
+  """
+  digest = hashlib.sha256()
+  for split in SPLITS:
+    digest.update('\n'.join([split, *sorted(fold.subject_hashes(split))]).encode())
+    rows = fold.dataset.rows(fold.index, split)
+    digest.update(fold.dataset.index['sample_id'][rows].astype('<i8').tobytes())
+  config = json.loads(fold.config.to_json_best_effort())
+  return json.dumps(
+    {
+      'baseline': name,
+      'settings': settings,
+      'seed': config['seed'],
+      'data_version': fold.dataset.version,
+      'splits': digest.hexdigest(),
+      'buckets': config['data']['buckets'],
+      'max_recordings': config['data']['max_recordings'],
+      'package': medm2t_jax.__version__,
+    },
+    sort_keys=True,
+  )
+
+
+def read(fold: Fold, name: str, made_from: str) -> np.ndarray | None:
+  """Predictions of the test samples, or None where there are none made from the same.
+
+  Raises:
+    DataError: the file is damaged.
+  """
+  file = path(fold, name)
+  if not file.exists():
+    return None
+  try:
+    table = pq.read_table(file)
+  except pa.ArrowInvalid as error:
+    raise DataError(f'{file}: not a parquet file. Delete it: it is made again.') from error
+  if (table.schema.metadata or {}).get(_KEY) != made_from.encode():
+    return None
+  columns = [table[column].to_numpy() for column in table.column_names[1:]]
+  if table.column_names[1] == 'prediction':
+    return columns[0]
+  return np.stack(columns, axis=1)
+
+
+def write(fold: Fold, name: str, made_from: str, prediction: np.ndarray) -> None:
+  """Writes predictions of the test samples, rows in the order of the index, atomically."""
+  dataset = fold.dataset
+  rows = dataset.rows(fold.index, 'test')
+  columns = {'sample_id': dataset.index['sample_id'][rows]}
+  if prediction.ndim == 1:
+    columns['prediction'] = prediction
+  else:
+    columns |= {f'p{index}': prediction[:, index] for index in range(prediction.shape[1])}
+  table = pa.table(columns).replace_schema_metadata({_KEY: made_from})
+  file = path(fold, name)
+  file.parent.mkdir(parents=True, exist_ok=True)
+  partial = file.with_name(file.name + '.partial')
+  pq.write_table(table, partial)
+  partial.replace(file)

@@ -1,0 +1,250 @@
+"""A GRU on windows of time, with masks and time gaps (inputs of GRU-D, Che et al. 2018).
+
+In each window and of each level it sees the last value known, whether it was observed in
+this window, and for how long it has not been. Static columns and the ECG summary join
+the last state. Small, on one device.
+
+Letters: b samples, t windows, l levels, s static columns, c outputs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+from scipy import special
+
+from medm2t_jax import losses
+from medm2t_jax.baselines import choosing
+from medm2t_jax.baselines.inputs import SPLITS, Inputs
+from medm2t_jax.baselines.windows import window_ends
+
+SETTINGS: dict[str, Any] = {
+  'hidden': 64,
+  'dropout': 0.3,
+  'learning_rate': 2e-3,
+  'weight_decay': 1e-3,
+  'batch_size': 64,
+  'epochs': 40,
+  'patience': 5,
+  # Standard deviations.
+  'clip': 5.0,
+}
+_STATIC = ('static', 'ecg')
+
+
+class Gru(nn.Module):
+  """The network.
+
+  Attributes:
+    hidden: width of the state.
+    outputs: classes, or 1.
+    ends: when each window ends, in hours, ascending to 0.
+    dropout: on the last state and in the decoder.
+  """
+
+  hidden: int
+  outputs: int
+  ends: tuple[float, ...]
+  dropout: float
+
+  @nn.compact
+  def __call__(
+    self, windows: Float[Array, 'b t l'], static: Float[Array, 'b s'], *, train: bool
+  ) -> Float[Array, 'b c']:
+    """Logits, or standardised days.
+
+    Args:
+      windows: standardised, NaN where nothing was observed.
+      static: standardised, NaN where missing.
+      train: with dropout.
+    """
+    drop = nn.Dropout(self.dropout, deterministic=not train)
+    state = jnp.zeros((len(windows), 0))
+    if windows.shape[2]:
+      cell = nn.RNN(nn.GRUCell(self.hidden), return_carry=True, name='gru')
+      state, _ = cell(_with_gaps(windows, np.asarray(self.ends, np.float32)))
+    known = ~jnp.isnan(static)
+    joined = [state, jnp.where(known, static, 0.0), known.astype(static.dtype)]
+    hidden = nn.Dense(self.hidden, name='joined')(drop(jnp.concatenate(joined, axis=1)))
+    return nn.Dense(self.outputs, name='output')(drop(nn.relu(hidden)))
+
+
+def _with_gaps(windows: Float[Array, 'b t l'], ends: np.ndarray) -> Float[Array, 'b t 3l']:
+  """Last value known (0, the mean, before any), observed, log hours since, in 0..1."""
+  observed = ~jnp.isnan(windows)
+  index = jnp.arange(len(ends))[jnp.newaxis, :, jnp.newaxis]
+  last = jax.lax.cummax(jnp.where(observed, index, -1), axis=1)
+  filled = jnp.take_along_axis(jnp.nan_to_num(windows), jnp.maximum(last, 0), axis=1)
+  end = jnp.asarray(ends)
+  span = end[-1] - end[0] + 1.0
+  gap = jnp.where(last >= 0, end[index] - end[jnp.maximum(last, 0)], span)
+  return jnp.concatenate(
+    [
+      jnp.where(last >= 0, filled, 0.0),
+      observed.astype(windows.dtype),
+      jnp.log1p(gap) / jnp.log1p(span),
+    ],
+    axis=2,
+  )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Samples:
+  """Standardised samples of a split.
+
+  Attributes:
+    windows: float32 (n t l), NaN where nothing was observed.
+    static: float32 (n s), NaN where missing.
+    label: float32 (n): class index, or standardised days.
+  """
+
+  windows: np.ndarray
+  static: np.ndarray
+  label: np.ndarray
+
+  def steps(self, order: np.ndarray, size: int) -> Iterator[dict[str, np.ndarray]]:
+    """Batches of one size in a given order; `weight` is 0 for the padding of the last."""
+    for start in range(0, len(order), size):
+      chosen = order[start : start + size]
+      padded = np.concatenate([chosen, np.full(size - len(chosen), order[0])])
+      yield {
+        'windows': self.windows[padded],
+        'static': self.static[padded],
+        'label': self.label[padded],
+        'weight': (np.arange(size) < len(chosen)).astype(np.float32),
+      }
+
+
+def fit_predict(inputs: Inputs) -> np.ndarray:
+  """Predictions of the test samples: (n c) probabilities, or days (n)."""
+  days = inputs.target.kind == 'days'
+  labels = inputs.summaries['train'].label
+  center, scale = (labels.mean(), labels.std() or 1.0) if days else (0.0, 1.0)
+  windows = _Scaling.fit(inputs.windows['train'])
+  columns = {split: inputs.summaries[split].of_modalities(_STATIC) for split in SPLITS}
+  static = _Scaling.fit(columns['train'])
+  samples = {
+    split: Samples(
+      windows.apply(inputs.windows[split]),
+      static.apply(columns[split]),
+      ((inputs.summaries[split].label - center) / scale).astype(np.float32),
+    )
+    for split in SPLITS
+  }
+  network = Gru(
+    SETTINGS['hidden'],
+    inputs.target.outputs,
+    tuple(window_ends(inputs.schema).tolist()),
+    SETTINGS['dropout'],
+  )
+  fitted = _Training(network, inputs).fit(samples['train'], samples['validation'])
+  outputs = fitted(samples['test'])
+  return outputs[:, 0] * scale + center if days else special.softmax(outputs, axis=1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Scaling:
+  """Mean and standard deviation of the last axis over observed training values."""
+
+  mean: np.ndarray
+  deviation: np.ndarray
+
+  @classmethod
+  def fit(cls, values: np.ndarray) -> _Scaling:
+    flat = values.reshape(-1, values.shape[-1])
+    known = ~np.isnan(flat)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.sum(flat, axis=0, where=known, dtype=np.float64) / count
+    square = np.sum((flat - mean) ** 2, axis=0, where=known, dtype=np.float64) / count
+    return cls(mean, np.where(square > 0, np.sqrt(square), 1.0))
+
+  def apply(self, values: np.ndarray) -> np.ndarray:
+    scaled = (values - self.mean) / self.deviation
+    return np.clip(scaled, -SETTINGS['clip'], SETTINGS['clip']).astype(np.float32)
+
+
+class _Training:
+  """Adam until the validation loss has not improved for some epochs."""
+
+  def __init__(self, network: Gru, inputs: Inputs):
+    self._network = network
+    self._inputs = inputs
+    self._optimizer = optax.adamw(
+      SETTINGS['learning_rate'], weight_decay=SETTINGS['weight_decay']
+    )
+    self._update = jax.jit(self._one_update)
+    self._apply = jax.jit(self._outputs)
+
+  def fit(self, train: Samples, validation: Samples) -> Any:
+    """Returns `samples -> outputs (n c)`, float64, with the best parameters."""
+    seed, fold = self._inputs.seed
+    key = jax.random.fold_in(jax.random.key(seed, impl='unsafe_rbg'), fold)
+    params = self._network.init(key, train.windows[:1], train.static[:1], train=False)
+    params = self._from_prior(params['params'], train.label)
+    state = self._optimizer.init(params)
+    best, least, since = params, np.inf, 0
+    order = np.random.default_rng((seed, fold))
+    for epoch in range(SETTINGS['epochs']):
+      steps = train.steps(order.permutation(len(train.label)), SETTINGS['batch_size'])
+      for number, batch in enumerate(steps):
+        draw = jax.random.fold_in(jax.random.fold_in(key, epoch), number)
+        params, state = self._update(params, state, batch, draw)
+      loss = self._validation_loss(params, validation)
+      since += 1
+      if loss < least:
+        best, least, since = params, loss, 0
+      if since == SETTINGS['patience']:
+        break
+    return lambda samples: self._all_outputs(best, samples)
+
+  def _from_prior(self, params: Any, label: np.ndarray) -> Any:
+    """Starts at the class shares of the training samples; days already have mean 0."""
+    if self._inputs.target.kind == 'days':
+      return params
+    counts = 1.0 + np.bincount(label.astype(int), minlength=self._network.outputs)
+    prior = np.log(counts / counts.sum()).astype(np.float32)
+    return {**params, 'output': {**params['output'], 'bias': jnp.asarray(prior)}}
+
+  def _outputs(
+    self, params: Any, windows: Array, static: Array, key: jax.Array | None = None
+  ) -> Array:
+    rngs = None if key is None else {'dropout': key}
+    train = key is not None
+    outputs = self._network.apply(
+      {'params': params}, windows, static, train=train, rngs=rngs
+    )
+    assert isinstance(outputs, jax.Array)  # nothing is mutable here
+    return outputs
+
+  def _one_update(self, params: Any, state: Any, batch: Any, key: jax.Array) -> Any:
+    def mean_loss(params):
+      outputs = self._outputs(params, batch['windows'], batch['static'], key)
+      each = losses.absolute if self._inputs.target.kind == 'days' else losses.nll
+      weight = batch['weight']
+      return jnp.sum(each(outputs, batch['label']) * weight) / jnp.sum(weight)
+
+    updates, state = self._optimizer.update(jax.grad(mean_loss)(params), state, params)
+    return optax.apply_updates(params, updates), state
+
+  def _validation_loss(self, params: Any, validation: Samples) -> float:
+    outputs = self._all_outputs(params, validation)
+    days = self._inputs.target.kind == 'days'
+    prediction = outputs[:, 0] if days else special.softmax(outputs, axis=1)
+    return choosing.loss(prediction, validation.label, self._inputs.target)
+
+  def _all_outputs(self, params: Any, samples: Samples) -> np.ndarray:
+    size = SETTINGS['batch_size']
+    order = np.arange(len(samples.label))
+    outputs = [
+      np.asarray(self._apply(params, batch['windows'], batch['static']), np.float64)
+      for batch in samples.steps(order, size)
+    ]
+    return np.concatenate(outputs)[: len(order)]

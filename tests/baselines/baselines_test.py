@@ -1,0 +1,196 @@
+"""Baselines of a fold: what they are fitted on, what they predict, what is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from configs import mortality
+from data_pipeline.schema import DataError, Target
+from medm2t_jax import baselines
+from medm2t_jax.baselines import boosted_trees, gru, logistic_regression, reading
+from medm2t_jax.baselines.inputs import Inputs
+from medm2t_jax.baselines.summary_statistics import Table
+from medm2t_jax.fold import Fold
+
+FITTED = (logistic_regression, boosted_trees, gru)
+DAYS = Target('days')
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+  monkeypatch.setitem(gru.SETTINGS, 'epochs', 2)
+  monkeypatch.setitem(gru.SETTINGS, 'hidden', 8)
+  monkeypatch.setitem(boosted_trees._FIXED, 'max_iter', 10)
+  monkeypatch.setitem(boosted_trees._FIXED, 'min_samples_leaf', 5)
+
+
+@pytest.fixture
+def fold(dataset, tmp_path):
+  """A fold of the small random data set without its grid, which no model fits."""
+  return _fold(dataset, tmp_path)
+
+
+def _fold(dataset, directory, names=('logistic_regression',), target=None, **data):
+  schema = dataclasses.replace(dataset.schema, grids={})
+  if target is not None:
+    schema = dataclasses.replace(schema, target=target)
+  config = mortality.get_config('smoke').unlock()
+  config.data.buckets = ({'labs': 32, 'notes': 32},)
+  config.data.update(data)
+  hours = config.model.windows.labs
+  config.model.windows = {'labs': hours, 'notes': hours, 'ecg': hours}
+  config.evaluation.batch_size = 16
+  config.evaluation.baselines = names
+  return Fold(config, dataclasses.replace(dataset, schema=schema), 0, directory)
+
+
+def _changed(monkeypatch, change):
+  """Lets `change(split, batch)` have every batch that baselines read."""
+  read = reading.batches
+
+  def batches(fold, split):
+    for batch in read(fold, split):
+      yield change(split, jax.tree.map(np.copy, batch))
+
+  monkeypatch.setattr(reading, 'batches', batches)
+
+
+@pytest.mark.parametrize('target', [None, DAYS], ids=['classes', 'days'])
+@pytest.mark.parametrize('baseline', FITTED, ids=lambda module: module.__name__[22:])
+def test_test_subjects_have_no_part_in_the_fit(
+  baseline, target, dataset, tmp_path, monkeypatch
+):
+  fold = _fold(dataset, tmp_path, target=target)
+  rows = dataset.rows(0, 'test')
+  expected = baseline.fit_predict(Inputs(fold))
+  assert len(expected) == len(rows)
+  if target is None:
+    np.testing.assert_allclose(expected.sum(axis=1), 1, atol=1e-6)
+  absurd = rows[::2]
+
+  def change(split, batch):
+    if split == 'test':
+      batch['label'] = 1 - batch['label']
+      own = np.isin(batch['row'], absurd)
+      batch['labs']['value'][own] = 1e6
+      batch['static']['numeric'][own] = -1e6
+    return batch
+
+  _changed(monkeypatch, change)
+  found = baseline.fit_predict(Inputs(fold))
+  others = ~np.isin(rows, absurd)
+  np.testing.assert_array_equal(found[others], expected[others])
+  assert not np.array_equal(found[~others], expected[~others])
+
+
+@pytest.mark.parametrize('baseline', FITTED, ids=lambda module: module.__name__[22:])
+def test_what_can_be_known_is_learned_for_the_right_sample(baseline, fold, monkeypatch):
+  monkeypatch.setitem(gru.SETTINGS, 'epochs', 20)
+
+  def change(split, batch):
+    del split
+    batch['static']['numeric'][:, 0] = 50 + 10 * batch['label']
+    batch['static']['numeric_mask'][:, 0] = True
+    return batch
+
+  _changed(monkeypatch, change)
+  predicted = baseline.fit_predict(Inputs(fold))
+  label = fold.dataset.index['label'][fold.dataset.rows(0, 'test')]
+  assert predicted[label == 1, 1].min() > predicted[label == 0, 1].max()
+
+
+def test_tables_do_not_depend_on_batches(dataset, fold, tmp_path):
+  expected = Inputs(fold)
+  other = _fold(dataset, tmp_path, buckets=({'labs': 40, 'notes': 50},))
+  other.config.evaluation.batch_size = 8
+  found = Inputs(other)
+  for split, table in expected.summaries.items():
+    np.testing.assert_array_equal(table.row, dataset.rows(0, split))
+    np.testing.assert_array_equal(table.label, dataset.index['label'][table.row])
+    recordings = table.value[:, table.names.index('ecg/recordings')]
+    np.testing.assert_array_equal(recordings, dataset.lengths('ecg')[table.row])
+    np.testing.assert_array_equal(found.summaries[split].value, table.value)
+    np.testing.assert_array_equal(found.windows[split], expected.windows[split])
+
+
+def test_predictions_are_kept_with_their_samples(fold, monkeypatch):
+  first, left_out = baselines.predict([fold])
+  assert list(first) == ['logistic_regression'] and left_out == []
+  path = fold.workdir / 'fold0' / 'baselines' / 'logistic_regression.parquet'
+  rows = fold.dataset.rows(0, 'test')
+  samples = pq.read_table(path)['sample_id'].to_numpy()
+  np.testing.assert_array_equal(samples, fold.dataset.index['sample_id'][rows])
+
+  def fail(inputs):
+    raise AssertionError('fitted again')
+
+  monkeypatch.setattr(logistic_regression, 'fit_predict', fail)
+  again, _ = baselines.predict([fold])
+  np.testing.assert_array_equal(again['logistic_regression'], first['logistic_regression'])
+
+
+@pytest.mark.parametrize('changed', ['data', 'splits', 'settings', 'seed', 'input'])
+def test_stale_predictions_are_made_again(changed, fold, monkeypatch):
+  baselines.predict([fold])
+  marked = np.full((len(fold.dataset.rows(0, 'test')), 2), 0.5)
+  monkeypatch.setattr(logistic_regression, 'fit_predict', lambda inputs: marked)
+  if changed == 'data':
+    fold.dataset = dataclasses.replace(fold.dataset, version='another')
+  elif changed == 'splits':
+    index = dict(fold.dataset.index)
+    index['validates_0'] = np.where(index['fold'] == 1, 1, 0)
+    fold.dataset = dataclasses.replace(fold.dataset, index=index)
+  elif changed == 'settings':
+    monkeypatch.setitem(logistic_regression.SETTINGS, 'clip', 9.0)
+  elif changed == 'seed':
+    fold.config.seed = 7
+  else:
+    fold.config.data.max_recordings = 2
+  found, _ = baselines.predict([fold])
+  np.testing.assert_array_equal(found['logistic_regression'], marked)
+
+
+def test_damaged_predictions_are_refused(fold):
+  baselines.predict([fold])
+  path = fold.workdir / 'fold0' / 'baselines' / 'logistic_regression.parquet'
+  path.write_bytes(path.read_bytes()[:100])
+  with pytest.raises(DataError, match=r'logistic_regression\.parquet.*Delete it'):
+    baselines.predict([fold])
+
+
+def test_unknown_baselines_are_refused(dataset, tmp_path):
+  with pytest.raises(DataError, match="unknown 'forest'; known: logistic_regression"):
+    baselines.predict([_fold(dataset, tmp_path, names=('gru', 'forest'))])
+
+
+def test_stages_that_were_not_trained_are_left_out_by_name(dataset, tmp_path):
+  predictions, left_out = baselines.predict(
+    [_fold(dataset, tmp_path, names=('single_modalities',))]
+  )
+  assert predictions == {}
+  assert [sentence.split()[0] for sentence in left_out] == [
+    'static',
+    'labs',
+    'notes',
+    'ecg',
+  ]
+
+
+@pytest.mark.parametrize('baseline', [logistic_regression, boosted_trees])
+def test_classes_that_nobody_trained_on_have_probability_0(baseline):
+  rng = np.random.default_rng(0)
+  value = rng.normal(size=(40, 3)).astype(np.float32)
+  table = lambda label: Table(np.arange(40), label, value, ('a', 'b', 'c'))
+  target = Target('classes', ('none', 'chd', 'stroke'))
+  validation = table(np.arange(40) % 3.0)
+  seed = (0,) if baseline is boosted_trees else ()
+  for labels, expected in ((np.arange(40) % 2.0, 2), (np.ones(40), 1)):
+    model = baseline.fit(table(labels), validation, target, *seed)
+    predicted = baselines.boosted_trees.choosing.predict(model, value, target)
+    assert (predicted.max(axis=0) > 0).sum() == expected
+    np.testing.assert_allclose(predicted.sum(axis=1), 1, atol=1e-6)
