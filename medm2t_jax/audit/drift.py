@@ -83,20 +83,20 @@ def _values(scan: Scan, column: int, rows: dict[str, np.ndarray]) -> list[_Drift
       [np.bincount(part, minlength=len(levels)) for part in np.split(code, [len(train)])]
     )
     distance = np.abs(np.diff(counts / counts.sum(axis=1, keepdims=True), axis=0)).sum() / 2
-    p = float(stats.chi2_contingency(counts).pvalue) if len(levels) > 1 else 1.0
+    p = float(np.asarray(stats.chi2_contingency(counts)[1])) if len(levels) > 1 else 1.0
     text = f'{name}: shares of categories {distance:.2f} apart'
     return [_Drift(p, float(distance) / GROSS_KS, text)]
   spread = np.sqrt((train.var() + test.var()) / 2)
   shift = float(test.mean() - train.mean())
   smd = 0.0 if shift == 0 else float(np.divide(shift, max(spread, 1e-12)))
   method = 'exact' if len(train) * len(test) <= _EXACT else 'asymp'
-  found = stats.ks_2samp(train, test, method=method)
-  size = max(abs(smd) / GROSS_SMD, float(found.statistic) / GROSS_KS)
+  distance, p = np.asarray(stats.ks_2samp(train, test, method=method), float).tolist()
+  size = max(abs(smd) / GROSS_SMD, distance / GROSS_KS)
   text = (
     f'{name}: mean {train.mean():.4g} in training, {test.mean():.4g} in test '
-    f'(SMD {smd:.2f}, KS {found.statistic:.2f})'
+    f'(SMD {smd:.2f}, KS {distance:.2f})'
   )
-  return [_Drift(float(found.pvalue), size, text)]
+  return [_Drift(p, size, text)]
 
 
 def _missing(

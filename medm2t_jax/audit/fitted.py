@@ -46,7 +46,7 @@ def _state(fold: Fold, saved: Mapping[str, Any]) -> Check:
     path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(dict(saved)).items()
   }
   different, largest = [], 0.0
-  for path, expected in refitted.items():
+  for path, expected in dict[Any, Any](refitted).items():
     found = ours[path].astype(np.float64)
     difference = np.abs(found - expected.astype(np.float64))
     difference = float((difference / np.maximum(1.0, np.abs(found))).max(initial=0.0))

@@ -84,8 +84,8 @@ def by_label(scan: Scan) -> Check:
     'inputs against the label',
     not named,
     best,
-    f'the best single input reaches {figure} {best:.3f} beyond chance (0: none does); above {MOST_AUROC} an input would '
-    f'be the label in disguise{_listed(named)}',
+    f'the best single input reaches {figure} {best:.3f} beyond chance (0: none does); '
+    f'above {MOST_AUROC} an input would be the label in disguise{_listed(named)}',
   )
 
 
@@ -99,8 +99,8 @@ def _of_value(
     score = _encoded(values, label) if categorical else values
     if np.ptp(score) == 0 or np.ptp(label) == 0:
       return []  # no correlation is defined
-    found = stats.spearmanr(score, label)
-    return [(abs(float(found.statistic)), float(found.pvalue))]
+    correlation, p = np.asarray(stats.spearmanr(score, label), float).tolist()
+    return [(abs(correlation), p)]
   figures = []
   for each in range(len(target.classes)):
     positive = label == each
@@ -142,7 +142,7 @@ def _of_presence(scan: Scan, number: int) -> list[tuple[float, float]]:
       continue
     area = 0.5 + (present / positives - others / negatives) / 2
     table = [[present, positives - present], [others, negatives - others]]
-    figures.append((max(area, 1 - area), float(stats.fisher_exact(table).pvalue)))
+    figures.append((max(area, 1 - area), float(np.asarray(stats.fisher_exact(table)[1]))))
   return figures
 
 
@@ -176,7 +176,8 @@ def _identifies(values: np.ndarray, identifier: np.ndarray) -> bool:
   if len(np.unique(values)) < _DISTINCT * len(ids):
     return False
   whole = bool((values == np.round(values)).all())
-  return whole or abs(float(stats.spearmanr(values, identifier).statistic)) > 0.999
+  ranks = stats.rankdata(np.stack([values, identifier]), axis=1)
+  return whole or abs(float(np.corrcoef(ranks)[0, 1])) > 0.999
 
 
 def _listed(names: Iterable[object]) -> str:
