@@ -135,6 +135,31 @@ def serialize(
   )
 
 
+def deserialize(head: bytes, specs: Mapping[str, Feature]) -> dict[str, np.ndarray]:
+  """The features of a head, the inverse of `serialize`: all but `SIGNAL`.
+
+  Args:
+    head: the first message of `serialize`.
+    specs: of `features`; what else the head holds is not read.
+  """
+  message = tf_example_pb2.Example.FromString(head)  # pyright: ignore[reportAttributeAccessIssue]
+  feature = message.features.feature
+  example = {}
+  for name, spec in specs.items():
+    if name == SIGNAL:
+      continue
+    if spec.shape:
+      little = np.dtype(spec.dtype).newbyteorder('<')
+      array = np.frombuffer(feature[name].bytes_list.value[0], little)
+      shape = [-1 if size is None else size for size in spec.shape]
+      example[name] = array.reshape(shape)
+    elif spec.dtype is np.float32:
+      example[name] = np.float32(feature[name].float_list.value[0])
+    else:
+      example[name] = np.int64(feature[name].int64_list.value[0])
+  return example
+
+
 def tfds_features(schema: Schema) -> tfds.features.FeaturesDict:
   """The same features as `tfds.features.FeaturesDict`."""
   nested: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,11 @@ import pyarrow as pa
 from scipy import special
 from tqdm import tqdm
 
+from data_pipeline import planning
 from data_pipeline.dataset import Dataset, Split
 from data_pipeline.schema import DataError
 from medm2t_jax import baselines, distributed, parallel, reporting, workdir
-from medm2t_jax.fold import Fold
+from medm2t_jax.fold import Batch, Fold
 from medm2t_jax.models import medm2t
 
 _LOGGER = logging.getLogger(__name__)
@@ -100,16 +101,40 @@ def predict(
   Raises:
     DataError: the split has no sample.
   """
-  schema = fold.dataset.schema
+  modalities = fold.dataset.schema.modalities
   step = parallel.predict_step(fold.model, STAGE)
-  plan = fold.plan(split, schema.modalities, fold.config.evaluation.batch_size)
+  plan = fold.plan(split, modalities, fold.config.evaluation.batch_size)
   if not len(plan):
     raise DataError(f'fold {fold.index}: the {split} split has no sample')
+  return predict_plan(fold, step, variables, plan, modalities, scenarios, name=split)
+
+
+def predict_plan(
+  fold: Fold,
+  step: Callable[[Mapping[str, Any], Batch], Any],
+  variables: Mapping[str, Any],
+  plan: planning.Plan,
+  modalities: tuple[str, ...],
+  scenarios: Mapping[str, tuple[str, ...]],
+  *,
+  name: str,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+  """`predict` for the rows of a plan.
+
+  Args:
+    fold: of the checkpoint.
+    step: of `parallel.predict_step`.
+    variables: of the step's stage.
+    plan: steps of `modalities`.
+    modalities: those that the step's stage reads.
+    scenarios: name -> modalities to treat as absent.
+    name: of what is predicted, for the progress bar.
+  """
   rows: list[np.ndarray] = []
   outputs: dict[str, list[np.ndarray]] = {name: [] for name in scenarios}
   progress = tqdm(
-    fold.read(plan, schema.modalities),
-    desc=f'fold {fold.index} {split}',
+    fold.read(plan, modalities),
+    desc=f'fold {fold.index} {name}',
     total=len(plan),
     unit='step',
     leave=False,
@@ -117,22 +142,22 @@ def predict(
   )
   for batch in progress:
     rows.append(batch['row'])
-    for name, drop in scenarios.items():
+    for scenario, drop in scenarios.items():
       given = dict(batch)
       for modality in drop:
         given[modality] = medm2t.without(modality, batch[modality])
-      outputs[name].append(np.asarray(step(variables, given)))
+      outputs[scenario].append(np.asarray(step(variables, given)))
   row = distributed.gather(np.concatenate(rows, axis=1)).ravel()
   order = np.argsort(row, kind='stable')
   order = order[np.count_nonzero(row < 0) :]  # padding comes first
   predictions = {}
-  for name, parts in outputs.items():
+  for scenario, parts in outputs.items():
     logits = distributed.gather(np.concatenate(parts, axis=1))
     logits = logits.reshape(len(row), -1)[order].astype(np.float64)
-    if schema.target.kind == 'classes':
-      predictions[name] = special.softmax(logits, axis=1)
+    if fold.dataset.schema.target.kind == 'classes':
+      predictions[scenario] = special.softmax(logits, axis=1)
     else:
-      predictions[name] = logits[:, 0]
+      predictions[scenario] = logits[:, 0]
   return row[order], predictions
 
 

@@ -78,9 +78,7 @@ class Fold:
     modalities = self.dataset.schema.modalities
     plan = self.plan('train', modalities, self.config.evaluation.batch_size)
     # Of all processes: `read` would give the share of this one.
-    batches = input_pipeline.batches(
-      self.dataset, plan, modalities=modalities, config=self.config
-    )
+    batches = self._stream(plan, modalities)
     return fitting.fit(batches, self.dataset.schema, self.config.model.windows)
 
   def modality_of(self, stage: str) -> str | None:
@@ -120,6 +118,19 @@ class Fold:
     Raises:
       DataError: the batch size does not divide over the devices.
     """
+    rows = self.dataset.rows(self.index, split)
+    return self.plan_rows(rows, modalities, batch_size, require=require, shuffle=shuffle)
+
+  def plan_rows(
+    self,
+    rows: np.ndarray,
+    modalities: tuple[str, ...],
+    batch_size: int,
+    *,
+    require: str | None = None,
+    shuffle: tuple[int, int] | None = None,
+  ) -> planning.Plan:
+    """`plan` for any rows of the index (n,) instead of a split's."""
     devices = jax.device_count()
     if batch_size % devices:
       raise DataError(
@@ -128,7 +139,7 @@ class Fold:
       )
     return planning.plan_epoch(
       self.dataset,
-      self.dataset.rows(self.index, split),
+      rows,
       modalities=modalities,
       config=self.config,
       batch_rows=batch_size // devices,
@@ -141,14 +152,32 @@ class Fold:
     self, plan: planning.Plan, modalities: tuple[str, ...], start_step: int = 0
   ) -> Iterator[Batch]:
     """This process's share of the steps of a plan, from `start_step` on."""
+    return self._stream(
+      plan,
+      modalities,
+      start_step=start_step,
+      host=jax.process_index(),
+      hosts=jax.process_count(),
+    )
+
+  def _stream(
+    self,
+    plan: planning.Plan,
+    modalities: tuple[str, ...],
+    *,
+    start_step: int = 0,
+    host: int = 0,
+    hosts: int = 1,
+  ) -> Iterator[Batch]:
+    """Where every batch of this fold comes from; the audit changes batches here."""
     return input_pipeline.batches(
       self.dataset,
       plan,
       modalities=modalities,
       config=self.config,
       start_step=start_step,
-      host=jax.process_index(),
-      hosts=jax.process_count(),
+      host=host,
+      hosts=hosts,
     )
 
   def batches(

@@ -1,9 +1,10 @@
-"""Trains and evaluates MedM2T.
+"""Trains, evaluates and audits MedM2T.
 
-  python -m medm2t_jax.main --config=configs/cvd.py [--workdir=W] [--mode=train|eval]
+  python -m medm2t_jax.main --config=configs/cvd.py [--workdir=W] [--mode=train|eval|audit]
 
-The last line on stdout is one JSON object: task, test metrics and paths. Exit codes: 0,
-done; 1, an error; 75, SIGTERM came while training, and all is saved: run it again.
+The last line on stdout is one JSON object: task, test metrics and paths; of an audit,
+which checks failed. Exit codes: 0, done; 1, an error, or a check of the audit failed;
+75, SIGTERM came while training, and all is saved: run it again.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Where checkpoints and results go; by default runs/<config name>.'
 )
 _MODE = flags.DEFINE_enum(
-    'mode', 'train', ('train', 'eval'),
-    'train: train what is not complete yet, then evaluate; eval: restore and evaluate.',
+    'mode', 'train', ('train', 'eval', 'audit'),
+    'train: train what is not complete yet, then evaluate; eval: restore and evaluate; '
+    'audit: test the data and the checkpoints for leaks.',
 )  # fmt: skip
 _COORDINATOR = flags.DEFINE_string(
   'coordinator_address', None, 'Several processes: host:port of the first one.'
@@ -41,7 +43,7 @@ def main(_: list[str]) -> None:
   # Imported here so that --help and wrong flags answer at once.
   import tensorflow as tf
 
-  from medm2t_jax import distributed, evaluate, preemption, train, workdir
+  from medm2t_jax import audit, distributed, evaluate, preemption, train, workdir
   from medm2t_jax.default_data import open_or_simulate
   from medm2t_jax.fold import make_folds
 
@@ -61,8 +63,10 @@ def main(_: list[str]) -> None:
     if _MODE.value == 'train':
       with preemption.deferred():
         train.train(folds)
+    if _MODE.value == 'audit':
+      summary = audit.audit(folds)
     # Without its last stage, as with --config.stages=labs, there is nothing to predict.
-    if _MODE.value == 'eval' or all(fold.completed(evaluate.STAGE) for fold in folds):
+    elif _MODE.value == 'eval' or all(fold.completed(evaluate.STAGE) for fold in folds):
       summary = _evaluated(evaluate.evaluate(folds), directory / 'eval')
     else:
       summary = {'trained': config.stages}
@@ -74,6 +78,8 @@ def main(_: list[str]) -> None:
     sys.exit(preemption.EXIT_CODE)
   if distributed.is_first():
     print(json.dumps({'task': config.task, **summary, 'workdir': str(directory)}))
+  if not summary.get('passed', True):
+    sys.exit(1)
 
 
 def _evaluated(metrics: dict[str, Any], results: Path) -> dict[str, Any]:

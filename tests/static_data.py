@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,21 @@ from data_pipeline.sources import Staged
 from tests import staging_fixture
 
 
-def build(folder: Path) -> Path:
-  """Prepares `folder / 'out'`."""
+def build(
+  folder: Path, *, change: Callable[[Path], None] | None = None, subjects: int = 60
+) -> Path:
+  """Prepares `folder / 'out'`.
+
+  Args:
+    folder: exists.
+    change: is called with the folder of the staging files before they are read.
+    subjects: how many.
+  """
   raw = folder / 'raw'
   raw.mkdir()
-  staging_fixture.write_staging(raw, subjects=60)
+  staging_fixture.write_staging(raw, subjects=subjects)
+  if change is not None:
+    change(raw)
   for path in [*raw.glob('events_*'), *raw.glob('grid_*'), raw / 'recordings.parquet']:
     path.unlink()
   schema = dataclasses.replace(staging_fixture.SCHEMA, events={}, grids={}, ecg_terms=())

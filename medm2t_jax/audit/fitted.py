@@ -1,0 +1,148 @@
+"""Check: the fitted state depends on training subjects only.
+
+It is fitted again while everybody who is not a training subject, by the keyed hashes of
+dataset.json, is read with absurd values. The checkpoint's state has to come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+from tqdm import tqdm
+
+from data_pipeline import planning
+from data_pipeline.folds import hash_subject
+from medm2t_jax import checkpoint, fitting
+from medm2t_jax.audit.check import Check
+from medm2t_jax.fold import Batch, Fold
+
+_ABSURD = 1e9
+# Means of float64 sums, whose last bits depend on how samples are dealt to batches and
+# devices; everything else is the same bit for bit.
+_MEANS = ('encoding_mean', 'offset')
+_TOLERANCE = 1e-6
+
+
+def check(
+  fold: Fold, variables: Mapping[str, Any], lineage: checkpoint.Lineage
+) -> list[Check]:
+  """Compares the checkpoint's fitted state, and whom it says that it has seen.
+
+  Args:
+    fold: of the checkpoint.
+    variables: of its multimodal stage.
+    lineage: of the checkpoint.
+  """
+  return [_state(fold, variables['fitted']), _lineage(fold, lineage)]
+
+
+def _state(fold: Fold, saved: Mapping[str, Any]) -> Check:
+  poisoned = _PoisonedFold(fold.config, fold.dataset, fold.index, fold.workdir)
+  refitted = traverse_util.flatten_dict(fitting.into_collection(poisoned.statistics, saved))
+  ours = {
+    path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(dict(saved)).items()
+  }
+  different, largest = [], 0.0
+  for path, expected in dict[Any, Any](refitted).items():
+    found = ours[path].astype(np.float64)
+    difference = np.abs(found - expected.astype(np.float64))
+    difference = float((difference / np.maximum(1.0, np.abs(found))).max(initial=0.0))
+    largest = max(largest, difference)
+    if difference > (_TOLERANCE if path[-1] in _MEANS else 0.0):
+      different.append('/'.join(path))
+  listed = f': {", ".join(different)}' if different else ''
+  return Check(
+    f'fitted state, fold {fold.index}',
+    not different,
+    largest,
+    f'{len(different)} of {len(ours)} fitted arrays of the checkpoint differ from those '
+    'fitted again with absurd values for everybody but the training subjects (figure: the '
+    f'largest relative difference){listed}',
+  )
+
+
+def _lineage(fold: Fold, lineage: checkpoint.Lineage) -> Check:
+  index = fold.dataset.index['subject_id']
+  held_out = np.concatenate(
+    [fold.dataset.rows(fold.index, split) for split in ('validation', 'test')]
+  )
+  tests = index[fold.dataset.rows(fold.index, 'test')]
+  key = fold.dataset.fold_key
+  hashes = lambda subjects: {hash_subject(subject, key) for subject in np.unique(subjects)}
+  leaked = lineage.fitted_on & hashes(index[held_out])
+  leaked |= lineage.selected_on & hashes(tests)
+  return Check(
+    f'lineage, fold {fold.index}',
+    not leaked,
+    len(leaked),
+    f'{len(leaked)} held-out subjects are among the {len(lineage.fitted_on)} that the '
+    'checkpoint and the stages before it were fitted on, or test subjects among the '
+    f'{len(lineage.selected_on)} that its best step was chosen by',
+  )
+
+
+class _PoisonedFold(Fold):
+  """Reads absurd values for everybody who is not a training subject."""
+
+  def _stream(
+    self,
+    plan: planning.Plan,
+    modalities: tuple[str, ...],
+    *,
+    start_step: int = 0,
+    host: int = 0,
+    hosts: int = 1,
+  ) -> Iterator[Batch]:
+    trains = self.subject_hashes('train')
+    key = self.dataset.fold_key
+    subjects, owner = np.unique(self.dataset.index['subject_id'], return_inverse=True)
+    training = np.array([hash_subject(subject, key) in trains for subject in subjects])
+    held_out = ~training[owner]
+    batches = super()._stream(
+      plan, modalities, start_step=start_step, host=host, hosts=hosts
+    )
+    name = f'fold {self.index} fitted state'
+    for batch in tqdm(batches, desc=name, total=len(plan), unit='step', leave=False):
+      yield poison(batch, held_out[batch['row']] & (batch['row'] >= 0))
+
+
+def poison(batch: Batch, rows: np.ndarray) -> dict[str, Any]:
+  """The batch with all of it observed and absurd in some rows.
+
+  Args:
+    batch: of docs/design.md.
+    rows: bool (d b).
+  """
+  changed: dict[str, Any] = dict(batch)
+  changed['label'] = np.where(rows, _absurd(batch['label'], 'label'), batch['label'])
+  for name, arrays in batch.items():
+    if not isinstance(arrays, Mapping):
+      continue
+    where = rows
+    if 'owner' in arrays:
+      where = np.take_along_axis(rows, arrays['owner'], axis=1) & arrays['mask']
+    if not where.any():
+      continue  # signals are large
+    changed[name] = {
+      field: np.where(
+        where.reshape(where.shape + (1,) * (array.ndim - 2)), _absurd(array, field), array
+      )
+      for field, array in arrays.items()
+    }
+  return changed
+
+
+def _absurd(array: np.ndarray, field: str) -> Any:
+  """A value of the array's type that no record has, and that indexes nothing wrongly."""
+  if array.dtype == bool or field == 'terms':
+    return np.array(1, array.dtype)
+  if field in ('item', 'owner', 'label'):
+    return np.array(0, array.dtype)
+  if field == 'category':
+    return np.array(-1, array.dtype)  # a number, for any item
+  if array.dtype.kind == 'f':
+    return np.array(_ABSURD, array.dtype)
+  return np.array(0, array.dtype)

@@ -1,0 +1,169 @@
+"""Check: on shuffled labels nothing is learnt.
+
+A short training of one cheap stage, with the whole engine, on labels that are dealt anew
+among the subjects of each split, in memory. What still predicts the test labels is not
+medicine: it reached the model through the pipeline.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from data_pipeline import planning
+from data_pipeline.schema import Schema
+from medm2t_jax import evaluate, parallel, train
+from medm2t_jax.audit.check import Check
+from medm2t_jax.audit.ranks import auroc
+from medm2t_jax.audit.scan import SPLITS
+from medm2t_jax.fold import Batch, Fold
+
+# A few hundred steps: one epoch of large data, some of small.
+STEPS, EPOCHS = 200, 8
+LEAST_RATE = 5e-3  # the rates of long trainings would learn nothing in this time
+PERMUTATIONS = 2000
+TAILS = (0.0005, 0.9995)  # of the null distribution: one honest run in a thousand fails
+
+
+def check(fold: Fold) -> Check:
+  """Trains on shuffled labels; the figure is AUROC, or for days the rank correlation."""
+  stage = fold.dataset.schema.modalities[0]  # static, where there is one
+  name = f'shuffled labels, fold {fold.index}'
+  with tempfile.TemporaryDirectory(prefix='medm2t_audit_') as folder:
+    shuffled = ShuffledFold(fold, stage, Path(folder))
+    train.train_stage(shuffled, stage)
+    if shuffled.skipped(stage):
+      return Check(name, False, None, f'not tested: no sample to train {stage} on')
+    variables, _ = shuffled.restore_best(stage)
+  modalities = shuffled.modalities_of(stage)
+  plan = shuffled.plan('test', modalities, fold.config.evaluation.batch_size, require=stage)
+  rows, predictions = evaluate.predict_plan(
+      shuffled, parallel.predict_step(shuffled.model, stage), variables, plan, modalities,
+      {'all': ()}, name='shuffled',
+  )  # fmt: skip
+  label, subject = shuffled.label[rows], fold.dataset.index['subject_id'][rows]
+  if len(np.unique(label)) < 2:
+    return Check(name, False, None, 'not tested: all test samples have the same label')
+  score = _ranked(predictions['all'])
+  figure = association(score, label)
+  generator = np.random.default_rng(fold.config.seed)
+  null = [
+    association(score, permute_by_subject(label, subject, generator))
+    for _ in range(PERMUTATIONS)
+  ]
+  low, high = np.quantile(null, TAILS)
+  kind = 'AUROC' if predictions['all'].ndim == 2 else 'rank correlation'
+  return Check(
+    name,
+    bool(low <= figure <= high),
+    figure,
+    f'trained on shuffled labels, {stage} reaches {kind} {figure:.3f} on {len(rows)} test '
+    f'samples; by chance alone it lies between {low:.3f} and {high:.3f}',
+  )
+
+
+def permute_by_subject(
+  label: np.ndarray, subject: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+  """Deals the labels (n,) anew; those of one subject (n,) stay next to each other."""
+  order = np.argsort(subject, kind='stable')
+  _, starts, counts = np.unique(subject[order], return_index=True, return_counts=True)
+  dealt = generator.permutation(len(starts))
+  ends = np.cumsum(counts[dealt])
+  shift = np.repeat(starts[dealt] - (ends - counts[dealt]), counts[dealt])
+  result = np.empty_like(label)
+  result[order] = label[order][np.arange(len(label)) + shift]
+  return result
+
+
+def association(rank: np.ndarray, label: np.ndarray) -> float:
+  """Mean one-vs-rest AUROC of ranks (n c), of two classes the second's; or correlation.
+
+  Args:
+    rank: of the predictions: of class probabilities (n c), or of days (n,).
+    label: class index or days (n,). A class without a sample does not count.
+  """
+  if rank.ndim == 1:
+    return float(np.corrcoef(rank, stats.rankdata(label))[0, 1]) if np.ptp(rank) else 0.0
+  classes = range(rank.shape[1]) if rank.shape[1] > 2 else (1,)
+  present = [each for each in classes if 0 < (label == each).sum() < len(label)]
+  return float(np.mean([auroc(rank[:, each], label == each) for each in present]))
+
+
+def _ranked(predictions: np.ndarray) -> np.ndarray:
+  return stats.rankdata(predictions, axis=0)
+
+
+class ShuffledFold(Fold):
+  """The fold with its labels dealt anew within each split, and one short stage.
+
+  Attributes:
+    label: of every row of the index, as the batches have it.
+  """
+
+  def __init__(self, fold: Fold, stage: str, workdir: Path):
+    # Of the stage's modality alone: nothing else is read, not even to fit statistics.
+    schema = _only(stage, fold.dataset.schema)
+    dataset = dataclasses.replace(fold.dataset, schema=schema)
+    super().__init__(_short(fold, stage), dataset, fold.index, workdir)
+    index = fold.dataset.index
+    self.label = index['label'].astype(np.float32)
+    generator = np.random.default_rng((fold.config.seed, fold.index))
+    for split in SPLITS:
+      rows = fold.dataset.rows(fold.index, split)
+      self.label[rows] = permute_by_subject(
+        self.label[rows], index['subject_id'][rows], generator
+      )
+
+  def _stream(
+    self,
+    plan: planning.Plan,
+    modalities: tuple[str, ...],
+    *,
+    start_step: int = 0,
+    host: int = 0,
+    hosts: int = 1,
+  ) -> Iterator[Batch]:
+    batches = super()._stream(
+      plan, modalities, start_step=start_step, host=host, hosts=hosts
+    )
+    for batch in batches:
+      row = batch['row']
+      yield {**batch, 'label': np.where(row >= 0, self.label[row], np.float32(0))}
+
+
+def _only(modality: str, schema: Schema) -> Schema:
+  static = modality == 'static'
+  return dataclasses.replace(
+    schema,
+    events={name: items for name, items in schema.events.items() if name == modality},
+    grids={name: grid for name, grid in schema.grids.items() if name == modality},
+    ecg_terms=schema.ecg_terms if modality == 'ecg' else (),
+    static_numeric=schema.static_numeric if static else (),
+    static_categorical=schema.static_categorical if static else (),
+  )
+
+
+def _short(fold: Fold, stage: str) -> Any:
+  """The experiment with a short recipe for the stage."""
+  config = fold.config.copy_and_resolve_references()
+  recipe = config.recipe[stage]
+  size = recipe.batch_size
+  plan = fold.plan('train', fold.modalities_of(stage), size, require=stage)
+  with config.unlocked():
+    recipe.update(
+      epochs=min(EPOCHS, max(1, STEPS // max(1, len(plan)))),
+      learning_rate=max(recipe.learning_rate, LEAST_RATE),
+      patience=EPOCHS,
+      select_by='loss',
+      starts_from=(),
+      frozen=(),
+    )
+    config.training.tensorboard = False
+  return config

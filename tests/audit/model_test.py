@@ -1,0 +1,217 @@
+"""Predictions, fitted state and shuffled labels, and the command itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs import mortality
+from data_pipeline import input_pipeline, planning
+from data_pipeline.dataset import open_dataset
+from data_pipeline.schema import DataError
+from medm2t_jax import evaluate, fitting, parallel, train
+from medm2t_jax.audit import audit, fitted, predictions, shuffled
+from medm2t_jax.fold import Fold, make_folds
+from tests import staging_fixture
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='module')
+def restored(trained):
+  return trained.restore_best(evaluate.STAGE)
+
+
+def test_predictions_do_not_depend_on_the_batch(trained, restored):
+  check = predictions.check(trained, restored[0])
+  assert check.passed and check.figure <= 1e-5
+
+
+def test_a_model_that_looks_at_its_batch_is_found(trained, restored, monkeypatch):
+  honest = parallel.predict_step
+
+  def leaking(model, stage):
+    step = honest(model, stage)
+
+    def with_batch_mean(variables, batch):
+      logits = np.asarray(step(variables, batch))
+      return logits + 0.1 * logits.mean(axis=1, keepdims=True) * [[[0, 1]]]
+
+    return with_batch_mean
+
+  monkeypatch.setattr(parallel, 'predict_step', leaking)
+  check = predictions.check(trained, restored[0])
+  assert not check.passed and check.figure > 1e-4
+
+
+def test_the_fitted_state_of_a_checkpoint_passes(trained, restored):
+  state, lineage = fitted.check(trained, *restored)
+  assert state.passed and lineage.passed and state.figure == 0
+
+
+def test_a_state_fitted_with_test_subjects_is_found(trained, restored):
+  variables, lineage = restored
+  modalities = trained.dataset.schema.modalities
+  rows = [trained.dataset.rows(0, split) for split in ('train', 'test')]
+  plan = trained.plan_rows(np.concatenate(rows), modalities, 16)
+  statistics = fitting.fit(
+    input_pipeline.batches(
+      trained.dataset, plan, modalities=modalities, config=trained.config
+    ),
+    trained.dataset.schema,
+    {},
+  )
+  leaking = fitting.into_collection(statistics, variables['fitted'])
+  state, _ = fitted.check(trained, {**variables, 'fitted': leaking}, lineage)
+  assert not state.passed and 'center' in state.detail
+
+
+def test_an_index_that_lets_test_subjects_train_is_found(trained, restored):
+  """Both the checkpoint and the refit would follow the index: the hashes do not."""
+  index = trained.dataset.index
+  moved = {**index, 'fold': np.where(index['fold'] == 0, 1, index['fold'])}
+  dataset = dataclasses.replace(trained.dataset, index=moved)
+  spoiled = Fold(trained.config, dataset, 0, trained.workdir)
+  state = fitted._state(spoiled, restored[0]['fitted'])
+  assert not state.passed and 'center' in state.detail
+
+
+def test_a_lineage_with_a_test_subject_is_found(trained, restored):
+  variables, lineage = restored
+  tests = trained.subject_hashes('test')
+  for spoiled in (
+    dataclasses.replace(lineage, fitted_on=lineage.fitted_on | set(sorted(tests)[:1])),
+    dataclasses.replace(lineage, selected_on=lineage.selected_on | set(sorted(tests)[:1])),
+  ):
+    check = fitted.check(trained, variables, spoiled)[1]
+    assert not check.passed and check.figure == 1
+
+
+def test_everything_is_poisoned_in_the_given_rows_alone(dataset):
+  config = staging_fixture.config()
+  modalities = dataset.schema.modalities
+  plan = planning.plan_epoch(
+    dataset, np.arange(len(dataset)), modalities=modalities, config=config, batch_rows=8
+  )
+  batches = input_pipeline.batches(dataset, plan, modalities=modalities, config=config)
+  for batch in batches:
+    rows = np.zeros(batch['row'].shape, bool)
+    rows[:, ::2] = batch['row'][:, ::2] >= 0
+    poisoned = fitted.poison(batch, rows)
+    for name in modalities:
+      where = rows
+      if name == 'ecg':
+        where = rows[0][batch['ecg']['owner']] & batch['ecg']['mask']
+      for field, array in batch[name].items():
+        changed = poisoned[name][field]
+        assert changed.dtype == array.dtype
+        np.testing.assert_array_equal(changed[~where], array[~where])
+        if array.dtype == np.float32:
+          assert (changed[where] == 1e9).all()
+        if array.dtype == bool:
+          assert changed[where].all()
+
+
+def test_nothing_is_learnt_from_shuffled_labels(trained):
+  check = shuffled.check(trained)
+  assert check.passed and 0 < check.figure < 1
+
+
+def test_a_label_that_reaches_an_input_is_found(trained, monkeypatch):
+  honest = shuffled.ShuffledFold._stream
+
+  def leaking(self, plan, modalities, **share):
+    for batch in honest(self, plan, modalities, **share):
+      numeric = batch['static']['numeric'].copy()
+      numeric[..., 0] = batch['label']
+      yield {**batch, 'static': {**batch['static'], 'numeric': numeric}}
+
+  monkeypatch.setattr(shuffled.ShuffledFold, '_stream', leaking)
+  check = shuffled.check(trained)
+  assert not check.passed and check.figure > 0.9
+
+
+def test_labels_are_dealt_among_the_subjects_of_each_split(trained):
+  one = shuffled.ShuffledFold(trained, 'static', trained.workdir)
+  index = trained.dataset.index
+  assert not np.array_equal(one.label, index['label'])
+  for split in ('train', 'validation', 'test'):
+    rows = trained.dataset.rows(0, split)
+    np.testing.assert_array_equal(np.sort(one.label[rows]), np.sort(index['label'][rows]))
+  # Blocks of equal size move as they are.
+  subject = np.repeat(np.arange(50), 2)
+  dealt = shuffled.permute_by_subject(subject, subject, np.random.default_rng(0))
+  assert (dealt.reshape(-1, 2) == dealt[::2, None]).all()
+  assert not np.array_equal(dealt, subject)
+
+
+def test_association_is_auroc_or_correlation():
+  label = np.array([0, 0, 1, 1])
+  ranks = np.array([[4, 1], [2, 3], [3, 2], [1, 4.0]])
+  assert shuffled.association(ranks, label) == 0.75
+  days = np.array([1.0, 2, 3, 4])
+  assert shuffled.association(days, np.array([10.0, 20, 30, 90])) == pytest.approx(1)
+  assert shuffled.association(days, -days) == pytest.approx(-1)
+
+
+def test_without_a_checkpoint_it_is_an_error(trained, tmp_path):
+  folds = [Fold(trained.config, trained.dataset, 0, tmp_path)]
+  with pytest.raises(DataError, match='not complete'):
+    audit(folds)
+
+
+def test_the_command_passes_clean_data_and_fails_on_a_leak(
+  static_folder, tmp_path, renamed
+):
+  data, workdir = tmp_path / 'data', tmp_path / 'workdir'
+  shutil.copytree(static_folder, data)
+  changes = {
+    'data.dir': str(data),
+    'evaluation.batch_size': 16,
+    'recipe.multimodal.batch_size': 16,
+  }
+  config = mortality.get_config('smoke,end_to_end')
+  with config.unlocked():
+    config.update_from_flattened_dict(changes)
+  train.train(make_folds(config, open_dataset(data), workdir))
+
+  def run():
+    return subprocess.run(
+      [
+        *(sys.executable, '-m', 'medm2t_jax.main', '--mode=audit'),
+        *('--config=configs/mortality.py:smoke,end_to_end', f'--workdir={workdir}'),
+        *(f'--config.{name}={value}' for name, value in changes.items()),
+      ],
+      cwd=ROOT,
+      env=os.environ | {'XLA_FLAGS': ''},
+      capture_output=True,
+      text=True,
+      check=False,
+      timeout=240,
+    )
+
+  done = run()
+  lines = done.stdout.splitlines()
+  summary = json.loads(lines[-1])
+  assert done.returncode == 0, done.stdout + done.stderr
+  assert all(line.startswith('PASS  ') for line in lines[:-1])
+  assert summary['passed'] and summary['checks'] == len(lines) - 1 and not summary['failed']
+  written = json.loads((workdir / 'eval' / 'audit.json').read_text())
+  assert len(written['checks']) == summary['checks'] and written['folds'] == [0]
+
+  renamed(data, 'dischtime')
+  done = run()
+  lines = done.stdout.splitlines()
+  assert done.returncode == 1, done.stdout + done.stderr
+  assert json.loads(lines[-1])['failed'] == ['inputs by name']
+  # All checks are told, not only those before the failure.
+  assert len(lines) - 1 == summary['checks']
+  assert next(line for line in lines if line.startswith('FAIL')).endswith('(weight)')
