@@ -141,6 +141,10 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
       'evaluation': {
         'batch_size': 128,
         'bootstrap': 1000,
+        # Whether predictions from damaged input and from every subset of the modalities
+        # are in the report, and of how many test samples at most those of each damage are.
+        'robustness': True,
+        'robustness_samples': 1000,
       },
     }
   )
@@ -198,6 +202,7 @@ def apply_variants(
   if 'smoke' in variants:
     config.data.simulated_patients = 150
     config.evaluation.bootstrap = 100
+    config.evaluation.robustness = False
     for fields in config.recipe.values():
       fields.epochs = 1
   return config.lock()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,11 @@ class Fold:
     self.model = medm2t.MedM2T(self.model_config, axis_name=parallel.DEVICE_AXIS)
 
   @functools.cached_property
+  def predict_step(self) -> Callable[[Mapping[str, Any], Batch], jax.Array]:
+    """The multimodal prediction, compiled once for every split and every scenario."""
+    return parallel.predict_step(self.model, 'multimodal')
+
+  @functools.cached_property
   def statistics(self) -> fitting.Statistics:
     """Fitted on all training subjects of this fold, and on nobody else."""
     return distributed.from_first(self._fit)
@@ -120,6 +125,19 @@ class Fold:
     Raises:
       DataError: the batch size does not divide over the devices.
     """
+    rows = self.dataset.rows(self.index, split)
+    return self.plan_rows(rows, modalities, batch_size, require=require, shuffle=shuffle)
+
+  def plan_rows(
+    self,
+    rows: np.ndarray,
+    modalities: tuple[str, ...],
+    batch_size: int,
+    *,
+    require: str | None = None,
+    shuffle: tuple[int, int] | None = None,
+  ) -> planning.Plan:
+    """As `plan`, of any rows of the index."""
     devices = jax.device_count()
     if batch_size % devices:
       raise DataError(
@@ -128,7 +146,7 @@ class Fold:
       )
     return planning.plan_epoch(
       self.dataset,
-      self.dataset.rows(self.index, split),
+      rows,
       modalities=modalities,
       config=self.config,
       batch_rows=batch_size // devices,
