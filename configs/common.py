@@ -149,6 +149,10 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
           'gru',
           'single_modalities',
         ),
+        # Whether predictions from damaged input and from every subset of the modalities
+        # are in the report, and of how many test samples at most those of each damage are.
+        'robustness': True,
+        'robustness_samples': 1000,
       },
     }
   )
@@ -207,6 +211,7 @@ def apply_variants(
     config.data.simulated_patients = 150
     config.evaluation.bootstrap = 100
     config.evaluation.baselines = ('logistic_regression',)
+    config.evaluation.robustness = False
     for fields in config.recipe.values():
       fields.epochs = 1
   return config.lock()

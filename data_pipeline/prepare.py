@@ -198,7 +198,15 @@ def _build(
     ],
     run,
   )
-  publish.publish(out, staged, assignment, written, key=key, request=request)
+  publish.publish(
+    out,
+    staged,
+    assignment,
+    written,
+    tables=sorted_tables,
+    key=key,
+    request=request,
+  )
 
 
 def _beam(options: str | None, bucket: str | None) -> Run | None:

@@ -1,4 +1,4 @@
-"""Completes a data set whose shards are written: index, cohort, tfds metadata.
+"""Completes a data set whose shards are written: index, paths, cohort, tfds metadata.
 
 `dataset.json` comes last and marks the data set as finished.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 from etils import epath
@@ -26,6 +27,11 @@ from data_pipeline.staging import Assignment, Shard
 DATASET = 'dataset.json'
 COHORT = 'cohort.json'
 INDEX = 'index.parquet'
+RECORDINGS = 'recordings.parquet'
+
+_RECORDING_COLUMNS = pa.schema(
+  {'sample_id': pa.int64(), 'study_id': pa.int64(), 'path': pa.string()}
+)
 
 
 def publish(
@@ -34,6 +40,7 @@ def publish(
   assignment: Assignment,
   manifests: Sequence[Mapping[str, Any]],
   *,
+  tables: Path,
   key: str,
   request: Mapping[str, Any],
 ) -> None:
@@ -44,10 +51,13 @@ def publish(
     staged: what the source returned.
     assignment: of the samples to shards.
     manifests: one per shard, in the same order.
+    tables: folder of the sorted tables.
     key: of the subject hashes.
     request: what the user asked for; a data set is only continued for the same.
   """
   _write_index(directory / INDEX, staged, assignment, manifests)
+  if 'ecg' in staged.schema.modalities:
+    _write_recordings(directory / RECORDINGS, assignment, tables / 'recordings.parquet')
   cohort = dict(staged.cohort)
   dropped = sum((Counter(m['dropped_ecg']) for m in manifests), Counter())
   cohort['rows'] = {**cohort['rows'], 'ecg': dict(dropped)}
@@ -107,6 +117,23 @@ def _write_index(
   columns |= {name: samples[name] for name in staged.schema.attributes}
   partial = path.with_name(path.name + '.partial')
   pq.write_table(pa.table(columns), partial)
+  partial.replace(path)
+
+
+def _write_recordings(path: Path, assignment: Assignment, table: Path) -> None:
+  """Which raw files the recordings come from, also those that could not be used."""
+  sample_id = assignment.samples['sample_id'].to_numpy()
+  partial = path.with_name(path.name + '.partial')
+  with pq.ParquetWriter(partial, _RECORDING_COLUMNS) as writer:
+    # Shard by shard: the whole table may be large, and how DuckDB has divided it into
+    # row groups depends on the threads.
+    for shard in assignment.shards:
+      position = pc.field('position')
+      inside = (position >= shard.start) & (position < shard.stop)
+      rows = pq.read_table(table, columns=['position', 'study_id', 'path'], filters=inside)
+      samples = pa.array(sample_id[rows['position'].to_numpy()], pa.int64())
+      rows = rows.drop_columns(['position']).add_column(0, 'sample_id', samples)
+      writer.write_table(rows.cast(_RECORDING_COLUMNS))
   partial.replace(path)
 
 

@@ -7,20 +7,25 @@ compared with (`baselines`) is fitted here, on training subjects.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy import special
-from tqdm import tqdm
 
-from data_pipeline import planning
 from data_pipeline.dataset import Dataset, Split
 from data_pipeline.schema import DataError
-from medm2t_jax import baselines, distributed, parallel, reporting, workdir
+from medm2t_jax import (
+  baselines,
+  distributed,
+  prediction,
+  reporting,
+  robustness,
+  workdir,
+)
 from medm2t_jax.fold import Batch, Fold
 from medm2t_jax.models import medm2t
 
@@ -29,6 +34,8 @@ _LOGGER = logging.getLogger(__name__)
 STAGE = 'multimodal'
 _ALL = 'all modalities'
 SPLITS: tuple[Split, ...] = ('validation', 'test')
+# Of more modalities there are too many subsets to predict them all.
+MOST_IN_SUBSETS = 5
 
 
 def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
@@ -48,7 +55,9 @@ def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
   baselines.require_known(config)
   tables = []
   tests: dict[str, list[np.ndarray]] = {}
-  scenarios = modality_scenarios(dataset.schema.modalities)
+  damaged: list[list[reporting.DamageCurve]] = []
+  measured = config.evaluation.robustness
+  scenarios = modality_scenarios(dataset.schema.modalities, every_subset=measured)
   for fold in folds:
     variables, _ = fold.restore_best(STAGE)
     _LOGGER.info('fold %d: restored the best checkpoint of %s', fold.index, STAGE)
@@ -58,6 +67,9 @@ def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
       tables.append(_table(fold, split, rows, predictions[_ALL]))
       for name in given:
         tests.setdefault(name, []).append(predictions[name])
+    if measured:
+      share = max(1, config.evaluation.robustness_samples // len(folds))
+      damaged.append(robustness.damaged_predictions(fold, variables, share))
   compared, left_out = baselines.predict(folds)
   table = pa.concat_tables(tables)
   context = reporting.Context(
@@ -69,6 +81,7 @@ def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
     scenarios={name: np.concatenate(parts) for name, parts in tests.items()},
     baselines=compared,
     baselines_left_out=left_out,
+    damage=robustness.pooled(damaged) if damaged else (),
     dataset_version=dataset.version,
     fold_hashes=dataset.metadata['folds'],
     notes=_notes(dataset, folds, table),
@@ -102,75 +115,52 @@ def predict(
     DataError: the split has no sample.
   """
   modalities = fold.dataset.schema.modalities
-  step = parallel.predict_step(fold.model, STAGE)
   plan = fold.plan(split, modalities, fold.config.evaluation.batch_size)
   if not len(plan):
     raise DataError(f'fold {fold.index}: the {split} split has no sample')
-  return predict_plan(fold, step, variables, plan, modalities, scenarios, name=split)
+
+  def versions(batch: Batch) -> Iterator[Batch]:
+    for drop in scenarios.values():
+      yield {**batch, **{name: medm2t.without(name, batch[name]) for name in drop}}
+
+  return prediction.predict(
+    fold, STAGE, variables, plan, split, names=tuple(scenarios), versions=versions
+  )
 
 
-def predict_plan(
-  fold: Fold,
-  step: Callable[[Mapping[str, Any], Batch], Any],
-  variables: Mapping[str, Any],
-  plan: planning.Plan,
-  modalities: tuple[str, ...],
-  scenarios: Mapping[str, tuple[str, ...]],
-  *,
-  name: str,
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-  """`predict` for the rows of a plan.
+def modality_scenarios(
+  modalities: tuple[str, ...], every_subset: bool
+) -> dict[str, tuple[str, ...]]:
+  """Name -> modalities to drop.
 
   Args:
-    fold: of the checkpoint.
-    step: of `parallel.predict_step`.
-    variables: of the step's stage.
-    plan: steps of `modalities`.
-    modalities: those that the step's stage reads.
-    scenarios: name -> modalities to treat as absent.
-    name: of what is predicted, for the progress bar.
+    modalities: of the data set.
+    every_subset: all subsets but the empty and the whole one, or, of more than
+      `MOST_IN_SUBSETS` modalities, each alone, each pair and each left out; if false,
+      each alone and each left out.
   """
-  rows: list[np.ndarray] = []
-  outputs: dict[str, list[np.ndarray]] = {name: [] for name in scenarios}
-  progress = tqdm(
-    fold.read(plan, modalities),
-    desc=f'fold {fold.index} {name}',
-    total=len(plan),
-    unit='step',
-    leave=False,
-    disable=not distributed.is_first(),
-  )
-  for batch in progress:
-    rows.append(batch['row'])
-    for scenario, drop in scenarios.items():
-      given = dict(batch)
-      for modality in drop:
-        given[modality] = medm2t.without(modality, batch[modality])
-      outputs[scenario].append(np.asarray(step(variables, given)))
-  row = distributed.gather(np.concatenate(rows, axis=1)).ravel()
-  order = np.argsort(row, kind='stable')
-  order = order[np.count_nonzero(row < 0) :]  # padding comes first
-  predictions = {}
-  for scenario, parts in outputs.items():
-    logits = distributed.gather(np.concatenate(parts, axis=1))
-    logits = logits.reshape(len(row), -1)[order].astype(np.float64)
-    if fold.dataset.schema.target.kind == 'classes':
-      predictions[scenario] = special.softmax(logits, axis=1)
-    else:
-      predictions[scenario] = logits[:, 0]
-  return row[order], predictions
-
-
-def modality_scenarios(modalities: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-  """Name -> modalities to drop: each modality alone, and each left out."""
-  if len(modalities) < 2:
-    return {}
-  alone = {
-    f'only {name}': tuple(other for other in modalities if other != name)
-    for name in modalities
+  count = len(modalities)
+  sizes = dict.fromkeys((1, count - 1))
+  if every_subset:
+    sizes = dict.fromkeys((1, 2, count - 1))
+    if count <= MOST_IN_SUBSETS:
+      sizes = dict.fromkeys(range(1, count))
+  return {
+    _scenario_name(given, modalities): tuple(
+      name for name in modalities if name not in given
+    )
+    for size in sizes
+    if 0 < size < count
+    for given in itertools.combinations(modalities, size)
   }
-  left_out = {f'without {name}': (name,) for name in modalities}
-  return alone | (left_out if len(modalities) > 2 else {})
+
+
+def _scenario_name(given: tuple[str, ...], modalities: tuple[str, ...]) -> str:
+  if len(given) == 1:
+    return f'only {given[0]}'
+  if len(given) == len(modalities) - 1:
+    return f'without {next(name for name in modalities if name not in given)}'
+  return ' + '.join(given)
 
 
 def _table(fold: Fold, split: str, rows: np.ndarray, predictions: np.ndarray) -> pa.Table:

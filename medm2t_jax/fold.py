@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,13 @@ class Fold:
     self.workdir = workdir
     self.model_config = model_config.model_config(config.task, config.model, dataset.schema)
     self.model = medm2t.MedM2T(self.model_config, axis_name=parallel.DEVICE_AXIS)
+    self._predict_steps: dict[str, Callable[[Mapping[str, Any], Batch], jax.Array]] = {}
+
+  def predict_step(self, stage: str) -> Callable[[Mapping[str, Any], Batch], jax.Array]:
+    """A stage's prediction, compiled once for every split and every scenario."""
+    if stage not in self._predict_steps:
+      self._predict_steps[stage] = parallel.predict_step(self.model, stage)
+    return self._predict_steps[stage]
 
   @functools.cached_property
   def statistics(self) -> fitting.Statistics:

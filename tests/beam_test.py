@@ -55,13 +55,14 @@ def build(folder, out, *options, bucket=''):
 
 
 def contents(out):
-  """Digest of every file; of the index its table, for pyarrow writes its own version."""
+  """Digest of every file; of parquet files the table: pyarrow writes its own version."""
   found = {
     path.name: hashlib.sha256(path.read_bytes()).hexdigest()
     for path in out.iterdir()
-    if path.name != publish.INDEX
+    if path.suffix != '.parquet'
   }
-  return {**found, publish.INDEX: pq.read_table(out / publish.INDEX)}
+  tables = (publish.INDEX, publish.RECORDINGS)
+  return found | {name: pq.read_table(out / name) for name in tables}
 
 
 def test_worker_processes(folder, tmp_path):

@@ -17,7 +17,7 @@ from configs import cvd, los
 from data_pipeline import prepare
 from data_pipeline.dataset import open_dataset
 from data_pipeline.schema import DataError
-from medm2t_jax import evaluate, train, workdir
+from medm2t_jax import evaluate, robustness, train, workdir
 from medm2t_jax.baselines import reading, single_modalities
 from medm2t_jax.fold import Fold, make_folds, parse_folds
 from medm2t_jax.models import medm2t
@@ -162,6 +162,22 @@ def test_a_stage_alone_predicts_its_samples_and_the_prior_for_others(trained):
     expected[np.searchsorted(rows, batch['row'][valid])] = probabilities[valid]
   assert not without.all()
   np.testing.assert_allclose(found[~without], expected[~without], atol=1e-5)
+
+
+def test_undamaged_samples_are_predicted_as_in_the_report(trained):
+  fold, _ = trained
+  variables, _ = fold.restore_best('multimodal')
+  table = pq.read_table(fold.workdir / 'eval' / 'predictions.parquet').to_pandas()
+  before = table[table.split == 'test'].set_index('sample_id')
+  curves = robustness.pooled([robustness.damaged_predictions(fold, variables, 16)])
+  for curve in curves:
+    assert curve.undamaged is not None, curve.reason
+    expected = before.loc[curve.samples, [f'p{c}' for c in range(4)]].to_numpy()
+    np.testing.assert_allclose(curve.undamaged, expected, atol=1e-5)
+    for level in curve.levels:
+      # The simulated hospital records 500 Hz.
+      unharmed = (curve.name, level.level) == ('ecg_sampling_rate', 500)
+      assert np.array_equal(level.prediction, curve.undamaged) == unharmed, curve.name
 
 
 def test_stages_continue_from_the_parameters_of_others(trained):

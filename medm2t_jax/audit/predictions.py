@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from data_pipeline import planning
-from medm2t_jax import evaluate, parallel
+from medm2t_jax import evaluate, prediction
 from medm2t_jax.audit.check import Check
 from medm2t_jax.fold import Fold
 
@@ -39,12 +39,9 @@ def check(fold: Fold, variables: Mapping[str, Any]) -> Check:
     ),
     'alone': _alone(fold, chosen, modalities),
   }
-  step = parallel.predict_step(fold.model, evaluate.STAGE)
   found = {}
   for name, plan in plans.items():
-    rows, predictions = evaluate.predict_plan(
-      fold, step, variables, plan, modalities, {'all': ()}, name=name
-    )
+    rows, predictions = prediction.predict(fold, evaluate.STAGE, variables, plan, name)
     np.testing.assert_array_equal(rows, np.sort(chosen))
     found[name] = predictions['all']
   together = found['together']

@@ -18,7 +18,7 @@ from scipy import stats
 
 from data_pipeline import planning
 from data_pipeline.schema import Schema
-from medm2t_jax import evaluate, parallel, train
+from medm2t_jax import prediction, train
 from medm2t_jax.audit.check import Check
 from medm2t_jax.audit.ranks import auroc
 from medm2t_jax.audit.scan import SPLITS
@@ -43,10 +43,7 @@ def check(fold: Fold) -> Check:
     variables, _ = shuffled.restore_best(stage)
   modalities = shuffled.modalities_of(stage)
   plan = shuffled.plan('test', modalities, fold.config.evaluation.batch_size, require=stage)
-  rows, predictions = evaluate.predict_plan(
-      shuffled, parallel.predict_step(shuffled.model, stage), variables, plan, modalities,
-      {'all': ()}, name='shuffled',
-  )  # fmt: skip
+  rows, predictions = prediction.predict(shuffled, stage, variables, plan, 'shuffled')
   label, subject = shuffled.label[rows], fold.dataset.index['subject_id'][rows]
   if len(np.unique(label)) < 2:
     return Check(name, False, None, 'not tested: all test samples have the same label')

@@ -9,10 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import special
-from tqdm import tqdm
 
-from medm2t_jax import distributed, parallel
+from medm2t_jax import prediction
 from medm2t_jax.fold import Fold
 
 
@@ -37,39 +35,15 @@ def predict(fold: Fold, modality: str) -> np.ndarray:
   """
   rows = fold.dataset.rows(fold.index, 'test')
   target = fold.dataset.schema.target
-  prediction = np.tile(_prior(fold), (len(rows), 1))
+  predicted = np.tile(_prior(fold), (len(rows), 1))
   size = fold.config.evaluation.batch_size
   plan = fold.plan('test', (modality,), size, require=modality)
   if len(plan):
     variables, _ = fold.restore_best(modality)
-    row, outputs = _outputs(fold, modality, variables, plan)
-    if target.kind == 'classes':
-      outputs = special.softmax(outputs, axis=1)
-    prediction[np.searchsorted(rows, row)] = outputs
-  return prediction[:, 0] if target.kind == 'days' else prediction
-
-
-def _outputs(
-  fold: Fold, modality: str, variables: Any, plan: Any
-) -> tuple[np.ndarray, np.ndarray]:
-  """Rows of the index (n) and the stage's outputs, float64 (n c)."""
-  step = parallel.predict_step(fold.model, modality)
-  progress = tqdm(
-    fold.read(plan, (modality,)),
-    desc=f'fold {fold.index} {modality} alone',
-    total=len(plan),
-    unit='step',
-    leave=False,
-    disable=not distributed.is_first(),
-  )
-  rows, outputs = [], []
-  for batch in progress:
-    rows.append(batch['row'])
-    outputs.append(np.asarray(step(variables, batch)))
-  row = distributed.gather(np.concatenate(rows, axis=1)).ravel()
-  output = distributed.gather(np.concatenate(outputs, axis=1))
-  output = output.reshape(len(row), -1)[row >= 0].astype(np.float64)
-  return row[row >= 0], output
+    description = f'{modality} alone'
+    row, found = prediction.predict(fold, modality, variables, plan, description)
+    predicted[np.searchsorted(rows, row)] = found['all'].reshape(len(row), -1)
+  return predicted[:, 0] if target.kind == 'days' else predicted
 
 
 def _prior(fold: Fold) -> np.ndarray:

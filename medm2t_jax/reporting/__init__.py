@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 
 from data_pipeline.schema import write_json
 from medm2t_jax.reporting.bootstrap import RESAMPLES
-from medm2t_jax.reporting.context import Context
+from medm2t_jax.reporting.context import Context, DamageCurve
 from medm2t_jax.reporting.evaluation import evaluate
 from medm2t_jax.reporting.model_card import model_card_markdown
 from medm2t_jax.reporting.page import render
 
-__all__ = ['Context', 'write_report']
+__all__ = ['Context', 'DamageCurve', 'write_report']
 
 
 def write_report(

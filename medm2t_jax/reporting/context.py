@@ -12,6 +12,44 @@ from data_pipeline.schema import Schema
 
 
 @dataclasses.dataclass(frozen=True)
+class DamageLevel:
+  """Predictions under one level of a damage.
+
+  Attributes:
+    level: on the axis of its curve.
+    prediction: float (n c) or (n,), in the order of the curve's samples.
+    refused: recordings that the conditioning refused after the damage: absent here.
+  """
+
+  level: float
+  prediction: np.ndarray
+  refused: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DamageCurve:
+  """Predictions of some test samples under growing damage.
+
+  Attributes:
+    name: of the curve.
+    title: in words.
+    axis: what a level counts; curves with the same axis share a picture.
+    samples: int64 (n): ids of test samples, the same for all levels.
+    undamaged: their predictions without damage, in the same batches.
+    levels: from mild to severe.
+    reason: why there is nothing to show; None where there is.
+  """
+
+  name: str
+  title: str
+  axis: str
+  samples: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+  undamaged: np.ndarray | None = None
+  levels: Sequence[DamageLevel] = ()
+  reason: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Context:
   """Everything that `write_report` cannot read from the predictions.
 
@@ -28,6 +66,7 @@ class Context:
       (n c) or (n,), rows in the order of the test rows of the predictions.
     baselines: name -> test predictions of another predictor, shaped and ordered likewise.
     baselines_left_out: sentences on what is not compared, and why.
+    damage: test predictions from damaged input.
     dataset_version: version of the prepared data.
     fold_hashes: the keyed hashes of the folds as in `dataset.json`; the report shows
       one digest of them.
@@ -42,6 +81,7 @@ class Context:
   scenarios: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   baselines: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   baselines_left_out: Sequence[str] = ()
+  damage: Sequence[DamageCurve] = ()
   dataset_version: str = ''
   fold_hashes: Any = None
   notes: Sequence[str] = ()

@@ -21,6 +21,7 @@ from medm2t_jax.reporting.bootstrap import COVERAGE, RESAMPLES
 from medm2t_jax.reporting.context import Context
 from medm2t_jax.reporting.metrics import NAMES, headline_figure, score
 from medm2t_jax.reporting.missing_modality import missing_modality
+from medm2t_jax.reporting.robustness import robustness
 from medm2t_jax.reporting.rows import Rows, read_rows
 from medm2t_jax.reporting.subgroups import LEAST_EVENTS, LEAST_SAMPLES, subgroups
 
@@ -50,7 +51,7 @@ def evaluate(
   """Computes every figure over the test rows of `predictions`.
 
   Raises:
-    DataError: the predictions do not fit the schema or the scenarios.
+    DataError: the predictions do not fit the schema, the scenarios or the damage.
   """
   test, validation = read_rows(predictions, context.schema)
   target = context.schema.target
@@ -84,6 +85,7 @@ def evaluate(
     'subgroups': subgroups(test, resamples, seed),
     'missing_modality': missing_modality(test, context.scenarios, resamples, seed),
     'baselines': baselines(test, context.baselines, resamples, seed),
+    'robustness': robustness(test, context.damage, resamples, seed),
     'stages': [dict(stage) for stage in context.stages],
   }
   scaled = None

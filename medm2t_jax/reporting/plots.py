@@ -218,6 +218,49 @@ def training(title: str, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -
   return _figure(draw, f'Training of {title}', f'{title}. Dashed: training loss.')
 
 
+def damage(
+  curves: Mapping[str, Sequence[Mapping[str, Any] | None]],
+  levels: Sequence[str],
+  axis: str,
+  figure: str,
+) -> Figure:
+  """A figure under growing damage, with its intervals.
+
+  Args:
+    curves: name -> estimates, one a level; None where there is none.
+    levels: names of the levels, the first one without damage.
+    axis: what a level counts.
+    figure: name of the figure.
+  """
+
+  def draw(axes: Axes) -> None:
+    for color, (name, estimates) in zip(_cycle(curves), curves.items(), strict=True):
+      points = [
+        (place, each)
+        for place, each in enumerate(estimates)
+        if each and each['value'] is not None
+      ]
+      x = [place for place, _ in points]
+      y = [each['value'] for _, each in points]
+      axes.plot(x, y, color=color, marker='o', markersize=4, label=name)
+      bounded = [(place, each) for place, each in points if each['low'] is not None]
+      axes.fill_between(
+        [place for place, _ in bounded],
+        [each['low'] for _, each in bounded],
+        [each['high'] for _, each in bounded],
+        color=color,
+        alpha=0.15,
+        linewidth=0,
+      )
+    axes.set_xticks(range(len(levels)), levels)
+    axes.set(xlim=(-0.3, len(levels) - 0.7), xlabel=axis, ylabel=figure)
+    if len(curves) > 1:
+      axes.legend(loc='best')
+
+  names = ', '.join(curves)
+  return _figure(draw, f'{figure} with damaged input: {names}', f'{names}.')
+
+
 def interval_bar(
   value: float | None,
   low: float | None,

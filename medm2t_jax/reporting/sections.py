@@ -11,6 +11,7 @@ from medm2t_jax.reporting.evaluation import Evaluation
 from medm2t_jax.reporting.group_sections import by_subgroup, with_less_data
 from medm2t_jax.reporting.model_card import model_card
 from medm2t_jax.reporting.performance_sections import calibrated, decisions, discrimination
+from medm2t_jax.reporting.robustness_sections import with_damaged_input
 from medm2t_jax.reporting.text import count, duration, number
 
 
@@ -71,6 +72,7 @@ SECTIONS: tuple[Callable[[Evaluation], Section | None], ...] = (
   decisions,
   by_subgroup,
   with_less_data,
+  with_damaged_input,
   training,
   card,
 )

@@ -48,7 +48,9 @@ def test_a_model_that_looks_at_its_batch_is_found(trained, restored, monkeypatch
     return with_batch_mean
 
   monkeypatch.setattr(parallel, 'predict_step', leaking)
-  check = predictions.check(trained, restored[0])
+  # Another one: the first keeps its compiled steps.
+  fold = Fold(trained.config, trained.dataset, trained.index, trained.workdir)
+  check = predictions.check(fold, restored[0])
   assert not check.passed and check.figure > 1e-4
 
 
