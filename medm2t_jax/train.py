@@ -333,7 +333,7 @@ class _StageTraining:
       position.step,
       visible=distributed.is_first(),
     )
-    idle = lambda: all(loss.total.is_ready() for loss in pending[-1:])
+    idle = lambda: not pending or _is_over(pending[-1])
     for batch in progress.over(batches, idle):
       self._state, loss = self._train_step(self._state, batch, key)
       pending.append(loss)
@@ -409,3 +409,8 @@ class _StageTraining:
       f'config.recipe.{self._stage}.learning_rate or set clip_norm; where the same '
       'samples come back, look at their values.'
     )
+
+
+def _is_over(step: parallel.LossSum) -> bool:
+  """Whether the devices have computed it, without waiting for them."""
+  return step.total.is_ready()  # pyright: ignore[reportAttributeAccessIssue]
