@@ -44,6 +44,17 @@ def test_the_list_holds_every_staged_recording_in_order(dataset, folder):
   assert listed['sample_id'].map(place).is_monotonic_increasing
 
 
+def test_the_most_recent_recordings_are_found_in_order_of_time(dataset, folder, recorded):
+  located = rereading.locate(dataset, recorded, MOST)
+  staged = pd.read_parquet(folder / 'raw/recordings.parquet')
+  studies = staged.sort_values(['time', 'study_id']).groupby('sample_id')['study_id']
+  expected = studies.agg(list)
+  assert (dataset.lengths('ecg') > MOST).any()
+  for row, recordings in located.items():
+    sample = dataset.index['sample_id'][row]
+    assert [each.study_id for each in recordings] == expected[sample][-MOST:]
+
+
 def test_undamaged_recordings_are_those_of_the_batch_bit_for_bit(dataset, recorded):
   located = rereading.locate(dataset, recorded, MOST)
   config = staging_fixture.config(max_recordings=MOST)
