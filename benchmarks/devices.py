@@ -95,7 +95,7 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
   recipe = config.recipe[_STAGE]
   # With the usual epsilon of 1e-8 Adam makes whole steps out of the rounding error of
   # gradients that are zero, and which those are depends on the order of sums.
-  optimizer = optax.adam(_LEARNING_RATE, eps=1e-6)
+  optimizer = optax.adam(_LEARNING_RATE, eps=1e-5)
   state, _ = initial_state(fold, _STAGE, optimizer)
   loss = losses.make_loss(recipe, fold.dataset.schema.target, _STAGE)
   step = parallel.train_step(fold.model, _STAGE, optimizer, loss, recipe.class_weights)

@@ -219,7 +219,7 @@ def test_what_there_is_to_read_is_told_before_it_is_read(tmp_path, monkeypatch, 
 
   def stage(*_):
     told = capsys.readouterr().err
-    assert '6.0 GB of raw tables: roughly up to 10 minutes and 2.4 GB of scratch' in told
+    assert '6.0 GB of raw tables: roughly up to 6 minutes and 2.4 GB of scratch' in told
     raise DataError('here it would be read')
 
   monkeypatch.setattr('data_pipeline.sources.mimic_iv.stage', stage)
