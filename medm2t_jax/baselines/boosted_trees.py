@@ -51,6 +51,9 @@ def fit(train: Table, validation: Table, target: Target, seed: int) -> Any:
   stops = np.ones(len(validation.label), bool)
   if not days:
     stops = np.isin(validation.label, train.label)
+  # scikit-learn cannot bin a column without any value; one of a constant is never used.
+  never = np.isnan(train.value).all(axis=0)
+  value = np.where(never, np.float32(0), train.value)
   grid = _DAYS_GRID if days else _GRID
   candidates = []
   for values in itertools.product(*grid.values()):
@@ -58,7 +61,7 @@ def fit(train: Table, validation: Table, target: Target, seed: int) -> Any:
     trees = kind(random_state=seed, **_FIXED, **options)
     candidates.append(
       trees.fit(
-        train.value,
+        value,
         train.label,
         X_val=validation.value[stops],
         y_val=validation.label[stops],
