@@ -117,6 +117,9 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
         'accumulation': 'mean',
         'tables': 'shared',
         'sequence': 'lstm',
+        # With pooling='statistics': of an item's statistics, and of the windows.
+        'input_dropout': 0.0,
+        'window_dropout': 0.0,
         # Event and ECG windows: ('percentiles', cuts in %) of training event times,
         # or ('hours', cuts in hours relative to the prediction time).
         'windows': {},

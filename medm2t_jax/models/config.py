@@ -22,10 +22,10 @@ RESNET_DROPOUT = 0.3
 CHOICES = {
   'dtype': ('float32', 'bfloat16'),
   'value_encoding': ('bins', 'piecewise_linear'),
-  'pooling': ('tokens', 'item'),
+  'pooling': ('tokens', 'item', 'statistics'),
   'accumulation': ('mean', 'learned', 'none'),
   'tables': ('shared', 'per_window'),
-  'sequence': ('lstm', 'gru'),
+  'sequence': ('lstm', 'gru', 'mean_last'),
   'grid_channels': ('values', 'values_mask_age'),
   'ecg_crop': ('middle', 'random'),
   'remat': ('none', 'ecg'),
@@ -33,6 +33,10 @@ CHOICES = {
   'attend_over': ('tokens', 'summary'),
   'shared_encoder': ('before', 'after'),
 }
+
+_WITH_STATISTICS = {
+  'value_encoding': 'piecewise_linear', 'accumulation': 'mean', 'tables': 'shared'
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +89,20 @@ def model_config(task: str, options: Mapping[str, Any], schema: Schema) -> Model
   for option, choices in CHOICES.items():
     if options[option] not in choices:
       raise DataError(f'model.{option} is one of {choices}, not {options[option]!r}')
-  if not 0 <= options['modality_dropout'] < 1:
-    raise DataError('model.modality_dropout is at least 0 and below 1')
+  for name in ('modality_dropout', 'input_dropout', 'window_dropout'):
+    if not 0 <= options[name] < 1:
+      raise DataError(f'model.{name} is at least 0 and below 1')
+  if options['pooling'] == 'statistics':
+    for option, value in _WITH_STATISTICS.items():
+      if options[option] != value:
+        raise DataError(
+          f"model.pooling='statistics' needs model.{option}={value!r}, not "
+          f'{options[option]!r}'
+        )
+  elif options['input_dropout'] or options['window_dropout']:
+    raise DataError(
+      "model.input_dropout and model.window_dropout belong to model.pooling='statistics'"
+    )
   if options['attention_blocks'] < 1:
     raise DataError('model.attention_blocks is at least 1')
   named = sizes(options['size'], task)
@@ -154,6 +170,8 @@ def _events(
     accumulation=options['accumulation'],
     tables=options['tables'],
     sequence=options['sequence'],
+    input_dropout=options['input_dropout'],
+    window_dropout=options['window_dropout'],
     decoder=decoder,
     decoder_dropout=decoder_dropout,
   )

@@ -13,15 +13,26 @@ from collections.abc import Mapping
 from typing import Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from medm2t_jax.models.dropout import Dropout
 from medm2t_jax.models.encoded import Encoded, summary_as_token
+from medm2t_jax.models.event_statistics import (
+  RATES,
+  STATISTICS,
+  Observations,
+  Thermometer,
+  statistics,
+)
 from medm2t_jax.models.mlp import Mlp
 from medm2t_jax.models.recurrent import BidirectionalRecurrent, Cell
 
+# Adam moves a parameter by about its rate in a step: tables of size 1 would hardly move.
+STATISTICS_SCALE = 0.02
 NUM_BINS = 11  # between the 5, 15, ..., 95 percentiles of an item
 
 
@@ -36,12 +47,16 @@ class EventsConfig:
     dropout: of the MLP.
     value_encoding: 'bins' (one-hot) or 'piecewise_linear' (quantile thermometer,
       centred at the item's mean).
-    pooling: mean over all 'tokens', or per 'item' first.
+    pooling: mean over all 'tokens', or per 'item' first, or 'statistics' of each item
+      (`event_statistics`; piecewise-linear values, accumulation 'mean', shared tables).
     accumulation: a window sees all tokens so far alike ('mean'), weighted by a learned
       positive weight per pair of windows ('learned', at first all 1), or only its own
       ('none').
     tables: one pair of tables for all windows ('shared'), or one each ('per_window').
-    sequence: recurrent cell.
+    sequence: recurrent cell, or 'mean_last': the mean of the windows that have seen an
+      event beside the last window.
+    input_dropout: of the statistics of an item in all windows, with 'statistics'.
+    window_dropout: of the windows' vectors, with 'statistics'.
     decoder: hidden width of the stage's decoder.
     decoder_dropout: its rate.
   """
@@ -51,10 +66,12 @@ class EventsConfig:
   width: int
   dropout: float
   value_encoding: Literal['bins', 'piecewise_linear']
-  pooling: Literal['tokens', 'item']
+  pooling: Literal['tokens', 'item', 'statistics']
   accumulation: Literal['mean', 'learned', 'none']
   tables: Literal['shared', 'per_window']
-  sequence: Cell
+  sequence: Cell | Literal['mean_last']
+  input_dropout: float
+  window_dropout: float
   decoder: int
   decoder_dropout: float
 
@@ -104,6 +121,26 @@ class SparseTimeSeriesEncoder(nn.Module):
     if most:  # checkpoints hold no empty arrays
       self.category_seen = seen('category_seen', items, most)
     self.time_cuts = fitted('time_cuts', config.windows - 1)
+    if config.pooling == 'statistics':
+      small = nn.initializers.normal(STATISTICS_SCALE)
+      values = len(config.item_of_id) - 1
+      self.statistic_table = self.param(
+        'statistic_table', small, (len(STATISTICS), values, config.width)
+      )
+      self.rate_table = self.param('rate_table', small, (len(RATES), items, config.width))
+      self.window_norm = nn.LayerNorm(dtype=self.dtype)
+      self.window_drop = Dropout(config.window_dropout)
+    else:
+      self._make_tables(items)
+    if config.sequence != 'mean_last':
+      self.recurrent = BidirectionalRecurrent(
+        config.width // 2, cell=config.sequence, dtype=self.dtype
+      )
+    self.mlp = Mlp((config.width, config.width), config.dropout, self.axis_name, self.dtype)
+    self.token_linear = nn.Dense(config.width, dtype=self.dtype)
+
+  def _make_tables(self, items: int) -> None:
+    config = self.config
     table = nn.initializers.normal(1.0)
     lead = {'shared': (), 'per_window': (config.windows,)}[config.tables]
     self.value_table = self.param(
@@ -114,11 +151,6 @@ class SparseTimeSeriesEncoder(nn.Module):
       self.log_weights = self.param(
         'log_weights', nn.initializers.zeros, (config.windows, config.windows)
       )
-    self.recurrent = BidirectionalRecurrent(
-      config.width // 2, cell=config.sequence, dtype=self.dtype
-    )
-    self.mlp = Mlp((config.width, config.width), config.dropout, self.axis_name, self.dtype)
-    self.token_linear = nn.Dense(config.width, dtype=self.dtype)
 
   def __call__(
     self,
@@ -137,21 +169,27 @@ class SparseTimeSeriesEncoder(nn.Module):
       attend_over: tokens are the windows, or the summary alone.
     """
     present = jnp.any(events['mask'], axis=1)
-    windows, seen = self.windows(events)
-    outputs, final = self.recurrent(windows)
+    windows, seen = self.windows(events, train=train)
+    if self.config.sequence == 'mean_last':
+      outputs, final = windows, _mean_and_last(windows, seen)
+    else:
+      outputs, final = self.recurrent(windows)
     summary = self.mlp(final, valid & present, train=train)
     if attend_over == 'summary':
       return summary_as_token(summary, present)
     return Encoded(self.token_linear(outputs), seen, summary, present)
 
   def windows(
-    self, events: Mapping[str, Array]
+    self, events: Mapping[str, Array], *, train: bool = False
   ) -> tuple[Float[Array, 'b w e'], Bool[Array, 'b w']]:
-    """Mean over what each window sees, and whether there is any.
+    """The vector of what each window sees, and whether it sees any event.
 
-    A window that sees no event holds the embedding of 'none'.
+    By default a mean over tokens; a window that sees no event holds the embedding of
+    'none'.
     """
     config = self.config
+    if config.pooling == 'statistics':
+      return self._statistics(events, train)
     weights, counts = self._accumulate(*self._count(events))
     seen = jnp.sum(counts, axis=-1) > 0
     item_of_id = jnp.asarray(config.item_of_id)
@@ -168,6 +206,54 @@ class SparseTimeSeriesEncoder(nn.Module):
     table = self.value_table * jnp.take(self.source_table, item_of_id, axis=-2)
     product = {'shared': 'bwi,ie->bwe', 'per_window': 'bwi,wie->bwe'}[config.tables]
     return jnp.einsum(product, weights.astype(self.dtype), table.astype(self.dtype)), seen
+
+  def _statistics(
+    self, events: Mapping[str, Array], train: bool
+  ) -> tuple[Float[Array, 'b w e'], Bool[Array, 'b w']]:
+    config, items = self.config, len(self.config.categories)
+    weights, counts = self._count(events)
+    _, _, known = self.tokenize(events)
+    is_number = jnp.asarray(config.categories, jnp.int32)[events['item']] == 0
+    observations = Observations(
+      item=events['item'],
+      window=self._window(events['time']),
+      value=jnp.where(is_number, events['value'], events['category'].astype(jnp.float32)),
+      time=events['time'],
+      mask=events['mask'] & known,
+    )
+    ends = jnp.append(jnp.asarray(self.time_cuts.value), 0.0)
+    values, rates = statistics(
+      weights[..., :-1], counts[..., :items], observations, ends, self._thermometer()
+    )
+    if train and config.input_dropout:
+      shape = (len(weights), 1, len(STATISTICS) + len(RATES), items)
+      keep = 1 - config.input_dropout
+      kept = jax.random.bernoulli(self.make_rng('dropout'), keep, shape) / keep
+      of_values, of_rates = jnp.split(kept, [len(STATISTICS)], axis=2)
+      values = values * of_values[..., config.item_of_id[:-1]]
+      rates = rates * of_rates
+    product = lambda x, table: jnp.einsum(
+      'bwsi,sie->bwe', x.astype(self.dtype), table.astype(self.dtype)
+    )
+    total = product(values, self.statistic_table) + product(rates, self.rate_table)
+    vectors = self.window_drop(self.window_norm(total), deterministic=not train)
+    return vectors, jnp.sum(jnp.cumsum(counts, axis=1), axis=-1) > 0
+
+  def _thermometer(self) -> Thermometer:
+    config = self.config
+    item = config.item_of_id[:-1]
+    component = np.arange(len(item)) - config.first_ids[item]
+    categorical = np.array(config.categories)[item] > 0
+    piece = np.where(categorical, 0, component)
+    knots = jnp.asarray(self.knots.value)
+    return Thermometer(
+      item=item,
+      component=component,
+      categorical=categorical,
+      low=knots[item, piece],
+      high=knots[item, piece + 1],
+      mean=jnp.asarray(self.encoding_mean.value)[item, piece],
+    )
 
   def _accumulate(
     self, weights: Float[Array, 'b w i'], counts: Float[Array, 'b w j']
@@ -191,9 +277,7 @@ class SparseTimeSeriesEncoder(nn.Module):
     """Token weights per value id i and events per item j, inside each window."""
     config, mask = self.config, events['mask']
     ids, weights, known = self.tokenize(events)
-    cuts = self.time_cuts.value[jnp.newaxis, jnp.newaxis]
-    # Window w holds cuts[w - 1] < time <= cuts[w].
-    window = jnp.sum(cuts < events['time'][..., jnp.newaxis], axis=-1)
+    window = self._window(events['time'])
     row = jnp.arange(mask.shape[0])[:, jnp.newaxis]
     item = jnp.where(known, events['item'], len(config.categories))
     shape = (mask.shape[0], config.windows)
@@ -204,6 +288,11 @@ class SparseTimeSeriesEncoder(nn.Module):
       jnp.where(mask[..., jnp.newaxis], weights, 0.0)
     )
     return totals, counts
+
+  def _window(self, time: Float[Array, 'b n']) -> Int[Array, 'b n']:
+    """Window w holds cuts[w - 1] < time <= cuts[w]."""
+    cuts = self.time_cuts.value[jnp.newaxis, jnp.newaxis]
+    return jnp.sum(cuts < time[..., jnp.newaxis], axis=-1)
 
   def tokenize(
     self, events: Mapping[str, Array]
@@ -251,3 +340,11 @@ class SparseTimeSeriesEncoder(nn.Module):
       )
     none = len(config.item_of_id) - 1
     return jnp.where(known[..., jnp.newaxis], ids, none), weights, known
+
+
+def _mean_and_last(
+  windows: Float[Array, 'b w e'], seen: Bool[Array, 'b w']
+) -> Float[Array, 'b f']:
+  share = seen / jnp.maximum(jnp.sum(seen, axis=1, keepdims=True), 1)
+  mean = jnp.einsum('bw,bwe->be', share.astype(windows.dtype), windows)
+  return jnp.concatenate([mean, windows[:, -1]], axis=-1)
