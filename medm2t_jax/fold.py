@@ -85,7 +85,7 @@ class Fold:
     modalities = self.dataset.schema.modalities
     plan = self.plan('train', modalities, self.config.evaluation.batch_size)
     # Of all processes: `read` would give the share of this one.
-    batches = self._stream(plan, modalities)
+    batches = self._stream(plan, modalities, signals=False)
     return fitting.fit(batches, self.dataset.schema, self.config.model.windows)
 
   def modality_of(self, stage: str) -> str | None:
@@ -175,6 +175,7 @@ class Fold:
     start_step: int = 0,
     host: int = 0,
     hosts: int = 1,
+    signals: bool = True,
   ) -> Iterator[Batch]:
     """Where every batch of this fold comes from; the audit changes batches here."""
     return input_pipeline.batches(
@@ -185,6 +186,7 @@ class Fold:
       start_step=start_step,
       host=host,
       hosts=hosts,
+      signals=signals,
     )
 
   def batches(

@@ -88,22 +88,14 @@ class _PoisonedFold(Fold):
   """Reads absurd values for everybody who is not a training subject."""
 
   def _stream(
-    self,
-    plan: planning.Plan,
-    modalities: tuple[str, ...],
-    *,
-    start_step: int = 0,
-    host: int = 0,
-    hosts: int = 1,
+    self, plan: planning.Plan, modalities: tuple[str, ...], **options: Any
   ) -> Iterator[Batch]:
     trains = self.subject_hashes('train')
     key = self.dataset.fold_key
     subjects, owner = np.unique(self.dataset.index['subject_id'], return_inverse=True)
     training = np.array([hash_subject(subject, key) in trains for subject in subjects])
     held_out = ~training[owner]
-    batches = super()._stream(
-      plan, modalities, start_step=start_step, host=host, hosts=hosts
-    )
+    batches = super()._stream(plan, modalities, **options)
     name = f'fold {self.index} fitted state'
     for batch in tqdm(batches, desc=name, total=len(plan), unit='step', leave=False):
       yield poison(batch, held_out[batch['row']] & (batch['row'] >= 0))
@@ -125,7 +117,7 @@ def poison(batch: Batch, rows: np.ndarray) -> dict[str, Any]:
     if 'owner' in arrays:
       where = np.take_along_axis(rows, arrays['owner'], axis=1) & arrays['mask']
     if not where.any():
-      continue  # signals are large
+      continue
     changed[name] = {
       field: np.where(
         where.reshape(where.shape + (1,) * (array.ndim - 2)), _absurd(array, field), array

@@ -119,17 +119,9 @@ class ShuffledFold(Fold):
       )
 
   def _stream(
-    self,
-    plan: planning.Plan,
-    modalities: tuple[str, ...],
-    *,
-    start_step: int = 0,
-    host: int = 0,
-    hosts: int = 1,
+    self, plan: planning.Plan, modalities: tuple[str, ...], **options: Any
   ) -> Iterator[Batch]:
-    batches = super()._stream(
-      plan, modalities, start_step=start_step, host=host, hosts=hosts
-    )
+    batches = super()._stream(plan, modalities, **options)
     for batch in batches:
       row = batch['row']
       yield {**batch, 'label': np.where(row >= 0, self.label[row], np.float32(0))}
