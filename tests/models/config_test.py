@@ -40,6 +40,11 @@ def lstm(e):
   return layer(e) + layer(e)
 
 
+def ste_of_statistics(items, values, e):
+  """Five statistics of values, three rates, LayerNorm; mean and last window."""
+  return 5 * (values * e) + 3 * items * e + 2 * e + mlp(2 * e, e, e)
+
+
 def ste(items, values, e):
   return (values + 1) * e + (items + 1) * e + lstm(e) + mlp(e, e, e)
 
@@ -93,14 +98,14 @@ def grid(paper, signals, out):
   return encoder, counts, summary, width
 
 
-def physionet_counts(task, size):
+def physionet_counts(task, size, event_encoder):
   """As `expected_counts`, for the variables of PhysioNet 2012."""
   paper, out = size == 'paper', OUTPUTS[task]
   static = {'mortality': 128, 'los': 512}[task] if paper else 64
   events, e = (512, 512) if paper else (64, 64)
   # Three numbers with a flag each; two and four levels, with a slot for none.
   static_encoder = mlp(3 * 2 + 3 + 5, static, static)
-  event_encoder = ste(37, 36 * 11 + 2, events)
+  event_encoder = event_encoder(37, 36 * 11 + 2, events)
   grid_encoder, counts, vitals, width = grid(paper, 12, out)
   summaries = (static, events, vitals)
   total = static_encoder + event_encoder + grid_encoder
@@ -190,12 +195,12 @@ def test_parameter_counts(task, size):
     assert size == 'paper' or count <= 5_000_000
 
 
+@pytest.mark.parametrize('encoding', ['bins', 'statistics'])
 @pytest.mark.parametrize('size', ['paper', 'small'])
 @pytest.mark.parametrize('task', ['mortality', 'los'])
-def test_parameter_counts_of_physionet2012(task, size):
-  variant = ','.join(
-    {'los': ['los'], 'mortality': []}[task] + ['small'] * (size == 'small')
-  )
+def test_parameter_counts_of_physionet2012(task, size, encoding):
+  chosen = {'los': task == 'los', 'small': size == 'small', 'bins': encoding == 'bins'}
+  variant = ','.join(name for name, wanted in chosen.items() if wanted)
   experiment = physionet2012.get_config(variant)
   schema = physionet2012_source.schema(task)
   config = model_config(experiment.task, experiment.model, schema)
@@ -221,7 +226,8 @@ def test_parameter_counts_of_physionet2012(task, size):
       'observed': np.ones((2, 96, 12), bool),
     },
   }
-  expected = physionet_counts(task, size)
+  encoders = {'bins': ste, 'statistics': ste_of_statistics}
+  expected = physionet_counts(task, size, encoders[encoding])
   for stage in stages(config):
     shapes = jax.eval_shape(
       lambda stage=stage: model.init(jax.random.key(0), batch, stage=stage, train=False)
