@@ -152,7 +152,10 @@ class SparseTimeSeriesEncoder(nn.Module):
     A window that sees no event holds the embedding of 'none'.
     """
     config = self.config
-    weights, counts = self._accumulate(*self._count(events))
+    ids, weights, known = self.tokenize(events)
+    count = lambda each: self._accumulate(self._count(events, known, each))
+    counts = count(events['mask'].astype(jnp.float32))
+    weights = self._accumulate(self._weigh(events, ids, weights))
     seen = jnp.sum(counts, axis=-1) > 0
     item_of_id = jnp.asarray(config.item_of_id)
     if config.pooling == 'item':
@@ -163,47 +166,66 @@ class SparseTimeSeriesEncoder(nn.Module):
     else:
       raise ValueError(f"pooling is 'tokens' or 'item', not {config.pooling!r}")
     weights = weights / jnp.where(seen, total, 1.0)[..., jnp.newaxis]
+    if 'token_gate' in events:
+      # What the gates take away is 'none', so that a window stays a mean of as many.
+      closed = count(jnp.where(events['mask'], 1 - events['token_gate'], 0.0))
+      if config.pooling == 'item':
+        closed = closed / jnp.where(counts > 0, counts, 1.0)
+      share = jnp.sum(closed, axis=-1) / jnp.where(seen, total, 1.0)
+      weights = weights.at[..., -1].add(share)
     none = jnp.arange(len(config.item_of_id)) == len(config.item_of_id) - 1
     weights = jnp.where(seen[..., jnp.newaxis], weights, none[jnp.newaxis, jnp.newaxis])
     table = self.value_table * jnp.take(self.source_table, item_of_id, axis=-2)
     product = {'shared': 'bwi,ie->bwe', 'per_window': 'bwi,wie->bwe'}[config.tables]
     return jnp.einsum(product, weights.astype(self.dtype), table.astype(self.dtype)), seen
 
-  def _accumulate(
-    self, weights: Float[Array, 'b w i'], counts: Float[Array, 'b w j']
-  ) -> tuple[Float[Array, 'b w i'], Float[Array, 'b w j']]:
+  def _accumulate(self, inside: Float[Array, 'b w i']) -> Float[Array, 'b w i']:
     """What each window sees, from what is inside each."""
     if self.config.accumulation == 'none':
-      return weights, counts
+      return inside
     if self.config.accumulation == 'mean':
-      return jnp.cumsum(weights, axis=1), jnp.cumsum(counts, axis=1)
+      return jnp.cumsum(inside, axis=1)
     if self.config.accumulation != 'learned':
       raise ValueError(
         f"accumulation is 'mean', 'learned' or 'none', not {self.config.accumulation!r}"
       )
     so_far = jnp.tril(jnp.exp(self.log_weights))
-    mix = lambda x: jnp.einsum('wu,bui->bwi', so_far, x)
-    return mix(weights), mix(counts)
+    return jnp.einsum('wu,bui->bwi', so_far, inside)
 
-  def _count(
+  def _place(
     self, events: Mapping[str, Array]
-  ) -> tuple[Float[Array, 'b w i'], Float[Array, 'b w j']]:
-    """Token weights per value id i and events per item j, inside each window."""
-    config, mask = self.config, events['mask']
-    ids, weights, known = self.tokenize(events)
+  ) -> tuple[Int[Array, 'b 1'], Int[Array, 'b n']]:
+    """Row and time window of each event."""
     cuts = self.time_cuts.value[jnp.newaxis, jnp.newaxis]
     # Window w holds cuts[w - 1] < time <= cuts[w].
     window = jnp.sum(cuts < events['time'][..., jnp.newaxis], axis=-1)
-    row = jnp.arange(mask.shape[0])[:, jnp.newaxis]
+    return jnp.arange(window.shape[0])[:, jnp.newaxis], window
+
+  def _count(
+    self, events: Mapping[str, Array], known: Bool[Array, 'b n'], each: Float[Array, 'b n']
+  ) -> Float[Array, 'b w j']:
+    """Sum of `each` over the events of an item j, or of no known one, in each window."""
+    config = self.config
+    row, window = self._place(events)
     item = jnp.where(known, events['item'], len(config.categories))
-    shape = (mask.shape[0], config.windows)
-    counts = jnp.zeros((*shape, len(config.categories) + 1))
-    counts = counts.at[row, window, item].add(mask.astype(jnp.float32))
-    totals = jnp.zeros((*shape, len(config.item_of_id)))
-    totals = totals.at[row[..., jnp.newaxis], window[..., jnp.newaxis], ids].add(
-      jnp.where(mask[..., jnp.newaxis], weights, 0.0)
+    counts = jnp.zeros((row.shape[0], config.windows, len(config.categories) + 1))
+    return counts.at[row, window, item].add(each)
+
+  def _weigh(
+    self,
+    events: Mapping[str, Array],
+    ids: Int[Array, 'b n q'],
+    weights: Float[Array, 'b n q'],
+  ) -> Float[Array, 'b w i']:
+    """Token weights per value id i, inside each window."""
+    config = self.config
+    row, window = self._place(events)
+    if 'token_gate' in events:
+      weights = weights * events['token_gate'][..., jnp.newaxis]
+    totals = jnp.zeros((row.shape[0], config.windows, len(config.item_of_id)))
+    return totals.at[row[..., jnp.newaxis], window[..., jnp.newaxis], ids].add(
+      jnp.where(events['mask'][..., jnp.newaxis], weights, 0.0)
     )
-    return totals, counts
 
   def tokenize(
     self, events: Mapping[str, Array]
