@@ -64,12 +64,14 @@ def explain(
     # All processes restore together.
     variables, _ = fold.restore_best(STAGE)
     explainer = _Explainer(fold, step, variables)
-    pages = {int(row[i]): (i, verdict) for i, verdict in chosen if fold_of[i] == place}
+    pages: dict[int, tuple[int, Verdict]] = {
+      int(row[i]): (i, verdict) for i, verdict in chosen if fold_of[i] == place
+    }
     sampled = _random_rows(fold, rows[place], share)
 
     def work(
       explainer: _Explainer = explainer,
-      pages: Mapping[int, tuple[int, Verdict]] = pages,
+      pages: dict[int, tuple[int, Verdict]] = pages,
       sampled: np.ndarray = sampled,
     ) -> None:
       for found, batch in explainer.samples(list(pages), 'explained pages'):

@@ -192,7 +192,8 @@ def _correlation(group: Sequence[ItemAttribution]) -> float | None:
   values, attributions = np.array(pairs, np.float64).reshape(-1, 2).T
   if len(pairs) < _LEAST_SAMPLES or np.ptp(values) == 0 or np.ptp(attributions) == 0:
     return None
-  return float(stats.spearmanr(values, attributions)[0])
+  ranks = [stats.rankdata(each) for each in (values, attributions)]
+  return float(np.corrcoef(*ranks)[0, 1])
 
 
 def items_of(

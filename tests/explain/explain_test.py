@@ -21,6 +21,7 @@ from tests import fake_batch
 SCHEMA = fake_batch.schema('mortality')
 ROWS = np.arange(5)
 SAMPLE_IDS = 70_001_000 + ROWS
+SCALE = 10
 
 
 def batch_of(row: int) -> dict:
@@ -60,6 +61,10 @@ class StandIn(Fold):
       jax.random.key(0), batch_of(0), stage='multimodal', train=False
     )
     self.variables = fake_batch.variables(jax.eval_shape(init))
+    # Random parameters hardly pass on what a sample says.
+    fusion = self.variables['params']['fusion']
+    for name in SCHEMA.modalities:
+      fusion[f'project_{name}']['kernel'] *= SCALE
 
   def restore_best(self, stage):  # pyright: ignore
     assert stage == 'multimodal'
@@ -89,8 +94,9 @@ def found(fold):
 def test_attributions_add_up(found):
   every = [*found.completeness, *(each.completeness for each in found.patients)]
   assert len(every) == 6
+  moved = [abs(each.output - each.baseline) for each in every]
+  assert np.median(moved) > 0.2, 'else this shows nothing'
   for each in every:
-    assert abs(each.output - each.baseline) > 0.03, 'else this shows nothing'
     assert each.holds, each
   for items, complete in zip(found.samples, found.completeness, strict=True):
     np.testing.assert_allclose(
