@@ -156,6 +156,11 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
         # are in the report, and of how many test samples at most those of each damage are.
         'robustness': True,
         'robustness_samples': 1000,
+        # How many test samples get a page of their own that shows what their prediction
+        # depends on, and over how many random ones the importance of every variable is
+        # averaged; 0 for none.
+        'explained': 4,
+        'explained_globally': 64,
       },
     }
   )
@@ -215,6 +220,8 @@ def apply_variants(
     config.evaluation.bootstrap = 100
     config.evaluation.baselines = ('logistic_regression',)
     config.evaluation.robustness = False
+    config.evaluation.explained = 0
+    config.evaluation.explained_globally = 0
     for fields in config.recipe.values():
       fields.epochs = 1
   return config.lock()

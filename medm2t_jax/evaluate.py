@@ -21,6 +21,7 @@ from data_pipeline.schema import DataError
 from medm2t_jax import (
   baselines,
   distributed,
+  explain,
   prediction,
   reporting,
   robustness,
@@ -55,6 +56,7 @@ def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
   baselines.require_known(config)
   tables = []
   tests: dict[str, list[np.ndarray]] = {}
+  tested: list[tuple[np.ndarray, np.ndarray]] = []
   damaged: list[list[reporting.DamageCurve]] = []
   measured = config.evaluation.robustness
   scenarios = modality_scenarios(dataset.schema.modalities, every_subset=measured)
@@ -65,12 +67,15 @@ def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
       given = scenarios if split == 'test' else {}
       rows, predictions = predict(fold, variables, split, {_ALL: (), **given})
       tables.append(_table(fold, split, rows, predictions[_ALL]))
+      if split == 'test':
+        tested.append((rows, predictions[_ALL]))
       for name in given:
         tests.setdefault(name, []).append(predictions[name])
     if measured:
       share = max(1, config.evaluation.robustness_samples // len(folds))
       damaged.append(robustness.damaged_predictions(fold, variables, share))
   compared, left_out = baselines.predict(folds)
+  explanation = explain.explain(folds, *zip(*tested, strict=True))
   table = pa.concat_tables(tables)
   context = reporting.Context(
     schema=dataset.schema,
@@ -82,6 +87,7 @@ def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
     baselines=compared,
     baselines_left_out=left_out,
     damage=robustness.pooled(damaged) if damaged else (),
+    explanation=explanation,
     dataset_version=dataset.version,
     fold_hashes=dataset.metadata['folds'],
     notes=_notes(dataset, folds, table),

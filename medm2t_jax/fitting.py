@@ -14,7 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from data_pipeline.schema import Item, Schema
-from medm2t_jax.models.sparse_time_series import NUM_BINS
+from medm2t_jax.models.events_config import NUM_BINS
 
 PERCENTILES = np.arange(5, 100, 10)  # 5, 15, ..., 95: paper section 3.1
 

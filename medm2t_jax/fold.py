@@ -84,8 +84,7 @@ class Fold:
   def _fit(self) -> fitting.Statistics:
     modalities = self.dataset.schema.modalities
     plan = self.plan('train', modalities, self.config.evaluation.batch_size)
-    # Of all processes: `read` would give the share of this one.
-    batches = self._stream(plan, modalities, signals=False)
+    batches = self.read_here(plan, modalities, signals=False)
     return fitting.fit(batches, self.dataset.schema, self.config.model.windows)
 
   def modality_of(self, stage: str) -> str | None:
@@ -166,6 +165,12 @@ class Fold:
       host=jax.process_index(),
       hosts=jax.process_count(),
     )
+
+  def read_here(
+    self, plan: planning.Plan, modalities: tuple[str, ...], *, signals: bool = True
+  ) -> Iterator[Batch]:
+    """All steps of a plan, for work that one process does alone; without ECG signals."""
+    return self._stream(plan, modalities, signals=signals)
 
   def _stream(
     self,

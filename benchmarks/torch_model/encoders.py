@@ -10,8 +10,8 @@ from torch import nn
 
 from benchmarks.torch_model.blocks import CrossAttention, ResNet1d, mlp
 from benchmarks.torch_model.fusion import Encoded, of_summary
+from medm2t_jax.models.events_config import EventsConfig
 from medm2t_jax.models.hierarchical_fusion import GridConfig, MicroConfig
-from medm2t_jax.models.sparse_time_series import EventsConfig
 from medm2t_jax.models.static_encoder import StaticConfig
 
 Tensors = Mapping[str, torch.Tensor]

@@ -8,10 +8,10 @@ from typing import Any
 
 from data_pipeline.schema import ECG_MEASUREMENTS, DataError, Grid, Item, Schema
 from medm2t_jax.models.ecg import EcgConfig
+from medm2t_jax.models.events_config import EventsConfig
 from medm2t_jax.models.hierarchical_fusion import GridConfig, MicroConfig
 from medm2t_jax.models.multimodal_fusion import FusionConfig
 from medm2t_jax.models.sizes import Sizes, sizes
-from medm2t_jax.models.sparse_time_series import EventsConfig
 from medm2t_jax.models.static_encoder import StaticConfig
 
 ECG_CROP_SAMPLES = 640  # 5.12 s at 125 Hz

@@ -14,9 +14,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from medm2t_jax.models.encoded import Encoded, summary_as_token
+from medm2t_jax.models.gates import gated
 from medm2t_jax.models.mlp import Mlp
 from medm2t_jax.models.multimodal_fusion import FusionConfig, MultimodalFusion
 from medm2t_jax.models.resnet1d import ResNet1d
@@ -174,7 +175,7 @@ class SignalView(nn.Module):
     self, ecg: Mapping[str, Array], valid: Bool[Array, ' m'], *, train, attend_over
   ) -> Encoded:
     config, shared = self.config, {'axis_name': self.axis_name, 'dtype': self.dtype}
-    signal = self._crop(ecg['signal'], train)
+    signal = self._crop(gated(ecg, 'signal', ecg['signal']), train)
     # Scaled here and not on the host, which sends int16.
     gain = jnp.where(ecg['mask'], ecg['gain'], 1.0)
     x = signal.astype(self.dtype) / gain.astype(self.dtype)[:, jnp.newaxis, jnp.newaxis]
@@ -198,7 +199,7 @@ class SignalView(nn.Module):
     mask = jnp.broadcast_to(present[:, jnp.newaxis], tokens.shape[:2])
     return Encoded(tokens, mask, summary, present)
 
-  def _crop(self, signal: Int[Array, 'm s l'], train: bool) -> Int[Array, 'm r l']:
+  def _crop(self, signal: Num[Array, 'm s l'], train: bool) -> Num[Array, 'm r l']:
     samples, config = signal.shape[1], self.config
     if config.crop not in ('middle', 'random'):
       raise ValueError(f"ecg_crop is 'middle' or 'random', not {config.crop!r}")
@@ -229,7 +230,7 @@ class FeaturesView(nn.Module):
     scale = self.variable('fitted', 'measurement_scale', jnp.ones, shape)
     scaled = ecg['measurements'] - center.value[jnp.newaxis]
     scaled = scaled / scale.value[jnp.newaxis]
-    scaled = jnp.where(ecg['measurements_mask'], scaled, 0.0)
+    scaled = gated(ecg, 'measurements', jnp.where(ecg['measurements_mask'], scaled, 0.0))
     present = ecg['mask'] & jnp.any(ecg['measurements_mask'], axis=1)
     mlp = Mlp(
       (self.config.features_mlp,),
@@ -263,7 +264,7 @@ class TextView(nn.Module):
     table = self.param(
       'term_table', nn.initializers.normal(1.0), (config.terms, config.text_width)
     )
-    bag = reported.astype(self.dtype)
+    bag = gated(ecg, 'terms', reported.astype(self.dtype))
     count = jnp.maximum(jnp.sum(reported, axis=1), 1).astype(self.dtype)
     mean = jnp.dot(bag, table.astype(self.dtype)) / count[:, jnp.newaxis]
     mlp = Mlp(config.text_mlp, config.text_dropout, self.axis_name, self.dtype, name='mlp')

@@ -11,25 +11,36 @@ from __future__ import annotations
 import dataclasses
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
+
+from medm2t_jax.models.dropout import Dropout
+from medm2t_jax.models.events_config import EventsConfig
 
 # 'mean' and 'mean_inside' are of encodings, the others encodings of a value.
 STATISTICS = ('mean', 'mean_inside', 'last', 'maximum', 'minimum')
 RATES = ('count', 'count_inside', 'freshness')
 FRESH_HOURS = 12.0
+# Adam moves a parameter by about its rate in a step: tables of size 1 would hardly move.
+_SCALE = 0.02
 
 
 class Observations(NamedTuple):
-  """Events that are known, of n places; `value` is a number or the index of a category."""
+  """Events that are known, of n places.
+
+  `value` is a number or the index of a category, `gate` of `medm2t_jax.models.gates`.
+  """
 
   item: Int[Array, 'b n']
   window: Int[Array, 'b n']
   value: Float[Array, 'b n']
   time: Float[Array, 'b n']
   mask: Bool[Array, 'b n']
+  gate: Float[Array, 'b n'] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +75,49 @@ class Thermometer:
     return jnp.where(known, jnp.where(lead(self.categorical), one_hot, filled), 0.0)
 
 
+class ItemStatistics(nn.Module):
+  """The vector of every window, from the statistics of its items.
+
+  Attributes:
+    config: sizes and options.
+    dtype: of the computation.
+  """
+
+  config: EventsConfig
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    weights: Float[Array, 'b w i'],
+    counts: Float[Array, 'b w j'],
+    observations: Observations,
+    ends: Float[Array, ' w'],
+    encode: Thermometer,
+    *,
+    train: bool,
+  ) -> Float[Array, 'b w e']:
+    """Args: those of `statistics`; train: with dropout."""
+    config = self.config
+    values, rates = statistics(weights, counts, observations, ends, encode)
+    if train and config.input_dropout:
+      shape = (len(counts), 1, len(STATISTICS) + len(RATES), counts.shape[-1])
+      keep = 1 - config.input_dropout
+      kept = jax.random.bernoulli(self.make_rng('dropout'), keep, shape) / keep
+      of_values, of_rates = jnp.split(kept, [len(STATISTICS)], axis=2)
+      values = values * of_values[..., encode.item]
+      rates = rates * of_rates
+
+    def product(name: str, x: Float[Array, 'b w s i']) -> Float[Array, 'b w e']:
+      small = nn.initializers.normal(_SCALE)
+      table = self.param(name, small, (*x.shape[2:], config.width))
+      return jnp.einsum('bwsi,sie->bwe', x.astype(self.dtype), table.astype(self.dtype))
+
+    total = product('statistic_table', values) + product('rate_table', rates)
+    normed = nn.LayerNorm(dtype=self.dtype, name='norm')(total)
+    return Dropout(config.window_dropout)(normed, deterministic=not train)
+
+
 def statistics(
   weights: Float[Array, 'b w i'],
   counts: Float[Array, 'b w j'],
@@ -87,27 +141,50 @@ def statistics(
   so_far = jnp.cumsum(counts, axis=1)
   known = so_far > 0
   per_item = lambda total, count: total / jnp.maximum(count, 1.0)[..., encode.item]
-  shape = counts.shape
-  row = jnp.arange(shape[0])[:, jnp.newaxis]
+  inside, gate, mask = counts > 0, observations.gate, observations.mask
+  row = jnp.arange(len(counts))[:, jnp.newaxis]
   place = (row, observations.window, observations.item)
   largest = lambda x: (
-    jnp.full(shape, -jnp.inf).at[place].max(jnp.where(observations.mask, x, -jnp.inf))
+    jnp.full(counts.shape, -jnp.inf).at[place].max(jnp.where(mask, x, -jnp.inf))
   )
+  steps = jnp.arange(counts.shape[1])[jnp.newaxis, :, jnp.newaxis]
+
+  def encoded(
+    found: Float[Array, 'b w j'],
+    is_found: Bool[Array, 'b n'],
+    window_of: Int[Array, 'b w j'],
+  ) -> Float[Array, 'b w i']:
+    """Of the value that each window found, taken from the window that counts so far."""
+    taken = lambda x: jnp.take_along_axis(x, window_of, axis=1)
+    result = encode(taken(found), known)
+    if gate is None:
+      return result
+    total = lambda x: (
+      jnp.zeros(counts.shape).at[place].add(jnp.where(mask & is_found, x, 0.0))
+    )
+    return result * taken(total(gate) / jnp.maximum(total(1.0), 1.0))[..., encode.item]
+
+  def extreme(x: Float[Array, 'b n'], sign: int) -> Float[Array, 'b w i']:
+    found = largest(sign * x)
+    is_new = inside & (found == jax.lax.cummax(found, axis=1))
+    window_of = jax.lax.cummax(jnp.where(is_new, steps, 0), axis=1)
+    return encoded(sign * found, sign * x == found[place], window_of)
+
+  value = observations.value
   time = largest(observations.time)
   is_last = observations.time == time[place]
-  last = largest(jnp.where(is_last, observations.value, -jnp.inf))
-  # The most recent window that holds the item.
-  steps = jnp.arange(shape[1])[jnp.newaxis, :, jnp.newaxis]
-  recent = jax.lax.cummax(jnp.where(counts > 0, steps, 0), axis=1)
-  carried = lambda x: jnp.take_along_axis(x, recent, axis=1)
-  maximum = jax.lax.cummax(largest(observations.value), axis=1)
-  minimum = -jax.lax.cummax(largest(-observations.value), axis=1)
-  encoded = [
+  last = largest(jnp.where(is_last, value, -jnp.inf))
+  recent = jax.lax.cummax(jnp.where(inside, steps, 0), axis=1)
+  of_values = [
     per_item(jnp.cumsum(weights, axis=1), so_far),
     per_item(weights, counts),
-    *(encode(value, known) for value in (carried(last), maximum, minimum)),
+    encoded(last, is_last & (value == last[place]), recent),
+    extreme(value, 1),
+    extreme(value, -1),
   ]
-  age = ends[jnp.newaxis, :, jnp.newaxis] - jnp.where(known, carried(time), 0.0)
+  age = ends[jnp.newaxis, :, jnp.newaxis] - jnp.where(
+    known, jnp.take_along_axis(time, recent, axis=1), 0.0
+  )
   freshness = jnp.where(known, jnp.exp(-age / FRESH_HOURS), 0.0)
-  rates = [jnp.log1p(so_far), jnp.log1p(counts), freshness]
-  return jnp.stack(encoded, axis=2), jnp.stack(rates, axis=2)
+  of_rates = [jnp.log1p(so_far), jnp.log1p(counts), freshness]
+  return jnp.stack(of_values, axis=2), jnp.stack(of_rates, axis=2)

@@ -172,6 +172,11 @@ class HierarchicalTimeAwareFusion(nn.Module):
     row = lambda variable: variable.value[jnp.newaxis, jnp.newaxis]
     filled = jnp.where(last >= 0, carried, row(self.center))
     scaled = (filled - row(self.center)) / row(self.scale)
+    if 'value_gate' in grid:
+      # A value that is carried forward takes its gate along.
+      scaled = scaled * jnp.take_along_axis(
+        grid['value_gate'], jnp.maximum(last, 0), axis=1
+      )
     if self.config.channels == 'values':
       return scaled
     if self.config.channels != 'values_mask_age':

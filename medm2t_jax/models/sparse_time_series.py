@@ -8,89 +8,20 @@ accumulation over windows is a sum of those weights over the windows so far.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from medm2t_jax.models.dropout import Dropout
 from medm2t_jax.models.encoded import Encoded, summary_as_token
-from medm2t_jax.models.event_statistics import (
-  RATES,
-  STATISTICS,
-  Observations,
-  Thermometer,
-  statistics,
-)
+from medm2t_jax.models.event_statistics import ItemStatistics, Observations, Thermometer
+from medm2t_jax.models.events_config import NUM_BINS, EventsConfig
 from medm2t_jax.models.mlp import Mlp
-from medm2t_jax.models.recurrent import BidirectionalRecurrent, Cell
-
-# Adam moves a parameter by about its rate in a step: tables of size 1 would hardly move.
-STATISTICS_SCALE = 0.02
-NUM_BINS = 11  # between the 5, 15, ..., 95 percentiles of an item
-
-
-@dataclasses.dataclass(frozen=True)
-class EventsConfig:
-  """Sizes and options of one event modality.
-
-  Attributes:
-    categories: number of categories per item, 0 for a numeric item.
-    windows: number of time windows.
-    width: of embeddings, recurrent outputs and the summary.
-    dropout: of the MLP.
-    value_encoding: 'bins' (one-hot) or 'piecewise_linear' (quantile thermometer,
-      centred at the item's mean).
-    pooling: mean over all 'tokens', or per 'item' first, or 'statistics' of each item
-      (`event_statistics`; piecewise-linear values, accumulation 'mean', shared tables).
-    accumulation: a window sees all tokens so far alike ('mean'), weighted by a learned
-      positive weight per pair of windows ('learned', at first all 1), or only its own
-      ('none').
-    tables: one pair of tables for all windows ('shared'), or one each ('per_window').
-    sequence: recurrent cell, or 'mean_last': the mean of the windows that have seen an
-      event beside the last window.
-    input_dropout: of the statistics of an item in all windows, with 'statistics'.
-    window_dropout: of the windows' vectors, with 'statistics'.
-    decoder: hidden width of the stage's decoder.
-    decoder_dropout: its rate.
-  """
-
-  categories: tuple[int, ...]
-  windows: int
-  width: int
-  dropout: float
-  value_encoding: Literal['bins', 'piecewise_linear']
-  pooling: Literal['tokens', 'item', 'statistics']
-  accumulation: Literal['mean', 'learned', 'none']
-  tables: Literal['shared', 'per_window']
-  sequence: Cell | Literal['mean_last']
-  input_dropout: float
-  window_dropout: float
-  decoder: int
-  decoder_dropout: float
-
-  @property
-  def item_sizes(self) -> np.ndarray:
-    """Value ids per item."""
-    return np.array([count or NUM_BINS for count in self.categories], np.int32)
-
-  @property
-  def first_ids(self) -> np.ndarray:
-    """First value id of each item; the last entry is the id of 'none', (items + 1,)."""
-    return np.concatenate([[0], np.cumsum(self.item_sizes)]).astype(np.int32)
-
-  @property
-  def item_of_id(self) -> np.ndarray:
-    """Item of each value id; 'none' belongs to item `items`, (value ids + 1,)."""
-    items = len(self.categories)
-    sizes = [*self.item_sizes, 1]
-    return np.repeat(np.arange(items + 1), sizes).astype(np.int32)
+from medm2t_jax.models.recurrent import BidirectionalRecurrent
 
 
 class SparseTimeSeriesEncoder(nn.Module):
@@ -122,14 +53,7 @@ class SparseTimeSeriesEncoder(nn.Module):
       self.category_seen = seen('category_seen', items, most)
     self.time_cuts = fitted('time_cuts', config.windows - 1)
     if config.pooling == 'statistics':
-      small = nn.initializers.normal(STATISTICS_SCALE)
-      values = len(config.item_of_id) - 1
-      self.statistic_table = self.param(
-        'statistic_table', small, (len(STATISTICS), values, config.width)
-      )
-      self.rate_table = self.param('rate_table', small, (len(RATES), items, config.width))
-      self.window_norm = nn.LayerNorm(dtype=self.dtype)
-      self.window_drop = Dropout(config.window_dropout)
+      self.item_statistics = ItemStatistics(config, self.dtype)
     else:
       self._make_tables(items)
     if config.sequence != 'mean_last':
@@ -190,7 +114,10 @@ class SparseTimeSeriesEncoder(nn.Module):
     config = self.config
     if config.pooling == 'statistics':
       return self._statistics(events, train)
-    weights, counts = self._accumulate(*self._count(events))
+    ids, weights, known = self.tokenize(events)
+    count = lambda each: self._accumulate(self._count(events, known, each))
+    counts = count(events['mask'].astype(jnp.float32))
+    weights = self._accumulate(self._weigh(events, ids, weights))
     seen = jnp.sum(counts, axis=-1) > 0
     item_of_id = jnp.asarray(config.item_of_id)
     if config.pooling == 'item':
@@ -199,8 +126,17 @@ class SparseTimeSeriesEncoder(nn.Module):
     elif config.pooling == 'tokens':
       total = jnp.sum(counts, axis=-1)
     else:
-      raise ValueError(f"pooling is 'tokens' or 'item', not {config.pooling!r}")
+      raise ValueError(
+        f"pooling is 'tokens', 'item' or 'statistics', not {config.pooling!r}"
+      )
     weights = weights / jnp.where(seen, total, 1.0)[..., jnp.newaxis]
+    if 'token_gate' in events:
+      # What the gates take away is 'none', so that a window stays a mean of as many.
+      closed = count(jnp.where(events['mask'], 1 - events['token_gate'], 0.0))
+      if config.pooling == 'item':
+        closed = closed / jnp.where(counts > 0, counts, 1.0)
+      share = jnp.sum(closed, axis=-1) / jnp.where(seen, total, 1.0)
+      weights = weights.at[..., -1].add(share)
     none = jnp.arange(len(config.item_of_id)) == len(config.item_of_id) - 1
     weights = jnp.where(seen[..., jnp.newaxis], weights, none[jnp.newaxis, jnp.newaxis])
     table = self.value_table * jnp.take(self.source_table, item_of_id, axis=-2)
@@ -211,8 +147,8 @@ class SparseTimeSeriesEncoder(nn.Module):
     self, events: Mapping[str, Array], train: bool
   ) -> tuple[Float[Array, 'b w e'], Bool[Array, 'b w']]:
     config, items = self.config, len(self.config.categories)
-    weights, counts = self._count(events)
-    _, _, known = self.tokenize(events)
+    ids, weights, known = self.tokenize(events)
+    counts = self._count(events, known, events['mask'].astype(jnp.float32))
     is_number = jnp.asarray(config.categories, jnp.int32)[events['item']] == 0
     observations = Observations(
       item=events['item'],
@@ -220,23 +156,16 @@ class SparseTimeSeriesEncoder(nn.Module):
       value=jnp.where(is_number, events['value'], events['category'].astype(jnp.float32)),
       time=events['time'],
       mask=events['mask'] & known,
+      gate=events.get('token_gate'),
     )
-    ends = jnp.append(jnp.asarray(self.time_cuts.value), 0.0)
-    values, rates = statistics(
-      weights[..., :-1], counts[..., :items], observations, ends, self._thermometer()
+    vectors = self.item_statistics(
+      self._weigh(events, ids, weights)[..., :-1],
+      counts[..., :items],
+      observations,
+      jnp.append(jnp.asarray(self.time_cuts.value), 0.0),
+      self._thermometer(),
+      train=train,
     )
-    if train and config.input_dropout:
-      shape = (len(weights), 1, len(STATISTICS) + len(RATES), items)
-      keep = 1 - config.input_dropout
-      kept = jax.random.bernoulli(self.make_rng('dropout'), keep, shape) / keep
-      of_values, of_rates = jnp.split(kept, [len(STATISTICS)], axis=2)
-      values = values * of_values[..., config.item_of_id[:-1]]
-      rates = rates * of_rates
-    product = lambda x, table: jnp.einsum(
-      'bwsi,sie->bwe', x.astype(self.dtype), table.astype(self.dtype)
-    )
-    total = product(values, self.statistic_table) + product(rates, self.rate_table)
-    vectors = self.window_drop(self.window_norm(total), deterministic=not train)
     return vectors, jnp.sum(jnp.cumsum(counts, axis=1), axis=-1) > 0
 
   def _thermometer(self) -> Thermometer:
@@ -255,39 +184,43 @@ class SparseTimeSeriesEncoder(nn.Module):
       mean=jnp.asarray(self.encoding_mean.value)[item, piece],
     )
 
-  def _accumulate(
-    self, weights: Float[Array, 'b w i'], counts: Float[Array, 'b w j']
-  ) -> tuple[Float[Array, 'b w i'], Float[Array, 'b w j']]:
+  def _accumulate(self, inside: Float[Array, 'b w i']) -> Float[Array, 'b w i']:
     """What each window sees, from what is inside each."""
     if self.config.accumulation == 'none':
-      return weights, counts
+      return inside
     if self.config.accumulation == 'mean':
-      return jnp.cumsum(weights, axis=1), jnp.cumsum(counts, axis=1)
+      return jnp.cumsum(inside, axis=1)
     if self.config.accumulation != 'learned':
       raise ValueError(
         f"accumulation is 'mean', 'learned' or 'none', not {self.config.accumulation!r}"
       )
     so_far = jnp.tril(jnp.exp(self.log_weights))
-    mix = lambda x: jnp.einsum('wu,bui->bwi', so_far, x)
-    return mix(weights), mix(counts)
+    return jnp.einsum('wu,bui->bwi', so_far, inside)
 
   def _count(
-    self, events: Mapping[str, Array]
-  ) -> tuple[Float[Array, 'b w i'], Float[Array, 'b w j']]:
-    """Token weights per value id i and events per item j, inside each window."""
-    config, mask = self.config, events['mask']
-    ids, weights, known = self.tokenize(events)
-    window = self._window(events['time'])
-    row = jnp.arange(mask.shape[0])[:, jnp.newaxis]
-    item = jnp.where(known, events['item'], len(config.categories))
-    shape = (mask.shape[0], config.windows)
-    counts = jnp.zeros((*shape, len(config.categories) + 1))
-    counts = counts.at[row, window, item].add(mask.astype(jnp.float32))
-    totals = jnp.zeros((*shape, len(config.item_of_id)))
-    totals = totals.at[row[..., jnp.newaxis], window[..., jnp.newaxis], ids].add(
-      jnp.where(mask[..., jnp.newaxis], weights, 0.0)
+    self, events: Mapping[str, Array], known: Bool[Array, 'b n'], each: Float[Array, 'b n']
+  ) -> Float[Array, 'b w j']:
+    """Sum of `each` over the events of an item j, or of no known one, in each window."""
+    items, window = len(self.config.categories), self._window(events['time'])
+    row = jnp.arange(len(window))[:, jnp.newaxis]
+    counts = jnp.zeros((len(window), self.config.windows, items + 1))
+    return counts.at[row, window, jnp.where(known, events['item'], items)].add(each)
+
+  def _weigh(
+    self,
+    events: Mapping[str, Array],
+    ids: Int[Array, 'b n q'],
+    weights: Float[Array, 'b n q'],
+  ) -> Float[Array, 'b w i']:
+    """Token weights per value id i, inside each window."""
+    config, window = self.config, self._window(events['time'])[..., jnp.newaxis]
+    if 'token_gate' in events:
+      weights = weights * events['token_gate'][..., jnp.newaxis]
+    row = jnp.arange(len(window))[:, jnp.newaxis, jnp.newaxis]
+    totals = jnp.zeros((len(window), config.windows, len(config.item_of_id)))
+    return totals.at[row, window, ids].add(
+      jnp.where(events['mask'][..., jnp.newaxis], weights, 0.0)
     )
-    return totals, counts
 
   def _window(self, time: Float[Array, 'b n']) -> Int[Array, 'b n']:
     """Window w holds cuts[w - 1] < time <= cuts[w]."""

@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from medm2t_jax.models.encoded import Encoded, summary_as_token
+from medm2t_jax.models.gates import gated
 from medm2t_jax.models.mlp import Mlp
 
 
@@ -97,10 +98,16 @@ class StaticEncoder(nn.Module):
       observed = static['numeric_mask']
       scaled = static['numeric'] - self.center.value[jnp.newaxis]
       scaled = scaled / self.scale.value[jnp.newaxis]
-      parts += [jnp.where(observed, scaled, 0.0), observed.astype(jnp.float32)]
+      scaled = gated(static, 'numeric', jnp.where(observed, scaled, 0.0))
+      parts += [scaled, observed.astype(jnp.float32)]
     for column, levels in enumerate(self.config.levels):
       level = static['categorical'][:, column]
       seen = jnp.asarray(self.level_seen.value)[column, jnp.maximum(level, 0)]
       level = jnp.where((level >= 0) & seen, level, levels)
-      parts.append(jax.nn.one_hot(level, levels + 1))
+      one_hot = jax.nn.one_hot(level, levels + 1)
+      if 'categorical_gate' in static:
+        missing = jax.nn.one_hot(jnp.full(level.shape, levels), levels + 1)
+        gate = static['categorical_gate'][:, column, jnp.newaxis]
+        one_hot = missing + gate * (one_hot - missing)
+      parts.append(one_hot)
     return jnp.concatenate(parts, axis=1)

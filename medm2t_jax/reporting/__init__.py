@@ -1,4 +1,4 @@
-"""Reports: metrics.json, predictions.parquet, report.html and model_card.md.
+"""Reports: metrics.json, predictions.parquet, report.html, model_card.md and patients/.
 
 `write_report` is the one entry. `evaluation.py` computes, `sections.py` and `page.py`
 show, and each file between them holds one kind of figure.
@@ -6,6 +6,7 @@ show, and each file between them holds one kind of figure.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from medm2t_jax.reporting.context import Context, DamageCurve
 from medm2t_jax.reporting.evaluation import evaluate
 from medm2t_jax.reporting.model_card import model_card_markdown
 from medm2t_jax.reporting.page import render
+from medm2t_jax.reporting.timeline import patient_page
 
 __all__ = ['Context', 'DamageCurve', 'write_report']
 
@@ -48,10 +50,22 @@ def write_report(
   """
   evaluation = evaluate(predictions, context, resamples, seed)
   page, card = render(evaluation), model_card_markdown(evaluation)
+  explanation = context.explanation
+  patients = [] if explanation is None else explanation.patients
+  pages = [
+    patient_page(context.schema, sample, number)
+    for number, sample in enumerate(patients, start=1)
+  ]
   directory.mkdir(parents=True, exist_ok=True)
   partial = directory / 'predictions.parquet.partial'
   pq.write_table(predictions, partial)
   partial.replace(directory / 'predictions.parquet')
+  # Pages of an earlier evaluation are not of these samples.
+  if (directory / 'patients').exists():
+    shutil.rmtree(directory / 'patients')
+  for number, text in enumerate(pages, start=1):
+    (directory / 'patients').mkdir(exist_ok=True)
+    _write_text(directory / 'patients' / f'{number}.html', text)
   _write_text(directory / 'report.html', page)
   _write_text(directory / 'model_card.md', card)
   # Last: where metrics.json is, the report is complete.

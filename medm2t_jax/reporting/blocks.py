@@ -10,6 +10,7 @@ import dataclasses
 import html
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +64,19 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-  """A picture: `source` is a data URI, `alt` says what is seen."""
+  """A picture.
+
+  Attributes:
+    source: a data URI.
+    alt: says what is seen.
+    caption: below it.
+    width: that of a column of text, or of the whole page.
+  """
 
   source: str
   alt: str
   caption: str = ''
+  width: Literal['column', 'page'] = 'column'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,10 +118,11 @@ def to_html(block: Block) -> str:
     case Bullets(items):
       listed = ''.join(f'<li>{html.escape(item)}</li>' for item in items)
       return f'<ul>{listed}</ul>'
-    case Figure(source, alt, caption):
+    case Figure(source, alt, caption, width):
       label = f'<figcaption>{html.escape(caption)}</figcaption>' if caption else ''
       image = f'<img src="{html.escape(source)}" alt="{html.escape(alt)}">'
-      return f'<figure>{image}{label}</figure>'
+      wide = ' class="wide"' if width == 'page' else ''
+      return f'<figure{wide}>{image}{label}</figure>'
     case Gallery(figures):
       return f'<div class="gallery">{"".join(map(to_html, figures))}</div>'
     case Details(title, blocks):
@@ -134,7 +144,7 @@ def to_markdown(block: Block) -> str:
       return f'> **Note.** {_plain(text)}\n'
     case Bullets(items):
       return ''.join(f'- {_plain(item)}\n' for item in items)
-    case Figure(_, alt, _):
+    case Figure(_, alt, _, _):
       return f'*{_plain(alt)}*\n'
     case Gallery(figures):
       return '\n'.join(map(to_markdown, figures))
@@ -142,6 +152,11 @@ def to_markdown(block: Block) -> str:
       return '\n'.join([f'### {_plain(title)}\n', *map(to_markdown, blocks)])
     case Table():
       return _table_markdown(block)
+
+
+def link(address: str, text: str) -> Markup:
+  """A table cell that leads to another page of the report."""
+  return Markup(f'<a href="{html.escape(address)}">{html.escape(text)}</a>')
 
 
 def cell_html(cell: Cell) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.schema import Schema
+from medm2t_jax.reporting.explanation import Explanation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Context:
     baselines: name -> test predictions of another predictor, shaped and ordered likewise.
     baselines_left_out: sentences on what is not compared, and why.
     damage: test predictions from damaged input.
+    explanation: what predictions depend on; None where nothing is explained.
     dataset_version: version of the prepared data.
     fold_hashes: the keyed hashes of the folds as in `dataset.json`; the report shows
       one digest of them.
@@ -82,6 +84,7 @@ class Context:
   baselines: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   baselines_left_out: Sequence[str] = ()
   damage: Sequence[DamageCurve] = ()
+  explanation: Explanation | None = None
   dataset_version: str = ''
   fold_hashes: Any = None
   notes: Sequence[str] = ()

@@ -19,6 +19,7 @@ from medm2t_jax.reporting import calibration, decisions
 from medm2t_jax.reporting.baselines import baselines
 from medm2t_jax.reporting.bootstrap import COVERAGE, RESAMPLES
 from medm2t_jax.reporting.context import Context
+from medm2t_jax.reporting.explanation import explanation
 from medm2t_jax.reporting.metrics import NAMES, headline_figure, score
 from medm2t_jax.reporting.missing_modality import missing_modality
 from medm2t_jax.reporting.robustness import robustness
@@ -86,6 +87,7 @@ def evaluate(
     'missing_modality': missing_modality(test, context.scenarios, resamples, seed),
     'baselines': baselines(test, context.baselines, resamples, seed),
     'robustness': robustness(test, context.damage, resamples, seed),
+    'explanation': explanation(context.explanation),
     'stages': [dict(stage) for stage in context.stages],
   }
   scaled = None

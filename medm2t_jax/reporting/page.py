@@ -40,7 +40,7 @@ $notes
 </html>
 """)
 
-_STYLE = """
+STYLE = """
 :root{--ink:#1f2933;--soft:#52606d;--line:#d9e0e7;--tint:#f4f7fa;--blue:#0b5394}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
@@ -87,6 +87,7 @@ svg.bar{display:block;margin:.1rem 0}
 .gallery{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr));
  gap:1rem 1.5rem;margin:1rem 0;max-width:68rem}
 figure{margin:0;max-width:31rem;break-inside:avoid}
+figure.wide{max-width:none}
 img{display:block;width:100%;height:auto}
 figcaption{color:var(--soft);font-size:.88rem}
 details{margin:1rem 0}
@@ -128,7 +129,7 @@ def render(evaluation: Evaluation) -> str:
   )
   return _PAGE.substitute(
     title=html.escape(f'{task}, {source}'),
-    style=_STYLE,
+    style=STYLE,
     task=html.escape(task),
     source=html.escape(source),
     notes=_notes(metrics['notes']),
@@ -140,7 +141,7 @@ def render(evaluation: Evaluation) -> str:
       for term, text in _facts(metrics)
     ),
     links=''.join(f'<a href="#{each.name}">{each.title}</a>' for each in sections),
-    sections=''.join(map(_section, sections)),
+    sections=''.join(map(section_html, sections)),
     footer=html.escape(footer),
   )
 
@@ -151,7 +152,8 @@ def _notes(notes: Sequence[str]) -> str:
   return f'<div class="warning">{to_html(Bullets(notes))}</div>'
 
 
-def _section(section: Section) -> str:
+def section_html(section: Section) -> str:
+  """A section with its anchor."""
   inner = ''.join(map(to_html, section.blocks))
   title = html.escape(section.title)
   return f'<section id="{section.name}"><h2>{title}</h2>{inner}</section>'

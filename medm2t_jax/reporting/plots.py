@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -59,7 +59,7 @@ def roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     axes.legend(loc='lower right')
 
   names = ', '.join(curves)
-  return _figure(draw, f'ROC curve: {names}', 'Dashed: a model without any skill.')
+  return figure(draw, f'ROC curve: {names}', 'Dashed: a model without any skill.')
 
 
 def precision_recall(
@@ -76,7 +76,7 @@ def precision_recall(
     axes.legend(loc='upper right')
 
   names = ', '.join(curves)
-  return _figure(
+  return figure(
     draw, f'Precision-recall curve: {names}', 'Dashed: prevalence, a model without skill.'
   )
 
@@ -99,7 +99,7 @@ def reliability(curves: Mapping[str, Sequence[Mapping[str, Any]]], name: str) ->
     axes.legend(loc='upper left')
 
   caption = f'{name}: mean of each tenth of the predictions. Dashed: perfect.'
-  return _figure(draw, f'Reliability curve of {name}', caption)
+  return figure(draw, f'Reliability curve of {name}', caption)
 
 
 def score_distribution(scores: np.ndarray, positive: np.ndarray, name: str) -> Figure:
@@ -124,7 +124,7 @@ def score_distribution(scores: np.ndarray, positive: np.ndarray, name: str) -> F
     axes.set(xlabel=f'Predicted probability of {name}', ylabel='Share of samples (%)')
     axes.legend(loc='upper right')
 
-  return _figure(draw, f'Distribution of the predicted probability of {name}')
+  return figure(draw, f'Distribution of the predicted probability of {name}')
 
 
 def decision(curves: Mapping[str, Sequence[float]], prevalence: float, name: str) -> Figure:
@@ -141,7 +141,7 @@ def decision(curves: Mapping[str, Sequence[float]], prevalence: float, name: str
     axes.legend(loc='upper right')
 
   caption = f'{name}: higher is better, read at the risk where one would act.'
-  return _figure(draw, f'Decision curve of {name}', caption)
+  return figure(draw, f'Decision curve of {name}', caption)
 
 
 def predicted_against_true(true: np.ndarray, predicted: np.ndarray) -> Figure:
@@ -167,7 +167,7 @@ def predicted_against_true(true: np.ndarray, predicted: np.ndarray) -> Figure:
     axes.set(xlabel='True length of stay (days)', ylabel='Predicted (days)')
 
   caption = 'Dashed: perfect. Stays beyond the 99th percentile are not shown.'
-  return _figure(draw, 'Predicted against true length of stay', caption)
+  return figure(draw, 'Predicted against true length of stay', caption)
 
 
 def days_reliability(bins: Sequence[Mapping[str, Any]]) -> Figure:
@@ -183,7 +183,7 @@ def days_reliability(bins: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set(xlabel='Predicted (days)', ylabel='Mean true length of stay (days)')
 
   caption = 'Mean of each tenth of the predictions. Dashed: perfect.'
-  return _figure(draw, 'Calibration of the predicted length of stay', caption)
+  return figure(draw, 'Calibration of the predicted length of stay', caption)
 
 
 def training(title: str, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
@@ -215,14 +215,14 @@ def training(title: str, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -
     if axes.lines and len(histories) <= 5:
       axes.legend(loc='best', fontsize=8)
 
-  return _figure(draw, f'Training of {title}', f'{title}. Dashed: training loss.')
+  return figure(draw, f'Training of {title}', f'{title}. Dashed: training loss.')
 
 
 def damage(
   curves: Mapping[str, Sequence[Mapping[str, Any] | None]],
   levels: Sequence[str],
   axis: str,
-  figure: str,
+  name: str,
 ) -> Figure:
   """A figure under growing damage, with its intervals.
 
@@ -230,11 +230,11 @@ def damage(
     curves: name -> estimates, one a level; None where there is none.
     levels: names of the levels, the first one without damage.
     axis: what a level counts.
-    figure: name of the figure.
+    name: of the figure.
   """
 
   def draw(axes: Axes) -> None:
-    for color, (name, estimates) in zip(_cycle(curves), curves.items(), strict=True):
+    for color, (label, estimates) in zip(_cycle(curves), curves.items(), strict=True):
       points = [
         (place, each)
         for place, each in enumerate(estimates)
@@ -242,7 +242,7 @@ def damage(
       ]
       x = [place for place, _ in points]
       y = [each['value'] for _, each in points]
-      axes.plot(x, y, color=color, marker='o', markersize=4, label=name)
+      axes.plot(x, y, color=color, marker='o', markersize=4, label=label)
       bounded = [(place, each) for place, each in points if each['low'] is not None]
       axes.fill_between(
         [place for place, _ in bounded],
@@ -253,12 +253,12 @@ def damage(
         linewidth=0,
       )
     axes.set_xticks(range(len(levels)), levels)
-    axes.set(xlim=(-0.3, len(levels) - 0.7), xlabel=axis, ylabel=figure)
+    axes.set(xlim=(-0.3, len(levels) - 0.7), xlabel=axis, ylabel=name)
     if len(curves) > 1:
       axes.legend(loc='best')
 
   names = ', '.join(curves)
-  return _figure(draw, f'{figure} with damaged input: {names}', f'{names}.')
+  return figure(draw, f'{name} with damaged input: {names}', f'{names}.')
 
 
 def interval_bar(
@@ -299,15 +299,31 @@ def interval_bar(
   )
 
 
-def _figure(draw: Any, alt: str, caption: str = '') -> Figure:
+def figure(
+  draw: Callable[[Axes], None],
+  alt: str,
+  caption: str = '',
+  *,
+  inches: tuple[float, float] = (4.6, 3.6),
+  width: Literal['column', 'page'] = 'column',
+) -> Figure:
+  """A picture in the style of the report.
+
+  Args:
+    draw: draws on the axes.
+    alt: says what is seen.
+    caption: below the picture.
+    inches: width and height.
+    width: of the figure on the page.
+  """
   with matplotlib.rc_context(_STYLE):
-    canvas = Canvas(figsize=(4.6, 3.6), layout='constrained')
+    canvas = Canvas(figsize=inches, layout='constrained')
     FigureCanvasSVG(canvas)
     draw(canvas.add_subplot())
     buffer = io.BytesIO()
     canvas.savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
   encoded = base64.b64encode(buffer.getvalue()).decode('ascii')
-  return Figure(f'data:image/svg+xml;base64,{encoded}', alt, caption)
+  return Figure(f'data:image/svg+xml;base64,{encoded}', alt, caption, width)
 
 
 def _cycle(names: Mapping[str, Any]) -> list[str]:

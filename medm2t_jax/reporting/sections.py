@@ -8,6 +8,7 @@ from medm2t_jax.reporting import plots
 from medm2t_jax.reporting.baseline_sections import against_baselines
 from medm2t_jax.reporting.blocks import Details, Gallery, Section, Table
 from medm2t_jax.reporting.evaluation import Evaluation
+from medm2t_jax.reporting.explanation_sections import looked_at
 from medm2t_jax.reporting.group_sections import by_subgroup, with_less_data
 from medm2t_jax.reporting.model_card import model_card
 from medm2t_jax.reporting.performance_sections import calibrated, decisions, discrimination
@@ -73,6 +74,7 @@ SECTIONS: tuple[Callable[[Evaluation], Section | None], ...] = (
   by_subgroup,
   with_less_data,
   with_damaged_input,
+  looked_at,
   training,
   card,
 )

@@ -44,7 +44,7 @@ def thermometer(fitted, item, value):
 
 def expected_window(config, variables, events, row, window):
   """Vector before LayerNorm, of one row's window."""
-  fitted, params = variables['fitted'], variables['params']
+  fitted, params = variables['fitted'], variables['params']['item_statistics']
   ends = [*fitted['time_cuts'], np.inf]
   total = np.zeros(8)
   any_event = False
@@ -93,7 +93,7 @@ def test_windows_match_slow_numpy(encoder):
   windows, seen = jax.jit(
     lambda: model.apply(variables, events, method=SparseTimeSeriesEncoder.windows)
   )()
-  norm = variables['params']['window_norm']
+  norm = variables['params']['item_statistics']['norm']
   for row, window in itertools.product(range(ROWS), range(windows.shape[1])):
     total, any_event = expected_window(model.config, variables, events, row, window)
     scaled = (total - total.mean()) / np.sqrt(total.var() + 1e-6)
@@ -163,3 +163,37 @@ def test_gradients_are_finite_and_input_dropout_drops_items(encoder):
 def test_options_that_do_not_suit_are_refused(options, message):
   with pytest.raises(DataError, match=message):
     fake_batch.config(**{**OPTIONS, **options})
+
+
+def test_gates_close_values_and_leave_counts(encoder):
+  model, variables, events = encoder
+  windows = lambda given, variables=variables: model.apply(
+    variables, given, method=SparseTimeSeriesEncoder.windows
+  )[0]
+  gates = np.ones(events['mask'].shape, np.float32)
+  np.testing.assert_allclose(
+    windows({**events, 'token_gate': gates}), windows(events), atol=1e-6
+  )
+  params = variables['params']
+  tables = params['item_statistics']
+  without = {**tables, 'statistic_table': 0 * tables['statistic_table']}
+  counts_only = {**variables, 'params': {**params, 'item_statistics': without}}
+  closed = windows({**events, 'token_gate': 0 * gates})
+  np.testing.assert_allclose(closed, windows(events, counts_only), atol=1e-6)
+  # The gate of an event counts where its value does: of the last one, of the largest.
+  chosen = {name: array[:1, :2] for name, array in events.items()}
+  chosen.update(
+    item=np.zeros((1, 2), np.int32), mask=np.ones((1, 2), bool),
+    value=np.array([[1.0, -1.0]], np.float32), time=np.array([[-0.2, -0.1]], np.float32),
+  )  # fmt: skip
+  for place, statistics in ((0, [0, 1, 3]), (1, [0, 1, 2, 4])):
+    gate = np.where(np.arange(2) == place, 0.0, 1.0).astype(np.float32)
+    moved = []
+    for index in range(len(tables['statistic_table'])):
+      kept = np.arange(len(tables['statistic_table'])) == index
+      only = {**tables, 'statistic_table': tables['statistic_table'] * kept[:, None, None]}
+      given = {**variables, 'params': {**params, 'item_statistics': only}}
+      closed = windows({**chosen, 'token_gate': gate[np.newaxis]}, given)
+      if np.abs(closed - windows(chosen, given)).max() > 1e-4:
+        moved.append(index)
+    assert moved == statistics

@@ -74,9 +74,8 @@ def test_report_of_every_task_and_size(task, samples, tmp_path, predictions, con
   assert pq.read_table(tmp_path / 'eval' / 'predictions.parquet').equals(table)
   common = {
     'baselines', 'bootstrap', 'calibration', 'dataset_version', 'folds', 'format',
-    'headline', 'missing_modality', 'modalities', 'notes', 'pooled', 'robustness',
-    'source', 'stages',
-    'subgroups', 'target', 'task', 'test',
+    'explanation', 'headline', 'missing_modality', 'modalities', 'notes', 'pooled',
+    'robustness', 'source', 'stages', 'subgroups', 'target', 'task', 'test',
   }  # fmt: skip
   assert set(metrics) == common | ({'decisions'} if task != 'los' else set())
   assert metrics['test']['n'] == samples

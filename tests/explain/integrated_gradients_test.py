@@ -1,0 +1,122 @@
+"""Attributions against exact answers, padding, and a planted item."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medm2t_jax.explain.integrated_gradients import explain_step, integrate
+from medm2t_jax.models.config import model_config
+from medm2t_jax.models.gates import gated
+from medm2t_jax.models.medm2t import MedM2T
+from tests import fake_batch
+
+# Two modalities compile fast.
+SCHEMA = dataclasses.replace(
+  fake_batch.schema('mortality'),
+  events={'labs': fake_batch.schema().events['labs']},
+  grids={},
+  ecg_terms=(),
+)
+ODDS = np.array([False, True])
+
+
+def test_a_linear_function_is_attributed_exactly():
+  weight, x = np.array([2.0, -1.0, 0.5]), np.array([1.0, 3.0, -4.0])
+  found = integrate(
+    lambda gates: jnp.sum(weight * x * gates['x']) + 7, {'x': jnp.ones(3)}, 8
+  )
+  np.testing.assert_allclose(found.attributions['x'], weight * x, rtol=1e-6)
+  assert (float(found.output), float(found.baseline)) == (4.0, 7.0)
+
+
+def test_a_product_is_shared_and_a_kink_costs_little():
+  ones = jnp.ones(2)
+  found = integrate(lambda g: 6 * g[0] * g[1] ** 2, ones, 8)
+  np.testing.assert_allclose(found.attributions, [2, 4], rtol=1e-5)
+  found = integrate(lambda g: jax.nn.relu(3 * g[0] - g[1]), ones)
+  np.testing.assert_allclose(found.attributions, [3, -1], rtol=1e-5)
+  found = integrate(lambda g: jax.nn.relu(g[0] + g[1] - 0.5), ones)
+  np.testing.assert_allclose(found.attributions.sum(), 1.5, atol=0.03)
+
+
+def test_without_a_gate_nothing_is_computed():
+  x = jnp.ones(3)
+  assert gated({'signal': x}, 'signal', x) is x
+
+
+def batch_of(events: int, padded: int = 0) -> dict:
+  batch = fake_batch.batch(rows=1, events=events)
+  pad = lambda array: np.pad(array, ((0, 0), (0, padded)))
+  return {**batch, 'labs': {key: pad(array) for key, array in batch['labs'].items()}}
+
+
+def model_of(**changed: str):
+  options = {**fake_batch.OPTIONS, **changed}
+  model = MedM2T(model_config('mortality', options, SCHEMA))
+  init = lambda: model.init(
+    jax.random.key(0), batch_of(12), stage='multimodal', train=False
+  )
+  return model, fake_batch.variables(jax.eval_shape(init))
+
+
+def test_padding_changes_no_attribution():
+  model, variables = model_of()
+  step = explain_step(model, 'classes')
+  found, _ = step(variables, batch_of(12), ODDS)
+  padded, _ = step(variables, batch_of(12, padded=5), ODDS)
+  token = found.attributions['labs']['token_gate']
+  other = padded.attributions['labs']['token_gate']
+  assert np.abs(token).max() > 1e-3
+  np.testing.assert_allclose(other[:, :12], token, atol=1e-5)
+  assert not other[:, 12:].any()
+  for name, static in found.attributions['static'].items():
+    np.testing.assert_allclose(padded.attributions['static'][name], static, atol=1e-5)
+
+
+PIECEWISE = {'value_encoding': 'piecewise_linear'}
+PLANTED = 2
+
+
+def leave_out_others(encoder: dict, item_of_id: np.ndarray) -> None:
+  """Sets the tables of all items but one to 0."""
+  if 'item_statistics' in encoder:
+    tables = encoder['item_statistics']
+    tables['statistic_table'] *= (item_of_id[:-1] == PLANTED)[:, None]
+    # Random tables are as large as LayerNorm's inputs never are.
+    tables['rate_table'] *= 0.1
+  else:
+    here = np.arange(len(encoder['source_table'])) == PLANTED
+    encoder['source_table'] *= here[:, None]
+
+
+@pytest.mark.parametrize(
+  'options',
+  [
+    {},
+    {**PIECEWISE, 'pooling': 'item'},
+    {**PIECEWISE, 'pooling': 'statistics', 'sequence': 'mean_last'},
+  ],
+  ids=['tokens', 'item', 'statistics'],
+)
+def test_the_item_that_decides_is_the_only_one(options):
+  model, variables = model_of(**options)
+  item_of_id = dict(model.config.events)['labs'].item_of_id
+  leave_out_others(variables['params']['encoders_labs'], item_of_id)
+  # Random parameters hardly pass on what the events say.
+  variables['params']['fusion']['project_labs']['kernel'] *= 100
+  batch = batch_of(12)
+  found, _ = explain_step(model, 'classes')(variables, batch, ODDS)
+  token = np.asarray(found.attributions['labs']['token_gate'])[0]
+  here = batch['labs']['item'][0] == PLANTED
+  assert 0 < here.sum() < 12
+  assert not token[~here].any()
+  # The sign: what the output is without these events' content, all else being the same.
+  static = sum(leaf.sum() for leaf in found.attributions['static'].values())
+  difference = float(found.output - found.baseline - static)
+  np.testing.assert_allclose(token[here].sum(), difference, atol=0.02, rtol=0.1)
+  assert abs(difference) > 0.01
