@@ -80,7 +80,7 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
   from medm2t_jax.default_data import open_or_simulate
   from medm2t_jax.fold import Fold
   from medm2t_jax.models.medm2t import MedM2T
-  from medm2t_jax.train import initial_state
+  from medm2t_jax.stage_training import initial_state
 
   assert jax.device_count() == options.devices
   config = mortality.get_config('small,end_to_end')

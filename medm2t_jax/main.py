@@ -43,7 +43,15 @@ def main(_: list[str]) -> None:
   # Imported here so that --help and wrong flags answer at once.
   import tensorflow as tf
 
-  from medm2t_jax import audit, distributed, evaluate, preemption, train, workdir
+  from medm2t_jax import (
+    audit,
+    distributed,
+    evaluate,
+    preemption,
+    stage_training,
+    train,
+    workdir,
+  )
   from medm2t_jax.default_data import open_or_simulate
   from medm2t_jax.fold import make_folds
 
@@ -70,7 +78,7 @@ def main(_: list[str]) -> None:
       summary = _evaluated(evaluate.evaluate(folds), directory / 'eval')
     else:
       summary = {'trained': config.stages}
-  except (DataError, train.TrainingError) as error:
+  except (DataError, stage_training.TrainingError) as error:
     sys.exit(f'error: {error}')
   except preemption.Preempted as stop:
     if distributed.is_first():

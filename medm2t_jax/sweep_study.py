@@ -31,7 +31,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from data_pipeline.schema import DataError, write_json
-from medm2t_jax import selection, train, workdir
+from medm2t_jax import selection, stage_training, train, workdir
 from medm2t_jax.default_data import open_or_simulate
 from medm2t_jax.experiment import Experiment
 from medm2t_jax.fold import make_folds
@@ -63,7 +63,7 @@ def run(sweep: Experiment, directory: Path) -> dict[str, Any]:
     while (trial := _next_trial(sweep, study)) is not None:
       try:
         value = _train(_suggested(sweep, trial), sweep.stage, _workdir(directory, trial))
-      except (train.TrainingError, DataError) as error:
+      except (stage_training.TrainingError, DataError) as error:
         _LOGGER.warning('trial %d: %s', trial.number, error)
         trial.set_user_attr('reason', str(error))
         study.tell(trial, state=TrialState.PRUNED)

@@ -7,44 +7,20 @@ have seen next, so that it ends with the same parameters as an uninterrupted one
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn
+from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
-from flax import traverse_util
-
-from data_pipeline import planning
 from data_pipeline.dataset import Split
-from data_pipeline.folds import hash_subject
 from data_pipeline.schema import DataError
-from medm2t_jax import (
-  baselines,
-  checkpoint,
-  distributed,
-  losses,
-  parallel,
-  preemption,
-  selection,
-  workdir,
-)
-from medm2t_jax.fold import Batch, Fold
-from medm2t_jax.metric_writer import MetricWriter, require_tensorboard
+from medm2t_jax import baselines, checkpoint, distributed, workdir
+from medm2t_jax.fold import Fold
+from medm2t_jax.metric_writer import require_tensorboard
 from medm2t_jax.models import medm2t
-from medm2t_jax.optimizer import make_optimizer
-from medm2t_jax.position import Position
-from medm2t_jax.progress import Progress, stage_table
+from medm2t_jax.progress import stage_table
+from medm2t_jax.stage_training import StageTraining, loss_and_optimizer
 
 _LOGGER = logging.getLogger(__name__)
-
-
-class TrainingError(Exception):
-  """Training cannot go on. The message names the stage, the step and the remedy."""
 
 
 def train(folds: Sequence[Fold]) -> None:
@@ -53,7 +29,7 @@ def train(folds: Sequence[Fold]) -> None:
   Raises:
     DataError: an unknown stage or baseline, a recipe's value that does not suit, or a
       stage to start from is not complete.
-    TrainingError: a loss is not finite.
+    stage_training.TrainingError: a loss is not finite.
     preemption.Preempted: SIGTERM came; all is saved.
   """
   baselines.require_known(folds[0].config)  # before all else, not after days of training
@@ -61,7 +37,7 @@ def train(folds: Sequence[Fold]) -> None:
     require_tensorboard()
   for stage in chosen_stages(folds[0]):
     if _missing_split(folds[0], stage) is None:
-      _loss_and_optimizer(folds[0], stage)  # a mistake in the last recipe is told now
+      loss_and_optimizer(folds[0], stage)  # a mistake in the last recipe is told now
   for fold in folds:
     for stage in chosen_stages(fold):
       record = fold.record(stage)
@@ -102,7 +78,7 @@ def train_stage(fold: Fold, stage: str) -> None:
 
   Raises:
     DataError: no checkpoint of the stage is intact, or a config value does not suit.
-    TrainingError: a loss is not finite.
+    stage_training.TrainingError: a loss is not finite.
     preemption.Preempted: SIGTERM came inside `preemption.deferred`; all is saved.
   """
   missing = _missing_split(fold, stage)
@@ -114,7 +90,7 @@ def train_stage(fold: Fold, stage: str) -> None:
   recipe = fold.config.recipe[stage]
   directory = workdir.checkpoint_directory(fold.workdir, fold.index, stage)
   with checkpoint.Checkpoints(directory) as checkpoints:
-    training = _StageTraining(fold, stage, checkpoints)
+    training = StageTraining(fold, stage, checkpoints)
     position = training.run()
   # Only after the context has waited for the saves: done.json promises a checkpoint.
   best = position.best(recipe.select_by)
@@ -150,267 +126,3 @@ def _missing_split(fold: Fold, stage: str) -> Split | None:
 def _write_record(fold: Fold, record: workdir.StageRecord) -> None:
   if distributed.is_first():
     workdir.write_record(fold.workdir, record)
-
-
-def _loss_and_optimizer(
-  fold: Fold, stage: str
-) -> tuple[losses.Loss, optax.GradientTransformation]:
-  """Loss and optimizer of a stage; DataError for what does not suit in its recipe."""
-  recipe, target = fold.config.recipe[stage], fold.dataset.schema.target
-  selection.require_known(recipe.select_by, target, stage)
-  plan = fold.plan(
-    'train',
-    fold.modalities_of(stage),
-    recipe.batch_size,
-    require=fold.modality_of(stage),
-    shuffle=(fold.config.seed, 0),
-  )
-  loss = losses.make_loss(recipe, target, stage)
-  return loss, make_optimizer(recipe, stage, recipe.epochs * len(plan))
-
-
-def initial_state(
-  fold: Fold, stage: str, optimizer: optax.GradientTransformation
-) -> tuple[parallel.TrainState, checkpoint.Lineage]:
-  """Fresh variables, overwritten by every equal path of the stages to start from."""
-  variables = fold.init(stage)
-  flat: dict[Any, Any] = dict(traverse_util.flatten_dict(variables))
-  lineage = fold.lineage()
-  stages = medm2t.stages(fold.model_config)
-  for source in fold.config.recipe[stage].starts_from:
-    if source not in stages or fold.skipped(source):
-      continue  # the data set lacks that modality
-    restored, seen = fold.restore_best(source)
-    lineage = lineage.joined(seen)
-    for path, value in traverse_util.flatten_dict(restored).items():
-      if path in flat and path[0] != 'fitted':
-        flat[path] = value
-  variables = traverse_util.unflatten_dict(flat)
-  state = parallel.TrainState(
-    step=jnp.zeros((), jnp.int32),
-    params=variables['params'],
-    batch_stats=variables['batch_stats'],
-    fitted=variables['fitted'],
-    optimizer=optimizer.init(variables['params']),
-  )
-  # Placed as the step returns it: placed otherwise, its first call compiles alone.
-  return jax.device_put(state, parallel.replicated()), lineage
-
-
-class _StageTraining:
-  """One stage on its way through its epochs."""
-
-  def __init__(self, fold: Fold, stage: str, checkpoints: checkpoint.Checkpoints):
-    self._fold = fold
-    self._stage = stage
-    self._name = f'fold {fold.index}, {stage}'
-    self._recipe = fold.config.recipe[stage]
-    self._checkpoints = checkpoints
-    loss, optimizer = _loss_and_optimizer(fold, stage)
-    weights = self._recipe.class_weights
-    self._train_step = parallel.train_step(fold.model, stage, optimizer, loss, weights)
-    self._validation_step = parallel.validation_step(fold.model, stage, loss, weights)
-    self._state, self._lineage = initial_state(fold, stage, optimizer)
-    self._position = Position()
-    self._writer = None
-    if distributed.is_first():
-      directory = workdir.stage_directory(fold.workdir, fold.index, stage)
-      tensorboard = fold.config.training.tensorboard
-      self._writer = MetricWriter(directory, tensorboard=tensorboard)
-    self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self._state.params))
-
-  def run(self) -> Position:
-    """Trains until the last epoch, or until nothing improves any more."""
-    recipe = self._recipe
-    _LOGGER.info('%s: %s parameters', self._name, f'{self.parameters:,}')
-    self._warn_of_cuts()
-    self._resume()
-    epoch = self._open_epoch()
-    while (
-      self._position.epoch < recipe.epochs
-      and self._position.stale_epochs(recipe.select_by) < recipe.patience
-    ):
-      record = self._train_epoch(*epoch)
-      if self._position.epoch + 1 < recipe.epochs:
-        # Opened before validation, during which it reads ahead.
-        epoch = self._open_epoch(after=True)
-      record |= self._validate()
-      self._position = self._position.after_epoch(record)
-      if self._writer is not None:
-        self._writer.write(self._position.history)
-      _LOGGER.info(
-          '%s: epoch %d of %d, train loss %.4f, validation loss %.4f, %.0f s',
-          self._name, self._position.epoch, recipe.epochs,
-          record['train_loss'], record['validation_loss'], record['seconds'],
-      )  # fmt: skip
-      self._save()
-    return self._position
-
-  def _warn_of_cuts(self) -> None:
-    """Says which capacity to raise where samples do not fit."""
-    plan, data = self._plan('train'), self._fold.config.data
-    for name, count in plan.truncated.items():
-      if count:
-        _LOGGER.warning(
-            '%s: %d samples to train on have more than %d events of %s and keep the most '
-            'recent: raise the last of config.data.buckets to keep all',
-            self._name, count, data.buckets[-1][name], name,
-        )  # fmt: skip
-    if plan.overflowing:
-      _LOGGER.warning(
-          '%s: %d samples to train on have more than %d recordings and keep the most '
-          'recent: raise config.data.max_recordings to keep all',
-          self._name, plan.overflowing, data.max_recordings,
-      )  # fmt: skip
-
-  def _resume(self) -> None:
-    restored = self._checkpoints.restore_latest(self._state)
-    if restored is None:
-      return
-    # It may have been copied here from another fold.
-    self._fold.require_unseen(restored.lineage, restored.where)
-    self._state = restored.state
-    self._position = Position(**restored.position)
-    self._position.notes.extend(restored.notes)
-    _LOGGER.info(
-        '%s: resumed at epoch %d, step %d',
-        self._name, self._position.epoch + 1, self._position.step,
-    )  # fmt: skip
-
-  def _save(self) -> None:
-    best = self._position.best(self._recipe.select_by)
-    self._checkpoints.save(
-      self._state,
-      dataclasses.asdict(self._position),
-      lineage=self._lineage,
-      best_step=best['step'] if best else None,
-    )
-
-  def _stop(self) -> NoReturn:
-    """Saves and ends: the machine is about to be taken away."""
-    self._save()
-    raise preemption.Preempted(
-      f'{self._name}: stopped by SIGTERM; saved at epoch {self._position.epoch + 1}, '
-      f'step {self._position.step}. Run the same command again to continue.'
-    )
-
-  def _plan(self, split: Split, shuffle: tuple[int, int] | None = None) -> planning.Plan:
-    return self._fold.plan(
-      split,
-      self._fold.modalities_of(self._stage),
-      self._recipe.batch_size,
-      require=self._fold.modality_of(self._stage),
-      shuffle=shuffle,
-    )
-
-  def _open_epoch(self, *, after: bool = False) -> tuple[planning.Plan, Iterator[Batch]]:
-    """Plan of this epoch and its batches from this step on; or those `after` it."""
-    epoch, step = self._position.epoch, self._position.step
-    if after:
-      epoch, step = epoch + 1, 0
-    plan = self._plan('train', shuffle=(self._fold.config.seed, epoch))
-    modalities = self._fold.modalities_of(self._stage)
-    return plan, self._fold.read(plan, modalities, step)
-
-  def _train_epoch(self, plan: planning.Plan, batches: Iterator[Batch]) -> dict[str, Any]:
-    """Runs the rest of an epoch; the position is kept up to date for saving."""
-    config, position = self._fold.config, self._position
-    key = self._fold.key(self._stage)
-    pending: list[parallel.LossSum] = []
-
-    def collect() -> None:
-      # The only place where the host waits for the devices.
-      first = position.step - len(pending)
-      for number, loss in enumerate(jax.device_get(pending), first):
-        self._require_finite(float(loss.total), 'train', plan, number)
-        position.loss_total += float(loss.total)
-        position.loss_weight += float(loss.weight)
-      pending.clear()
-
-    progress = Progress(
-      f'{self._name} {position.epoch + 1}/{self._recipe.epochs}',
-      (plan.rows >= 0).sum(axis=(1, 2)),
-      position.step,
-      visible=distributed.is_first(),
-    )
-    idle = lambda: not pending or _is_over(pending[-1])
-    for batch in progress.over(batches, idle):
-      self._state, loss = self._train_step(self._state, batch, key)
-      pending.append(loss)
-      position.step += 1
-      if position.step % 20 == 0:
-        collect()
-        progress.show_loss(position.loss_total / position.loss_weight)
-      if preemption.requested():
-        collect()
-        self._stop()
-      # The end of the epoch is saved with its validation loss.
-      due = position.step % config.training.save_every_steps == 0
-      if due and position.step < len(plan):
-        collect()
-        self._save()
-    collect()
-    return {
-      'epoch': position.epoch + 1,
-      'step': int(self._state.step),
-      'train_loss': position.loss_total / position.loss_weight,
-      **progress.figures(),
-    }
-
-  def _validate(self) -> dict[str, float]:
-    """Mean validation loss, and the figure by which the best epoch is chosen."""
-    plan = self._plan('validation')
-    sums: list[parallel.LossSum] = []
-    units: list[parallel.Units] = []
-    for batch in self._fold.read(plan, self._fold.modalities_of(self._stage)):
-      loss, predicted = self._validation_step(self._state.variables, batch)
-      sums.append(loss)
-      if self._recipe.select_by != selection.LOSS:
-        units.append(jax.device_get(predicted))
-      if preemption.requested():
-        self._stop()
-    totals = [float(loss.total) for loss in jax.device_get(sums)]
-    for number, total in enumerate(totals):
-      self._require_finite(total, 'validation', plan, number)
-    record = {'validation_loss': sum(totals) / sum(float(loss.weight) for loss in sums)}
-    if units:
-      record[f'validation_{self._recipe.select_by}'] = self._figure(units)
-    return record
-
-  def _figure(self, units: list[parallel.Units]) -> float:
-    """The figure of `select_by` over the units of all processes."""
-    parts = [
-      [distributed.gather(array) for array in (each.logits, each.label, each.weight)]
-      for each in units
-    ]
-    logits, label, weight = (
-      np.concatenate([array.reshape(-1, *array.shape[2:]) for array in arrays])
-      for arrays in zip(*parts, strict=True)
-    )
-    counts = weight > 0
-    return selection.figure(
-      self._recipe.select_by, logits[counts], label[counts], self._stage
-    )
-
-  def _require_finite(
-    self, loss: float, split: Split, plan: planning.Plan, number: int
-  ) -> None:
-    """Raises TrainingError, with the place and the batch, for a loss that is not finite."""
-    if np.isfinite(loss):
-      return
-    dataset = self._fold.dataset
-    rows = plan.rows[number]
-    samples = dataset.index['sample_id'][rows[rows >= 0]]
-    hashes = sorted(hash_subject(sample, dataset.fold_key) for sample in samples)
-    raise TrainingError(
-      f'fold {self._fold.index}, stage {self._stage}: the {split} loss or its gradient is '
-      f'not finite at step {number + 1} of epoch {self._position.epoch + 1}, for the '
-      f'sample_ids with the keyed hashes {", ".join(hashes)}. Lower '
-      f'config.recipe.{self._stage}.learning_rate or set clip_norm; where the same '
-      'samples come back, look at their values.'
-    )
-
-
-def _is_over(step: parallel.LossSum) -> bool:
-  """Whether the devices have computed it, without waiting for them."""
-  return step.total.is_ready()  # pyright: ignore[reportAttributeAccessIssue]

@@ -14,7 +14,7 @@ from configs import cvd
 from data_pipeline.dataset import open_dataset
 from data_pipeline.folds import hash_subject
 from data_pipeline.schema import DataError
-from medm2t_jax import checkpoint, selection, train, workdir
+from medm2t_jax import checkpoint, selection, stage_training, train, workdir
 from medm2t_jax.fold import Fold
 from medm2t_jax.models import medm2t
 from tests import training_process
@@ -148,7 +148,7 @@ def test_a_loss_that_is_not_finite_names_its_batch(dataset, tmp_path, monkeypatc
       yield batch
 
   monkeypatch.setattr(Fold, 'read', read_poisoned)
-  with pytest.raises(train.TrainingError) as raised:
+  with pytest.raises(stage_training.TrainingError) as raised:
     train.train_stage(fold, 'static')
   message = str(raised.value)
   assert 'stage static' in message and 'step 3 of epoch 1' in message

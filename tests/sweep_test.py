@@ -16,7 +16,7 @@ from configs.sweeps import common, los
 from configs.sweeps import mortality as mortality_sweep
 from data_pipeline.dataset import open_dataset
 from data_pipeline.schema import DataError
-from medm2t_jax import default_data, train, workdir
+from medm2t_jax import default_data, stage_training, train, workdir
 from medm2t_jax.fold import make_folds
 from tests import static_data
 
@@ -83,7 +83,7 @@ def test_an_interrupted_sweep_ends_as_an_uninterrupted_one(
   data, straight, tmp_path, monkeypatch
 ):
   expected, best = straight
-  write = train.MetricWriter.write
+  write = stage_training.MetricWriter.write
 
   def write_and_die(self, records):
     write(self, records)
@@ -92,7 +92,7 @@ def test_an_interrupted_sweep_ends_as_an_uninterrupted_one(
 
   sweep = make_sweep(data, select_by='auroc')
   with monkeypatch.context() as patched:
-    patched.setattr(train.MetricWriter, 'write', write_and_die)
+    patched.setattr(stage_training.MetricWriter, 'write', write_and_die)
     with pytest.raises(Killed):
       sweep_study.run(sweep, tmp_path)
   assert len(lines(tmp_path)) == 1
@@ -130,7 +130,7 @@ def test_a_trial_that_fails_is_pruned_with_its_reason(data, tmp_path, monkeypatc
 
   def diverge(folds):
     if folds[0].config.recipe.static.learning_rate > 1:
-      raise train.TrainingError('fold 0, stage static: not finite')
+      raise stage_training.TrainingError('fold 0, stage static: not finite')
     trained(folds)
 
   monkeypatch.setattr(sweep_study.train, 'train', diverge)

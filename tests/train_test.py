@@ -17,7 +17,7 @@ from configs import cvd, los
 from data_pipeline import prepare
 from data_pipeline.dataset import open_dataset
 from data_pipeline.schema import DataError
-from medm2t_jax import evaluate, robustness, train, workdir
+from medm2t_jax import evaluate, robustness, stage_training, train, workdir
 from medm2t_jax.baselines import reading, single_modalities
 from medm2t_jax.fold import Fold, make_folds, parse_folds
 from medm2t_jax.models import medm2t
@@ -187,7 +187,7 @@ def test_undamaged_samples_are_predicted_as_in_the_report(trained):
 def test_stages_continue_from_the_parameters_of_others(trained):
   fold, _ = trained
   optimizer = make_optimizer(fold.config.recipe.multimodal, 'multimodal', 10)
-  state, lineage = train.initial_state(fold, 'multimodal', optimizer)
+  state, lineage = stage_training.initial_state(fold, 'multimodal', optimizer)
   labs, _ = fold.restore_best('labs')
   started = traverse_util.flatten_dict(state.params)
   for path, value in traverse_util.flatten_dict(labs['params']).items():
@@ -258,7 +258,7 @@ def test_samples_that_do_not_fit_name_the_capacity_to_raise(dataset, tmp_path, c
   )
   long = (dataset.lengths('labs')[dataset.rows(0, 'train')] > 16).sum()
   # At this rate the second step ends it.
-  with pytest.raises(train.TrainingError, match=r'fold 0, stage labs: .*epoch'):
+  with pytest.raises(stage_training.TrainingError, match=r'fold 0, stage labs: .*epoch'):
     train.train_stage(Fold(config, dataset, 0, tmp_path), 'labs')
   assert f'{long} samples to train on have more than 16 events of labs' in caplog.text
   assert 'raise the last of config.data.buckets' in caplog.text

@@ -16,9 +16,8 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy import signal as scipy_signal
-from tensorflow_datasets.proto import tf_example_pb2
 
-from data_pipeline import publish, records
+from data_pipeline import heads, publish
 from data_pipeline.dataset import Dataset
 from data_pipeline.ecg import noise
 from data_pipeline.ecg.conditioning import condition
@@ -75,7 +74,7 @@ def locate(
   result = {}
   for row in rows.tolist():
     sample = int(dataset.index['sample_id'][row])
-    studies = _study_ids(dataset, row)[-most:].tolist()
+    studies = heads.read_head(dataset, row)['ecg/study_id'][-most:].tolist()
     unlisted = [study for study in studies if (sample, study) not in listed]
     if unlisted:
       raise DataError(
@@ -172,18 +171,3 @@ def _listed_paths(dataset: Dataset, rows: np.ndarray) -> dict[tuple[int, int], s
   table = pq.read_table(path, filters=pc.field('sample_id').isin(samples.tolist()))
   keys = zip(table['sample_id'].to_pylist(), table['study_id'].to_pylist(), strict=True)
   return dict(zip(keys, table['path'].to_pylist(), strict=True))
-
-
-def _study_ids(dataset: Dataset, row: int) -> np.ndarray:
-  """int64 (k,): the recordings in a sample's record, by time."""
-  index = dataset.index
-  head = records.read_head(
-    dataset.directory / dataset.files[index['file'][row]],
-    int(index['offset'][row]),
-    int(index['head_bytes'][row]),
-    int(index['head_crc'][row]),
-    row,
-  )
-  example = tf_example_pb2.Example.FromString(head)  # pyright: ignore[reportAttributeAccessIssue]
-  value = example.features.feature['ecg/study_id'].bytes_list.value[0]
-  return np.frombuffer(value, '<i8')

@@ -34,6 +34,7 @@ _DISTINCT = 0.99  # float32 rounds long identifiers to even numbers
 
 
 def check(scan: Scan) -> list[Check]:
+  """No identifier and nothing that tells the label is among the inputs."""
   return [by_name(scan.dataset.schema), by_label(scan), by_identifier(scan)]
 
 

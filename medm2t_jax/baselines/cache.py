@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 import medm2t_jax
 from data_pipeline.schema import DataError
+from medm2t_jax import workdir
 from medm2t_jax.baselines.inputs import SPLITS
 from medm2t_jax.fold import Fold
 
@@ -20,7 +21,9 @@ _KEY = b'made_from'
 
 
 def path(fold: Fold, name: str) -> Path:
-  return fold.workdir / f'fold{fold.index}' / 'baselines' / f'{name}.parquet'
+  """The file of a baseline's predictions."""
+  directory = workdir.stage_directory(fold.workdir, fold.index, 'baselines')
+  return directory / f'{name}.parquet'
 
 
 def identity(fold: Fold, name: str, settings: Any) -> str:

@@ -25,6 +25,7 @@ from medm2t_jax import losses
 from medm2t_jax.baselines import choosing
 from medm2t_jax.baselines.inputs import SPLITS, Inputs
 from medm2t_jax.baselines.windows import window_ends
+from medm2t_jax.models.dropout import Dropout
 
 SETTINGS: dict[str, Any] = {
   'hidden': 64,
@@ -66,7 +67,8 @@ class Gru(nn.Module):
       static: standardised, NaN where missing.
       train: with dropout.
     """
-    drop = nn.Dropout(self.dropout, deterministic=not train)
+    dropout = Dropout(self.dropout)
+    drop = lambda x: dropout(x, deterministic=not train)
     state = jnp.zeros((len(windows), 0))
     if windows.shape[2]:
       cell = nn.RNN(nn.GRUCell(self.hidden), return_carry=True, name='gru')

@@ -128,8 +128,8 @@ def statistics(
   """`STATISTICS` per value id i, and `RATES` per item j, of every window.
 
   Of events at the same time the largest is the last. An item without an event has 0
-  everywhere; maximum and minimum of a categorical item say no more than its last
-  category.
+  everywhere. Maximum and minimum of a categorical item are the highest and the lowest
+  index of its categories that occurred.
 
   Args:
     weights: sums of the token weights inside each window.

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from medm2t_jax.reporting.bootstrap import RESAMPLES, estimate
-from medm2t_jax.reporting.metrics import compared_figures, figure_draws, why_undefined
+from medm2t_jax.reporting.bootstrap import RESAMPLES
+from medm2t_jax.reporting.metrics import compared_figures
+from medm2t_jax.reporting.paired import Comparison
 from medm2t_jax.reporting.rows import Rows
 
 
@@ -34,19 +35,9 @@ def baselines(
   """
   if not predictions:
     return []
-  names, counts, reason = compared_figures(rows), rows.counts(), why_undefined(rows)
-  ours = figure_draws(rows, names, resamples, seed)
+  comparison = Comparison(rows, compared_figures(rows), resamples, seed)
   result = []
-  for baseline, prediction in predictions.items():
-    other = rows.with_prediction(prediction, f'baseline {baseline}')
-    theirs = figure_draws(other, names, resamples, seed)
-    result.append(
-      {
-        'name': baseline,
-        'figures': {name: estimate(theirs[name], counts, reason) for name in names},
-        'differences': {
-          name: estimate(theirs[name] - ours[name], counts, reason) for name in names
-        },
-      }
-    )
+  for name, prediction in predictions.items():
+    figures, differences = comparison.other(prediction, f'baseline {name}')
+    result.append({'name': name, 'figures': figures, 'differences': differences})
   return result

@@ -34,7 +34,7 @@ NAMES = {
 
 def headline_figure(rows: Rows) -> str:
   """Key of the figure that stands for a task: 'auroc' or 'mae'."""
-  return 'mae' if rows.target.kind == 'days' else 'auroc'
+  return compared_figures(rows)[0]
 
 
 def score(rows: Rows, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
@@ -83,12 +83,6 @@ def figure_draws(
   return bootstrap(of_classes, rows.subject, resamples, seed)
 
 
-def headline_draws(rows: Rows, resamples: int = RESAMPLES, seed: int = 0) -> Draws:
-  """The headline figure with its resamples, for paired differences."""
-  name = headline_figure(rows)
-  return figure_draws(rows, (name,), resamples, seed)[name]
-
-
 def headline_estimate(
   rows: Rows, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
@@ -96,7 +90,8 @@ def headline_estimate(
   if not len(rows):
     empty = Draws(np.nan, np.full(resamples, np.nan))
     return estimate(empty, rows.counts(), 'no samples')
-  draws = headline_draws(rows, resamples, seed)
+  name = headline_figure(rows)
+  draws = figure_draws(rows, (name,), resamples, seed)[name]
   return estimate(draws, rows.counts(), why_undefined(rows))
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from medm2t_jax.reporting.bootstrap import RESAMPLES, estimate
-from medm2t_jax.reporting.metrics import headline_draws, why_undefined
+from medm2t_jax.reporting.bootstrap import RESAMPLES
+from medm2t_jax.reporting.metrics import headline_figure
+from medm2t_jax.reporting.paired import Comparison
 from medm2t_jax.reporting.rows import Rows
 
 
@@ -20,8 +21,7 @@ def missing_modality(
 ) -> list[dict[str, Any]]:
   """[{'name', 'figure', 'difference'}], one a scenario.
 
-  `difference` is scenario minus all data on the same resamples, so that its interval is
-  far narrower than the two figures' would suggest.
+  `difference` is scenario minus all data on the same resamples.
 
   Args:
     rows: test rows, predicted from all data.
@@ -32,17 +32,12 @@ def missing_modality(
   Raises:
     DataError: a scenario's predictions do not fit the rows.
   """
-  counts, reason = rows.counts(), why_undefined(rows)
-  everything = headline_draws(rows, resamples, seed)
+  headline = headline_figure(rows)
+  comparison = Comparison(rows, (headline,), resamples, seed)
   result = []
   for name, prediction in scenarios.items():
-    other = rows.with_prediction(prediction, f'scenario {name}')
-    draws = headline_draws(other, resamples, seed)
+    figures, differences = comparison.other(prediction, f'scenario {name}')
     result.append(
-      {
-        'name': name,
-        'figure': estimate(draws, counts, reason),
-        'difference': estimate(draws - everything, counts, reason),
-      }
+      {'name': name, 'figure': figures[headline], 'difference': differences[headline]}
     )
   return result

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.schema import DataError
-from medm2t_jax.reporting.bootstrap import RESAMPLES, estimate
+from medm2t_jax.reporting.bootstrap import RESAMPLES
 from medm2t_jax.reporting.context import DamageCurve
-from medm2t_jax.reporting.metrics import headline_draws, why_undefined
+from medm2t_jax.reporting.metrics import headline_figure
+from medm2t_jax.reporting.paired import Comparison
 from medm2t_jax.reporting.rows import Rows
 
 
@@ -57,19 +58,17 @@ def _figures(rows: Rows, curve: DamageCurve, resamples: int, seed: int) -> dict[
     )
   sorter = np.argsort(curve.samples)
   order = sorter[np.searchsorted(curve.samples, chosen.sample, sorter=sorter)]
-  figure_of = lambda prediction: chosen.with_prediction(
-    prediction[order], f'damage {curve.name}'
-  )
-  counts, reason = chosen.counts(), why_undefined(chosen)
-  undamaged = headline_draws(figure_of(curve.undamaged), resamples, seed)
-  result['undamaged'] = estimate(undamaged, counts, reason)
+  undamaged = chosen.with_prediction(curve.undamaged[order], f'damage {curve.name}')
+  headline = headline_figure(rows)
+  comparison = Comparison(undamaged, (headline,), resamples, seed)
+  result['undamaged'] = comparison.reference()[headline]
   for level in curve.levels:
-    draws = headline_draws(figure_of(level.prediction), resamples, seed)
+    figures, differences = comparison.other(level.prediction[order], f'damage {curve.name}')
     result['levels'].append(
       {
         'level': level.level,
-        'figure': estimate(draws, counts, reason),
-        'difference': estimate(draws - undamaged, counts, reason),
+        'figure': figures[headline],
+        'difference': differences[headline],
         'refused': level.refused,
       }
     )
