@@ -261,6 +261,41 @@ def damage(
   return _figure(draw, f'{figure} with damaged input: {names}', f'{names}.')
 
 
+def differences(
+  groups: Mapping[str, Mapping[str, Mapping[str, Any]]], figure: str, better: str
+) -> Figure:
+  """Differences to one model with their intervals, one row each.
+
+  Args:
+    groups: heading -> name -> estimate of the difference.
+    figure: name of the figure, with its unit.
+    better: where a better model would be: 'left' or 'right'.
+  """
+  rows = [
+    (color, name, each)
+    for color, estimates in zip(_cycle(groups), groups.values(), strict=True)
+    for name, each in estimates.items()
+  ]
+
+  def draw(axes: Axes) -> None:
+    axes.axvline(0, color='#9aa5b1', linewidth=1, linestyle=(0, (4, 3)))
+    for place, (color, _, each) in enumerate(rows):
+      if each['low'] is not None:
+        axes.plot([each['low'], each['high']], [place, place], color=color)
+      if each['value'] is not None:
+        axes.plot([each['value']], [place], color=color, marker='o', markersize=5)
+    axes.set_yticks(range(len(rows)), [name for _, name, _ in rows])
+    axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=f'{figure}: ablation − full model')
+
+  names = ', '.join(name for _, name, _ in rows)
+  return _figure(
+    draw,
+    f'Difference in {figure} to the full model: {names}',
+    f'Dashed: the full model. To the {better}: the ablation is better.',
+    height=1.1 + 0.26 * len(rows),
+  )
+
+
 def interval_bar(
   value: float | None,
   low: float | None,
@@ -299,9 +334,9 @@ def interval_bar(
   )
 
 
-def _figure(draw: Any, alt: str, caption: str = '') -> Figure:
+def _figure(draw: Any, alt: str, caption: str = '', height: float = 3.6) -> Figure:
   with matplotlib.rc_context(_STYLE):
-    canvas = Canvas(figsize=(4.6, 3.6), layout='constrained')
+    canvas = Canvas(figsize=(4.6, height), layout='constrained')
     FigureCanvasSVG(canvas)
     draw(canvas.add_subplot())
     buffer = io.BytesIO()
