@@ -35,6 +35,8 @@ _SEEDS = flags.DEFINE_list(
 
 
 def main(_: list[str]) -> None:
+  if not all(seed.isdecimal() for seed in _SEEDS.value):
+    sys.exit(f'error: --seeds={",".join(_SEEDS.value)}: give whole numbers, as 0,1,2')
   # Imported here so that --help and wrong flags answer at once.
   import tensorflow as tf
 
@@ -44,8 +46,6 @@ def main(_: list[str]) -> None:
   tf.config.set_visible_devices([], 'GPU')  # accelerators belong to JAX alone
   config = _CONFIG.value
   directory = Path(_WORKDIR.value or f'runs/{config.name}').resolve()
-  if not all(seed.isdecimal() for seed in _SEEDS.value):
-    sys.exit(f'error: --seeds={",".join(_SEEDS.value)}: give whole numbers, as 0,1,2')
   seeds = [int(seed) for seed in _SEEDS.value]
   try:
     with preemption.deferred():

@@ -101,7 +101,8 @@ def _definition(fold: Fold, stage: str) -> dict[str, Any]:
       part = dict(model.grids)[modality]
       for micro in part.micro:
         if stage == medm2t.segment_stage(modality, micro.length):
-          part = dataclasses.replace(part, micro=(micro,), plan=())
+          levels = 'both' if part.levels == 'micro' else part.levels
+          part = dataclasses.replace(part, micro=(micro,), plan=(), levels=levels)
     part = dataclasses.asdict(part)
     if modality == 'ecg' and stage != 'ecg':
       windows = {}
