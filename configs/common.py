@@ -12,12 +12,12 @@ Variants are given after a colon and combined with commas, for example
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import config_dict
 
+from medm2t_jax import ablations
 from medm2t_jax.experiment import Experiment
 
 VARIANTS = ('small', 'smoke', 'end_to_end')
@@ -96,6 +96,8 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
         'dir': 'simulated',
         # The version of dataset.json that the data set must have; empty for any.
         'version': '',
+        # Modalities to use, of those that the data set has; empty for all.
+        'modalities': (),
         # A JSON file {"train": [...], "val": [...], "test": [...]} of sample ids whose
         # splits take the place of the five folds (`folds` is then '0'); empty for none.
         'split_file': '',
@@ -125,6 +127,7 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
         'windows': {},
         'segment_lengths': (12, 24),
         'segments': 24,
+        'grid_levels': 'both',
         'grid_channels': 'values',
         'ecg_crop': 'middle',
         # 'ecg': less memory in training, one more forward pass of the signal.
@@ -208,13 +211,7 @@ def apply_variants(
     # One shape to compile; padded events cost little beside that.
     config.data.buckets = config.data.buckets[-1:]
   if 'end_to_end' in variants:
-    multimodal = config.recipe.multimodal
-    # The multimodal rate of the paper is one for fine-tuning.
-    multimodal.learning_rate = statistics.median(
-      config.recipe[name].learning_rate for name in multimodal.starts_from
-    )
-    multimodal.starts_from = ()
-    config.stages = 'multimodal'
+    config.update_from_flattened_dict(ablations.end_to_end(config))
   if 'smoke' in variants:
     config.data.simulated_patients = 150
     config.evaluation.bootstrap = 100

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,6 +117,18 @@ class Schema:
     static = ('static',) if self.static_numeric or self.static_categorical else ()
     ecg = ('ecg',) if self.ecg_terms else ()
     return (*static, *self.events, *self.grids, *ecg)
+
+  def only(self, modalities: Sequence[str]) -> Schema:
+    """The schema with these modalities alone, in model order."""
+    static = 'static' in modalities
+    return dataclasses.replace(
+      self,
+      events={name: each for name, each in self.events.items() if name in modalities},
+      grids={name: each for name, each in self.grids.items() if name in modalities},
+      ecg_terms=self.ecg_terms if 'ecg' in modalities else (),
+      static_numeric=self.static_numeric if static else (),
+      static_categorical=self.static_categorical if static else (),
+    )
 
   def to_json(self) -> dict[str, Any]:
     return {'schema_version': SCHEMA_VERSION, **dataclasses.asdict(self)}

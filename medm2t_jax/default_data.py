@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -18,11 +19,12 @@ _ROOT = Path('data/simulated')
 def open_or_simulate(config: Experiment) -> Dataset:
   """Opens `config.data.dir`; 'simulated' is made first where it is absent.
 
-  With `config.data.split_file` the splits of that file take the place of the folds.
+  With `config.data.split_file` the splits of that file take the place of the folds, with
+  `config.data.modalities` the schema has those modalities alone.
 
   Raises:
     DataError: the folder is not a prepared data set, or is of another task or version;
-      or the splits do not suit it.
+      or the splits do not suit it, or it lacks one of the modalities.
   """
   directory = Path(config.data.dir)
   if config.data.dir == 'simulated':
@@ -51,6 +53,8 @@ def open_or_simulate(config: Experiment) -> Dataset:
       f'{config.data.version}. Give --config.data.dir of that data set, or accept any '
       "with --config.data.version=''."
     )
+  if config.data.modalities:
+    dataset = only(dataset, tuple(config.data.modalities))
   if not config.data.split_file:
     return dataset
   if config.folds != '0':
@@ -59,3 +63,19 @@ def open_or_simulate(config: Experiment) -> Dataset:
       "the five folds; config.folds has to be '0'."
     )
   return with_split_file(dataset, Path(config.data.split_file))
+
+
+def only(dataset: Dataset, modalities: tuple[str, ...]) -> Dataset:
+  """The data set with these modalities alone; samples and splits stay.
+
+  Raises:
+    DataError: the data set lacks one of them.
+  """
+  known = dataset.schema.modalities
+  unknown = [name for name in modalities if name not in known]
+  if unknown:
+    raise DataError(
+      f'config.data.modalities={modalities}: {dataset.directory} has no {unknown[0]!r}, '
+      f'its modalities are {known}'
+    )
+  return dataclasses.replace(dataset, schema=dataset.schema.only(modalities))

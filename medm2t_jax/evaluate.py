@@ -66,7 +66,7 @@ def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
     for split in SPLITS:
       given = scenarios if split == 'test' else {}
       rows, predictions = predict(fold, variables, split, {_ALL: (), **given})
-      tables.append(_table(fold, split, rows, predictions[_ALL]))
+      tables.append(predictions_table(fold, split, rows, predictions[_ALL]))
       if split == 'test':
         tested.append((rows, predictions[_ALL]))
       for name in given:
@@ -169,8 +169,17 @@ def _scenario_name(given: tuple[str, ...], modalities: tuple[str, ...]) -> str:
   return ' + '.join(given)
 
 
-def _table(fold: Fold, split: str, rows: np.ndarray, predictions: np.ndarray) -> pa.Table:
-  """Predictions with what the report groups them by."""
+def predictions_table(
+  fold: Fold, split: Split, rows: np.ndarray, predictions: np.ndarray
+) -> pa.Table:
+  """Predictions with what the report groups them by: the table of `write_report`.
+
+  Args:
+    fold: that predicted.
+    split: of the rows.
+    rows: of the data set's index (n,).
+    predictions: class probabilities (n, c), or days (n,).
+  """
   dataset = fold.dataset
   chosen = {name: column[rows] for name, column in dataset.index.items()}
   schema = dataset.schema

@@ -59,6 +59,8 @@ class Fold:
     index: the fold whose subjects test.
     workdir: of the run.
     model: the multimodal model, all stages.
+    taken: stage -> workdir of another run, whose stage is read in place of one here. It
+      is never written to, and its checkpoint's lineage is checked like any other.
   """
 
   def __init__(self, config: Experiment, dataset: Dataset, index: int, workdir: Path):
@@ -66,6 +68,7 @@ class Fold:
     self.dataset = dataset
     self.index = index
     self.workdir = workdir
+    self.taken: Mapping[str, Path] = {}
     self.model_config = model_config.model_config(config.task, config.model, dataset.schema)
     self.model = medm2t.MedM2T(self.model_config, axis_name=parallel.DEVICE_AXIS)
     self._predict_steps: dict[str, Callable[[Mapping[str, Any], Batch], jax.Array]] = {}
@@ -268,8 +271,11 @@ class Fold:
     return None if fields is None else workdir.StageRecord(**fields)
 
   def _read_record(self, stage: str) -> dict[str, Any] | None:
-    record = workdir.read_record(self.workdir, self.index, stage)
+    record = workdir.read_record(self._home(stage), self.index, stage)
     return None if record is None else dataclasses.asdict(record)
+
+  def _home(self, stage: str) -> Path:
+    return self.taken.get(stage, self.workdir)
 
   def skipped(self, stage: str) -> bool:
     """Whether the stage was skipped because its modality is missing."""
@@ -288,7 +294,7 @@ class Fold:
       DataError: the stage is not complete, or its best checkpoint must not be used
         here or is damaged: no other takes its place.
     """
-    directory = workdir.checkpoint_directory(self.workdir, self.index, stage)
+    directory = workdir.checkpoint_directory(self._home(stage), self.index, stage)
     record = self.record(stage)
     if record is None or record.skipped:
       raise DataError(

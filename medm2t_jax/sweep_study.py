@@ -13,8 +13,6 @@ uninterrupted one.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import fnmatch
 import json
 import logging
@@ -57,7 +55,8 @@ def run(sweep: Experiment, directory: Path) -> dict[str, Any]:
   """
   _check_space(sweep)
   directory.mkdir(parents=True, exist_ok=True)
-  with _alone_in(directory):
+  # Two processes would take each other's running trial for an interrupted one.
+  with workdir.alone(directory / 'lock', 'this sweep'):
     _claim(directory, sweep)
     study = _open_study(sweep, directory)
     while (trial := _next_trial(sweep, study)) is not None:
@@ -126,17 +125,6 @@ def _paths(config: Experiment, prefix: str = '') -> Iterator[str]:
       yield from _paths(value, f'{prefix}{name}.')
     else:
       yield f'{prefix}{name}'
-
-
-@contextlib.contextmanager
-def _alone_in(directory: Path) -> Iterator[None]:
-  """Two processes would take each other's running trial for an interrupted one."""
-  with (directory / 'lock').open('w') as lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise DataError(f'{directory}: another process runs this sweep') from error
-    yield
 
 
 def _claim(directory: Path, sweep: Experiment) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import importlib.metadata
 import json
 import platform
@@ -56,6 +58,25 @@ def _differences(old: Any, new: Any, name: str = '') -> Iterator[tuple[str, Any,
         yield from _differences(old.get(key), new.get(key), inner)
   elif old != new:
     yield name, json.dumps(old), json.dumps(new)
+
+
+@contextlib.contextmanager
+def alone(lock: Path, what: str) -> Iterator[None]:
+  """Keeps other processes out while it is open.
+
+  Args:
+    lock: a file, made where absent; its folder exists.
+    what: runs here, for the message.
+
+  Raises:
+    DataError: another process holds the lock.
+  """
+  with lock.open('w') as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise DataError(f'{lock.parent}: another process runs {what}') from error
+    yield
 
 
 def environment() -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,11 @@ from tests import staging_fixture
 
 
 def build(
-  folder: Path, *, change: Callable[[Path], None] | None = None, subjects: int = 60
+  folder: Path,
+  *,
+  change: Callable[[Path], None] | None = None,
+  subjects: int = 60,
+  events: tuple[str, ...] = (),
 ) -> Path:
   """Prepares `folder / 'out'`.
 
@@ -21,15 +24,18 @@ def build(
     folder: exists.
     change: is called with the folder of the staging files before they are read.
     subjects: how many.
+    events: event modalities that stay beside the static columns.
   """
   raw = folder / 'raw'
   raw.mkdir()
   staging_fixture.write_staging(raw, subjects=subjects)
   if change is not None:
     change(raw)
-  for path in [*raw.glob('events_*'), *raw.glob('grid_*'), raw / 'recordings.parquet']:
+  schema = staging_fixture.SCHEMA.only(('static', *events))
+  for name in staging_fixture.SCHEMA.events.keys() - schema.events.keys():
+    (raw / f'events_{name}.parquet').unlink()
+  for path in [*raw.glob('grid_*'), raw / 'recordings.parquet']:
     path.unlink()
-  schema = dataclasses.replace(staging_fixture.SCHEMA, events={}, grids={}, ecg_terms=())
   staged = Staged(schema, staging_fixture.COHORT, {'fixture': '1.0'})
   return staging_fixture.build_from(raw, staged, folder / 'out')
 

@@ -93,9 +93,9 @@ def _modality_tokens(
   if config.attend_over == 'summary':
     return tokens
   for name, _ in config.events:
-    tokens[name] = _windows(fitted[f'encoders_{name}']['time_cuts'])
+    tokens[name] = _windows(fitted[f'encoders_{name}'])
   if config.ecg is not None:
-    tokens['ecg'] = _windows(fitted['encoders_ecg']['time']['time_cuts'])
+    tokens['ecg'] = _windows(fitted['encoders_ecg'].get('time', {}))
   for name, grid in config.grids:
     hours = schema.grids[name].step_hours
     order = np.arange(grid.segments)
@@ -108,8 +108,9 @@ def _modality_tokens(
   return tokens
 
 
-def _windows(cuts: Any) -> list[str]:
-  ends = [_hour(float(cut)) for cut in np.asarray(cuts)]
+def _windows(fitted: Mapping[str, Any]) -> list[str]:
+  """With one window there are no cuts."""
+  ends = [_hour(float(cut)) for cut in np.asarray(fitted.get('time_cuts', ()))]
   if not ends:
     return ['all times']
   between = [f'{a} to {b} h' for a, b in itertools.pairwise(ends)]

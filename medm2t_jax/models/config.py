@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from data_pipeline.schema import ECG_MEASUREMENTS, DataError, Grid, Item, Schema
 from medm2t_jax.models.ecg import EcgConfig
@@ -26,10 +26,11 @@ CHOICES = {
   'accumulation': ('mean', 'learned', 'none'),
   'tables': ('shared', 'per_window'),
   'sequence': ('lstm', 'gru', 'mean_last'),
+  'grid_levels': ('both', 'micro', 'macro'),
   'grid_channels': ('values', 'values_mask_age'),
   'ecg_crop': ('middle', 'random'),
   'remat': ('none', 'ecg'),
-  'fusion': ('add', 'mul', 'linear', 'concat'),
+  'fusion': ('add', 'mul', 'linear', 'concat', 'none'),
   'attend_over': ('tokens', 'summary'),
   'shared_encoder': ('before', 'after'),
 }
@@ -118,7 +119,7 @@ def model_config(task: str, options: Mapping[str, Any], schema: Schema) -> Model
     ecg=_ecg(schema, options, named) if schema.ecg_terms else None,
     fusion=_fusion(named.width, named.heads, 0.05, options, options['modality_dropout']),
     decoder_dropout=0.1,
-    attend_over=options['attend_over'],
+    attend_over=_attend_over(options),
     dtype=options['dtype'],
   )
 
@@ -196,6 +197,7 @@ def _grid(grid: Grid, options: Mapping[str, Any], named: Sizes) -> GridConfig:
     steps=grid.steps,
     segments=segments,
     channels=options['grid_channels'],
+    levels=options['grid_levels'],
     micro=micro,
     heads=next(heads for heads in (4, 3, 2, 1) if width % heads == 0),
     plan=((channels, segments), (channels // 2, _halved(segments))),
@@ -245,7 +247,7 @@ def _ecg(schema: Schema, options: Mapping[str, Any], named: Sizes) -> EcgConfig:
     text_dropout=0.25,
     # A recording always has its signal: nothing is gained by hiding views.
     fusion=_fusion(named.ecg_width, named.ecg_heads, 0.05, options, 0.0),
-    attend_over=options['attend_over'],
+    attend_over=_attend_over(options),
     recording=named.ecg_width * 3,
     recording_dropout=0.1,
     windows=windows,
@@ -259,6 +261,11 @@ def _ecg(schema: Schema, options: Mapping[str, Any], named: Sizes) -> EcgConfig:
     view_decoder_dropout=0.25,
     time_decoder_dropout=0.1,
   )
+
+
+def _attend_over(options: Mapping[str, Any]) -> Literal['tokens', 'summary']:
+  """Without Bi-Modal Attention nobody reads tokens."""
+  return 'summary' if options['fusion'] == 'none' else options['attend_over']
 
 
 def _fusion(

@@ -289,7 +289,10 @@ class EcgOverTime(nn.Module):
     attend_over,
   ) -> Encoded:
     config, shared = self.config, {'axis_name': self.axis_name, 'dtype': self.dtype}
-    cuts = self.variable('fitted', 'time_cuts', jnp.zeros, (config.windows - 1,)).value
+    cuts = jnp.zeros(0)
+    if config.windows > 1:  # checkpoints hold no empty arrays
+      shape = (config.windows - 1,)
+      cuts = self.variable('fitted', 'time_cuts', jnp.zeros, shape).value
     # Window w holds cuts[w - 1] < time <= cuts[w].
     window = jnp.sum(cuts[jnp.newaxis] < ecg['time'][:, jnp.newaxis], axis=1)
     pooled, count = pool_by_owner(

@@ -52,6 +52,9 @@ class GridConfig:
     segments: overlapping segments per scale.
     channels: 'values', or 'values_mask_age' with an observed flag and the age of the
       value beside each.
+    levels: 'both', or one level alone. 'micro': the mean of the segments that hold an
+      observation, in place of the macro encoder. 'macro': the mean of each segment's
+      steps, in place of self-attention and ResNet1d.
     micro: one per segment length.
     heads: of the self-attention over a segment's steps.
     plan: of the macro ResNet1d.
@@ -68,6 +71,7 @@ class GridConfig:
   steps: int
   segments: int
   channels: Literal['values', 'values_mask_age']
+  levels: Literal['both', 'micro', 'macro']
   micro: tuple[MicroConfig, ...]
   heads: int
   plan: tuple[tuple[int, int], ...]
@@ -103,7 +107,9 @@ class HierarchicalTimeAwareFusion(nn.Module):
     self.scale = fitted('scale', jnp.ones)
     shared = {'axis_name': self.axis_name, 'dtype': self.dtype}
     self.micro = {
-      str(micro.length): MicroEncoder(
+      str(micro.length): SegmentMean(micro, config.dropout, **shared)
+      if config.levels == 'macro'
+      else MicroEncoder(
         micro,
         config.heads,
         config.kernel,
@@ -114,7 +120,8 @@ class HierarchicalTimeAwareFusion(nn.Module):
       )
       for micro in config.micro
     }
-    self.macro = ResNet1d(config.plan, config.kernel, config.resnet_dropout, **shared)
+    if config.levels != 'micro':
+      self.macro = ResNet1d(config.plan, config.kernel, config.resnet_dropout, **shared)
     self.mlp = Mlp((config.mlp,), config.dropout, **shared)
     self.token_linear = nn.Dense(config.mlp, dtype=self.dtype)
 
@@ -140,14 +147,19 @@ class HierarchicalTimeAwareFusion(nn.Module):
     ]
     x = jnp.concatenate(vectors, axis=-1)
     present = jnp.any(grid['observed'], axis=(1, 2))
-    y = self.macro(x, valid & present, train=train)
-    summary = self.mlp(y.reshape(y.shape[0], -1), valid & present, train=train)
-    if attend_over == 'summary':
-      return summary_as_token(summary, present)
     # A segment before anything was observed holds medians only.
     ends = [self._starts(micro.length) + micro.length - 1 for micro in self.config.micro]
     seen = jnp.cumsum(jnp.any(grid['observed'], axis=2), axis=1) > 0
-    return Encoded(self.token_linear(x), seen[:, np.max(ends, axis=0)], summary, present)
+    token_mask = seen[:, np.max(ends, axis=0)]
+    if self.config.levels == 'micro':
+      known = token_mask[:, :, jnp.newaxis]
+      y = jnp.sum(x * known, axis=1) / jnp.maximum(jnp.sum(known, axis=1), 1)
+    else:
+      y = self.macro(x, valid & present, train=train)
+    summary = self.mlp(y.reshape(y.shape[0], -1), valid & present, train=train)
+    if attend_over == 'summary':
+      return summary_as_token(summary, present)
+    return Encoded(self.token_linear(x), token_mask, summary, present)
 
   def segments(
     self, grid: Mapping[str, Array], valid: Bool[Array, ' b'], *, length: int, train: bool
@@ -224,3 +236,22 @@ class MicroEncoder(nn.Module):
     x = resnet(x, mask, train=train)
     mlp = Mlp((self.config.mlp,), self.dropout, **shared, name='mlp')
     return mlp(x.reshape(x.shape[0], -1), mask, train=train)
+
+
+class SegmentMean(nn.Module):
+  """What is left of a segment without the micro level: the mean of its steps, MLP."""
+
+  config: MicroConfig
+  dropout: float
+  axis_name: str | None = None
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self):
+    shared = {'axis_name': self.axis_name, 'dtype': self.dtype}
+    self.mlp = Mlp((self.config.mlp,), self.dropout, **shared)
+
+  def __call__(
+    self, x: Float[Array, 'u s f'], mask: Bool[Array, ' u'], *, train: bool
+  ) -> Float[Array, 'u e']:
+    """Args: x pieces; mask valid ones, for BatchNorm; train."""
+    return self.mlp(jnp.mean(x, axis=1), mask, train=train)

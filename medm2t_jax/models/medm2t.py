@@ -90,8 +90,8 @@ class MedM2T(nn.Module):
       decoders['ecg_fusion'] = OutputLayer(config.outputs)
       decoders['ecg'] = decoder(widths['time'], config.ecg.time_decoder_dropout)
     count = len(config.modalities)
-    vectors = 2 if config.fusion.fusion == 'concat' else 1
-    fused = config.fusion.width * (count + vectors * count * (count - 1) // 2)
+    pairs = count * (count - 1) // 2
+    fused = config.fusion.width * (count + config.fusion.pair_vectors * pairs)
     decoders['multimodal'] = decoder(fused // 2, config.decoder_dropout)
     self.encoders = encoders
     self.decoders = decoders

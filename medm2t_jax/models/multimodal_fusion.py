@@ -26,7 +26,8 @@ class FusionConfig:
     width: of the shared space.
     heads: of every cross attention block.
     blocks: cross attention blocks per direction.
-    fusion: of both directions of a pair.
+    fusion: of both directions of a pair; 'none': no Bi-Modal Attention, the modality
+      vectors alone.
     shared_encoder: 'before' Bi-Modal Attention, or 'after' it, on the way to the
       decoder.
     shared_dropout: after the shared encoder.
@@ -37,11 +38,16 @@ class FusionConfig:
   width: int
   heads: int
   blocks: int
-  fusion: Fusion
+  fusion: Fusion | Literal['none']
   shared_encoder: Literal['before', 'after']
   shared_dropout: float
   attention_dropout: float
   modality_dropout: float
+
+  @property
+  def pair_vectors(self) -> int:
+    """Vectors of a pair of modalities."""
+    return {'none': 0, 'concat': 2}.get(self.fusion, 1)
 
 
 class MultimodalFusion(nn.Module):
@@ -89,15 +95,17 @@ class MultimodalFusion(nn.Module):
     )
     tokens = jnp.stack([pad(part[:, 1:]) for part in parts])
     masks = [pad(one.token_mask) for one in encoded.values()]
-    fused = BiModalAttention(
-      config.heads,
-      config.attention_dropout,
-      config.blocks,
-      config.fusion,
-      self.dtype,
-      name='bimodal',
-    )(summaries, tokens, jnp.stack(masks), present, train=train)
-    if config.shared_encoder == 'after' and len(present) == 1:
+    fused = jnp.zeros((0, present.shape[1], 1, config.width), summaries.dtype)
+    if config.fusion != 'none':
+      fused = BiModalAttention(
+        config.heads,
+        config.attention_dropout,
+        config.blocks,
+        config.fusion,
+        self.dtype,
+        name='bimodal',
+      )(summaries, tokens, jnp.stack(masks), present, train=train)
+    if config.shared_encoder == 'after' and not len(fused):
       summaries = shared(summaries)
     elif config.shared_encoder == 'after':
       summaries, fused = shared(summaries), shared(fused)

@@ -29,7 +29,7 @@ class SparseTimeSeriesEncoder(nn.Module):
 
   Fitted variables: `knots` (items 12), `encoding_mean` (items 11), `item_seen`
   (items), `category_seen` (items, most categories; not there without any),
-  `time_cuts` (w - 1), hours.
+  `time_cuts` (w - 1), hours (not there with one window).
 
   Attributes:
     config: sizes and options.
@@ -51,7 +51,8 @@ class SparseTimeSeriesEncoder(nn.Module):
     self.item_seen = seen('item_seen', items)
     if most:  # checkpoints hold no empty arrays
       self.category_seen = seen('category_seen', items, most)
-    self.time_cuts = fitted('time_cuts', config.windows - 1)
+    if config.windows > 1:
+      self.time_cuts = fitted('time_cuts', config.windows - 1)
     if config.pooling == 'statistics':
       self.item_statistics = ItemStatistics(config, self.dtype)
     else:
@@ -162,7 +163,7 @@ class SparseTimeSeriesEncoder(nn.Module):
       self._weigh(events, ids, weights)[..., :-1],
       counts[..., :items],
       observations,
-      jnp.append(jnp.asarray(self.time_cuts.value), 0.0),
+      jnp.append(self._cuts(), 0.0),
       self._thermometer(),
       train=train,
     )
@@ -224,8 +225,12 @@ class SparseTimeSeriesEncoder(nn.Module):
 
   def _window(self, time: Float[Array, 'b n']) -> Int[Array, 'b n']:
     """Window w holds cuts[w - 1] < time <= cuts[w]."""
-    cuts = self.time_cuts.value[jnp.newaxis, jnp.newaxis]
+    cuts = self._cuts()[jnp.newaxis, jnp.newaxis]
     return jnp.sum(cuts < time[..., jnp.newaxis], axis=-1)
+
+  def _cuts(self) -> Float[Array, ' c']:
+    """Cuts between windows, in hours; of one window none."""
+    return jnp.asarray(self.time_cuts.value if self.config.windows > 1 else ())
 
   def tokenize(
     self, events: Mapping[str, Array]

@@ -24,7 +24,7 @@ _PAGE = string.Template("""<!DOCTYPE html>
 </head>
 <body>
 <header>
-<p class="kicker">MedM2T evaluation</p>
+<p class="kicker">$kicker</p>
 <h1>$task <span>$source</span></h1>
 $notes
 <div class="headline">
@@ -116,10 +116,7 @@ def render(evaluation: Evaluation) -> str:
   """The whole page as HTML."""
   metrics = evaluation.metrics
   sections = [section for make in SECTIONS if (section := make(evaluation)) is not None]
-  task = task_name(metrics['task'])
-  source = source_name(metrics['source'])
   headline = metrics['headline']
-  name, value, spread = _headline(headline, metrics['target']['kind'])
   bootstrap = metrics['bootstrap']
   footer = (
     f'Intervals: central 95 % of {bootstrap["resamples"]:,} bootstrap resamples of '
@@ -127,18 +124,55 @@ def render(evaluation: Evaluation) -> str:
     'subject). Discrimination is that of the probabilities as predicted. Every figure '
     'is in metrics.json, every prediction in predictions.parquet.'
   )
+  return page(
+    kicker='MedM2T evaluation',
+    task=metrics['task'],
+    source=metrics['source'],
+    notes=metrics['notes'],
+    headline=_headline(headline, metrics['target']['kind']),
+    facts=_facts(metrics),
+    sections=sections,
+    footer=footer,
+  )
+
+
+def page(
+  *,
+  kicker: str,
+  task: str,
+  source: str,
+  notes: Sequence[str],
+  headline: tuple[str, str, str],
+  facts: Sequence[tuple[str, str]],
+  sections: Sequence[Section],
+  footer: str,
+) -> str:
+  """A whole page as HTML.
+
+  Args:
+    kicker: what kind of page it is.
+    task: key of the task.
+    source: key of the source.
+    notes: warnings on top.
+    headline: name, value and interval of the figure that stands for the page.
+    facts: terms and texts beside it.
+    sections: of the page.
+    footer: below them.
+  """
+  task, source = task_name(task), source_name(source)
+  name, value, spread = headline
   return _PAGE.substitute(
+    kicker=html.escape(kicker),
     title=html.escape(f'{task}, {source}'),
     style=STYLE,
     task=html.escape(task),
     source=html.escape(source),
-    notes=_notes(metrics['notes']),
+    notes=_notes(notes),
     name=html.escape(name),
     value=html.escape(value),
     interval=html.escape(spread),
     facts=''.join(
-      f'<dt>{html.escape(term)}</dt><dd>{html.escape(text)}</dd>'
-      for term, text in _facts(metrics)
+      f'<dt>{html.escape(term)}</dt><dd>{html.escape(text)}</dd>' for term, text in facts
     ),
     links=''.join(f'<a href="#{each.name}">{each.title}</a>' for each in sections),
     sections=''.join(map(section_html, sections)),

@@ -53,7 +53,7 @@ def roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
 
   def draw(axes: Axes) -> None:
     axes.plot([0, 1], [0, 1], color='#9aa5b1', linewidth=1, linestyle=(0, (4, 3)))
-    for color, (name, (x, y)) in zip(_cycle(curves), curves.items(), strict=True):
+    for color, (name, (x, y)) in zip(cycle(curves), curves.items(), strict=True):
       axes.plot(*_thin(np.append(0, x), np.append(0, y)), color=color, label=name)
     _unit_square(axes, 'False positive rate (1 − specificity)', 'Sensitivity')
     axes.legend(loc='lower right')
@@ -68,7 +68,7 @@ def precision_recall(
   """Precision-recall curves: name -> (recall (t), precision (t), prevalence)."""
 
   def draw(axes: Axes) -> None:
-    for color, (name, (x, y, share)) in zip(_cycle(curves), curves.items(), strict=True):
+    for color, (name, (x, y, share)) in zip(cycle(curves), curves.items(), strict=True):
       x, y = np.append(0, x), np.append(1, y)
       axes.plot(*_thin(x, y), color=color, label=name, drawstyle='steps-pre')
       axes.axhline(share, color=color, linewidth=1, linestyle=(0, (4, 3)))
@@ -87,7 +87,7 @@ def reliability(curves: Mapping[str, Sequence[Mapping[str, Any]]], name: str) ->
   def draw(axes: Axes) -> None:
     axes.plot([0, 1], [0, 1], color='#9aa5b1', linewidth=1, linestyle=(0, (4, 3)))
     top = 0.0
-    styles = zip(_cycle(curves), 'os^v', curves.items(), strict=False)
+    styles = zip(cycle(curves), 'os^v', curves.items(), strict=False)
     for color, marker, (label, bins) in styles:
       x = [each['predicted'] for each in bins]
       y = [each['observed'] for each in bins]
@@ -197,7 +197,7 @@ def training(title: str, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -
       ('train_loss', 'training', (0, (4, 2))),
       ('validation_loss', 'validation', '-'),
     )
-    for color, (name, history) in zip(_cycle(histories), histories.items(), strict=True):
+    for color, (name, history) in zip(cycle(histories), histories.items(), strict=True):
       for key, label, style in lines:
         points = [(row['epoch'], row[key]) for row in history if row[key] is not None]
         if points:
@@ -234,7 +234,7 @@ def damage(
   """
 
   def draw(axes: Axes) -> None:
-    for color, (label, estimates) in zip(_cycle(curves), curves.items(), strict=True):
+    for color, (label, estimates) in zip(cycle(curves), curves.items(), strict=True):
       points = [
         (place, each)
         for place, each in enumerate(estimates)
@@ -326,7 +326,8 @@ def figure(
   return Figure(f'data:image/svg+xml;base64,{encoded}', alt, caption, width)
 
 
-def _cycle(names: Mapping[str, Any]) -> list[str]:
+def cycle(names: Mapping[str, Any]) -> list[str]:
+  """A colour for each name."""
   return [COLORS[index % len(COLORS)] for index in range(len(names))]
 
 

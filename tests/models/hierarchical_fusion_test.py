@@ -14,8 +14,9 @@ from tests import fake_batch
 BASE = dict(fake_batch.config().grids)['vitals']
 
 
-def make(channels='values'):
-  config = dataclasses.replace(BASE, channels=channels, micro=BASE.micro[:1], heads=4)
+def make(channels='values', levels='both'):
+  config = dataclasses.replace(BASE, channels=channels, levels=levels)
+  config = dataclasses.replace(config, micro=BASE.micro[:1], heads=4)
   config = dataclasses.replace(config, plan=((32, 24), (8, 12)))
   model = HierarchicalTimeAwareFusion(config)
   grid = fake_batch.batch(rows=5)['vitals']
@@ -55,3 +56,35 @@ def test_segments_before_anything_was_observed_are_masked():
   np.testing.assert_array_equal(encoded.token_mask[0], ends >= first_seen)
   assert not encoded.token_mask[2].any()
   assert encoded.present.tolist() == [True, True, False, True, False]
+
+
+@pytest.mark.parametrize('levels', ['micro', 'macro'])
+def test_one_level_alone_is_a_mean_in_place_of_the_other(levels):
+  model, variables, grid = make(levels=levels)
+  rows = np.ones(5, bool)
+  run = jax.jit(
+    lambda: (
+      model.apply(variables, grid, rows, train=False),
+      model.apply(variables, grid, rows, length=12, train=False, method='segments'),
+      model.apply(variables, grid, method='fill'),
+    )
+  )
+  encoded, vectors, filled = jax.device_get(run())
+  mlp = lambda layer, x: model.apply(
+    variables, x, rows, method=lambda module, *args: layer(module)(*args, train=False)
+  )
+  if levels == 'macro':
+    assert 'attention' not in variables['params']['micro_12']
+    starts = np.arange(24) * 228 // 23
+    expected = [
+      mlp(lambda module: module.micro['12'].mlp, filled[:, s : s + 12].mean(axis=1))
+      for s in starts
+    ]
+    np.testing.assert_allclose(vectors, np.stack(expected, axis=1), rtol=1e-4, atol=1e-5)
+  else:
+    assert 'macro' not in variables['params']
+    weight = encoded.token_mask[:, :, np.newaxis]
+    assert 0 < weight[0].sum() < 24  # the first segments hold nothing
+    mean = (vectors * weight).sum(axis=1) / np.maximum(weight.sum(axis=1), 1)
+    expected = mlp(lambda module: module.mlp, mean)
+    np.testing.assert_allclose(encoded.summary, expected, rtol=1e-4, atol=1e-5)

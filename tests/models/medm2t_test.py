@@ -213,6 +213,7 @@ OPTIONS = [
   },
   {'fusion': 'linear', 'attend_over': 'summary', 'grid_channels': 'values_mask_age'},
   {'fusion': 'mul', 'dtype': 'bfloat16'},
+  {'fusion': 'none', 'grid_levels': 'macro'},
 ]
 
 
