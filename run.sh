@@ -52,9 +52,12 @@ setup() {
   export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=${JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS:-0}
 }
 
-# Trains, then restores and evaluates in a process of its own.
+# Trains, then restores and evaluates in a process of its own: what takes long in an
+# evaluation is left to that one.
 train_and_evaluate() {
-  python -m medm2t_jax.main --mode=train "$@" >/dev/null
+  python -m medm2t_jax.main --mode=train "$@" --config.evaluation.baselines='()' \
+    --config.evaluation.robustness=False --config.evaluation.explained=0 \
+    --config.evaluation.explained_globally=0 >/dev/null
   echo "restoring the best checkpoint in a new process" >&2
   python -m medm2t_jax.main --mode=eval "$@"
 }
@@ -63,7 +66,7 @@ case "${1:-}" in
   '') setup; train_and_evaluate --config=configs/cvd.py:small --config.data.simulated_patients=600 ;;
   smoke) setup; train_and_evaluate --config=configs/cvd.py:smoke ;;
   # A worker per core; a file's tests stay together, for they share fixtures.
-  test) shift; setup '.[dev]'; python -m pytest --numprocesses=auto --dist=loadfile "$@" ;;
+  test) shift; setup '.[dev]'; python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder "$@" ;;
   check) setup '.[dev]'; ruff format --check .; ruff check .; pyright ;;
   setup)
     if [ "${2:-}" = beam ]; then

@@ -181,7 +181,7 @@ class _Study:
       )  # fmt: skip
     return summary
 
-  def _comparison(self) -> reporting.Comparison:
+  def _comparison(self) -> reporting.Ablations:
     """Trains and predicts the full model of every seed."""
     runs = [self._train(self._full[seed]) for seed in self._seeds]
     tables, at = [], 0
@@ -191,7 +191,7 @@ class _Study:
       tables.append(evaluate.predictions_table(fold, 'test', rows, predicted))
       at += len(rows)
     test, _ = read_rows(pa.concat_tables(tables), self._dataset.schema)
-    return reporting.Comparison(test, runs, self._config.evaluation.bootstrap)
+    return reporting.Ablations(test, runs, self._config.evaluation.bootstrap)
 
   def _folds(self, ablation: Ablation | None, seed: int) -> list[Fold]:
     """The folds of a run; stages like the full run's are taken from there."""
@@ -242,7 +242,7 @@ class _Study:
       'taken': [stage for stage in stages if stage in fold.taken],
     }
 
-  def _write(self, comparison: reporting.Comparison) -> dict[str, Any]:
+  def _write(self, comparison: reporting.Ablations) -> dict[str, Any]:
     schema = self._dataset.schema
     return comparison.write(
       self._directory / _FOLDER,

@@ -35,6 +35,28 @@ def pytest_configure(config):
     flags.FLAGS.mark_as_parsed()
 
 
+# Files that take longest: started first, so that no worker is left alone with one.
+_LONGEST = (
+  'train_test',
+  'medm2t_test',
+  'parallel_test',
+  'distributed_test',
+  'ablate_test',
+  'explain_test',
+  'integrated_gradients_test',
+  'model_test',
+  'baselines_test',
+  'sweep_test',
+  'preemption_test',
+)
+
+
+def pytest_collection_modifyitems(items):
+  """The order in which `--dist=loadfile --no-loadscope-reorder` deals files."""
+  rank = {name: place for place, name in enumerate(_LONGEST)}
+  items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
+
 @pytest.fixture(scope='session')
 def folder(tmp_path_factory):
   """The small random data set: staging files in `raw`, prepared in `out`; read only."""

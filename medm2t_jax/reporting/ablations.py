@@ -32,7 +32,7 @@ from medm2t_jax.reporting.rows import Rows
 from medm2t_jax.reporting.text import NONE, in_words, interval, number, task_name
 
 
-class Comparison:
+class Ablations:
   """The full model and the ablations so far, on the same test rows and resamples.
 
   With several seeds of training every figure is the mean over them.

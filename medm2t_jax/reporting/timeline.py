@@ -6,8 +6,6 @@ subject, not the sample, no date.
 
 from __future__ import annotations
 
-import html
-import string
 from collections import defaultdict
 
 import numpy as np
@@ -26,38 +24,17 @@ from medm2t_jax.reporting.blocks import (
   Section,
   Table,
 )
+from medm2t_jax.reporting.document import document
 from medm2t_jax.reporting.explanation import (
   Attention,
   ExplainedSample,
   items_of,
   most_recent,
 )
-from medm2t_jax.reporting.page import STYLE, section_html
 from medm2t_jax.reporting.text import count, number, task_name
 
 MOST_ITEMS = 15
 MOST_COURSES = 12
-
-_PAGE = string.Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>$title</title>
-<style>$style</style>
-</head>
-<body>
-<header>
-<p class="kicker">MedM2T evaluation: what the model looked at</p>
-<h1>$title <span>$task</span></h1>
-<nav aria-label="Sections">$links</nav>
-</header>
-<main>$sections</main>
-</body>
-</html>
-""")
 
 
 def patient_page(schema: Schema, sample: ExplainedSample, number_: int) -> str:
@@ -70,13 +47,11 @@ def patient_page(schema: Schema, sample: ExplainedSample, number_: int) -> str:
     _ecg(schema, sample),
     _attention(sample),
   ]
-  shown = [section for section in sections if section.blocks]
-  return _PAGE.substitute(
+  return document(
+    kicker='MedM2T evaluation: what the model looked at',
     title=f'Sample {number_}',
-    style=STYLE,
-    task=html.escape(task_name(schema.task)),
-    links=''.join(f'<a href="#{each.name}">{each.title}</a>' for each in shown),
-    sections=''.join(map(section_html, shown)),
+    subtitle=task_name(schema.task),
+    sections=[section for section in sections if section.blocks],
   )
 
 

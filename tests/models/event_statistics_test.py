@@ -98,7 +98,7 @@ def test_windows_match_slow_numpy(encoder):
     total, any_event = expected_window(model.config, variables, events, row, window)
     scaled = (total - total.mean()) / np.sqrt(total.var() + 1e-6)
     expected = scaled * norm['scale'] + norm['bias']
-    np.testing.assert_allclose(windows[row, window], expected, atol=2e-5)
+    np.testing.assert_allclose(windows[row, window], expected, atol=1e-5)
     assert seen[row, window] == any_event
 
 

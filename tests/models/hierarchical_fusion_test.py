@@ -80,11 +80,11 @@ def test_one_level_alone_is_a_mean_in_place_of_the_other(levels):
       mlp(lambda module: module.micro['12'].mlp, filled[:, s : s + 12].mean(axis=1))
       for s in starts
     ]
-    np.testing.assert_allclose(vectors, np.stack(expected, axis=1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(vectors, np.stack(expected, axis=1), rtol=1e-5, atol=1e-5)
   else:
     assert 'macro' not in variables['params']
     weight = encoded.token_mask[:, :, np.newaxis]
     assert 0 < weight[0].sum() < 24  # the first segments hold nothing
     mean = (vectors * weight).sum(axis=1) / np.maximum(weight.sum(axis=1), 1)
     expected = mlp(lambda module: module.mlp, mean)
-    np.testing.assert_allclose(encoded.summary, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(encoded.summary, expected, rtol=1e-5, atol=1e-5)

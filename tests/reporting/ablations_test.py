@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from medm2t_jax.reporting.ablations import Comparison
+from medm2t_jax.reporting.ablations import Ablations
 from medm2t_jax.reporting.rows import read_rows
 
 ABOUT = {
@@ -46,7 +46,7 @@ def test_figures_are_means_over_seeds_and_worse_is_called_worse(
   rows, _ = read_rows(predictions(task, 600), context(task).schema)
   full = [noisy(rows, seed, 0.1) for seed in (0, 1)]
   bad = [noisy(rows, seed, 4.0) for seed in (2, 3)]
-  comparison = Comparison(rows, full, resamples=60)
+  comparison = Ablations(rows, full, resamples=60)
   comparison.add({**DESCRIBED, 'name': 'without_attention'}, bad)
   assert comparison.verdict().startswith('worse')
   comparison.add({**DESCRIBED, 'name': 'same'}, full[::-1])
