@@ -118,7 +118,8 @@ def _windows(fitted: Mapping[str, Any]) -> list[str]:
 
 
 def _hour(value: float) -> str:
-  return f'{value:.4g}'.replace('-', '\N{MINUS SIGN}')
+  digits = '.0f' if abs(value) >= 1000 else '.4g'
+  return f'{value:{digits}}'.replace('-', '\N{MINUS SIGN}')
 
 
 def _view_tokens(config: ModelConfig) -> dict[str, Sequence[str]]:
