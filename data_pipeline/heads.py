@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -16,15 +16,7 @@ def read_head(dataset: Dataset, row: int) -> dict[str, np.ndarray]:
   Raises:
     DataError: the shard is missing or corrupt.
   """
-  index = dataset.index
-  head = records.read_head(
-    dataset.directory / dataset.files[index['file'][row]],
-    int(index['offset'][row]),
-    int(index['head_bytes'][row]),
-    int(index['head_crc'][row]),
-    row,
-  )
-  return examples.deserialize(head, examples.features(dataset.schema))
+  return _read(dataset, row, examples.features(dataset.schema))
 
 
 def read_heads(dataset: Dataset) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
@@ -35,6 +27,20 @@ def read_heads(dataset: Dataset) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
   Raises:
     DataError: a shard is missing or corrupt.
   """
-  index = dataset.index
+  specs, index = examples.features(dataset.schema), dataset.index
   for row in np.lexsort((index['offset'], index['file'])).tolist():
-    yield row, read_head(dataset, row)
+    yield row, _read(dataset, row, specs)
+
+
+def _read(
+  dataset: Dataset, row: int, specs: Mapping[str, examples.Feature]
+) -> dict[str, np.ndarray]:
+  index = dataset.index
+  head = records.read_head(
+    dataset.directory / dataset.files[index['file'][row]],
+    int(index['offset'][row]),
+    int(index['head_bytes'][row]),
+    int(index['head_crc'][row]),
+    row,
+  )
+  return examples.deserialize(head, specs)

@@ -172,7 +172,13 @@ class Fold:
   def read_here(
     self, plan: planning.Plan, modalities: tuple[str, ...], *, signals: bool = True
   ) -> Iterator[Batch]:
-    """All steps of a plan, for work that one process does alone; without ECG signals."""
+    """All steps of a plan, for work that one process does alone.
+
+    Args:
+      plan: of `plan` or `plan_rows`.
+      modalities: to read.
+      signals: whether the batches hold ECG signals.
+    """
     return self._stream(plan, modalities, signals=signals)
 
   def _stream(

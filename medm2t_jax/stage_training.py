@@ -59,7 +59,11 @@ def loss_and_optimizer(
 def initial_state(
   fold: Fold, stage: str, optimizer: optax.GradientTransformation
 ) -> tuple[parallel.TrainState, checkpoint.Lineage]:
-  """Fresh variables, overwritten by every equal path of the stages to start from."""
+  """Fresh variables, overwritten by every equal path of the stages to start from.
+
+  Raises:
+    DataError: such a stage is not complete, or its checkpoint must not be used here.
+  """
   variables = fold.init(stage)
   flat: dict[Any, Any] = dict(traverse_util.flatten_dict(variables))
   lineage = fold.lineage()

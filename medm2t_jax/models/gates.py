@@ -4,7 +4,8 @@ A batch may hold, beside an array, float32 gates of the same shape. With all gat
 the prediction is that of the batch without gates; closing one takes its value's content
 out of the computation, while presence masks, counts and times stay as they are:
 
-  `token_gate` (b n)            events: 0 turns the event into the encoder's 'none'
+  `token_gate` (b n)            events: 0 turns the event into the encoder's 'none'; with
+                                item statistics, it takes its encodings to 0
   `value_gate` (b g v)          grids: 0 puts the observed value at the median
   `numeric_gate` (b s)          static: 0 puts the number at the median
   `categorical_gate` (b c)      static: 0 is the slot of a missing level
