@@ -67,7 +67,7 @@ def plan_epoch(
   shuffle: tuple[int, int] | None = None,
   require: str | None = None,
 ) -> Plan:
-  """Plans one epoch over `rows`; each of them appears exactly once.
+  """Plans one epoch over `rows`; each of them appears as often as it is given.
 
   Args:
     dataset: the data set.

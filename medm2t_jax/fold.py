@@ -138,9 +138,13 @@ class Fold:
     *,
     require: str | None = None,
     shuffle: tuple[int, int] | None = None,
+    devices: int | None = None,
   ) -> planning.Plan:
-    """`plan` for any rows of the index (n,) instead of a split's."""
-    devices = jax.device_count()
+    """`plan` for any rows of the index (n,) instead of a split's.
+
+    `devices` is for work that one process does alone; by default all there are.
+    """
+    devices = devices or jax.device_count()
     if batch_size % devices:
       raise DataError(
         f'batch size {batch_size} does not divide over {devices} devices: change '

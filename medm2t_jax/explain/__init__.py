@@ -1,15 +1,15 @@
 """What the model looked at: pages of single test samples, and importance over many.
 
 `config.evaluation.explained` test samples get a page each, `explained_globally` random ones
-go into the importance of every variable. Both are explained one sample at a time by one
-compiled function (a bucket); `reporting/explanation.py` makes figures of it.
+go into the importance of every variable. Both are explained together, a few rows at a time,
+by one compiled function (a bucket); `reporting/explanation.py` makes figures of it.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,7 +20,12 @@ from data_pipeline.schema import Target
 from medm2t_jax import distributed
 from medm2t_jax.explain.attention import attention_of
 from medm2t_jax.explain.choose import Verdict, choose_samples
-from medm2t_jax.explain.integrated_gradients import STAGE, Integrated, explain_step
+from medm2t_jax.explain.integrated_gradients import (
+  STAGE,
+  Integrated,
+  attention_step,
+  explain_step,
+)
 from medm2t_jax.fold import Batch, Fold
 from medm2t_jax.reporting.explanation import (
   Completeness,
@@ -29,6 +34,8 @@ from medm2t_jax.reporting.explanation import (
   ItemAttribution,
   items_of,
 )
+
+_AT_ONCE = 8  # rows of a computation
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -55,32 +62,36 @@ def explain(
   row, prediction = np.concatenate(rows), np.concatenate(predictions)
   fold_of = np.repeat(np.arange(len(folds)), [len(each) for each in rows])
   chosen = choose_samples(prediction, dataset.index['label'][row], asked.explained)
-  step = explain_step(folds[0].model, dataset.schema.target.kind)
   share = -(-asked.explained_globally // len(folds))
+  steps = _Steps(
+    explain_step(folds[0].model, dataset.schema.target.kind),
+    attention_step(folds[0].model),
+  )
   patients: dict[int, ExplainedSample] = {}
   samples: list[list[ItemAttribution]] = []
   completeness: list[Completeness] = []
   for place, fold in enumerate(folds):
     # All processes restore together.
     variables, _ = fold.restore_best(STAGE)
-    explainer = _Explainer(fold, step, variables)
-    pages: dict[int, tuple[int, Verdict]] = {
-      int(row[i]): (i, verdict) for i, verdict in chosen if fold_of[i] == place
+    explainer = _Explainer(fold, steps, variables)
+    pages = {
+      int(row[i]): _Page(i, verdict, prediction[i])
+      for i, verdict in chosen
+      if fold_of[i] == place
     }
     sampled = _random_rows(fold, rows[place], share)
 
     def work(
       explainer: _Explainer = explainer,
-      pages: dict[int, tuple[int, Verdict]] = pages,
+      pages: Mapping[int, _Page] = pages,
       sampled: np.ndarray = sampled,
     ) -> None:
-      for found, batch in explainer.samples(list(pages), 'explained pages'):
-        i, verdict = pages[found]
-        patients[i] = explainer.page(batch, verdict, prediction[i])
-      for _, batch in explainer.samples(sampled, 'explained'):
-        items, complete = explainer.items(batch)
-        samples.append(items)
-        completeness.append(complete)
+      for page, batch, integrated in explainer.samples(pages, sampled):
+        if page is not None:
+          patients[page.place] = explainer.page(page, batch, integrated)
+        else:
+          samples.append(explainer.items(batch, integrated))
+          completeness.append(_completeness(integrated))
 
     distributed.from_first(work)
   found = Explanation(
@@ -93,67 +104,93 @@ def explain(
   return found
 
 
+class _Steps(NamedTuple):
+  """Compiled functions, common to the folds."""
+
+  integrated: Callable[..., Integrated]
+  attention: Callable[..., dict[str, Any]]
+
+
+class _Page(NamedTuple):
+  """A sample that gets a page: its place among all tested ones, and why."""
+
+  place: int
+  verdict: Verdict
+  prediction: np.ndarray
+
+
 class _Explainer:
   """Explains samples of one fold on one device."""
 
-  def __init__(self, fold: Fold, step: Callable[..., Any], variables: Mapping[str, Any]):
+  def __init__(self, fold: Fold, steps: _Steps, variables: Mapping[str, Any]):
     self._fold = fold
-    self._step = step
+    self._steps = steps
     device = jax.local_devices()[0]
     self._variables = jax.device_put(jax.tree.map(np.asarray, dict(variables)), device)
 
   def samples(
-    self, rows: Sequence[int] | np.ndarray, description: str
-  ) -> Iterator[tuple[int, Batch]]:
-    """Index row and batch of one row, without the device axis, of each sample."""
+    self, pages: Mapping[int, _Page], sampled: np.ndarray
+  ) -> Iterator[tuple[_Page | None, Batch, Integrated]]:
+    """Explains index rows: those of `pages`, and with None those of `sampled`.
+
+    A page is about the class other than the first that is most probable; `sampled` are
+    about all classes but the first. A row may be both.
+    """
     fold = self._fold
-    if not len(rows):
+    wanted: dict[int, list[_Page | None]] = {row: [page] for row, page in pages.items()}
+    for row in sampled:
+      wanted.setdefault(int(row), []).append(None)
+    if not wanted:
       return
+    rows = np.array([row for row, each in wanted.items() for _ in each])
     modalities = fold.modalities_of(STAGE)
-    plan = fold.plan_rows(np.sort(np.array(rows)), modalities, jax.device_count())
+    recordings = fold.config.data.max_recordings
+    plan = fold.plan_rows(rows, modalities, _AT_ONCE, devices=1)
     progress = tqdm(
-      desc=f'fold {fold.index} {description}', total=len(rows), unit='sample', leave=False
+      desc=f'fold {fold.index} explained', total=len(rows), unit='sample', leave=False
     )
     with progress:
-      for batch in fold.read_here(plan, modalities):
-        for device in np.flatnonzero(batch['row'][:, 0] >= 0):
-          yield int(batch['row'][device, 0]), jax.tree.map(lambda x, d=device: x[d], batch)
+      for stacked in fold.read_here(plan, modalities):
+        batch = jax.tree.map(lambda x: x[0], stacked)
+        found = np.flatnonzero(batch['row'] >= 0)
+        taken = [wanted[int(batch['row'][place])].pop(0) for place in found]
+        classes = np.zeros((len(batch['row']), fold.dataset.schema.target.outputs), bool)
+        classes[:, 1:] = True
+        for place, page in zip(found, taken, strict=True):
+          if page is not None and _favourite(page.prediction) is not None:
+            classes[place] = np.arange(classes.shape[1]) == _favourite(page.prediction)
+        integrated = jax.tree.map(
+          np.asarray, self._steps.integrated(self._variables, batch, classes)
+        )
+        for place, page in zip(found, taken, strict=True):
+          yield page, *_one_row(batch, integrated, int(place), recordings)
           progress.update()
 
-  def page(self, batch: Batch, verdict: Verdict, prediction: np.ndarray) -> ExplainedSample:
-    """Everything that a sample's page shows."""
-    fold, target = self._fold, self._fold.dataset.schema.target
-    index, row = fold.dataset.index, int(batch['row'][0])
-    classes = np.zeros(target.outputs, bool)
-    favourite = None
-    if target.kind == 'classes':
-      favourite = 1 + int(np.argmax(prediction[1:]))
-      classes[favourite] = True
-    integrated, sown = self._step(self._variables, batch, classes)
+  def page(self, page: _Page, batch: Batch, integrated: Integrated) -> ExplainedSample:
+    """Everything that a sample's page shows; `batch` has one row."""
+    fold, dataset = self._fold, self._fold.dataset
+    row = int(batch['row'][0])
     arrays, attributions = self._unpacked(batch, integrated)
+    sown = self._steps.attention(self._variables, batch)
     return ExplainedSample(
-      hash=hash_subject(index['sample_id'][row], fold.dataset.fold_key),
+      hash=hash_subject(dataset.index['sample_id'][row], dataset.fold_key),
       fold=fold.index,
-      verdict=verdict,
-      label=float(index['label'][row]),
-      prediction=np.asarray(prediction),
-      explained=_explained_output(target, favourite),
+      verdict=page.verdict,
+      label=float(dataset.index['label'][row]),
+      prediction=np.asarray(page.prediction),
+      explained=_explained_output(dataset.schema.target, _favourite(page.prediction)),
       completeness=_completeness(integrated),
       arrays=arrays,
       attributions=attributions,
       attention=attention_of(
-        sown, fold.model_config, fold.dataset.schema, self._variables['fitted'], arrays
+        sown, fold.model_config, dataset.schema, self._variables['fitted'], arrays
       ),
     )
 
-  def items(self, batch: Batch) -> tuple[list[ItemAttribution], Completeness]:
-    """Attributions of a sample by variable, of all classes but the first."""
-    target = self._fold.dataset.schema.target
-    classes = np.arange(target.outputs) > 0
-    integrated, _ = self._step(self._variables, batch, classes)
+  def items(self, batch: Batch, integrated: Integrated) -> list[ItemAttribution]:
+    """Attributions of a sample by variable; `batch` has one row."""
     arrays, attributions = self._unpacked(batch, integrated)
-    found = items_of(self._fold.dataset.schema, arrays, attributions)
-    return found, _completeness(integrated)
+    return items_of(self._fold.dataset.schema, arrays, attributions)
 
   def _unpacked(
     self, batch: Batch, integrated: Integrated
@@ -161,13 +198,44 @@ class _Explainer:
     """The sample's arrays and attributions, without the axis of batch rows."""
     arrays, attributions = {}, {}
     for name in self._fold.modalities_of(STAGE):
-      first = (lambda x: np.asarray(x)) if name == 'ecg' else (lambda x: np.asarray(x)[0])
+      first = (lambda x: x) if name == 'ecg' else (lambda x: x[0])
       arrays[name] = {key: first(array) for key, array in batch[name].items()}
       attributions[name] = {
         key.removesuffix('_gate'): first(array)
         for key, array in integrated.attributions[name].items()
       }
     return arrays, attributions
+
+
+def _one_row(
+  batch: Batch, integrated: Integrated, row: int, recordings: int
+) -> tuple[Batch, Integrated]:
+  """The batch of one row alone, padded to `recordings`, and what belongs to it."""
+  slots = np.empty(0, np.int64)
+  if 'ecg' in batch:
+    slots = np.flatnonzero(batch['ecg']['mask'] & (batch['ecg']['owner'] == row))
+
+  def own(x: np.ndarray) -> np.ndarray:
+    padding = np.zeros((recordings - len(slots), *x.shape[1:]), x.dtype)
+    return np.concatenate([x[slots], padding])
+
+  def alone(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+      key: jax.tree.map(own if key == 'ecg' else lambda x: x[row : row + 1], each)
+      for key, each in tree.items()
+    }
+
+  single = alone(batch)
+  if 'ecg' in batch:
+    single['ecg']['owner'] = np.zeros_like(single['ecg']['owner'])
+  return single, Integrated(
+    alone(integrated.attributions), integrated.output[row], integrated.baseline[row]
+  )
+
+
+def _favourite(prediction: np.ndarray) -> int | None:
+  """The most probable class but the first; None of days."""
+  return 1 + int(np.argmax(prediction[1:])) if np.ndim(prediction) else None
 
 
 def _random_rows(fold: Fold, rows: np.ndarray, count: int) -> np.ndarray:

@@ -42,12 +42,27 @@ def batch_of(row: int) -> dict:
   }
 
 
+def packed(rows: np.ndarray) -> dict:
+  """Samples, -1 for padding, as one batch; recordings lie beside those of others."""
+  samples = [batch_of(max(int(row), 0)) for row in rows]
+  for place, row in enumerate(rows):
+    samples[place]['ecg']['owner'] += place
+    if row < 0:
+      samples[place] = jax.tree.map(np.zeros_like, samples[place])
+      samples[place]['row'] -= 1
+  return jax.tree.map(lambda *parts: np.concatenate(parts), *samples)
+
+
 class StandIn(Fold):
   """A fold with random parameters that reads random samples."""
 
   def __init__(self):
     self.config = config_dict.ConfigDict(
-      {'seed': 0, 'evaluation': {'explained': 2, 'explained_globally': 2}}
+      {
+        'seed': 0,
+        'data': {'max_recordings': 4},
+        'evaluation': {'explained': 2, 'explained_globally': 2},
+      }
     )
     self.index = 0
     self.dataset = SimpleNamespace(
@@ -70,12 +85,15 @@ class StandIn(Fold):
     assert stage == 'multimodal'
     return self.variables, None
 
-  def plan_rows(self, rows, modalities, batch_size):  # pyright: ignore
+  def plan_rows(self, rows, modalities, batch_size, *, devices):  # pyright: ignore
+    assert devices == 1
     return rows
 
   def read_here(self, plan, modalities):  # pyright: ignore
-    for row in plan:  # pyright: ignore
-      yield jax.tree.map(lambda array: array[np.newaxis], batch_of(int(row)))
+    """Two rows at a time, of which the last may be padding."""
+    rows = np.append(plan, -1)  # pyright: ignore
+    for pair in rows[: len(rows) // 2 * 2].reshape(-1, 2):
+      yield jax.tree.map(lambda array: array[np.newaxis], packed(pair))
 
 
 @pytest.fixture(scope='module')

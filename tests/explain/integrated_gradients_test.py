@@ -22,26 +22,28 @@ SCHEMA = dataclasses.replace(
   grids={},
   ecg_terms=(),
 )
-ODDS = np.array([False, True])
+ODDS = np.array([[False, True]])
 
 
 def test_a_linear_function_is_attributed_exactly():
-  weight, x = np.array([2.0, -1.0, 0.5]), np.array([1.0, 3.0, -4.0])
+  weight = np.array([2.0, -1.0, 0.5])
+  x = np.array([[1.0, 3.0, -4.0], [0.0, 1.0, 2.0]])
   found = integrate(
-    lambda gates: jnp.sum(weight * x * gates['x']) + 7, {'x': jnp.ones(3)}, 8
+    lambda gates: jnp.sum(weight * x * gates['x'], axis=1) + 7, {'x': jnp.ones((2, 3))}, 8
   )
   np.testing.assert_allclose(found.attributions['x'], weight * x, rtol=1e-6)
-  assert (float(found.output), float(found.baseline)) == (4.0, 7.0)
+  np.testing.assert_array_equal(found.output, [4, 7])
+  np.testing.assert_array_equal(found.baseline, [7, 7])
 
 
 def test_a_product_is_shared_and_a_kink_costs_little():
-  ones = jnp.ones(2)
-  found = integrate(lambda g: 6 * g[0] * g[1] ** 2, ones, 8)
-  np.testing.assert_allclose(found.attributions, [2, 4], rtol=1e-5)
-  found = integrate(lambda g: jax.nn.relu(3 * g[0] - g[1]), ones)
-  np.testing.assert_allclose(found.attributions, [3, -1], rtol=1e-5)
-  found = integrate(lambda g: jax.nn.relu(g[0] + g[1] - 0.5), ones)
-  np.testing.assert_allclose(found.attributions.sum(), 1.5, atol=0.03)
+  ones = jnp.ones((1, 2))
+  found = integrate(lambda g: 6 * g[:, 0] * g[:, 1] ** 2, ones)
+  np.testing.assert_allclose(found.attributions, [[2, 4]], rtol=1e-4)
+  found = integrate(lambda g: jax.nn.relu(3 * g[:, 0] - g[:, 1]), ones)
+  np.testing.assert_allclose(found.attributions, [[3, -1]], rtol=1e-5)
+  found = integrate(lambda g: jax.nn.relu(g[:, 0] + g[:, 1] - 0.7), ones)
+  np.testing.assert_allclose(found.attributions.sum(), 1.3, atol=0.01)
 
 
 def test_without_a_gate_nothing_is_computed():
@@ -67,8 +69,8 @@ def model_of(**changed: str):
 def test_padding_changes_no_attribution():
   model, variables = model_of()
   step = explain_step(model, 'classes')
-  found, _ = step(variables, batch_of(12), ODDS)
-  padded, _ = step(variables, batch_of(12, padded=5), ODDS)
+  found = step(variables, batch_of(12), ODDS)
+  padded = step(variables, batch_of(12, padded=5), ODDS)
   token = found.attributions['labs']['token_gate']
   other = padded.attributions['labs']['token_gate']
   assert np.abs(token).max() > 1e-3
@@ -80,6 +82,18 @@ def test_padding_changes_no_attribution():
 
 PIECEWISE = {'value_encoding': 'piecewise_linear'}
 PLANTED = 2
+
+
+def test_rows_do_not_share_attributions():
+  model, variables = model_of()
+  step = explain_step(model, 'classes')
+  batch = fake_batch.batch(rows=4, events=12)
+  together = step(variables, batch, np.repeat(ODDS, 4, axis=0))
+  for row in range(3):
+    alone = jax.tree.map(lambda x, row=row: x[row : row + 1], batch)
+    found = step(variables, alone, ODDS)
+    for one, all_ in zip(*map(jax.tree.leaves, (found, together)), strict=True):
+      np.testing.assert_allclose(all_[row : row + 1], one, atol=1e-5)
 
 
 def leave_out_others(encoder: dict, item_of_id: np.ndarray) -> None:
@@ -110,13 +124,13 @@ def test_the_item_that_decides_is_the_only_one(options):
   # Random parameters hardly pass on what the events say.
   variables['params']['fusion']['project_labs']['kernel'] *= 100
   batch = batch_of(12)
-  found, _ = explain_step(model, 'classes')(variables, batch, ODDS)
+  found = explain_step(model, 'classes')(variables, batch, ODDS)
   token = np.asarray(found.attributions['labs']['token_gate'])[0]
   here = batch['labs']['item'][0] == PLANTED
   assert 0 < here.sum() < 12
   assert not token[~here].any()
   # The sign: what the output is without these events' content, all else being the same.
   static = sum(leaf.sum() for leaf in found.attributions['static'].values())
-  difference = float(found.output - found.baseline - static)
+  difference = float(found.output[0] - found.baseline[0] - static)
   np.testing.assert_allclose(token[here].sum(), difference, atol=0.02, rtol=0.1)
   assert abs(difference) > 0.01
