@@ -47,7 +47,10 @@ def make_folds(config: Experiment, dataset: Dataset, directory: Path) -> list[Fo
     DataError: an unknown fold, or a model option that does not exist or does not suit
       the data set.
   """
-  return [Fold(config, dataset, index, directory) for index in parse_folds(config.folds)]
+  folds: list[Fold] = []
+  for index in parse_folds(config.folds):
+    folds.append(Fold(config, dataset, index, directory, like=folds[0] if folds else None))
+  return folds
 
 
 class Fold:
@@ -63,7 +66,16 @@ class Fold:
       is never written to, and its checkpoint's lineage is checked like any other.
   """
 
-  def __init__(self, config: Experiment, dataset: Dataset, index: int, workdir: Path):
+  def __init__(
+    self,
+    config: Experiment,
+    dataset: Dataset,
+    index: int,
+    workdir: Path,
+    *,
+    like: Fold | None = None,
+  ):
+    """`like` is another fold of the same experiment: both share compiled predictions."""
     self.config = config
     self.dataset = dataset
     self.index = index
@@ -71,10 +83,11 @@ class Fold:
     self.taken: Mapping[str, Path] = {}
     self.model_config = model_config.model_config(config.task, config.model, dataset.schema)
     self.model = medm2t.MedM2T(self.model_config, axis_name=parallel.DEVICE_AXIS)
-    self._predict_steps: dict[str, Callable[[Mapping[str, Any], Batch], jax.Array]] = {}
+    steps: dict[str, Callable[[Mapping[str, Any], Batch], jax.Array]] = {}
+    self._predict_steps = steps if like is None else like._predict_steps
 
   def predict_step(self, stage: str) -> Callable[[Mapping[str, Any], Batch], jax.Array]:
-    """A stage's prediction, compiled once for every split and every scenario."""
+    """A stage's prediction, compiled once for all folds, splits and scenarios."""
     if stage not in self._predict_steps:
       self._predict_steps[stage] = parallel.predict_step(self.model, stage)
     return self._predict_steps[stage]

@@ -11,6 +11,8 @@ import logging
 import sys
 from collections.abc import Sequence
 
+import jax
+
 from data_pipeline.dataset import Split
 from data_pipeline.schema import DataError
 from medm2t_jax import baselines, checkpoint, distributed, workdir
@@ -92,6 +94,9 @@ def train_stage(fold: Fold, stage: str) -> None:
   with checkpoint.Checkpoints(directory) as checkpoints:
     training = StageTraining(fold, stage, checkpoints)
     position = training.run()
+  # Programs of a stage stay in memory, on CPUs as thousands of mappings of which Linux
+  # allows a process 65,530: folds and ablations would come to their end.
+  jax.clear_caches()
   # Only after the context has waited for the saves: done.json promises a checkpoint.
   best = position.best(recipe.select_by)
   assert best is not None  # at least one epoch was trained

@@ -6,6 +6,7 @@ The schema has all modalities of a task at tiny sizes; batches follow docs/desig
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,15 @@ def schema(task: str = 'mortality') -> Schema:
 def config(task: str = 'mortality', **options: Any) -> ModelConfig:
   """The small model of a task; `options` replace those of `OPTIONS`."""
   return model_config(task, {**OPTIONS, **options}, schema(task))
+
+
+def tiny(task: str = 'mortality', **options: Any) -> ModelConfig:
+  """The small model with one scale and one residual unit: it compiles in a third."""
+  small = config(task, **{'segment_lengths': (12,), **options})
+  assert small.ecg is not None
+  return dataclasses.replace(
+    small, ecg=dataclasses.replace(small.ecg, signal_plan=((4, 20),))
+  )
 
 
 def batch(

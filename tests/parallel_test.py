@@ -16,6 +16,7 @@ from medm2t_jax.models.medm2t import MedM2T
 from tests import fake_batch
 
 ROWS = 16
+TASK = 'cvd'
 STAGE = 'multimodal'
 
 
@@ -37,11 +38,8 @@ def without_dropout(config: Any) -> Any:
   )
 
 
-def small_config():
-  config = without_dropout(fake_batch.config(segment_lengths=(12,)))
-  return dataclasses.replace(
-    config, ecg=dataclasses.replace(config.ecg, signal_plan=((4, 20),))
-  )
+def model_config():
+  return without_dropout(fake_batch.tiny(TASK))
 
 
 def spread(batch: Any, shares: list[int]) -> Any:
@@ -77,7 +75,7 @@ def spread(batch: Any, shares: list[int]) -> Any:
 
 
 def make_state(stage: str, batch: Any, optimizer: Any) -> parallel.TrainState:
-  bare = MedM2T(small_config())
+  bare = MedM2T(model_config())
   shapes = jax.eval_shape(
     lambda: bare.init(jax.random.key(0), batch, stage=stage, train=False)
   )
@@ -94,7 +92,7 @@ def make_state(stage: str, batch: Any, optimizer: Any) -> parallel.TrainState:
 
 @pytest.fixture(scope='module')
 def batches():
-  return [fake_batch.batch(ROWS, seed=seed) for seed in range(3)]
+  return [fake_batch.batch(ROWS, task=TASK, seed=seed) for seed in range(3)]
 
 
 # Unequal shares, one device with a single row, two without any.
@@ -102,11 +100,11 @@ SHARES = [4, 1, 3, 0, 4, 2, 2, 0]
 
 
 def test_devices_change_neither_losses_nor_predictions(batches):
-  model = MedM2T(small_config(), axis_name=parallel.DEVICE_AXIS)
+  model = MedM2T(model_config(), axis_name=parallel.DEVICE_AXIS)
   # The paper's rate of this stage. With the usual epsilon of 1e-8 Adam makes whole steps
   # out of the rounding error of gradients that are zero.
   optimizer = optax.adam(5e-5, eps=1e-5)
-  step = parallel.train_step(model, STAGE, optimizer, losses.nll, (0.1, 0.9))
+  step = parallel.train_step(model, STAGE, optimizer, losses.nll, (0.1, 0.4, 0.3, 0.2))
   predict = parallel.predict_step(model, STAGE)
   key = jax.random.key(0)
   found = []
@@ -129,7 +127,7 @@ def test_devices_change_neither_losses_nor_predictions(batches):
 
 
 def test_a_step_compiles_once_per_shape(batches):
-  model = MedM2T(small_config(), axis_name=parallel.DEVICE_AXIS)
+  model = MedM2T(model_config(), axis_name=parallel.DEVICE_AXIS)
   optimizer = optax.adam(1e-3)
   traces = []
 
@@ -148,7 +146,7 @@ def test_a_step_compiles_once_per_shape(batches):
 
 
 def test_a_gradient_that_is_not_finite_shows_in_its_own_step(batches):
-  model = MedM2T(small_config(), axis_name=parallel.DEVICE_AXIS)
+  model = MedM2T(model_config(), axis_name=parallel.DEVICE_AXIS)
   optimizer = optax.sgd(1e-3)
 
   def root_of_zero(logits, label):

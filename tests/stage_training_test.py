@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -111,6 +112,18 @@ def test_absurd_values_of_test_subjects_change_no_bit(trained, dataset, tmp_path
   train.train_stage(fold, 'static')
   expected, found = (one.restore_best('static')[0] for one in (trained, fold))
   jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+MAPPINGS = Path('/proc/self/maps')
+
+
+@pytest.mark.skipif(not MAPPINGS.exists(), reason='only Linux tells its mappings')
+def test_a_finished_stage_leaves_no_program_in_memory(dataset, tmp_path):
+  mappings = []
+  for index in range(3):
+    train.train_stage(Fold(experiment(), dataset, index, tmp_path), 'static')
+    mappings.append(len(MAPPINGS.read_text().splitlines()))
+  assert mappings[2] - mappings[1] < 100, mappings  # the stage's programs are some 400
 
 
 def test_training_does_not_go_on_from_another_folds_checkpoint(trained, tmp_path):

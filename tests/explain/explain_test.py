@@ -70,7 +70,7 @@ class StandIn(Fold):
       fold_key=fold_key('fake'),
       index={'sample_id': SAMPLE_IDS, 'label': np.array([0, 0, 0, 1, 1])},
     )
-    self.model_config = fake_batch.config()
+    self.model_config = fake_batch.tiny()
     self.model = MedM2T(self.model_config, axis_name='device')
     init = lambda: MedM2T(self.model_config).init(
       jax.random.key(0), batch_of(0), stage='multimodal', train=False
@@ -168,7 +168,7 @@ def test_attention_is_shared_among_valid_tokens(found):
       np.testing.assert_allclose(look.weights.sum(), 1, atol=1e-5)
   # Nothing is observed in the first three of 24 hours.
   look = next(look for look in wrong.attention if look.of == 'vitals')
-  assert look.tokens[0] == '−24 to −21.6 h' and look.tokens[-1].endswith(' to 0 h')
+  assert look.tokens[0] == '−24 to −22.8 h' and look.tokens[-1].endswith(' to 0 h')
   assert look.weights[0] == 0 < look.weights[-1]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,13 +9,6 @@ import pytest
 
 from medm2t_jax.models.medm2t import MedM2T, stages
 from tests import fake_batch
-
-
-def tiny(task='mortality', **options):
-  """The small model with fewer residual units: compiling is most of these tests."""
-  config = fake_batch.config(task, **{'segment_lengths': (12,), **options})
-  ecg = dataclasses.replace(config.ecg, signal_plan=((4, 20),))
-  return dataclasses.replace(config, ecg=ecg)
 
 
 def make(config, batch, stage, seed=0):
@@ -32,7 +23,7 @@ def make(config, batch, stage, seed=0):
 def multimodal():
   """Batch, and a compiled evaluation of the multimodal stage."""
   batch = fake_batch.batch()
-  model, variables = make(tiny(), batch, 'multimodal')
+  model, variables = make(fake_batch.tiny(), batch, 'multimodal')
   run = jax.jit(lambda b: model.apply(variables, b, stage='multimodal', train=False))
   dropped = lambda b, drop: model.apply(
     variables, b, stage='multimodal', train=False, drop=drop
@@ -155,10 +146,10 @@ def step(model, variables, batch, stage):
   return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables['params'])
 
 
-@pytest.mark.parametrize('stage', stages(tiny('mortality')))
+@pytest.mark.parametrize('stage', stages(fake_batch.tiny('mortality')))
 def test_every_stage_trains(stage):
   batch = fake_batch.batch(rows=8, events=8, recordings=8)
-  model, variables = make(tiny(ecg_crop='random'), batch, stage)
+  model, variables = make(fake_batch.tiny(ecg_crop='random'), batch, stage)
   (_, (out, new)), gradients = step(model, variables, batch, stage)
   assert all(np.isfinite(x).all() for x in jax.tree.leaves((out, new, gradients)))
   recordings = stage.startswith('ecg_')
@@ -180,8 +171,8 @@ def test_every_stage_trains(stage):
 def test_a_stage_shares_its_paths_with_the_multimodal_model():
   batch = fake_batch.batch()
   shapes = {}
-  for stage in stages(tiny()):
-    model = MedM2T(tiny())
+  for stage in stages(fake_batch.tiny()):
+    model = MedM2T(fake_batch.tiny())
     tree = jax.eval_shape(
       lambda stage=stage, model=model: model.init(
         jax.random.key(0), batch, stage=stage, train=False
@@ -220,7 +211,7 @@ OPTIONS = [
 @pytest.mark.parametrize('options', OPTIONS, ids=lambda options: '-'.join(options))
 def test_options_give_other_finite_predictions(options, multimodal):
   batch, run, _ = multimodal
-  model, variables = make(tiny(**options), batch, 'multimodal')
+  model, variables = make(fake_batch.tiny(**options), batch, 'multimodal')
   out = jax.jit(lambda: model.apply(variables, batch, stage='multimodal', train=False))()
   assert out.logits.dtype == jnp.float32
   assert np.isfinite(out.logits).all()
@@ -229,7 +220,9 @@ def test_options_give_other_finite_predictions(options, multimodal):
 
 def test_attention_weights_are_returned():
   batch = fake_batch.batch()
-  model, variables = make(tiny('cvd'), fake_batch.batch(task='cvd'), 'multimodal')
+  model, variables = make(
+    fake_batch.tiny('cvd'), fake_batch.batch(task='cvd'), 'multimodal'
+  )
   _, state = jax.jit(
     lambda b: model.apply(
       variables, b, stage='multimodal', train=False, mutable=['intermediates']
@@ -242,7 +235,7 @@ def test_attention_weights_are_returned():
 
 def test_unknown_stage_and_modality_are_named():
   batch = fake_batch.batch()
-  model = MedM2T(tiny())
+  model = MedM2T(fake_batch.tiny())
   with pytest.raises(ValueError, match='unknown stage'):
     model.init(jax.random.key(0), batch, stage='vitals_segments_99', train=False)
   with pytest.raises(ValueError, match='cannot drop'):
