@@ -27,7 +27,7 @@ def first_stays(seed: int, patients: int) -> dict[str, np.ndarray]:
   """Latent truth of the first ICU stay of at least 24 h of each patient that has one.
 
   Returns:
-    Arrays (n,): `index`, `swing`, `drift`, `pairing`, `potassium`, `t_wave`,
+    Arrays (n,): `index`, `stay_id`, `swing`, `drift`, `pairing`, `potassium`, `t_wave`,
     `log_odds`, `log_days` (expected), `died`, `days`, `has_ecg`.
   """
   rows = []
@@ -45,6 +45,7 @@ def first_stays(seed: int, patients: int) -> dict[str, np.ndarray]:
     rows.append(
       {
         'index': index,
+        'stay_id': stay.stay_id,
         **terms,
         'pairing': pairing,
         'potassium': stay.potassium,
