@@ -10,7 +10,7 @@ whose events are all 'none', whose numbers are medians, and whose ECGs are flat.
 uses its running statistics and is affine; the model has kinks (ReLU, max-pooling) and no
 jumps, so the attributions sum to f(sample) - f(baseline) up to the quadrature. Kinks lie
 close together all along the path, so the rule is the one that suits them: the midpoint
-rule with many nodes (docs/model.md).
+rule with many nodes (docs/design.md).
 """
 
 from __future__ import annotations
