@@ -65,8 +65,14 @@ train_and_evaluate() {
 case "${1:-}" in
   '') setup; train_and_evaluate --config=configs/cvd.py:small --config.data.simulated_patients=600 ;;
   smoke) setup; train_and_evaluate --config=configs/cvd.py:smoke ;;
-  # A worker per core; a file's tests stay together, for they share fixtures.
-  test) shift; setup '.[dev]'; python -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder "$@" ;;
+  # A worker per core and one more, for some tests only wait; a file's tests stay together,
+  # for they share fixtures.
+  test)
+    shift
+    setup '.[dev]'
+    workers=$(python -c 'import os; print(len(os.sched_getaffinity(0)) + 1)')
+    python -m pytest --numprocesses="$workers" --dist=loadfile --no-loadscope-reorder "$@"
+    ;;
   check) setup '.[dev]'; ruff format --check .; ruff check .; pyright ;;
   setup)
     if [ "${2:-}" = beam ]; then

@@ -50,7 +50,7 @@ class Case:
 
   @property
   def config(self) -> ModelConfig:
-    options = TASKS[self.task].get_config().model.to_dict()
+    options = TASKS[self.task].get_config('bins').model.to_dict()
     schema = model_workload.schema(self.task)
     return model_config(self.task, {**options, 'size': self.size}, schema)
 
@@ -68,7 +68,7 @@ class Ours:
     """Args: case; variables to start from, fresh ones if None."""
     self._key = jax.random.key(0, impl='unsafe_rbg')
     model = MedM2T(case.config, axis_name=parallel.DEVICE_AXIS)
-    recipe = TASKS[case.task].get_config().recipe[case.stage]
+    recipe = TASKS[case.task].get_config('bins').recipe[case.stage]
     optimizer = make_optimizer({**recipe, 'learning_rate': LEARNING_RATE}, case.stage, 1000)
     kind = 'days' if case.task == 'los' else 'classes'
     loss = losses.squared if kind == 'days' else losses.nll

@@ -5,6 +5,7 @@ Variants are given after a colon and combined with commas, for example
 
   small       the small model and learning rates for a few thousand samples
   smoke       the same experiment at its smallest: it shows that everything runs
+  bins        the published encoding of events (docs/experiments.md: it needs more data)
   end_to_end  the multimodal model alone, from fresh parameters, at the median learning
               rate of the stages that it would have started from: what pretraining is
               worth
@@ -20,7 +21,8 @@ from ml_collections import config_dict
 from medm2t_jax import ablations
 from medm2t_jax.experiment import Experiment
 
-VARIANTS = ('small', 'smoke', 'end_to_end')
+VARIANTS = ('small', 'smoke', 'bins', 'end_to_end')
+SMALL_BATCH = 32
 ECG_VIEWS = ('ecg_signal', 'ecg_features', 'ecg_text')
 
 
@@ -114,14 +116,14 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
       'model': {
         'size': 'paper',
         'dtype': 'float32',
-        'value_encoding': 'bins',
-        'pooling': 'tokens',
+        'value_encoding': 'piecewise_linear',
+        'pooling': 'statistics',
         'accumulation': 'mean',
         'tables': 'shared',
-        'sequence': 'lstm',
+        'sequence': 'mean_last',
         # With pooling='statistics': of an item's statistics, and of the windows.
-        'input_dropout': 0.0,
-        'window_dropout': 0.0,
+        'input_dropout': 0.3,
+        'window_dropout': 0.5,
         # Event and ECG windows: ('percentiles', cuts in %) of training event times,
         # or ('hours', cuts in hours relative to the prediction time).
         'windows': {},
@@ -200,9 +202,13 @@ def apply_variants(
       )
   if variants:
     config.name = '_'.join([config.name, *variants])
+  if 'bins' in variants:
+    config.update_from_flattened_dict(ablations.published_events())
   if 'small' in variants or 'smoke' in variants:
     config.model.size = 'small'
     for fields in config.recipe.values():
+      # Running statistics of BatchNorm need tens of steps an epoch.
+      fields.batch_size = min(fields.batch_size, SMALL_BATCH)
       fields.learning_rate = small_learning_rate
       fields.optimizer = 'adam'
       fields.patience = 3

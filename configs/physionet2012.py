@@ -7,7 +7,6 @@ Open data without credentials. Download and prepare them once per task (README.m
   python -m medm2t_jax.main --config=configs/physionet2012.py --config.folds=all
   python -m medm2t_jax.main --config=configs/physionet2012.py:small   # two CPU cores
   python -m medm2t_jax.main --config=configs/physionet2012.py:los,small
-  python -m medm2t_jax.main --config=configs/physionet2012.py:bins    # published encoding
 
 `--config.data.split_file=FILE` uses published splits in place of the five folds. The
 days of `los` are those from ICU admission to the end of hospitalization.
@@ -31,14 +30,13 @@ def get_config(variant: str | None = None) -> Experiment:
   """Returns the locked experiment.
 
   Args:
-    variant: `los` for length of stay, `bins` for the published encoding of events, and
-      those of `configs.common`.
+    variant: `los` for length of stay, and those of `configs.common`.
 
   Raises:
     ValueError: an unknown variant.
   """
   names = [name for name in (variant or '').split(',') if name]
-  known = ('los', 'bins', *common.VARIANTS)
+  known = ('los', *common.VARIANTS)
   for name in names:
     if name not in known:
       raise ValueError(f'unknown variant {name!r} of physionet2012; known: {known}')
@@ -52,17 +50,7 @@ def get_config(variant: str | None = None) -> Experiment:
   config.model.windows = {
     'events': ('hours', tuple(float(hour) for hour in range(6 - HOURS, 0, 6)))
   }
-  if 'bins' in names:
-    config.name += '_bins'
-  else:
-    config.model.update(
-      value_encoding='piecewise_linear',
-      pooling='statistics',
-      sequence='mean_last',
-      input_dropout=0.3,
-      window_dropout=0.5,
-    )
-  others = ','.join(name for name in names if name not in ('los', 'bins'))
+  others = ','.join(name for name in names if name != 'los')
   return common.apply_variants(config, others, small_learning_rate=1e-3)
 
 

@@ -47,6 +47,7 @@ def declared(config: Experiment, schema: Schema) -> tuple[Ablation, ...]:
     *_modalities(config, schema),
     *_fusion(config, schema),
     *_grids(config, schema),
+    *_events(schema),
     *_windows(config, schema),
     *_training(config, schema),
   )
@@ -71,6 +72,17 @@ def end_to_end(config: Experiment) -> dict[str, Any]:
   if rates:
     changes['recipe.multimodal.learning_rate'] = statistics.median(rates)
   return changes
+
+
+def published_events() -> dict[str, Any]:
+  """Events as in the paper: one of 11 bins each, mean over all tokens so far, BiLSTM."""
+  return {
+    'model.value_encoding': 'bins',
+    'model.pooling': 'tokens',
+    'model.sequence': 'lstm',
+    'model.input_dropout': 0.0,
+    'model.window_dropout': 0.0,
+  }
 
 
 def _modalities(config: Experiment, schema: Schema) -> Iterator[Ablation]:
@@ -150,6 +162,16 @@ def _grids(config: Experiment, schema: Schema) -> Iterator[Ablation]:
       {'model.segment_lengths': (length,)},
       reason or one,
     )
+
+
+def _events(schema: Schema) -> Iterator[Ablation]:
+  yield Ablation(
+    'published_events',
+    'Events',
+    'Is the mean of binned tokens, as in the paper, as good as what this model does?',
+    published_events(),
+    '' if schema.events else 'the data set has no events',
+  )
 
 
 def _windows(config: Experiment, schema: Schema) -> Iterator[Ablation]:

@@ -17,7 +17,8 @@ from medm2t_jax.models.config import ModelConfig, model_config
 
 Batch = dict[str, Any]
 
-OPTIONS: dict[str, Any] = {**mortality.get_config().model.to_dict(), 'size': 'small'}
+# The published encoding of events: its parts have oracles.
+OPTIONS: dict[str, Any] = mortality.get_config('small,bins').model.to_dict()
 
 
 def schema(task: str = 'mortality') -> Schema:
