@@ -180,16 +180,17 @@ def apply_variants(
   config: Experiment,
   argument: str | None,
   *,
-  small_learning_rate: float,
+  small_rates: tuple[float, float],
 ) -> Experiment:
   """Applies comma-separated variants and locks the config.
 
   Args:
     config: of `base`.
     argument: what stands after the colon of `--config=configs/cvd.py:small`.
-    small_learning_rate: learning rate of the `small` variant's stages; a fifth of it
-      for the multimodal one. The paper's rates are for 40,000 to 170,000 samples: with
-      a few hundred they would not leave the starting point in 20 epochs.
+    small_rates: learning rates of the `small` variant: of the stages, and of the
+      multimodal one, which starts from what they have learnt. The paper's rates of
+      stages are for 40,000 to 170,000 samples: with a few hundred they would not leave
+      the starting point in 20 epochs.
 
   Raises:
     ValueError: an unknown variant.
@@ -209,11 +210,10 @@ def apply_variants(
     for fields in config.recipe.values():
       # Running statistics of BatchNorm need tens of steps an epoch.
       fields.batch_size = min(fields.batch_size, SMALL_BATCH)
-      fields.learning_rate = small_learning_rate
+      fields.learning_rate = small_rates[0]
       fields.optimizer = 'adam'
       fields.patience = 3
-    # It starts from trained encoders, which it must not forget.
-    config.recipe.multimodal.learning_rate = small_learning_rate / 5
+    config.recipe.multimodal.learning_rate = small_rates[1]
     # One shape to compile; padded events cost little beside that.
     config.data.buckets = config.data.buckets[-1:]
   if 'end_to_end' in variants:

@@ -32,4 +32,4 @@ def get_config(variant: str | None = None) -> Experiment:
   for fields in recipe.values():
     fields['loss'] = 'squared'
   config = icu.with_icu_windows(common.base('los', recipe))
-  return common.apply_variants(config, variant, small_learning_rate=1e-3)
+  return common.apply_variants(config, variant, small_rates=(1e-3, 5e-5))

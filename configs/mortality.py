@@ -33,4 +33,4 @@ def get_config(variant: str | None = None) -> Experiment:
     'multimodal': common.stage(32, 5e-5, starts_from=icu.MODALITIES),
   }
   config = icu.with_icu_windows(common.base('mortality', recipe))
-  return common.apply_variants(config, variant, small_learning_rate=1e-3)
+  return common.apply_variants(config, variant, small_rates=(1e-3, 5e-5))

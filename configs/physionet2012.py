@@ -51,7 +51,7 @@ def get_config(variant: str | None = None) -> Experiment:
     'events': ('hours', tuple(float(hour) for hour in range(6 - HOURS, 0, 6)))
   }
   others = ','.join(name for name in names if name != 'los')
-  return common.apply_variants(config, others, small_learning_rate=1e-3)
+  return common.apply_variants(config, others, small_rates=(1e-3, 5e-5))
 
 
 def _mortality() -> dict[str, dict]:
