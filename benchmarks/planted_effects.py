@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,10 @@ def main() -> None:
   parser = argparse.ArgumentParser(description='Who has found the planted effects?')
   parser.add_argument('--workdir', type=Path, required=True, help='of a run or a study')
   options = parser.parse_args()
-  print(json.dumps(planted_effects(options.workdir)))
+  try:
+    print(json.dumps(planted_effects(options.workdir)))
+  except DataError as error:
+    sys.exit(f'error: {error}')
 
 
 def planted_effects(directory: Path) -> dict[str, Any]:
