@@ -94,12 +94,21 @@ def planted_effects(directory: Path) -> dict[str, Any]:
 
 
 def _others(directory: Path) -> dict[str, list[pa.Table]]:
-  """Name -> tables of all folds, of baselines, single modalities and ablations."""
-  names = {path.stem for path in directory.glob('fold*/baselines/*.parquet')} - {_FULL}
-  found = {name: _tables(directory, name) for name in sorted(names)}
+  """Name -> tables of all folds, of baselines, single modalities and ablations.
+
+  A single modality of an ablation, which an evaluation of its folder has predicted, has
+  the names of both.
+  """
+  found = {name: _tables(directory, name) for name in _names(directory) if name != _FULL}
   for path in sorted((directory / 'ablations').glob('*/config.json')):
-    found[path.parent.name] = _tables(path.parent, _FULL)
+    for name in _names(path.parent):
+      shown = path.parent.name if name == _FULL else f'{path.parent.name}, {name}'
+      found[shown] = _tables(path.parent, name)
   return {name: tables for name, tables in found.items() if tables}
+
+
+def _names(directory: Path) -> list[str]:
+  return sorted({path.stem for path in directory.glob('fold*/baselines/*.parquet')})
 
 
 def _tables(directory: Path, name: str) -> list[pa.Table] | None:

@@ -49,13 +49,15 @@ def test_slopes_say_which_effect_a_model_has_found(truth, tmp_path):
   write(run, 'single_labs', truth, special.expit(noise))
   blind = workdir(run / 'ablations' / 'without_vitals', 'mortality')
   write(blind, 'multimodal', truth, special.expit(truth['drift']))
+  write(blind, 'single_labs', truth, special.expit(noise))
   unfinished = workdir(run / 'ablations' / 'windows_1', 'mortality')
   write(unfinished, 'multimodal', truth, special.expit(noise))
   (unfinished / 'fold1/baselines/multimodal.parquet').unlink()
   found = planted_effects(run)
   assert (found['task'], found['folds']) == ('mortality', 2)
   models = found['models']
-  assert set(models) == {'multimodal', 'truth', 'single_labs', 'without_vitals'}
+  ablated = {'without_vitals', 'without_vitals, single_labs'}
+  assert set(models) == {'multimodal', 'truth', 'single_labs', *ablated}
   slopes = {
     name: [each[effect]['value'] for effect in ('swing', 'drift', 'pairing')]
     for name, each in models.items()
