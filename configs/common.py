@@ -5,7 +5,7 @@ Variants are given after a colon and combined with commas, for example
 
   small       the small model and learning rates for a few thousand samples
   smoke       the same experiment at its smallest: it shows that everything runs
-  bins        the published encoding of events (docs/experiments.md: it needs more data)
+  bins        the published encoding of events (docs/experiments.md compares them)
   end_to_end  the multimodal model alone, from fresh parameters, at the median learning
               rate of the stages that it would have started from: what pretraining is
               worth
