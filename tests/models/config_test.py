@@ -199,7 +199,7 @@ def test_parameter_counts(task, size):
 @pytest.mark.parametrize('size', ['paper', 'small'])
 @pytest.mark.parametrize('task', ['mortality', 'los'])
 def test_parameter_counts_of_physionet2012(task, size, encoding):
-  chosen = {'los': task == 'los', 'small': size == 'small', 'bins': encoding == 'bins'}
+  chosen = {'los': task == 'los', 'paper': size == 'paper', 'bins': encoding == 'bins'}
   variant = ','.join(name for name, wanted in chosen.items() if wanted)
   experiment = physionet2012.get_config(variant)
   schema = physionet2012_source.schema(task)
@@ -237,9 +237,11 @@ def test_parameter_counts_of_physionet2012(task, size, encoding):
     assert size == 'paper' or count <= 5_000_000
 
 
-def test_an_unknown_variant_of_physionet2012_is_named():
+def test_an_unknown_variant_of_physionet2012_is_named_and_its_sizes_exclude_each_other():
   with pytest.raises(ValueError, match=r"'big'.*los.*small"):
     physionet2012.get_config('los,big')
+  with pytest.raises(ValueError, match='one size'):
+    physionet2012.get_config('small,paper')
 
 
 def test_stages_follow_the_order_of_training():
