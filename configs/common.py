@@ -138,6 +138,9 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
         'attend_over': 'tokens',
         'attention_blocks': 1,
         'shared_encoder': 'before',
+        # Of the multimodal head: after its shared encoder, in its decoder, of modalities.
+        'shared_dropout': 0.05,
+        'decoder_dropout': 0.1,
         'modality_dropout': 0.1,
       },
       'training': {

@@ -72,14 +72,14 @@ class Gru(nn.Module):
     state = jnp.zeros((len(windows), 0))
     if windows.shape[2]:
       cell = nn.RNN(nn.GRUCell(self.hidden), return_carry=True, name='gru')
-      state, _ = cell(_with_gaps(windows, np.asarray(self.ends, np.float32)))
+      state, _ = cell(with_gaps(windows, np.asarray(self.ends, np.float32)))
     known = ~jnp.isnan(static)
     joined = [state, jnp.where(known, static, 0.0), known.astype(static.dtype)]
     hidden = nn.Dense(self.hidden, name='joined')(drop(jnp.concatenate(joined, axis=1)))
     return nn.Dense(self.outputs, name='output')(drop(nn.relu(hidden)))
 
 
-def _with_gaps(windows: Float[Array, 'b t l'], ends: np.ndarray) -> Float[Array, 'b t 3l']:
+def with_gaps(windows: Float[Array, 'b t l'], ends: np.ndarray) -> Float[Array, 'b t 3l']:
   """Last value known (0, the mean, before any), observed, log hours since, in 0..1."""
   observed = ~jnp.isnan(windows)
   index = jnp.arange(len(ends))[jnp.newaxis, :, jnp.newaxis]

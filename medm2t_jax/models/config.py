@@ -35,6 +35,14 @@ CHOICES = {
   'shared_encoder': ('before', 'after'),
 }
 
+_DROPOUTS = (
+  'shared_dropout',
+  'decoder_dropout',
+  'modality_dropout',
+  'input_dropout',
+  'window_dropout',
+)
+
 _WITH_STATISTICS = {
   'value_encoding': 'piecewise_linear', 'accumulation': 'mean', 'tables': 'shared'
 }  # fmt: skip
@@ -90,7 +98,7 @@ def model_config(task: str, options: Mapping[str, Any], schema: Schema) -> Model
   for option, choices in CHOICES.items():
     if options[option] not in choices:
       raise DataError(f'model.{option} is one of {choices}, not {options[option]!r}')
-  for name in ('modality_dropout', 'input_dropout', 'window_dropout'):
+  for name in _DROPOUTS:
     if not 0 <= options[name] < 1:
       raise DataError(f'model.{name} is at least 0 and below 1')
   if options['pooling'] == 'statistics':
@@ -117,8 +125,14 @@ def model_config(task: str, options: Mapping[str, Any], schema: Schema) -> Model
     events=tuple(events),
     grids=tuple(grids),
     ecg=_ecg(schema, options, named) if schema.ecg_terms else None,
-    fusion=_fusion(named.width, named.heads, 0.05, options, options['modality_dropout']),
-    decoder_dropout=0.1,
+    fusion=_fusion(
+      named.width,
+      named.heads,
+      options['shared_dropout'],
+      options,
+      options['modality_dropout'],
+    ),
+    decoder_dropout=options['decoder_dropout'],
     attend_over=_attend_over(options),
     dtype=options['dtype'],
   )

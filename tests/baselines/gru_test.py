@@ -68,7 +68,7 @@ def test_windows_of_a_whole_history_widen_into_the_past():
 def test_the_network_sees_last_values_masks_and_gaps():
   nan = np.nan
   windows = np.array([[[nan, 2.0], [1.0, nan], [nan, nan]]], np.float32)
-  found = np.asarray(gru._with_gaps(windows, np.array(ENDS, np.float32)))[0]
+  found = np.asarray(gru.with_gaps(windows, np.array(ENDS, np.float32)))[0]
   log = lambda hours: np.log1p(hours) / np.log1p(4)
   expected = [
     [0, 2, 0, 1, log(4), log(0)],
