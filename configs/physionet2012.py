@@ -10,9 +10,9 @@ Open data without credentials. Download and prepare them once per task (README.m
 `--config.data.split_file=FILE` uses published splits in place of the five folds. The
 days of `los` are those from ICU admission to the end of hospitalization.
 
-A set has 4,000 stays, so the model is the small one here; `paper` has the paper's sizes.
-Batch sizes and learning rates of `paper` are those of Tasks 2 and 3 of the paper (arXiv 2510.27321
-v2), which has no results on these data; `events` takes those of its laboratory values.
+A set has 4,000 stays, so the model is the small one here. `paper` has the sizes, batch
+sizes and learning rates of Tasks 2 and 3 of the paper (arXiv 2510.27321 v2), which has no
+results on these data; `events` takes those of its laboratory values.
 """
 
 from __future__ import annotations
