@@ -23,6 +23,9 @@ from medm2t_jax.experiment import Experiment
 
 VARIANTS = ('small', 'smoke', 'bins', 'end_to_end')
 SMALL_BATCH = 32
+# The paper's weights of survival and death. With the correction training starts at the
+# optimum that the weighted loss has without any input, and predictions are calibrated.
+WEIGHTED_DEATHS = {'class_weights': (0.1, 0.9), 'prior_correction': True}
 ECG_VIEWS = ('ecg_signal', 'ecg_features', 'ecg_text')
 
 

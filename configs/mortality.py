@@ -12,13 +12,10 @@ from __future__ import annotations
 from configs import common, icu
 from medm2t_jax.experiment import Experiment
 
-_WEIGHTS = (0.1, 0.9)
-
 
 def get_config(variant: str | None = None) -> Experiment:
   """Returns the locked experiment; `variant` as in `configs.common`."""
-  # The same loss; but training starts at its optimum without input, not at the prior.
-  weighted = {'class_weights': _WEIGHTS, 'prior_correction': True}
+  weighted = common.WEIGHTED_DEATHS
   recipe = {
     'static': common.stage(128, 5e-4),
     'labs': common.stage(128, 2.5e-3),

@@ -23,7 +23,6 @@ from medm2t_jax.experiment import Experiment
 HOURS = 48
 _SEGMENT_STAGES = ('vitals_segments_12', 'vitals_segments_24')
 _MODALITIES = ('static', 'events', 'vitals')
-_WEIGHTS = (0.1, 0.9)
 
 
 def get_config(variant: str | None = None) -> Experiment:
@@ -34,11 +33,11 @@ def get_config(variant: str | None = None) -> Experiment:
       `configs.common`, of which `small` is there unless `paper` is.
 
   Raises:
-    ValueError: an unknown variant, or both sizes.
+    ValueError: an unknown variant, or two sizes.
   """
   names = [name for name in (variant or '').split(',') if name]
-  if {'paper', 'small'} <= set(names):
-    raise ValueError("physionet2012 has one size: give 'paper' or 'small', not both")
+  if 'paper' in names and {'small', 'smoke'} & set(names):
+    raise ValueError("physionet2012 has one size: 'paper' goes with no 'small' or 'smoke'")
   known = ('los', 'paper', *common.VARIANTS)
   for name in names:
     if name not in known:
@@ -62,8 +61,7 @@ def get_config(variant: str | None = None) -> Experiment:
 
 
 def _mortality() -> dict[str, dict]:
-  # The same loss; but training starts at its optimum without input, not at the prior.
-  weighted = {'class_weights': _WEIGHTS, 'prior_correction': True}
+  weighted = common.WEIGHTED_DEATHS
   return {
     'static': common.stage(128, 5e-4),
     'events': common.stage(128, 2.5e-3),

@@ -21,6 +21,7 @@ import optax
 from jaxtyping import Array, Float
 from scipy import special
 
+from data_pipeline.dataset import Split
 from medm2t_jax import losses
 from medm2t_jax.baselines import choosing
 from medm2t_jax.baselines.inputs import SPLITS, Inputs
@@ -80,7 +81,12 @@ class Gru(nn.Module):
 
 
 def with_gaps(windows: Float[Array, 'b t l'], ends: np.ndarray) -> Float[Array, 'b t 3l']:
-  """Last value known (0, the mean, before any), observed, log hours since, in 0..1."""
+  """Last value known (0, the mean, before any), observed, log hours since, in 0..1.
+
+  Args:
+    windows: standardised, float32, NaN where nothing was observed.
+    ends: when each window ends, in hours, ascending to 0: float32 (t).
+  """
   observed = ~jnp.isnan(windows)
   index = jnp.arange(len(ends))[jnp.newaxis, :, jnp.newaxis]
   last = jax.lax.cummax(jnp.where(observed, index, -1), axis=1)
@@ -125,15 +131,13 @@ class Samples:
       }
 
 
-def fit_predict(inputs: Inputs) -> np.ndarray:
-  """Predictions of the test samples: (n c) probabilities, or days (n)."""
-  days = inputs.target.kind == 'days'
-  labels = inputs.summaries['train'].label
-  center, scale = (labels.mean(), labels.std() or 1.0) if days else (0.0, 1.0)
+def standardised(inputs: Inputs) -> dict[Split, Samples]:
+  """The splits, scaled by what the training samples say."""
+  center, scale = _label_scale(inputs)
   windows = _Scaling.fit(inputs.windows['train'])
   columns = {split: inputs.summaries[split].of_modalities(_STATIC) for split in SPLITS}
   static = _Scaling.fit(columns['train'])
-  samples = {
+  return {
     split: Samples(
       windows.apply(inputs.windows[split]),
       static.apply(columns[split]),
@@ -141,6 +145,11 @@ def fit_predict(inputs: Inputs) -> np.ndarray:
     )
     for split in SPLITS
   }
+
+
+def fit_predict(inputs: Inputs) -> np.ndarray:
+  """Predictions of the test samples: (n c) probabilities, or days (n)."""
+  samples = standardised(inputs)
   network = Gru(
     SETTINGS['hidden'],
     inputs.target.outputs,
@@ -149,7 +158,18 @@ def fit_predict(inputs: Inputs) -> np.ndarray:
   )
   fitted = _Training(network, inputs).fit(samples['train'], samples['validation'])
   outputs = fitted(samples['test'])
-  return outputs[:, 0] * scale + center if days else special.softmax(outputs, axis=1)
+  if inputs.target.kind == 'classes':
+    return special.softmax(outputs, axis=1)
+  center, scale = _label_scale(inputs)
+  return outputs[:, 0] * scale + center
+
+
+def _label_scale(inputs: Inputs) -> tuple[float, float]:
+  """Mean and standard deviation of days in training; of classes nothing is scaled."""
+  if inputs.target.kind == 'classes':
+    return 0.0, 1.0
+  labels = inputs.summaries['train'].label
+  return labels.mean(), labels.std() or 1.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

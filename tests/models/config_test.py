@@ -240,8 +240,18 @@ def test_parameter_counts_of_physionet2012(task, size, encoding):
 def test_an_unknown_variant_of_physionet2012_is_named_and_its_sizes_exclude_each_other():
   with pytest.raises(ValueError, match=r"'big'.*los.*small"):
     physionet2012.get_config('los,big')
-  with pytest.raises(ValueError, match='one size'):
-    physionet2012.get_config('small,paper')
+  for sizes in ('small,paper', 'paper,smoke'):
+    with pytest.raises(ValueError, match='one size'):
+      physionet2012.get_config(sizes)
+
+
+def test_dropout_of_the_multimodal_head_is_that_of_its_options_and_of_no_other():
+  given = {'shared_dropout': 0.2, 'decoder_dropout': 0.4, 'modality_dropout': 0.6}
+  config = fake_batch.config(**given)
+  fusion = config.fusion
+  assert fusion.shared_dropout == 0.2 and fusion.modality_dropout == 0.6
+  assert config.decoder_dropout == 0.4
+  assert config.ecg == fake_batch.config().ecg
 
 
 def test_stages_follow_the_order_of_training():
@@ -266,6 +276,8 @@ def test_stages_follow_the_order_of_training():
     ('accumulation', 'max'),
     ('tables', 'many'),
     ('modality_dropout', 1.0),
+    ('shared_dropout', -0.1),
+    ('decoder_dropout', 1.0),
     ('attention_blocks', 0),
   ],
 )
