@@ -112,7 +112,7 @@ class _Ours:
     self._state, _ = initial_state(fold, stage, optimizer)
     self._key = fold.key(stage)
     self._step = parallel.train_step(
-      fold.model, stage, optimizer, loss, recipe.class_weights
+      fold.model, stage, optimizer, loss, recipe.class_weights, recipe.frozen
     )
 
   def epoch(self) -> None:

@@ -26,6 +26,16 @@ SMALL_BATCH = 32
 # The paper's weights of survival and death. With the correction training starts at the
 # optimum that the weighted loss has without any input, and predictions are calibrated.
 WEIGHTED_DEATHS = {'class_weights': (0.1, 0.9), 'prior_correction': True}
+# The multimodal stage of `small` where a few hundred samples have the rarer label: trained
+# further, encoders know their training samples by heart, and so does a head that starts
+# with random pair vectors (docs/experiments.md).
+FROZEN_ENCODERS = {
+  'recipe.multimodal.learning_rate': 1e-3,
+  'recipe.multimodal.frozen': ('encoders_*',),
+  'model.shared_dropout': 0.3,
+  'model.decoder_dropout': 0.5,
+  'model.pairs_from_zero': True,
+}
 ECG_VIEWS = ('ecg_signal', 'ecg_features', 'ecg_text')
 
 
@@ -70,7 +80,7 @@ def stage(batch_size: int, learning_rate: float, **overrides: Any) -> dict[str, 
     'select_by': 'loss',
     # Stages whose parameters this one continues from.
     'starts_from': (),
-    # Prefixes of the paths of parameters that are not updated.
+    # Prefixes of the paths of parameters that are not updated, with `*`.
     'frozen': (),
   }
   unknown = set(overrides) - set(fields)
@@ -145,6 +155,8 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
         'shared_dropout': 0.05,
         'decoder_dropout': 0.1,
         'modality_dropout': 0.1,
+        # Its pair vectors times a learnt factor that is 0 at first.
+        'pairs_from_zero': False,
       },
       'training': {
         # Also saved at the end of every epoch.
@@ -186,17 +198,19 @@ def apply_variants(
   config: Experiment,
   argument: str | None,
   *,
-  small_rates: tuple[float, float],
+  small_rate: float,
+  small_multimodal: Mapping[str, Any],
 ) -> Experiment:
   """Applies comma-separated variants and locks the config.
 
   Args:
     config: of `base`.
     argument: what stands after the colon of `--config=configs/cvd.py:small`.
-    small_rates: learning rates of the `small` variant: of the stages, and of the
-      multimodal one, which starts from what they have learnt. The paper's rates of
-      stages are for 40,000 to 170,000 samples: with a few hundred they would not leave
+    small_rate: learning rate of all stages but the last in the `small` variant. The
+      paper's are for 40,000 to 170,000 samples: with a few hundred they would not leave
       the starting point in 20 epochs.
+    small_multimodal: path -> value of what `small` changes for the multimodal stage,
+      which starts from what the others have learnt.
 
   Raises:
     ValueError: an unknown variant.
@@ -216,10 +230,10 @@ def apply_variants(
     for fields in config.recipe.values():
       # Running statistics of BatchNorm need tens of steps an epoch.
       fields.batch_size = min(fields.batch_size, SMALL_BATCH)
-      fields.learning_rate = small_rates[0]
+      fields.learning_rate = small_rate
       fields.optimizer = 'adam'
       fields.patience = 3
-    config.recipe.multimodal.learning_rate = small_rates[1]
+    config.update_from_flattened_dict(dict(small_multimodal))
     # One shape to compile; padded events cost little beside that.
     config.data.buckets = config.data.buckets[-1:]
   if 'end_to_end' in variants:

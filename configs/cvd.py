@@ -32,4 +32,9 @@ def get_config(variant: str | None = None) -> Experiment:
     'ecg': ('percentiles', (20.0, 40.0, 60.0, 80.0)),
   }
   config.data.buckets = tuple({'labs': length} for length in (64, 256, 1024))
-  return common.apply_variants(config, variant, small_rates=(5e-4, 1e-4))
+  return common.apply_variants(
+    config,
+    variant,
+    small_rate=5e-4,
+    small_multimodal={'recipe.multimodal.learning_rate': 1e-4},
+  )

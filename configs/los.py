@@ -32,4 +32,9 @@ def get_config(variant: str | None = None) -> Experiment:
   for fields in recipe.values():
     fields['loss'] = 'squared'
   config = icu.with_icu_windows(common.base('los', recipe))
-  return common.apply_variants(config, variant, small_rates=(1e-3, 5e-5))
+  return common.apply_variants(
+    config,
+    variant,
+    small_rate=1e-3,
+    small_multimodal={'recipe.multimodal.learning_rate': 5e-5},
+  )

@@ -31,4 +31,6 @@ def get_config(variant: str | None = None) -> Experiment:
     'multimodal': common.stage(32, 5e-5, starts_from=icu.MODALITIES),
   }
   config = icu.with_icu_windows(common.base('mortality', recipe))
-  return common.apply_variants(config, variant, small_rates=(1e-3, 5e-5))
+  return common.apply_variants(
+    config, variant, small_rate=1e-3, small_multimodal=common.FROZEN_ENCODERS
+  )

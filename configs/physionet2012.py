@@ -57,7 +57,14 @@ def get_config(variant: str | None = None) -> Experiment:
     config.name += '_paper'
   else:
     others.insert(0, 'small')
-  return common.apply_variants(config, ','.join(others), small_rates=(1e-3, 5e-5))
+  return common.apply_variants(
+    config,
+    ','.join(others),
+    small_rate=1e-3,
+    small_multimodal={'recipe.multimodal.learning_rate': 5e-5}
+    if task == 'los'
+    else common.FROZEN_ENCODERS,
+  )
 
 
 def _mortality() -> dict[str, dict]:

@@ -63,12 +63,16 @@ def changed(config: Experiment, changes: Mapping[str, Any]) -> Experiment:
 def end_to_end(config: Experiment) -> dict[str, Any]:
   """The multimodal stage alone, from fresh parameters.
 
-  Its rate is the median of those of the stages that it would have started from: its own
-  is one for fine-tuning.
+  Nothing is frozen. Its rate is the median of those of the stages that it would have
+  started from: its own is one for fine-tuning.
   """
   sources = config.recipe.multimodal.starts_from
   rates = [config.recipe[name].learning_rate for name in sources]
-  changes = {'recipe.multimodal.starts_from': (), 'stages': 'multimodal'}
+  changes = {
+    'recipe.multimodal.starts_from': (),
+    'recipe.multimodal.frozen': (),
+    'stages': 'multimodal',
+  }
   if rates:
     changes['recipe.multimodal.learning_rate'] = statistics.median(rates)
   return changes

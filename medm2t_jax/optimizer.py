@@ -5,6 +5,7 @@ All of it is optax, chosen by name in a stage's recipe (`configs.common.stage`).
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -100,25 +101,42 @@ def learning_rate(recipe: Mapping[str, Any], stage: str, steps: int) -> optax.Sc
   return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
 
 
-def _frozen_labels(prefixes: Sequence[str], where: str) -> Callable[[Any], Any]:
-  """A function from parameters to a tree of 'frozen' (under a prefix) and 'trained'."""
+def without_frozen_gradients(params: Any, frozen: Sequence[str]) -> Any:
+  """The parameters; those under a `frozen` path are constants to a gradient.
+
+  What led to such a gradient alone is not computed.
+  """
+  if not frozen:
+    return params
+  stop = lambda held, leaf: jax.lax.stop_gradient(leaf) if held else leaf
+  return jax.tree.map(stop, _is_frozen(params, frozen), params)
+
+
+def _is_frozen(params: Any, frozen: Sequence[str]) -> Any:
+  """A tree of bool: whether one of the paths `frozen` leads to a parameter."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: any(_is_under(prefix, path) for prefix in frozen), params
+  )
+
+
+def _is_under(prefix: str, path: tuple[Any, ...]) -> bool:
+  name = jax.tree_util.keystr(path, simple=True, separator='/')
+  return fnmatch.fnmatchcase(f'{name}/', f'{prefix}/*')
+
+
+def _frozen_labels(frozen: Sequence[str], where: str) -> Callable[[Any], Any]:
+  """A function from parameters to a tree of 'frozen' and 'trained'."""
 
   def labels(params: Any) -> Any:
-    name = lambda path: jax.tree_util.keystr(path, simple=True, separator='/')
-    under = lambda prefix, path: f'{name(path)}/'.startswith(f'{prefix}/')
     paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    for prefix in prefixes:
-      if not any(under(prefix, path) for path in paths):
-        known = sorted({name(path[:1]) for path in paths})
+    for prefix in frozen:
+      if not any(_is_under(prefix, path) for path in paths):
+        known = sorted({jax.tree_util.keystr(path[:1], simple=True) for path in paths})
         raise DataError(
           f'{where}.frozen: no parameter of this stage is under {prefix!r}; it has {known}'
         )
-    return jax.tree_util.tree_map_with_path(
-      lambda path, _: (
-        'frozen' if any(under(prefix, path) for prefix in prefixes) else 'trained'
-      ),
-      params,
-    )
+    held = _is_frozen(params, frozen)
+    return jax.tree.map(lambda frozen: 'frozen' if frozen else 'trained', held)
 
   return labels
 

@@ -97,6 +97,7 @@ def train_step(
   optimizer: optax.GradientTransformation,
   loss: losses.Loss,
   class_weights: Sequence[float],
+  frozen: Sequence[str] = (),
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, LossSum]]:
   """Returns the compiled update `(state, batch, key) -> (state, loss)`.
 
@@ -106,6 +107,7 @@ def train_step(
     optimizer: optax optimizer.
     loss: unreduced loss.
     class_weights: one per class, or empty.
+    frozen: paths of parameters that the optimizer does not update.
 
   The key is one for the run and stage; it is folded with the step and the device.
   The old state's buffers are donated. A loss whose gradient is not finite is NaN, so that
@@ -117,6 +119,7 @@ def train_step(
     key = jax.random.fold_in(key, jax.lax.axis_index(DEVICE_AXIS))
 
     def local_loss(params):
+      params = optimizers.without_frozen_gradients(params, frozen)
       predictions, updates = model.apply(
         {**state.variables, 'params': params},
         batch,

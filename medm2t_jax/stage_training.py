@@ -99,7 +99,9 @@ class StageTraining:
     self._checkpoints = checkpoints
     loss, optimizer = loss_and_optimizer(fold, stage)
     weights = self._recipe.class_weights
-    self._train_step = parallel.train_step(fold.model, stage, optimizer, loss, weights)
+    self._train_step = parallel.train_step(
+      fold.model, stage, optimizer, loss, weights, self._recipe.frozen
+    )
     self._validation_step = parallel.validation_step(fold.model, stage, loss, weights)
     self._state, self._lineage = initial_state(fold, stage, optimizer)
     self._position = Position()

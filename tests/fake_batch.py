@@ -17,8 +17,11 @@ from medm2t_jax.models.config import ModelConfig, model_config
 
 Batch = dict[str, Any]
 
-# The published encoding of events: its parts have oracles.
-OPTIONS: dict[str, Any] = mortality.get_config('small,bins').model.to_dict()
+# The published encoding of events: its parts have oracles. Pair vectors count at once.
+OPTIONS: dict[str, Any] = {
+  **mortality.get_config('small,bins').model.to_dict(),
+  'pairs_from_zero': False,
+}
 
 
 def schema(task: str = 'mortality') -> Schema:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,9 +120,10 @@ def test_a_schedule_reaches_the_updates():
   np.testing.assert_allclose(moved, RATE / 2 * gradients(1)['decoder'], rtol=1e-5)
 
 
-def test_frozen_parameters_stay_and_have_no_part_in_clipping():
+@pytest.mark.parametrize('path', ['encoder', 'enc*', 'encoder/kernel', '*/kernel'])
+def test_frozen_parameters_stay_and_have_no_part_in_clipping(path):
   changes = {'optimizer': 'sgd', 'clip_norm': 0.1, 'weight_decay': 0.2}
-  (after,), _ = run(make(frozen=('encoder',), **changes), steps=1)
+  (after,), _ = run(make(frozen=(path,), **changes), steps=1)
   np.testing.assert_array_equal(after['encoder']['kernel'], start()['encoder']['kernel'])
   # The only trained gradient is longer than 0.1, so it is cut to that; then decay.
   clipped = 0.1 * np.sign(gradients(0)['decoder'])
@@ -146,9 +149,19 @@ def test_values_that_do_not_suit_are_refused(changes, message):
     make(**changes)
 
 
-def test_a_frozen_path_that_does_not_exist_is_refused():
-  with pytest.raises(DataError, match=r"under 'encode'.*decoder.*encoder"):
-    make(frozen=('encode',)).init(start())
+@pytest.mark.parametrize('path', ['encode', 'kernel', 'Enc*'])
+def test_a_frozen_path_that_does_not_exist_is_refused(path):
+  with pytest.raises(DataError, match=rf"under '{re.escape(path)}'.*decoder.*encoder"):
+    make(frozen=(path,)).init(start())
+
+
+def test_frozen_parameters_have_no_gradient():
+  loss = lambda params: jnp.sum(params['encoder']['kernel'] ** 2) + params['decoder'][0]
+  held = lambda params: loss(optimizer.without_frozen_gradients(params, ('enc*',)))
+  assert held(start()) == loss(start())
+  found = jax.grad(held)(start())
+  np.testing.assert_array_equal(found['encoder']['kernel'], np.zeros(3))
+  np.testing.assert_array_equal(found['decoder'], [1.0])
 
 
 def test_averaging_trains_alike_and_returns_the_moving_average():

@@ -154,6 +154,25 @@ def test_a_step_compiles_once_per_shape(batches):
   assert len(traces) == 1
 
 
+def test_a_frozen_encoder_changes_no_update_of_the_rest(batches):
+  model = MedM2T(model_config(), axis_name=parallel.DEVICE_AXIS)
+  batch = spread(batches[0], [2] * 8)
+  found = {}
+  for frozen in ((), ('encoders_*',)):
+    optimizer = optax.adam(1e-3)
+    step = parallel.train_step(model, 'static', optimizer, losses.nll, (), frozen)
+    state = make_state('static', batches[0], optimizer)
+    before = jax.device_get(state.params)
+    state, _ = step(state, batch, jax.random.key(0))
+    moved = jax.tree.map(lambda new, old: np.any(new != old), state.params, before)
+    assert all(jax.tree.leaves(moved['decoders_static']))
+    assert all(jax.tree.leaves(moved['encoders_static'])) == (not frozen)
+    found[frozen] = state.params['decoders_static']
+  jax.tree.map(
+    lambda one, other: np.testing.assert_allclose(one, other, atol=1e-6), *found.values()
+  )
+
+
 def test_a_gradient_that_is_not_finite_shows_in_its_own_step(batches):
   model = MedM2T(model_config(), axis_name=parallel.DEVICE_AXIS)
   optimizer = optax.sgd(1e-3)

@@ -128,9 +128,10 @@ def model_config(task: str, options: Mapping[str, Any], schema: Schema) -> Model
     fusion=_fusion(
       named.width,
       named.heads,
-      options['shared_dropout'],
       options,
-      options['modality_dropout'],
+      shared_dropout=options['shared_dropout'],
+      modality_dropout=options['modality_dropout'],
+      pairs_from_zero=options['pairs_from_zero'],
     ),
     decoder_dropout=options['decoder_dropout'],
     attend_over=_attend_over(options),
@@ -260,7 +261,14 @@ def _ecg(schema: Schema, options: Mapping[str, Any], named: Sizes) -> EcgConfig:
     text_mlp=(named.text_width, named.text_width),
     text_dropout=0.25,
     # A recording always has its signal: nothing is gained by hiding views.
-    fusion=_fusion(named.ecg_width, named.ecg_heads, 0.05, options, 0.0),
+    fusion=_fusion(
+      named.ecg_width,
+      named.ecg_heads,
+      options,
+      shared_dropout=0.05,
+      modality_dropout=0.0,
+      pairs_from_zero=False,
+    ),
     attend_over=_attend_over(options),
     recording=named.ecg_width * 3,
     recording_dropout=0.1,
@@ -285,9 +293,11 @@ def _attend_over(options: Mapping[str, Any]) -> Literal['tokens', 'summary']:
 def _fusion(
   width: int,
   heads: int,
-  shared_dropout: float,
   options: Mapping[str, Any],
+  *,
+  shared_dropout: float,
   modality_dropout: float,
+  pairs_from_zero: bool,
 ) -> FusionConfig:
   return FusionConfig(
     width=width,
@@ -298,4 +308,5 @@ def _fusion(
     shared_dropout=shared_dropout,
     attention_dropout=ATTENTION_DROPOUT,
     modality_dropout=modality_dropout,
+    pairs_from_zero=pairs_from_zero,
   )

@@ -33,6 +33,8 @@ class FusionConfig:
     shared_dropout: after the shared encoder.
     attention_dropout: inside the blocks.
     modality_dropout: share of present modalities hidden in training.
+    pairs_from_zero: the vectors of each pair are multiplied by a learnt factor that is 0
+      at first, so that training starts from the modalities side by side.
   """
 
   width: int
@@ -43,6 +45,7 @@ class FusionConfig:
   shared_dropout: float
   attention_dropout: float
   modality_dropout: float
+  pairs_from_zero: bool
 
   @property
   def pair_vectors(self) -> int:
@@ -112,6 +115,9 @@ class MultimodalFusion(nn.Module):
       # The bias of the shared encoder reaches absent pairs too.
       both = [present[i] & present[j] for i, j in pairs(len(present))]
       fused = jnp.where(jnp.stack(both)[:, :, jnp.newaxis, jnp.newaxis], fused, 0.0)
+    if config.pairs_from_zero and len(fused):
+      factor = self.param('pair_factor', nn.initializers.zeros, (len(fused),))
+      fused = fused * factor.astype(fused.dtype)[:, jnp.newaxis, jnp.newaxis, jnp.newaxis]
     absent = self.param(
       'absent', nn.initializers.normal(0.02), (len(present), config.width)
     )
