@@ -101,6 +101,8 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
       'task': task,
       'name': task,
       'seed': 0,
+      # Runs of every fold that differ in their seed; their mean output is the prediction.
+      'members': 1,
       # Which folds to run: '0', '1,3' or 'all'.
       'folds': '0',
       # Which stages to train: 'all' or a comma-separated list.
@@ -239,6 +241,7 @@ def apply_variants(
   if 'end_to_end' in variants:
     config.update_from_flattened_dict(ablations.end_to_end(config))
   if 'smoke' in variants:
+    config.members = 1
     config.data.simulated_patients = 150
     config.evaluation.bootstrap = 100
     config.evaluation.baselines = ('logistic_regression',)

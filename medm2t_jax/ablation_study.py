@@ -281,7 +281,7 @@ def _test_predictions(fold: Fold) -> np.ndarray:
   found = cache.read(fold, evaluate.STAGE, made_from)
   if found is not None:
     return found
-  variables, _ = fold.restore_best(evaluate.STAGE)
-  _, predictions = evaluate.predict(fold, variables, 'test', {'all': ()})
+  members = fold.restore_members(evaluate.STAGE)
+  _, predictions = evaluate.predict(fold, members, 'test', {'all': ()})
   cache.write(fold, evaluate.STAGE, made_from, predictions['all'])
   return predictions['all']

@@ -61,11 +61,11 @@ def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
   measured = config.evaluation.robustness
   scenarios = modality_scenarios(dataset.schema.modalities, every_subset=measured)
   for fold in folds:
-    variables, _ = fold.restore_best(STAGE)
+    members = fold.restore_members(STAGE)
     _LOGGER.info('fold %d: restored the best checkpoint of %s', fold.index, STAGE)
     for split in SPLITS:
       given = scenarios if split == 'test' else {}
-      rows, predictions = predict(fold, variables, split, {_ALL: (), **given})
+      rows, predictions = predict(fold, members, split, {_ALL: (), **given})
       tables.append(predictions_table(fold, split, rows, predictions[_ALL]))
       if split == 'test':
         tested.append((rows, predictions[_ALL]))
@@ -73,7 +73,7 @@ def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
         tests.setdefault(name, []).append(predictions[name])
     if measured:
       share = max(1, config.evaluation.robustness_samples // len(folds))
-      damaged.append(robustness.damaged_predictions(fold, variables, share))
+      damaged.append(robustness.damaged_predictions(fold, members, share))
   compared, left_out = baselines.predict(folds)
   explanation = explain.explain(folds, *zip(*tested, strict=True))
   table = pa.concat_tables(tables)
@@ -101,7 +101,7 @@ def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
 
 def predict(
   fold: Fold,
-  variables: Mapping[str, Any],
+  members: Sequence[Mapping[str, Any]],
   split: Split,
   scenarios: Mapping[str, tuple[str, ...]],
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -109,7 +109,7 @@ def predict(
 
   Args:
     fold: of the checkpoint.
-    variables: of the multimodal stage.
+    members: variables of the multimodal stage, of each member.
     split: 'validation' or 'test'.
     scenarios: name -> modalities to treat as absent.
 
@@ -130,7 +130,7 @@ def predict(
       yield {**batch, **{name: medm2t.without(name, batch[name]) for name in drop}}
 
   return prediction.predict(
-    fold, STAGE, variables, plan, split, names=tuple(scenarios), versions=versions
+    fold, STAGE, members, plan, split, names=tuple(scenarios), versions=versions
   )
 
 
@@ -209,7 +209,10 @@ def _stage_records(folds: Sequence[Fold]) -> list[dict[str, Any]]:
 
 def _records(folds: Sequence[Fold]) -> list[workdir.StageRecord]:
   records = [
-    fold.record(stage) for fold in folds for stage in medm2t.stages(fold.model_config)
+    member.record(stage)
+    for fold in folds
+    for member in fold.members
+    for stage in medm2t.stages(fold.model_config)
   ]
   return [record for record in records if record is not None]
 
@@ -218,12 +221,10 @@ def _notes(dataset: Dataset, folds: Sequence[Fold], table: pa.Table) -> list[str
   """What a reader of the report must know first."""
   notes = []
   for record in _records(folds):
+    run = workdir.run_name(record.fold, record.member).capitalize()
     if record.skipped:
-      notes.append(
-        f'Fold {record.fold}: the stage {record.stage} was skipped, '
-        'its modality is missing.'
-      )
-    notes.extend(f'Fold {record.fold}, {record.stage}: {note}' for note in record.notes)
+      notes.append(f'{run}: the stage {record.stage} was skipped, its modality is missing.')
+    notes.extend(f'{run}, {record.stage}: {note}' for note in record.notes)
   if dataset.schema.source == 'simulated':
     notes.append('Simulated patients: these figures say nothing about real ones.')
   tested = table['split'].to_numpy(zero_copy_only=False) == 'test'

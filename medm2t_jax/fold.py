@@ -22,6 +22,9 @@ from medm2t_jax.models import medm2t
 
 Batch = Mapping[str, Any]
 
+# Between the seeds of two members: more than runs that are compared have.
+_MEMBER_SEEDS = 1000
+
 
 def parse_folds(text: str) -> tuple[int, ...]:
   """Parses `config.folds`: 'all' or a comma-separated list such as '1,3'.
@@ -62,6 +65,7 @@ class Fold:
     index: the fold whose subjects test.
     workdir: of the run.
     model: the multimodal model, all stages.
+    member: which of the `config.members` runs this is, from 0.
     taken: stage -> workdir of another run, whose stage is read in place of one here. It
       is never written to, and its checkpoint's lineage is checked like any other.
   """
@@ -74,8 +78,11 @@ class Fold:
     workdir: Path,
     *,
     like: Fold | None = None,
+    member: int = 0,
   ):
     """`like` is another fold of the same experiment: both share compiled predictions."""
+    self.member = member
+    self._first: Fold | None = None
     self.config = config
     self.dataset = dataset
     self.index = index
@@ -86,6 +93,32 @@ class Fold:
     steps: dict[str, Callable[[Mapping[str, Any], Batch], jax.Array]] = {}
     self._predict_steps = steps if like is None else like._predict_steps
 
+  @functools.cached_property
+  def members(self) -> tuple[Fold, ...]:
+    """The runs whose mean output is the prediction: this one, and those beside it.
+
+    They differ in their seed alone, and each has a workdir of its own in this one. The
+    first is the run that an experiment with `members=1` has.
+    """
+    return (self, *(self._member(number) for number in range(1, self.config.members)))
+
+  def _member(self, number: int) -> Fold:
+    config = self.config.copy_and_resolve_references()
+    with config.unlocked():
+      config.update(seed=config.seed + number * _MEMBER_SEEDS, members=1)
+    home = workdir.member_directory(self.workdir, number)
+    member = Fold(config, self.dataset, self.index, home, like=self, member=number)
+    member._first = self
+    member.taken = {
+      stage: workdir.member_directory(home, number) for stage, home in self.taken.items()
+    }
+    return member
+
+  @property
+  def name(self) -> str:
+    """For messages."""
+    return workdir.run_name(self.index, self.member)
+
   def predict_step(self, stage: str) -> Callable[[Mapping[str, Any], Batch], jax.Array]:
     """A stage's prediction, compiled once for all folds, splits and scenarios."""
     if stage not in self._predict_steps:
@@ -95,6 +128,8 @@ class Fold:
   @functools.cached_property
   def statistics(self) -> fitting.Statistics:
     """Fitted on all training subjects of this fold, and on nobody else."""
+    if self._first is not None:
+      return self._first.statistics
     return distributed.from_first(self._fit)
 
   def _fit(self) -> fitting.Statistics:
@@ -306,9 +341,17 @@ class Fold:
     return record is not None and bool(record.skipped)
 
   def completed(self, stage: str) -> bool:
-    """Whether the stage has been trained to its end."""
-    record = self.record(stage)
-    return record is not None and not record.skipped
+    """Whether every member has trained the stage to its end."""
+    records = [member.record(stage) for member in self.members]
+    return all(record is not None and not record.skipped for record in records)
+
+  def restore_members(self, stage: str) -> list[dict[str, Any]]:
+    """Variables of a completed stage's best checkpoint, of every member.
+
+    Raises:
+      DataError: as `restore_best`.
+    """
+    return [member.restore_best(stage)[0] for member in self.members]
 
   def restore_best(self, stage: str) -> tuple[dict[str, Any], checkpoint.Lineage]:
     """Variables and lineage of a completed stage's best checkpoint.
@@ -321,7 +364,7 @@ class Fold:
     record = self.record(stage)
     if record is None or record.skipped:
       raise DataError(
-        f'{directory}: stage {stage!r} of fold {self.index} is not complete. Train it '
+        f'{directory}: stage {stage!r} of {self.name} is not complete. Train it '
         f'with --config.stages={stage} --config.folds={self.index}.'
       )
     step = record.best_step

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 from tqdm import tqdm
 
-from medm2t_jax.workdir import StageRecord
+from medm2t_jax.workdir import StageRecord, run_name
 
 T = TypeVar('T')
 
@@ -98,7 +98,7 @@ def stage_table(records: Sequence[StageRecord]) -> str:
 
 
 def _cells(record: StageRecord) -> tuple[str, ...]:
-  first = (str(record.fold), record.stage)
+  first = (run_name(record.fold, record.member).removeprefix('fold '), record.stage)
   if record.skipped:
     return (*first, '', '', '', '', '', f'skipped: {record.skipped}')
   return (

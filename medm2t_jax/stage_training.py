@@ -94,7 +94,7 @@ class StageTraining:
   def __init__(self, fold: Fold, stage: str, checkpoints: checkpoint.Checkpoints):
     self._fold = fold
     self._stage = stage
-    self._name = f'fold {fold.index}, {stage}'
+    self._name = f'{fold.name}, {stage}'
     self._recipe = fold.config.recipe[stage]
     self._checkpoints = checkpoints
     loss, optimizer = loss_and_optimizer(fold, stage)
@@ -296,7 +296,7 @@ class StageTraining:
     samples = dataset.index['sample_id'][rows[rows >= 0]]
     hashes = sorted(hash_subject(sample, dataset.fold_key) for sample in samples)
     raise TrainingError(
-      f'fold {self._fold.index}, stage {self._stage}: the {split} loss or its gradient is '
+      f'{self._fold.name}, stage {self._stage}: the {split} loss or its gradient is '
       f'not finite at step {number + 1} of epoch {self._position.epoch + 1}, for the '
       f'sample_ids with the keyed hashes {", ".join(hashes)}. Lower '
       f'config.recipe.{self._stage}.learning_rate or set clip_norm; where the same '

@@ -187,8 +187,8 @@ def _train(config: Experiment, stage: str, directory: Path) -> float:
   workdir.claim(directory, config, dataset.version)
   train.train(folds)
   values = []
-  for fold in folds:
-    record = fold.record(stage)
+  for member in (member for fold in folds for member in fold.members):
+    record = member.record(stage)
     assert record is not None  # it has been trained
     if record.skipped:
       raise DataError(f'stage {stage!r} was skipped: {record.skipped}')

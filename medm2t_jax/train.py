@@ -26,7 +26,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def train(folds: Sequence[Fold]) -> None:
-  """Trains the chosen stages of every fold; complete ones are skipped.
+  """Trains the chosen stages of every fold and member; complete ones are skipped.
 
   Raises:
     DataError: an unknown stage or baseline, a recipe's value that does not suit, or a
@@ -40,15 +40,16 @@ def train(folds: Sequence[Fold]) -> None:
   for stage in chosen_stages(folds[0]):
     if _missing_split(folds[0], stage) is None:
       loss_and_optimizer(folds[0], stage)  # a mistake in the last recipe is told now
-  for fold in folds:
-    for stage in chosen_stages(fold):
-      record = fold.record(stage)
+  members = [member for fold in folds for member in fold.members]
+  for member in members:
+    for stage in chosen_stages(member):
+      record = member.record(stage)
       if record is None:
-        train_stage(fold, stage)
+        train_stage(member, stage)
       else:
         state = 'skipped' if record.skipped else 'complete'
-        _LOGGER.info('fold %d, %s: %s, going on', fold.index, stage, state)
-  records = [fold.record(stage) for fold in folds for stage in chosen_stages(fold)]
+        _LOGGER.info('%s, %s: %s, going on', member.name, stage, state)
+  records = [member.record(stage) for member in members for stage in chosen_stages(member)]
   if distributed.is_first():
     over = [record for record in records if record is not None]
     print(stage_table(over), file=sys.stderr)
@@ -86,8 +87,11 @@ def train_stage(fold: Fold, stage: str) -> None:
   missing = _missing_split(fold, stage)
   if missing is not None:
     reason = f'no {missing} sample has this modality'
-    _LOGGER.warning('fold %d, %s: skipped, %s', fold.index, stage, reason)
-    _write_record(fold, workdir.StageRecord(fold.index, stage, skipped=reason))
+    _LOGGER.warning('%s, %s: skipped, %s', fold.name, stage, reason)
+    _write_record(
+      fold,
+      workdir.StageRecord(fold.index, stage, skipped=reason, member=fold.member),
+    )
     return
   recipe = fold.config.recipe[stage]
   directory = workdir.checkpoint_directory(fold.workdir, fold.index, stage)
@@ -113,6 +117,7 @@ def train_stage(fold: Fold, stage: str) -> None:
       seconds=sum(record['seconds'] for record in position.history),
       history=tuple(position.history),
       notes=tuple(position.notes),
+      member=fold.member,
     ),
   )
 

@@ -20,7 +20,7 @@ from data_pipeline.schema import DataError, write_json
 from medm2t_jax.experiment import Experiment
 
 # What may differ between two runs in one workdir: they choose what to do, not how.
-_CHOICES = ('folds', 'stages', 'evaluation', 'training')
+_CHOICES = ('folds', 'stages', 'members', 'evaluation', 'training')
 
 
 def claim(workdir: Path, config: Experiment, data_version: str) -> None:
@@ -117,6 +117,16 @@ def checkpoint_directory(workdir: Path, fold: int, stage: str) -> Path:
   return stage_directory(workdir, fold, stage) / 'checkpoints'
 
 
+def member_directory(workdir: Path, member: int) -> Path:
+  """The workdir of a member other than the first, which has `workdir` itself."""
+  return workdir / f'member{member}'
+
+
+def run_name(fold: int, member: int) -> str:
+  """A fold and, where it is not the first, its member, for people."""
+  return f'fold {fold}, member {member}' if member else f'fold {fold}'
+
+
 @dataclasses.dataclass(frozen=True)
 class StageRecord:
   """What a stage that is over says about itself, in its `done.json`.
@@ -133,6 +143,7 @@ class StageRecord:
     seconds: time spent in training steps.
     history: one record an epoch, as in metrics.jsonl.
     notes: what a reader of the results must know.
+    member: which of the runs of an experiment with several, from 0.
   """
 
   fold: int
@@ -146,6 +157,7 @@ class StageRecord:
   seconds: float = 0.0
   history: Sequence[Mapping[str, Any]] = ()
   notes: Sequence[str] = ()
+  member: int = 0
 
 
 def write_record(workdir: Path, record: StageRecord) -> None:

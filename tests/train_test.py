@@ -101,8 +101,8 @@ def test_a_restored_checkpoint_predicts_the_same(trained):
   table = pq.read_table(fold.workdir / 'eval' / 'predictions.parquet').to_pandas()
   before = table[table.split == 'test'].sort_values('sample_id')
   again = Fold(fold.config, fold.dataset, 0, fold.workdir)
-  variables, _ = again.restore_best('multimodal')
-  rows, predictions = evaluate.predict(again, variables, 'test', {'all': ()})
+  members = again.restore_members('multimodal')
+  rows, predictions = evaluate.predict(again, members, 'test', {'all': ()})
   order = np.argsort(fold.dataset.index['sample_id'][rows])
   np.testing.assert_array_equal(
     predictions['all'][order], before[[f'p{c}' for c in range(4)]].to_numpy()
@@ -120,11 +120,11 @@ def test_a_restored_checkpoint_predicts_the_same(trained):
 )
 def test_batches_and_padding_change_no_prediction(trained, changes):
   fold, _ = trained
-  variables, _ = fold.restore_best('multimodal')
+  members = fold.restore_members('multimodal')
   assert fold.dataset.lengths('labs').max() <= 512, 'nothing may be truncated here'
-  rows, expected = evaluate.predict(fold, variables, 'test', {'all': ()})
+  rows, expected = evaluate.predict(fold, members, 'test', {'all': ()})
   other = Fold(experiment(**changes), fold.dataset, 0, fold.workdir)
-  other_rows, found = evaluate.predict(other, variables, 'test', {'all': ()})
+  other_rows, found = evaluate.predict(other, members, 'test', {'all': ()})
   np.testing.assert_array_equal(other_rows, rows)
   np.testing.assert_allclose(found['all'], expected['all'], atol=1e-5)
 
@@ -166,10 +166,10 @@ def test_a_stage_alone_predicts_its_samples_and_the_prior_for_others(trained):
 
 def test_undamaged_samples_are_predicted_as_in_the_report(trained):
   fold, _ = trained
-  variables, _ = fold.restore_best('multimodal')
+  members = fold.restore_members('multimodal')
   table = pq.read_table(fold.workdir / 'eval' / 'predictions.parquet').to_pandas()
   before = table[table.split == 'test'].set_index('sample_id')
-  curves = robustness.pooled([robustness.damaged_predictions(fold, variables, 16)])
+  curves = robustness.pooled([robustness.damaged_predictions(fold, members, 16)])
   for curve in curves:
     assert curve.undamaged is not None, curve.reason
     expected = before.loc[curve.samples, [f'p{c}' for c in range(4)]].to_numpy()

@@ -76,9 +76,12 @@ def audit(folds: Sequence[Fold]) -> dict[str, Any]:
 def _checks(folds: Sequence[Fold]) -> Iterator[Check]:
   # Checkpoints first: what is missing there is an error and not a finding.
   for fold in folds:
-    variables, lineage = fold.restore_best(evaluate.STAGE)
-    yield from fitted.check(fold, variables, lineage)
-    yield predictions.check(fold, variables)
+    members = []
+    for member in fold.members:
+      variables, lineage = member.restore_best(evaluate.STAGE)
+      yield from fitted.check(member, variables, lineage)
+      members.append(variables)
+    yield predictions.check(fold, members)
   for fold in folds:
     _LOGGER.info('fold %d: a short training on shuffled labels', fold.index)
     yield shuffled.check(fold)

@@ -55,7 +55,7 @@ def _state(fold: Fold, saved: Mapping[str, Any]) -> Check:
       different.append('/'.join(path))
   listed = f': {", ".join(different)}' if different else ''
   return Check(
-    f'fitted state, fold {fold.index}',
+    f'fitted state, {fold.name}',
     not different,
     largest,
     f'{len(different)} of {len(ours)} fitted arrays of the checkpoint differ from those '
@@ -75,7 +75,7 @@ def _lineage(fold: Fold, lineage: checkpoint.Lineage) -> Check:
   leaked = lineage.fitted_on & hashes(index[held_out])
   leaked |= lineage.selected_on & hashes(tests)
   return Check(
-    f'lineage, fold {fold.index}',
+    f'lineage, {fold.name}',
     not leaked,
     len(leaked),
     f'{len(leaked)} held-out subjects are among the {len(lineage.fitted_on)} that the '

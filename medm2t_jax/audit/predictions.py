@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,12 +18,12 @@ SAMPLES = 256
 TOLERANCE = 1e-5  # docs/design.md, "Numbers"; of days above 1, relative
 
 
-def check(fold: Fold, variables: Mapping[str, Any]) -> Check:
+def check(fold: Fold, members: Sequence[Mapping[str, Any]]) -> Check:
   """Predicts some test samples three times: together, in other company, and alone.
 
   Args:
     fold: whose test split it is.
-    variables: of its multimodal stage.
+    members: variables of its multimodal stage, of each member.
   """
   modalities = fold.dataset.schema.modalities
   size = fold.config.evaluation.batch_size
@@ -41,7 +41,7 @@ def check(fold: Fold, variables: Mapping[str, Any]) -> Check:
   }
   found = {}
   for name, plan in plans.items():
-    rows, predictions = prediction.predict(fold, evaluate.STAGE, variables, plan, name)
+    rows, predictions = prediction.predict(fold, evaluate.STAGE, members, plan, name)
     np.testing.assert_array_equal(rows, np.sort(chosen))
     found[name] = predictions['all']
   together = found['together']

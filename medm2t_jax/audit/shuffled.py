@@ -40,10 +40,10 @@ def check(fold: Fold) -> Check:
     train.train_stage(shuffled, stage)
     if shuffled.skipped(stage):
       return Check(name, False, None, f'not tested: no sample to train {stage} on')
-    variables, _ = shuffled.restore_best(stage)
+    members = shuffled.restore_members(stage)
   modalities = shuffled.modalities_of(stage)
   plan = shuffled.plan('test', modalities, fold.config.evaluation.batch_size, require=stage)
-  rows, predictions = prediction.predict(shuffled, stage, variables, plan, 'shuffled')
+  rows, predictions = prediction.predict(shuffled, stage, members, plan, 'shuffled')
   label, subject = shuffled.label[rows], fold.dataset.index['subject_id'][rows]
   if len(np.unique(label)) < 2:
     return Check(name, False, None, 'not tested: all test samples have the same label')
@@ -154,5 +154,6 @@ def _short(fold: Fold, stage: str) -> Any:
       starts_from=(),
       frozen=(),
     )
+    config.members = 1
     config.training.tensorboard = False
   return config

@@ -15,14 +15,10 @@ from medm2t_jax.fold import Fold
 
 
 def settings(fold: Fold, modality: str) -> dict[str, Any]:
-  """What identifies a stage that was trained to its end."""
-  record = fold.record(modality)
-  assert record is not None
-  return {
-    'best_step': record.best_step,
-    'validation_loss': record.validation_loss,
-    'seconds': record.seconds,
-  }
+  """What identifies a stage that every member has trained to its end."""
+  records = [member.record(modality) for member in fold.members]
+  keys = ('best_step', 'validation_loss', 'seconds')
+  return {'members': [{key: getattr(record, key) for key in keys} for record in records]}
 
 
 def predict(fold: Fold, modality: str) -> np.ndarray:
@@ -39,9 +35,9 @@ def predict(fold: Fold, modality: str) -> np.ndarray:
   size = fold.config.evaluation.batch_size
   plan = fold.plan('test', (modality,), size, require=modality)
   if len(plan):
-    variables, _ = fold.restore_best(modality)
+    members = fold.restore_members(modality)
     description = f'{modality} alone'
-    row, found = prediction.predict(fold, modality, variables, plan, description)
+    row, found = prediction.predict(fold, modality, members, plan, description)
     predicted[np.searchsorted(rows, row)] = found['all'].reshape(len(row), -1)
   return predicted[:, 0] if target.kind == 'days' else predicted
 

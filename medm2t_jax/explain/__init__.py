@@ -72,8 +72,7 @@ def explain(
   completeness: list[Completeness] = []
   for place, fold in enumerate(folds):
     # All processes restore together.
-    variables, _ = fold.restore_best(STAGE)
-    explainer = _Explainer(fold, steps, variables)
+    explainer = _Explainer(fold, steps, fold.restore_members(STAGE))
     pages = {
       int(row[i]): _Page(i, verdict, prediction[i])
       for i, verdict in chosen
@@ -122,11 +121,12 @@ class _Page(NamedTuple):
 class _Explainer:
   """Explains samples of one fold on one device."""
 
-  def __init__(self, fold: Fold, steps: _Steps, variables: Mapping[str, Any]):
+  def __init__(self, fold: Fold, steps: _Steps, members: Sequence[Mapping[str, Any]]):
     self._fold = fold
     self._steps = steps
     device = jax.local_devices()[0]
-    self._variables = jax.device_put(jax.tree.map(np.asarray, dict(variables)), device)
+    place = lambda each: jax.device_put(jax.tree.map(np.asarray, dict(each)), device)
+    self._members = [place(variables) for variables in members]
 
   def samples(
     self, pages: Mapping[int, _Page], sampled: np.ndarray
@@ -159,9 +159,7 @@ class _Explainer:
         for place, page in zip(found, taken, strict=True):
           if page is not None and _favourite(page.prediction) is not None:
             classes[place] = np.arange(classes.shape[1]) == _favourite(page.prediction)
-        integrated = jax.tree.map(
-          np.asarray, self._steps.integrated(self._variables, batch, classes)
-        )
+        integrated = self._mean(self._steps.integrated, batch, classes)
         for place, page in zip(found, taken, strict=True):
           yield page, *_one_row(batch, integrated, int(place), recordings)
           progress.update()
@@ -171,7 +169,7 @@ class _Explainer:
     fold, dataset = self._fold, self._fold.dataset
     row = int(batch['row'][0])
     arrays, attributions = self._unpacked(batch, integrated)
-    sown = self._steps.attention(self._variables, batch)
+    sown = self._mean(self._steps.attention, batch)
     return ExplainedSample(
       hash=hash_subject(dataset.index['sample_id'][row], dataset.fold_key),
       fold=fold.index,
@@ -183,9 +181,14 @@ class _Explainer:
       arrays=arrays,
       attributions=attributions,
       attention=attention_of(
-        sown, fold.model_config, dataset.schema, self._variables['fitted'], arrays
+        sown, fold.model_config, dataset.schema, self._members[0]['fitted'], arrays
       ),
     )
+
+  def _mean(self, step: Callable[..., Any], *inputs: Any) -> Any:
+    """What a step finds, averaged over the members."""
+    found = [step(variables, *inputs) for variables in self._members]
+    return jax.tree.map(lambda *each: np.mean(each, axis=0), *found)
 
   def items(self, batch: Batch, integrated: Integrated) -> list[ItemAttribution]:
     """Attributions of a sample by variable; `batch` has one row."""

@@ -60,7 +60,7 @@ class Context:
     cohort: `cohort.json`: {'steps': [{'step', 'samples', 'subjects'}], 'rows':
       {table: {reason: n}}}.
     environment: versions and devices, name -> value.
-    stages: one entry a trained stage: {'fold', 'stage', 'epochs', 'best_epoch',
+    stages: one entry a trained stage: {'fold', 'member', 'stage', 'epochs', 'best_epoch',
       'validation_loss', 'parameters', 'seconds', 'history': [{'epoch', 'train_loss',
       'validation_loss'}]}; figures may be None.
     scenarios: name -> test predictions with only some modalities given, float

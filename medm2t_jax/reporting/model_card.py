@@ -59,6 +59,10 @@ def model_card(evaluation: Evaluation) -> list[Block]:
     ('Test', f'{count(test["n"])} samples of {count(test["subjects"])} subjects'),
     ('Training time', duration(sum(seconds)) if seconds else NONE),
   ]
+  members = 1 + max((stage['member'] for stage in metrics['stages']), default=0)
+  if members > 1:
+    mean = 'mean logits' if schema.target.kind == 'classes' else 'mean days'
+    facts.append(('Prediction', f'of the {mean} of {members} runs with different seeds'))
   return [
     Table(('', ''), facts),
     Heading('Intended use'),

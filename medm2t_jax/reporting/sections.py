@@ -14,6 +14,7 @@ from medm2t_jax.reporting.model_card import model_card
 from medm2t_jax.reporting.performance_sections import calibrated, decisions, discrimination
 from medm2t_jax.reporting.robustness_sections import with_damaged_input
 from medm2t_jax.reporting.text import count, duration, number
+from medm2t_jax.workdir import run_name
 
 
 def training(evaluation: Evaluation) -> Section | None:
@@ -23,7 +24,7 @@ def training(evaluation: Evaluation) -> Section | None:
     return None
   rows = [
     (
-      f'Fold {stage["fold"]}',
+      run_name(stage['fold'], stage['member']).capitalize(),
       str(stage['stage']),
       count(stage['parameters']),
       count(stage['epochs']),
@@ -38,7 +39,7 @@ def training(evaluation: Evaluation) -> Section | None:
     plots.training(
       name,
       {
-        f'fold {stage["fold"]}': stage['history']
+        run_name(stage['fold'], stage['member']): stage['history']
         for stage in stages
         if str(stage['stage']) == name and stage['history']
       },

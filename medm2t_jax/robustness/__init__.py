@@ -143,13 +143,13 @@ def _ecg_curves(seed: int) -> list[Curve]:
 
 
 def damaged_predictions(
-  fold: Fold, variables: Mapping[str, Any], samples: int
+  fold: Fold, members: Sequence[Mapping[str, Any]], samples: int
 ) -> list[DamageCurve]:
   """Predicts test samples of a fold under every damage.
 
   Args:
     fold: of the checkpoint.
-    variables: of the multimodal stage.
+    members: variables of the multimodal stage, of each member.
     samples: most samples of a curve, drawn from those that have what is damaged.
 
   Raises:
@@ -163,7 +163,7 @@ def damaged_predictions(
   found: dict[str, DamageCurve] = {}
   for of, group in groups.items():
     rows = choose(fold, of, samples)
-    found |= {curve.name: curve for curve in _predict_group(fold, variables, group, rows)}
+    found |= {curve.name: curve for curve in _predict_group(fold, members, group, rows)}
   return [found[curve.name] for curve in order]
 
 
@@ -212,7 +212,10 @@ def pooled(folds: Sequence[Sequence[DamageCurve]]) -> list[DamageCurve]:
 
 
 def _predict_group(
-  fold: Fold, variables: Mapping[str, Any], group: Sequence[Curve], rows: np.ndarray
+  fold: Fold,
+  members: Sequence[Mapping[str, Any]],
+  group: Sequence[Curve],
+  rows: np.ndarray,
 ) -> Iterator[DamageCurve]:
   """Curves over the same samples: one pass over these."""
   if not len(rows):
@@ -244,7 +247,7 @@ def _predict_group(
   found, predictions = prediction.predict(
     fold,
     stage,
-    variables,
+    members,
     fold.plan_rows(rows, modalities, fold.config.evaluation.batch_size),
     f'damaged {" or ".join(group[0].of) or "samples"}',
     names=[_UNDAMAGED, *(_key(*each) for each in (*in_batch, *of_raw))],

@@ -31,7 +31,7 @@ def restored(trained):
 
 
 def test_predictions_do_not_depend_on_the_batch(trained, restored):
-  check = predictions.check(trained, restored[0])
+  check = predictions.check(trained, [restored[0]])
   assert check.passed and check.figure <= 1e-5
 
 
@@ -50,7 +50,7 @@ def test_a_model_that_looks_at_its_batch_is_found(trained, restored, monkeypatch
   monkeypatch.setattr(parallel, 'predict_step', leaking)
   # Another one: the first keeps its compiled steps.
   fold = Fold(trained.config, trained.dataset, trained.index, trained.workdir)
-  check = predictions.check(fold, restored[0])
+  check = predictions.check(fold, [restored[0]])
   assert not check.passed and check.figure > 1e-4
 
 

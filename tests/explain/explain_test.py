@@ -75,15 +75,16 @@ class StandIn(Fold):
     init = lambda: MedM2T(self.model_config).init(
       jax.random.key(0), batch_of(0), stage='multimodal', train=False
     )
-    self.variables = fake_batch.variables(jax.eval_shape(init))
+    shapes = jax.eval_shape(init)
+    self.variables = [fake_batch.variables(shapes, seed) for seed in (0, 1)]
     # Random parameters hardly pass on what a sample says.
-    fusion = self.variables['params']['fusion']
-    for name in SCHEMA.modalities:
-      fusion[f'project_{name}']['kernel'] *= SCALE
+    for variables in self.variables:
+      for name in SCHEMA.modalities:
+        variables['params']['fusion'][f'project_{name}']['kernel'] *= SCALE
 
-  def restore_best(self, stage):  # pyright: ignore
+  def restore_members(self, stage):  # pyright: ignore
     assert stage == 'multimodal'
-    return self.variables, None
+    return self.variables
 
   def plan_rows(self, rows, modalities, batch_size, *, devices):  # pyright: ignore
     assert devices == 1
@@ -122,14 +123,16 @@ def test_attributions_add_up(found):
     )
 
 
-def test_the_output_is_that_of_the_model_without_gates(fold, found):
+def test_the_output_is_that_of_the_members_without_gates(fold, found):
   apply = jax.jit(
-    lambda batch: MedM2T(fold.model_config).apply(
-      fold.variables, batch, stage='multimodal', train=False
+    lambda variables, batch: MedM2T(fold.model_config).apply(
+      variables, batch, stage='multimodal', train=False
     )
   )
   for patient, row in zip(found.patients, (1, 4), strict=True):
-    logits = apply(batch_of(row)).logits[0]
+    every = [apply(member, batch_of(row)).logits[0] for member in fold.variables]
+    assert not np.allclose(every[0], every[1], atol=0.1)
+    logits = np.mean(every, axis=0)
     np.testing.assert_allclose(
       patient.completeness.output, logits[1] - logits[0], atol=1e-5, rtol=1e-5
     )

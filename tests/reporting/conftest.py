@@ -113,8 +113,8 @@ def _context(task: str, test: int = 0, **fields: Any) -> Context:
   ]
   stages = [
     {
-      'fold': fold, 'stage': stage, 'epochs': 6, 'best_epoch': 5, 'validation_loss': 0.361,
-      'parameters': 123_456, 'seconds': 75.2, 'history': history,
+      'fold': fold, 'member': 0, 'stage': stage, 'epochs': 6, 'best_epoch': 5,
+      'validation_loss': 0.361, 'parameters': 123_456, 'seconds': 75.2, 'history': history,
     }
     for fold in (0, 1)
     for stage in ('labs', 'ecg', 'multimodal')
