@@ -10,7 +10,7 @@ usage: ./run.sh [COMMAND]
   (none)      simulate a small hospital, prepare CVD shards from its raw tables and ECGs,
               train every stage, restore the best checkpoint in a new process, evaluate,
               and write runs/cvd_small/eval/report.html. Run again, it continues.
-  smoke       the same at its smallest, for CI
+  smoke       the same at its smallest: does everything run?
   test [...]  the whole test suite; further arguments go to pytest
   check       ruff and pyright
   setup       only make .venv; `setup beam` makes .venv-beam (docs/beam.md)
