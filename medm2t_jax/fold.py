@@ -47,9 +47,11 @@ def make_folds(config: Experiment, dataset: Dataset, directory: Path) -> list[Fo
   """The folds of `config.folds`.
 
   Raises:
-    DataError: an unknown fold, or a model option that does not exist or does not suit
-      the data set.
+    DataError: an unknown fold, no member, or a model option that does not exist or does
+      not suit the data set.
   """
+  if config.members < 1:
+    raise DataError(f'config.members={config.members}: a fold has at least one')
   folds: list[Fold] = []
   for index in parse_folds(config.folds):
     folds.append(Fold(config, dataset, index, directory, like=folds[0] if folds else None))

@@ -14,7 +14,7 @@ from data_pipeline.schema import DataError
 from medm2t_jax import evaluate, prediction, train, workdir
 from medm2t_jax.audit import audit
 from medm2t_jax.baselines import single_modalities
-from medm2t_jax.fold import Fold
+from medm2t_jax.fold import Fold, make_folds
 from tests import static_data
 
 STAGES = ('static', 'multimodal')
@@ -77,6 +77,12 @@ def test_members_are_added_to_a_run_that_has_fewer(data, two, tmp_path):
   train.train([more])
   assert more.completed('multimodal')
   assert (home / 'fold0/static/done.json').stat().st_mtime_ns == before
+
+
+def test_a_fold_has_a_member(data, tmp_path):
+  fold = make(data, tmp_path, members=0)
+  with pytest.raises(DataError, match=r'config\.members=0'):
+    make_folds(fold.config, fold.dataset, tmp_path)
 
 
 def expected(fold, stage, split):
