@@ -22,7 +22,7 @@ from medm2t_jax.models import medm2t
 
 Batch = Mapping[str, Any]
 
-# Between the seeds of two members: more than runs that are compared have.
+# Between the seeds of two members, so that runs with neighbouring seeds share none.
 _MEMBER_SEEDS = 1000
 
 
