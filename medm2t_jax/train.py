@@ -29,8 +29,8 @@ def train(folds: Sequence[Fold]) -> None:
   """Trains the chosen stages of every fold and member; complete ones are skipped.
 
   Raises:
-    DataError: an unknown stage or baseline, a recipe's value that does not suit, or a
-      stage to start from is not complete.
+    DataError: an unknown stage or baseline, a recipe's value that does not suit, a frozen
+      path that does not exist, or a stage to start from is not complete.
     stage_training.TrainingError: a loss is not finite.
     preemption.Preempted: SIGTERM came; all is saved.
   """
@@ -39,7 +39,10 @@ def train(folds: Sequence[Fold]) -> None:
     require_tensorboard()
   for stage in chosen_stages(folds[0]):
     if _missing_split(folds[0], stage) is None:
-      loss_and_optimizer(folds[0], stage)  # a mistake in the last recipe is told now
+      # A mistake in the last recipe is told now.
+      _, optimizer = loss_and_optimizer(folds[0], stage)
+      if folds[0].config.recipe[stage].frozen:
+        jax.eval_shape(optimizer.init, folds[0].shapes(stage)['params'])
   members = [member for fold in folds for member in fold.members]
   for member in members:
     for stage in chosen_stages(member):

@@ -354,6 +354,16 @@ def test_unknown_baselines_are_refused_before_training(dataset, tmp_path):
     train.train([Fold(config, dataset, 0, tmp_path)])
 
 
+def test_a_wrong_path_in_the_last_recipe_is_told_before_training(dataset, tmp_path):
+  config = experiment()
+  with config.unlocked():
+    config.recipe.multimodal.frozen = ('encoder_*',)
+  fold = Fold(config, dataset, 0, tmp_path)
+  with pytest.raises(DataError, match=r"multimodal\.frozen.*'encoder_\*'.*encoders_static"):
+    train.train([fold])
+  assert fold.record('static') is None
+
+
 def test_unknown_stages_are_refused(dataset, tmp_path):
   with pytest.raises(DataError, match='labz'):
     train.chosen_stages(Fold(experiment(stages='labz'), dataset, 0, tmp_path))
