@@ -161,6 +161,9 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
         'pairs_from_zero': False,
       },
       'training': {
+        # On CPUs: how many runs (a member of a fold) train at the same time, each in a
+        # process of its own; a small model takes 2 GB. Elsewhere they follow each other.
+        'processes': 1,
         # Also saved at the end of every epoch.
         'save_every_steps': 1000,
         # TensorBoard events beside metrics.jsonl; needs the extra `tensorboard`.
@@ -201,7 +204,7 @@ def apply_variants(
   argument: str | None,
   *,
   small_rate: float,
-  small_multimodal: Mapping[str, Any],
+  small_overrides: Mapping[str, Any],
 ) -> Experiment:
   """Applies comma-separated variants and locks the config.
 
@@ -211,8 +214,8 @@ def apply_variants(
     small_rate: learning rate of all stages but the last in the `small` variant. The
       paper's are for 40,000 to 170,000 samples: with a few hundred they would not leave
       the starting point in 20 epochs.
-    small_multimodal: path -> value of what `small` changes for the multimodal stage,
-      which starts from what the others have learnt.
+    small_overrides: path -> value of what `small` changes besides. The multimodal stage
+      starts from what the others have learnt, so its rate at least is another.
 
   Raises:
     ValueError: an unknown variant.
@@ -225,8 +228,6 @@ def apply_variants(
       )
   if variants:
     config.name = '_'.join([config.name, *variants])
-  if 'bins' in variants:
-    config.update_from_flattened_dict(ablations.published_events())
   if 'small' in variants or 'smoke' in variants:
     config.model.size = 'small'
     for fields in config.recipe.values():
@@ -235,9 +236,11 @@ def apply_variants(
       fields.learning_rate = small_rate
       fields.optimizer = 'adam'
       fields.patience = 3
-    config.update_from_flattened_dict(dict(small_multimodal))
+    config.update_from_flattened_dict(dict(small_overrides))
     # One shape to compile; padded events cost little beside that.
     config.data.buckets = config.data.buckets[-1:]
+  if 'bins' in variants:
+    config.update_from_flattened_dict(ablations.published_events())
   if 'end_to_end' in variants:
     config.update_from_flattened_dict(ablations.end_to_end(config))
   if 'smoke' in variants:

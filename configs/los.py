@@ -36,5 +36,5 @@ def get_config(variant: str | None = None) -> Experiment:
     config,
     variant,
     small_rate=1e-3,
-    small_multimodal={'recipe.multimodal.learning_rate': 5e-5},
+    small_overrides={'recipe.multimodal.learning_rate': 5e-5},
   )

@@ -32,5 +32,5 @@ def get_config(variant: str | None = None) -> Experiment:
   }
   config = icu.with_icu_windows(common.base('mortality', recipe))
   return common.apply_variants(
-    config, variant, small_rate=1e-3, small_multimodal=common.FROZEN_ENCODERS
+    config, variant, small_rate=1e-3, small_overrides=common.FROZEN_ENCODERS
   )

@@ -32,7 +32,7 @@ def run(jobs: Sequence[shards.Job], done: Callable[[], object], *, workers: int)
   # `spawn`: a fork would inherit the threads of DuckDB and pyarrow.
   context = multiprocessing.get_context('spawn')
   with concurrent.futures.ProcessPoolExecutor(
-    min(workers, len(jobs)), mp_context=context, initializer=_end_with_parent
+    min(workers, len(jobs)), mp_context=context, initializer=end_with_parent
   ) as pool:
     futures = [pool.submit(shards.write_shard, job) for job in jobs]
     try:
@@ -48,8 +48,8 @@ def run(jobs: Sequence[shards.Job], done: Callable[[], object], *, workers: int)
       pool.shutdown(cancel_futures=True)
 
 
-def _end_with_parent() -> None:
-  """Ends this worker when its parent dies.
+def end_with_parent() -> None:
+  """Ends this process when its parent dies.
 
   The queue of jobs would keep the worker of a killed parent alive, and writing.
   """

@@ -45,7 +45,8 @@ def deferred() -> Iterator[None]:
     yield
   finally:
     signal.signal(signal.SIGTERM, previous)
-  if _received:
+    received, _received = _received, False
+  if received:
     raise Preempted('stopped by SIGTERM after training. Run the same command to go on.')
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import multiprocessing
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -224,7 +225,8 @@ class StageTraining:
       f'{self._name} {position.epoch + 1}/{self._recipe.epochs}',
       (plan.rows >= 0).sum(axis=(1, 2)),
       position.step,
-      visible=distributed.is_first(),
+      # Bars of several processes would write over each other.
+      visible=distributed.is_first() and multiprocessing.parent_process() is None,
     )
     idle = lambda: not pending or _is_over(pending[-1])
     for batch in progress.over(batches, idle):

@@ -15,7 +15,7 @@ import jax
 
 from data_pipeline.dataset import Split
 from data_pipeline.schema import DataError
-from medm2t_jax import baselines, checkpoint, distributed, workdir
+from medm2t_jax import baselines, checkpoint, distributed, side_by_side, workdir
 from medm2t_jax.fold import Fold
 from medm2t_jax.metric_writer import require_tensorboard
 from medm2t_jax.models import medm2t
@@ -27,6 +27,8 @@ _LOGGER = logging.getLogger(__name__)
 
 def train(folds: Sequence[Fold]) -> None:
   """Trains the chosen stages of every fold and member; complete ones are skipped.
+
+  With `config.training.processes`, on CPUs, several members at a time.
 
   Raises:
     DataError: an unknown stage or baseline, a recipe's value that does not suit, a frozen
@@ -44,18 +46,38 @@ def train(folds: Sequence[Fold]) -> None:
       if folds[0].config.recipe[stage].frozen:
         jax.eval_shape(optimizer.init, folds[0].shapes(stage)['params'])
   members = [member for fold in folds for member in fold.members]
-  for member in members:
-    for stage in chosen_stages(member):
-      record = member.record(stage)
-      if record is None:
-        train_stage(member, stage)
-      else:
-        state = 'skipped' if record.skipped else 'complete'
-        _LOGGER.info('%s, %s: %s, going on', member.name, stage, state)
+  unfinished = [member for member in members if not _is_over(member)]
+  processes = min(folds[0].config.training.processes, len(unfinished))
+  if processes > 1 and jax.default_backend() == 'cpu' and jax.process_count() == 1:
+    side_by_side.run(unfinished, train_member, processes)
+  else:
+    for member in members:
+      train_member(member)
   records = [member.record(stage) for member in members for stage in chosen_stages(member)]
   if distributed.is_first():
     over = [record for record in records if record is not None]
     print(stage_table(over), file=sys.stderr)
+
+
+def _is_over(member: Fold) -> bool:
+  return all(member.record(stage) is not None for stage in chosen_stages(member))
+
+
+def train_member(member: Fold) -> None:
+  """Trains the chosen stages of one member of a fold; complete ones are skipped.
+
+  Raises:
+    DataError: as `train`, or no checkpoint of a stage is intact.
+    stage_training.TrainingError: a loss is not finite.
+    preemption.Preempted: SIGTERM came; all is saved.
+  """
+  for stage in chosen_stages(member):
+    record = member.record(stage)
+    if record is None:
+      train_stage(member, stage)
+    else:
+      state = 'skipped' if record.skipped else 'complete'
+      _LOGGER.info('%s, %s: %s, going on', member.name, stage, state)
 
 
 def chosen_stages(fold: Fold) -> tuple[str, ...]:

@@ -1,14 +1,14 @@
-"""Every test: 8 simulated CPU devices, strict ranks, a compilation cache."""
+"""Every test: 8 simulated CPU devices, quick compilation, strict ranks."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-# Before jax is imported anywhere: both are read at import.
-_FLAG = '--xla_force_host_platform_device_count=8'
-if _FLAG not in os.environ.get('XLA_FLAGS', ''):
-  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {_FLAG}'.strip()
+from tests.xla_flags import xla_flags
+
+# Before jax is imported anywhere: it reads them at import.
+os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {xla_flags(8)}'.strip()
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault(
@@ -17,9 +17,9 @@ os.environ.setdefault(
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
-from absl import flags  # noqa: E402
+import jax
+import pytest
+from absl import flags
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 

@@ -45,6 +45,7 @@ def test_a_signal_is_never_lost():
     signal.raise_signal(signal.SIGTERM)
     assert preemption.requested()
   assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+  assert not preemption.requested()
   with preemption.deferred():
     assert not preemption.requested()
 

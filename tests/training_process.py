@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.xla_flags import xla_flags
+
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 240  # no process of a test lives longer
 
@@ -64,7 +66,7 @@ class Training:
       *flags,
     ]
     environment = os.environ | {
-      'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+      'XLA_FLAGS': xla_flags(devices),
       'JAX_PLATFORMS': 'cpu',
     }
     with self._out.open('w') as out, self._log.open('w') as err:

@@ -76,12 +76,11 @@ def audit(folds: Sequence[Fold]) -> dict[str, Any]:
 def _checks(folds: Sequence[Fold]) -> Iterator[Check]:
   # Checkpoints first: what is missing there is an error and not a finding.
   for fold in folds:
-    members = []
-    for member in fold.members:
-      variables, lineage = member.restore_best(evaluate.STAGE)
-      yield from fitted.check(member, variables, lineage)
-      members.append(variables)
-    yield predictions.check(fold, members)
+    restored = [member.restore_best(evaluate.STAGE) for member in fold.members]
+    refitted = fitted.refit(fold)
+    for member, (variables, lineage) in zip(fold.members, restored, strict=True):
+      yield from fitted.check(member, variables, lineage, refitted)
+    yield predictions.check(fold, [variables for variables, _ in restored])
   for fold in folds:
     _LOGGER.info('fold %d: a short training on shuffled labels', fold.index)
     yield shuffled.check(fold)

@@ -26,8 +26,16 @@ _MEANS = ('encoding_mean', 'offset')
 _TOLERANCE = 1e-6
 
 
+def refit(fold: Fold) -> fitting.Statistics:
+  """Fits a fold's state again, with absurd values for all but its training subjects."""
+  return _PoisonedFold(fold.config, fold.dataset, fold.index, fold.workdir).statistics
+
+
 def check(
-  fold: Fold, variables: Mapping[str, Any], lineage: checkpoint.Lineage
+  fold: Fold,
+  variables: Mapping[str, Any],
+  lineage: checkpoint.Lineage,
+  refitted: fitting.Statistics,
 ) -> list[Check]:
   """Compares the checkpoint's fitted state, and whom it says that it has seen.
 
@@ -35,18 +43,18 @@ def check(
     fold: of the checkpoint.
     variables: of its multimodal stage.
     lineage: of the checkpoint.
+    refitted: of `refit`, the same for all members of the fold.
   """
-  return [_state(fold, variables['fitted']), _lineage(fold, lineage)]
+  return [_state(fold, variables['fitted'], refitted), _lineage(fold, lineage)]
 
 
-def _state(fold: Fold, saved: Mapping[str, Any]) -> Check:
-  poisoned = _PoisonedFold(fold.config, fold.dataset, fold.index, fold.workdir)
-  refitted = traverse_util.flatten_dict(fitting.into_collection(poisoned.statistics, saved))
+def _state(fold: Fold, saved: Mapping[str, Any], refitted: fitting.Statistics) -> Check:
+  again = traverse_util.flatten_dict(fitting.into_collection(refitted, saved))
   ours = {
     path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(dict(saved)).items()
   }
   different, largest = [], 0.0
-  for path, expected in dict[Any, Any](refitted).items():
+  for path, expected in dict[Any, Any](again).items():
     found = ours[path].astype(np.float64)
     difference = np.abs(found - expected.astype(np.float64))
     difference = float((difference / np.maximum(1.0, np.abs(found))).max(initial=0.0))

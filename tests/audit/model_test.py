@@ -21,6 +21,7 @@ from medm2t_jax import evaluate, fitting, parallel, train
 from medm2t_jax.audit import audit, fitted, predictions, shuffled
 from medm2t_jax.fold import Fold, make_folds
 from tests import staging_fixture
+from tests.xla_flags import xla_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,7 +56,7 @@ def test_a_model_that_looks_at_its_batch_is_found(trained, restored, monkeypatch
 
 
 def test_the_fitted_state_of_a_checkpoint_passes(trained, restored):
-  state, lineage = fitted.check(trained, *restored)
+  state, lineage = fitted.check(trained, *restored, fitted.refit(trained))
   assert state.passed and lineage.passed and state.figure == 0
 
 
@@ -72,7 +73,8 @@ def test_a_state_fitted_with_test_subjects_is_found(trained, restored):
     {},
   )
   leaking = fitting.into_collection(statistics, variables['fitted'])
-  state, _ = fitted.check(trained, {**variables, 'fitted': leaking}, lineage)
+  leaking = {**variables, 'fitted': leaking}
+  state, _ = fitted.check(trained, leaking, lineage, fitted.refit(trained))
   assert not state.passed and 'center' in state.detail
 
 
@@ -82,18 +84,18 @@ def test_an_index_that_lets_test_subjects_train_is_found(trained, restored):
   moved = {**index, 'fold': np.where(index['fold'] == 0, 1, index['fold'])}
   dataset = dataclasses.replace(trained.dataset, index=moved)
   spoiled = Fold(trained.config, dataset, 0, trained.workdir)
-  state = fitted._state(spoiled, restored[0]['fitted'])
+  state, _ = fitted.check(spoiled, *restored, fitted.refit(spoiled))
   assert not state.passed and 'center' in state.detail
 
 
 def test_a_lineage_with_a_test_subject_is_found(trained, restored):
   variables, lineage = restored
-  tests = trained.subject_hashes('test')
+  tests, refitted = trained.subject_hashes('test'), fitted.refit(trained)
   for spoiled in (
     dataclasses.replace(lineage, fitted_on=lineage.fitted_on | set(sorted(tests)[:1])),
     dataclasses.replace(lineage, selected_on=lineage.selected_on | set(sorted(tests)[:1])),
   ):
-    check = fitted.check(trained, variables, spoiled)[1]
+    check = fitted.check(trained, variables, spoiled, refitted)[1]
     assert not check.passed and check.figure == 1
 
 
@@ -193,7 +195,7 @@ def test_the_command_passes_clean_data_and_fails_on_a_leak(
         *(f'--config.{name}={value}' for name, value in changes.items()),
       ],
       cwd=ROOT,
-      env=os.environ | {'XLA_FLAGS': ''},
+      env=os.environ | {'XLA_FLAGS': xla_flags(1)},
       capture_output=True,
       text=True,
       check=False,

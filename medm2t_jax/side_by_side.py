@@ -1,0 +1,133 @@
+"""Training runs side by side, each in a process of its own.
+
+A step of a small model keeps one core of a CPU busy, however many there are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from data_pipeline.dataset import Dataset
+from data_pipeline.processes import end_with_parent
+from data_pipeline.schema import DataError
+from medm2t_jax import command_line, preemption
+from medm2t_jax.experiment import Experiment
+from medm2t_jax.fold import Fold
+from medm2t_jax.stage_training import TrainingError
+
+Train = Callable[[Fold], None]
+
+_POLL_SECONDS = 0.2
+
+
+def run(members: Sequence[Fold], train: Train, processes: int) -> None:
+  """Trains members of folds, `processes` at a time.
+
+  Args:
+    members: to train.
+    train: trains one; a function of a module, so that another process can import it.
+    processes: how many processes there are at most.
+
+  Raises:
+    DataError, TrainingError: as `train`, or a process died. The others are stopped, and
+      save.
+    preemption.Preempted: SIGTERM came; all have saved.
+  """
+  waiting, running = list(members), list[_Process]()
+  try:
+    while waiting or running:
+      while waiting and len(running) < processes:
+        running.append(_Process(waiting.pop(0), train))
+      wait([each.process.sentinel for each in running], _POLL_SECONDS)
+      if preemption.requested():
+        raise preemption.Preempted(
+          'stopped by SIGTERM; the runs that were under way have saved. Run the same '
+          'command to go on.'
+        )
+      for each in [each for each in running if not each.process.is_alive()]:
+        running.remove(each)
+        each.check()
+  finally:
+    for each in running:
+      each.process.terminate()  # it saves
+    for each in running:
+      each.process.join()
+
+
+class _Process:
+  """One member's training in another process."""
+
+  def __init__(self, member: Fold, train: Train):
+    # `spawn`: a fork would inherit the threads of JAX and TensorFlow.
+    context = multiprocessing.get_context('spawn')
+    self._name = member.name
+    self._answer, answer = context.Pipe(duplex=False)
+    self.process: BaseProcess = context.Process(
+      target=_work, args=(_Description.of(member), train, answer), name=member.name
+    )
+    self.process.start()
+    answer.close()
+
+  def check(self) -> None:
+    """Raises what the process, which has ended, raised."""
+    with self._answer:
+      try:
+        error = self._answer.recv()
+      except EOFError:
+        error = DataError(
+          f'{self._name}: its process ended with exit code {self.process.exitcode}, for '
+          'a reason that is said above, or for lack of memory (-9). Run the same command '
+          'again, then with fewer config.training.processes.'
+        )
+    if error is not None:
+      raise error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Description:
+  """What makes a member anew in another process."""
+
+  config: Experiment
+  dataset: Dataset
+  fold: int
+  workdir: Path
+  taken: Mapping[str, Path]
+  member: int
+
+  @classmethod
+  def of(cls, member: Fold) -> _Description:
+    return cls(
+      member.config,
+      member.dataset,
+      member.index,
+      member.workdir,
+      member.taken,
+      member.member,
+    )
+
+  def make(self) -> Fold:
+    made = Fold(self.config, self.dataset, self.fold, self.workdir, member=self.member)
+    made.taken = self.taken
+    return made
+
+
+def _work(description: _Description, train: Train, answer: Connection) -> None:
+  import tensorflow as tf
+
+  end_with_parent()
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and stops all
+  command_line.log_to_stderr()
+  tf.config.set_visible_devices([], 'GPU')
+  failure: Exception | None = None
+  try:
+    with preemption.deferred():
+      train(description.make())
+  except (DataError, TrainingError, preemption.Preempted) as error:
+    failure = error
+  answer.send(failure)
