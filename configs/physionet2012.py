@@ -93,7 +93,7 @@ def _mortality() -> dict[str, dict]:
 def _small_mortality() -> dict[str, Any]:
   """What `small` changes besides, found in docs/experiments.md.
 
-  Which epoch is the best on 640 stays with 90 deaths is mostly chance: every stage has
+  Which epoch is the best on 640 stays with 90 deaths is in part chance: every stage has
   few, and a rate that falls to 0.
   """
   overrides = {
