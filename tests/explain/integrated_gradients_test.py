@@ -46,6 +46,13 @@ def test_a_product_is_shared_and_a_kink_costs_little():
   np.testing.assert_allclose(found.attributions.sum(), 1.3, atol=0.01)
 
 
+def test_a_steep_start_is_not_missed():
+  # As a LayerNorm of a window whose events are all closed.
+  steep = lambda g: g[:, 0] / jnp.sqrt(g[:, 0] ** 2 + 1e-6)
+  found = integrate(steep, jnp.ones((1, 1)))
+  np.testing.assert_allclose(found.attributions.sum(), 1, atol=0.02)
+
+
 def test_without_a_gate_nothing_is_computed():
   x = jnp.ones(3)
   assert gated({'signal': x}, 'signal', x) is x
