@@ -48,23 +48,14 @@ setup() {
   export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
   export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/.cache/jax}
   # glibc keeps freed memory: otherwise every step maps its buffer anew (docs/performance.md).
-  export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.mmap_threshold=8000000000:glibc.malloc.trim_threshold=16000000000:glibc.malloc.arena_max=1}
-  export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=${JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS:-0}
+  export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.mmap_threshold=8000000000:glibc.malloc.trim_threshold=16000000000}
 }
 
-# Trains, then restores and evaluates in a process of its own: what takes long in an
-# evaluation is left to that one.
-train_and_evaluate() {
-  python -m medm2t_jax.main --mode=train "$@" --config.evaluation.baselines='()' \
-    --config.evaluation.robustness=False --config.evaluation.explained=0 \
-    --config.evaluation.explained_globally=0 >/dev/null
-  echo "restoring the best checkpoint in a new process" >&2
-  python -m medm2t_jax.main --mode=eval "$@"
-}
+FIRST_JOB=(--config=configs/cvd.py:small --config.data.simulated_patients=600)
 
 case "${1:-}" in
-  '') setup; train_and_evaluate --config=configs/cvd.py:small --config.data.simulated_patients=600 ;;
-  smoke) setup; train_and_evaluate --config=configs/cvd.py:smoke ;;
+  '') setup; python -m medm2t_jax.main "${FIRST_JOB[@]}" ;;
+  smoke) setup; python -m medm2t_jax.main --config=configs/cvd.py:smoke ;;
   # A worker per core and one more, for some tests only wait; a file's tests stay together,
   # for they share fixtures.
   test)

@@ -35,7 +35,7 @@ from medm2t_jax.baselines.gru import standardised, with_gaps
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.baselines.windows import window_ends
 from medm2t_jax.fold import Fold
-from medm2t_jax.stage_training import initial_state, loss_and_optimizer
+from medm2t_jax.stage_training import first_epoch, initial_state, loss_and_optimizer
 
 _STAGES = ('events', 'vitals', 'multimodal')
 _WIDTH = 64
@@ -108,7 +108,8 @@ class _Ours:
   def __init__(self, fold: Fold, stage: str):
     self._fold, self._stage = fold, stage
     recipe = fold.config.recipe[stage]
-    loss, optimizer = loss_and_optimizer(fold, stage)
+    steps = len(first_epoch(fold, stage))
+    loss, optimizer = loss_and_optimizer(fold, stage, steps)
     self._state, _ = initial_state(fold, stage, optimizer)
     self._key = fold.key(stage)
     self._step = parallel.train_step(
@@ -126,7 +127,7 @@ class _Ours:
   def inference(self) -> None:
     fold, stage = self._fold, self._stage
     modalities = fold.modalities_of(stage)
-    step = fold.predict_step(stage)
+    step = parallel.predict_step(fold.model, stage)
     size = fold.config.evaluation.batch_size
     for batch in fold.read(fold.plan('test', modalities, size), modalities):
       np.asarray(step(self._state.variables, batch))

@@ -93,6 +93,36 @@ def batches(
   return _iterate(steps.as_numpy_iterator(), reader)
 
 
+def padding(
+  dataset: Dataset, *, modalities: Sequence[str], config: Any, rows: int
+) -> Batch:
+  """One device's batch of `rows` rows, all padding, without the device axis.
+
+  It has the dtypes of every batch and the shapes of one in the first bucket, and nothing
+  is read for it.
+
+  Args:
+    dataset: whose schema is followed.
+    modalities: those that the batch holds.
+    config: as of `batches`.
+    rows: b.
+  """
+  _hide_accelerators()
+  plan = Plan(
+    bucket=np.zeros(1, np.int32),
+    rows=np.full((1, 1, rows), -1, np.int32),
+    capacity=config.data.max_recordings,
+    truncated={},
+    overflowing=0,
+  )
+  parser = _Parser(dataset, plan, modalities, config, signals=True)
+  lengths = [config.data.buckets[0][name] for name in parser.events]
+  batch = parser(
+    tf.constant([b''] * rows), tf.constant(plan.rows[0]), tf.constant(lengths, tf.int32)
+  )
+  return tf.nest.map_structure(lambda array: array.numpy()[0], batch)
+
+
 def _iterate(steps: Iterator[Batch], reader: _Reader) -> Iterator[Batch]:
   try:
     yield from steps

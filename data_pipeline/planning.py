@@ -66,6 +66,7 @@ def plan_epoch(
   devices: int = 1,
   shuffle: tuple[int, int] | None = None,
   require: str | None = None,
+  capacity: int = 0,
 ) -> Plan:
   """Plans one epoch over `rows`; each of them appears as often as it is given.
 
@@ -79,6 +80,8 @@ def plan_epoch(
     devices: of all hosts together.
     shuffle: (seed, epoch) of the order; None: by bucket, then index.
     require: only samples that have this modality.
+    capacity: ECG recordings that a device's batch holds, as in another plan whose shapes
+      this one is to share; 0: from the config.
 
   Raises:
     DataError: the config's buckets do not suit the data set.
@@ -98,8 +101,9 @@ def plan_epoch(
     recorded = dataset.lengths('ecg')[rows]
     recordings = np.minimum(recorded, config.data.max_recordings).astype(np.int64)
     overflowing = int((recorded > config.data.max_recordings).sum())
-  per_row = config.data.recordings_per_row or _ample_recordings_per_row(recordings)
-  capacity = max(config.data.max_recordings, math.ceil(batch_rows * per_row))
+  if not capacity:
+    per_row = config.data.recordings_per_row or _ample_recordings_per_row(recordings)
+    capacity = max(config.data.max_recordings, math.ceil(batch_rows * per_row))
 
   order = np.arange(len(rows))
   generator = None

@@ -38,12 +38,9 @@ def main(_: list[str]) -> None:
   if not all(seed.isdecimal() for seed in _SEEDS.value):
     sys.exit(f'error: --seeds={",".join(_SEEDS.value)}: give whole numbers, as 0,1,2')
   # Imported here so that --help and wrong flags answer at once.
-  import tensorflow as tf
-
   from medm2t_jax import ablation_study, preemption, stage_training
 
-  command_line.log_to_stderr()
-  tf.config.set_visible_devices([], 'GPU')  # accelerators belong to JAX alone
+  command_line.start()
   config = _CONFIG.value
   directory = Path(_WORKDIR.value or f'runs/{config.name}').resolve()
   seeds = [int(seed) for seed in _SEEDS.value]

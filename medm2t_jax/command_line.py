@@ -9,6 +9,20 @@ from absl import flags
 from absl import logging as absl_logging
 
 
+def start() -> None:
+  """What every command does once its flags are read, before it touches a device.
+
+  Several processes have found each other before (`distributed.initialize`).
+  """
+  import tensorflow as tf
+
+  from medm2t_jax import compilation_cache
+
+  log_to_stderr()
+  tf.config.set_visible_devices([], 'GPU')  # accelerators belong to JAX alone
+  compilation_cache.use()
+
+
 def log_to_stderr() -> None:
   """Our own messages, one plain line each; of the libraries only warnings.
 

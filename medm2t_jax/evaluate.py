@@ -22,6 +22,7 @@ from medm2t_jax import (
   baselines,
   distributed,
   explain,
+  finished,
   prediction,
   reporting,
   robustness,
@@ -39,11 +40,12 @@ SPLITS: tuple[Split, ...] = ('validation', 'test')
 MOST_IN_SUBSETS = 5
 
 
-def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
+def evaluate(folds: Sequence[Fold], *, again: bool = True) -> dict[str, Any]:
   """Writes `eval/` of the workdir: predictions, metrics and the report.
 
   Args:
     folds: of one experiment, evaluated and pooled.
+    again: also where there is an evaluation that was made from the same.
 
   Returns:
     The content of metrics.json.
@@ -54,6 +56,16 @@ def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
   """
   config, dataset = folds[0].config, folds[0].dataset
   baselines.require_known(config)
+  results = folds[0].workdir / 'eval'
+  made_from = finished.made_from(folds)
+  if not again:
+    kept = distributed.from_first(lambda: finished.read(results, made_from))
+    if kept is not None:
+      _LOGGER.info(
+        'the evaluation is complete and nothing that it was made from has changed: %s',
+        results / 'report.html',
+      )
+      return kept
   tables = []
   tests: dict[str, list[np.ndarray]] = {}
   tested: list[tuple[np.ndarray, np.ndarray]] = []
@@ -92,11 +104,15 @@ def evaluate(folds: Sequence[Fold]) -> dict[str, Any]:
     fold_hashes=dataset.metadata['folds'],
     notes=_notes(dataset, folds, table),
   )
-  return distributed.from_first(
-    lambda: reporting.write_report(
-      folds[0].workdir / 'eval', table, context, resamples=config.evaluation.bootstrap
+
+  def write() -> dict[str, Any]:
+    metrics = reporting.write_report(
+      results, table, context, resamples=config.evaluation.bootstrap
     )
-  )
+    finished.write(results, made_from)
+    return metrics
+
+  return distributed.from_first(write)
 
 
 def predict(

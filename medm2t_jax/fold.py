@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from data_pipeline import input_pipeline, planning
 from data_pipeline.dataset import Dataset, Split
@@ -52,10 +53,7 @@ def make_folds(config: Experiment, dataset: Dataset, directory: Path) -> list[Fo
   """
   if config.members < 1:
     raise DataError(f'config.members={config.members}: a fold has at least one')
-  folds: list[Fold] = []
-  for index in parse_folds(config.folds):
-    folds.append(Fold(config, dataset, index, directory, like=folds[0] if folds else None))
-  return folds
+  return [Fold(config, dataset, index, directory) for index in parse_folds(config.folds)]
 
 
 class Fold:
@@ -79,10 +77,8 @@ class Fold:
     index: int,
     workdir: Path,
     *,
-    like: Fold | None = None,
     member: int = 0,
   ):
-    """`like` is another fold of the same experiment: both share compiled predictions."""
     self.member = member
     self._first: Fold | None = None
     self.config = config
@@ -92,8 +88,7 @@ class Fold:
     self.taken: Mapping[str, Path] = {}
     self.model_config = model_config.model_config(config.task, config.model, dataset.schema)
     self.model = medm2t.MedM2T(self.model_config, axis_name=parallel.DEVICE_AXIS)
-    steps: dict[str, Callable[[Mapping[str, Any], Batch], jax.Array]] = {}
-    self._predict_steps = steps if like is None else like._predict_steps
+    self._shapes: dict[str, dict[str, Any]] = {}
 
   @functools.cached_property
   def members(self) -> tuple[Fold, ...]:
@@ -109,7 +104,7 @@ class Fold:
     with config.unlocked():
       config.update(seed=config.seed + number * _MEMBER_SEEDS, members=1)
     home = workdir.member_directory(self.workdir, number)
-    member = Fold(config, self.dataset, self.index, home, like=self, member=number)
+    member = Fold(config, self.dataset, self.index, home, member=number)
     member._first = self
     member.taken = {
       stage: workdir.member_directory(home, number) for stage, home in self.taken.items()
@@ -120,12 +115,6 @@ class Fold:
   def name(self) -> str:
     """For messages."""
     return workdir.run_name(self.index, self.member)
-
-  def predict_step(self, stage: str) -> Callable[[Mapping[str, Any], Batch], jax.Array]:
-    """A stage's prediction, compiled once for all folds, splits and scenarios."""
-    if stage not in self._predict_steps:
-      self._predict_steps[stage] = parallel.predict_step(self.model, stage)
-    return self._predict_steps[stage]
 
   @functools.cached_property
   def statistics(self) -> fitting.Statistics:
@@ -155,6 +144,14 @@ class Fold:
     """The modalities that a stage reads."""
     modality = self.modality_of(stage)
     return self.dataset.schema.modalities if modality is None else (modality,)
+
+  def has_samples(self, split: Split, stage: str) -> bool:
+    """Whether a split has a sample for a stage."""
+    rows = self.dataset.rows(self.index, split)
+    modality = self.modality_of(stage)
+    if modality in (None, 'static'):
+      return bool(len(rows))
+    return bool((self.dataset.lengths(modality)[rows] > 0).any())
 
   def plan(
     self,
@@ -189,10 +186,12 @@ class Fold:
     require: str | None = None,
     shuffle: tuple[int, int] | None = None,
     devices: int | None = None,
+    capacity: int = 0,
   ) -> planning.Plan:
     """`plan` for any rows of the index (n,) instead of a split's.
 
     `devices` is for work that one process does alone; by default all there are.
+    `capacity` as in `planning.plan_epoch`.
     """
     devices = devices or jax.device_count()
     if batch_size % devices:
@@ -209,6 +208,7 @@ class Fold:
       devices=devices,
       require=require,
       shuffle=shuffle,
+      capacity=capacity,
     )
 
   def read(
@@ -268,29 +268,49 @@ class Fold:
     plan = self.plan(split, modalities, batch_size, require=require)
     return self.read(plan, modalities)
 
-  def init(self, stage: str) -> dict[str, Any]:
-    """Initial variables of a stage: parameters, batch statistics and fitted state."""
-    variables = jax.jit(self._init, static_argnums=0)(
-      stage, self.key(stage), self._example(stage)
-    )
-    return variables | {
-      'fitted': fitting.into_collection(self.statistics, variables['fitted'])
+  def init(
+    self, stage: str, given: Mapping[tuple[str, ...], Any] | None = None
+  ) -> dict[str, Any]:
+    """Initial variables of a stage: parameters, batch statistics and fitted state.
+
+    Args:
+      stage: of the model.
+      given: path -> parameters or batch statistics that take the place of fresh ones.
+    """
+    shapes = traverse_util.flatten_dict(self.shapes(stage))
+    given = given or {}
+    fresh = [path for path in shapes if path[0] != 'fitted' and path not in given]
+
+    def initialise(key: jax.Array, batch: Batch) -> list[jax.Array]:
+      # What nobody asks for is not compiled.
+      variables = traverse_util.flatten_dict(self._variables(stage, key, batch))
+      return [variables[path] for path in fresh]
+
+    made = jax.jit(initialise)(self.key(stage), self._example(stage))
+    variables = dict(zip(fresh, made, strict=True))
+    variables |= {path: given[path] for path in given if path in shapes}
+    declared = traverse_util.unflatten_dict(shapes)['fitted']
+    return traverse_util.unflatten_dict(variables) | {
+      'fitted': fitting.into_collection(self.statistics, declared)
     }
 
   def shapes(self, stage: str) -> dict[str, Any]:
     """The variables of a stage as shapes, without computing anything."""
-    init = functools.partial(self._init, stage)
-    return jax.eval_shape(init, self.key(stage), self._example(stage))
+    if stage not in self._shapes:
+      self._shapes[stage] = jax.eval_shape(
+        functools.partial(self._variables, stage), self.key(stage), self._example(stage)
+      )
+    return self._shapes[stage]
 
-  def _init(self, stage: str, key: jax.Array, batch: Batch) -> dict[str, Any]:
+  def _variables(self, stage: str, key: jax.Array, batch: Batch) -> dict[str, Any]:
     model = medm2t.MedM2T(self.model_config)  # no device axis in an initialisation
     return dict(model.init(key, batch, stage=stage, train=False))
 
   def _example(self, stage: str) -> Batch:
-    """One device's batch, for its shapes."""
-    size = self.config.recipe[stage].batch_size
-    batch = next(self.batches('train', self.modalities_of(stage), size))
-    return jax.tree.map(lambda array: array[0], batch)
+    """A batch for its shapes, of which those of the variables need no more than a row."""
+    return input_pipeline.padding(
+      self.dataset, modalities=self.modalities_of(stage), config=self.config, rows=1
+    )
 
   def key(self, stage: str) -> jax.Array:
     """The random key of a stage of this fold and seed.

@@ -41,8 +41,6 @@ _PROCESS = flags.DEFINE_integer('process_id', None, 'Which one this is, from 0.'
 
 def main(_: list[str]) -> None:
   # Imported here so that --help and wrong flags answer at once.
-  import tensorflow as tf
-
   from medm2t_jax import (
     audit,
     distributed,
@@ -60,8 +58,7 @@ def main(_: list[str]) -> None:
     distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
   except DataError as error:
     sys.exit(f'error: {error}')
-  command_line.log_to_stderr()
-  tf.config.set_visible_devices([], 'GPU')  # accelerators belong to JAX alone
+  command_line.start()
   config = _CONFIG.value
   directory = Path(_WORKDIR.value or f'runs/{config.name}').resolve()
   try:
@@ -75,7 +72,8 @@ def main(_: list[str]) -> None:
       summary = audit.audit(folds)
     # Without its last stage, as with --config.stages=labs, there is nothing to predict.
     elif _MODE.value == 'eval' or all(fold.completed(evaluate.STAGE) for fold in folds):
-      summary = _evaluated(evaluate.evaluate(folds), directory / 'eval')
+      metrics = evaluate.evaluate(folds, again=_MODE.value == 'eval')
+      summary = _evaluated(metrics, directory / 'eval')
     else:
       summary = {'trained': config.stages}
   except (DataError, stage_training.TrainingError) as error:

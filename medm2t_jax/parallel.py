@@ -11,7 +11,9 @@ of them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +31,9 @@ from medm2t_jax.models.encoded import Predictions
 from medm2t_jax.models.medm2t import MedM2T
 
 DEVICE_AXIS = 'device'
+
+# Half of what Linux allows: one stage needs a few thousand.
+_MOST_MAPPINGS = 30_000
 
 Batch = Mapping[str, Any]
 
@@ -188,10 +193,13 @@ def validation_step(
   return jax.pmap(step, axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=(None, 0))
 
 
+@functools.lru_cache(maxsize=64)
 def predict_step(
   model: MedM2T, stage: str
 ) -> Callable[[Mapping[str, Any], Batch], Float[Array, 'd b c']]:
   """Returns the compiled prediction `(variables, batch) -> logits` of each batch row.
+
+  It is compiled once for all folds, members, splits and scenarios of equal models.
 
   Args:
     model: with `axis_name=DEVICE_AXIS`.
@@ -202,6 +210,17 @@ def predict_step(
     return _apply(model, variables, batch, stage).logits
 
   return jax.pmap(step, axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=0)
+
+
+def release_programs() -> None:
+  """Frees the compiled programs where there are many: they are compiled anew when needed.
+
+  On CPUs they stay in memory as thousands of mappings, of which Linux allows a process
+  65,530: folds and ablations would come to their end.
+  """
+  maps = Path('/proc/self/maps')
+  if maps.exists() and maps.read_bytes().count(b'\n') > _MOST_MAPPINGS:
+    jax.clear_caches()
 
 
 def _sum_over_devices(tree: Any) -> Any:

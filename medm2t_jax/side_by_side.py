@@ -118,12 +118,9 @@ class _Description:
 
 
 def _work(description: _Description, train: Train, answer: Connection) -> None:
-  import tensorflow as tf
-
   end_with_parent()
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and stops all
-  command_line.log_to_stderr()
-  tf.config.set_visible_devices([], 'GPU')
+  command_line.start()
   failure: Exception | None = None
   try:
     with preemption.deferred():

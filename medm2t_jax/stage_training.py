@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import jax
@@ -13,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import traverse_util
+from ml_collections import FrozenConfigDict
 
 from data_pipeline import planning
 from data_pipeline.dataset import Split
 from data_pipeline.folds import hash_subject
+from data_pipeline.schema import Target
 from medm2t_jax import (
   checkpoint,
   distributed,
@@ -40,21 +43,53 @@ class TrainingError(Exception):
   """Training cannot go on. The message names the stage, the step and the remedy."""
 
 
+def first_epoch(fold: Fold, stage: str) -> planning.Plan:
+  """The plan of a stage's first epoch: the others have about as many steps."""
+  return _plan_epoch(fold, stage, 0)
+
+
+def _plan_epoch(fold: Fold, stage: str, epoch: int) -> planning.Plan:
+  return _plan(fold, stage, 'train', (fold.config.seed, epoch))
+
+
+def _plan(
+  fold: Fold, stage: str, split: Split, shuffle: tuple[int, int] | None = None
+) -> planning.Plan:
+  return fold.plan(
+    split,
+    fold.modalities_of(stage),
+    fold.config.recipe[stage].batch_size,
+    require=fold.modality_of(stage),
+    shuffle=shuffle,
+  )
+
+
 def loss_and_optimizer(
-  fold: Fold, stage: str
+  fold: Fold, stage: str, steps: int
 ) -> tuple[losses.Loss, optax.GradientTransformation]:
-  """Loss and optimizer of a stage; DataError for what does not suit in its recipe."""
+  """Loss and optimizer of a stage; DataError for what does not suit in its recipe.
+
+  `steps` is the number of an epoch's steps.
+  """
   recipe, target = fold.config.recipe[stage], fold.dataset.schema.target
   selection.require_known(recipe.select_by, target, stage)
-  plan = fold.plan(
-    'train',
-    fold.modalities_of(stage),
-    recipe.batch_size,
-    require=fold.modality_of(stage),
-    shuffle=(fold.config.seed, 0),
-  )
   loss = losses.make_loss(recipe, target, stage)
-  return loss, make_optimizer(recipe, stage, recipe.epochs * len(plan))
+  return loss, make_optimizer(recipe, stage, recipe.epochs * steps)
+
+
+@functools.lru_cache(maxsize=64)
+def _steps(
+  model: medm2t.MedM2T, stage: str, recipe: FrozenConfigDict, target: Target, steps: int
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+  """Train and validation step, compiled once for all folds and members alike.
+
+  `steps` is the number of all updates, over which a schedule extends.
+  """
+  loss = losses.make_loss(recipe, target, stage)
+  optimizer = make_optimizer(recipe, stage, steps)
+  weights = recipe.class_weights
+  train = parallel.train_step(model, stage, optimizer, loss, weights, recipe.frozen)
+  return train, parallel.validation_step(model, stage, loss, weights)
 
 
 def initial_state(
@@ -65,19 +100,20 @@ def initial_state(
   Raises:
     DataError: such a stage is not complete, or its checkpoint must not be used here.
   """
-  variables = fold.init(stage)
-  flat: dict[Any, Any] = dict(traverse_util.flatten_dict(variables))
   lineage = fold.lineage()
   stages = medm2t.stages(fold.model_config)
+  given: dict[tuple[str, ...], Any] = {}
   for source in fold.config.recipe[stage].starts_from:
     if source not in stages or fold.skipped(source):
       continue  # the data set lacks that modality
     restored, seen = fold.restore_best(source)
     lineage = lineage.joined(seen)
-    for path, value in traverse_util.flatten_dict(restored).items():
-      if path in flat and path[0] != 'fitted':
-        flat[path] = value
-  variables = traverse_util.unflatten_dict(flat)
+    given |= {
+      path: value
+      for path, value in traverse_util.flatten_dict(restored).items()
+      if path[0] != 'fitted'
+    }
+  variables = fold.init(stage, given)
   state = parallel.TrainState(
     step=jnp.zeros((), jnp.int32),
     params=variables['params'],
@@ -98,12 +134,20 @@ class StageTraining:
     self._name = f'{fold.name}, {stage}'
     self._recipe = fold.config.recipe[stage]
     self._checkpoints = checkpoints
-    loss, optimizer = loss_and_optimizer(fold, stage)
-    weights = self._recipe.class_weights
-    self._train_step = parallel.train_step(
-      fold.model, stage, optimizer, loss, weights, self._recipe.frozen
+    self._first_epoch = first_epoch(fold, stage)
+    self._validation = _plan(fold, stage, 'validation')
+    steps = len(self._first_epoch)
+    _, optimizer = loss_and_optimizer(fold, stage, steps)
+    self._train_step, self._validation_step = _steps(
+      fold.model,
+      stage,
+      FrozenConfigDict(self._recipe),
+      fold.dataset.schema.target,
+      # A constant rate is the same program for any number of steps after the warm-up.
+      self._recipe.warmup_steps + 1
+      if self._recipe.schedule == 'constant'
+      else self._recipe.epochs * steps,
     )
-    self._validation_step = parallel.validation_step(fold.model, stage, loss, weights)
     self._state, self._lineage = initial_state(fold, stage, optimizer)
     self._position = Position()
     self._writer = None
@@ -142,7 +186,7 @@ class StageTraining:
 
   def _warn_of_cuts(self) -> None:
     """Says which capacity to raise where samples do not fit."""
-    plan, data = self._plan('train'), self._fold.config.data
+    plan, data = self._first_epoch, self._fold.config.data
     for name, count in plan.truncated.items():
       if count:
         _LOGGER.warning(
@@ -188,21 +232,12 @@ class StageTraining:
       f'step {self._position.step}. Run the same command again to continue.'
     )
 
-  def _plan(self, split: Split, shuffle: tuple[int, int] | None = None) -> planning.Plan:
-    return self._fold.plan(
-      split,
-      self._fold.modalities_of(self._stage),
-      self._recipe.batch_size,
-      require=self._fold.modality_of(self._stage),
-      shuffle=shuffle,
-    )
-
   def _open_epoch(self, *, after: bool = False) -> tuple[planning.Plan, Iterator[Batch]]:
     """Plan of this epoch and its batches from this step on; or those `after` it."""
     epoch, step = self._position.epoch, self._position.step
     if after:
       epoch, step = epoch + 1, 0
-    plan = self._plan('train', shuffle=(self._fold.config.seed, epoch))
+    plan = _plan_epoch(self._fold, self._stage, epoch) if epoch else self._first_epoch
     modalities = self._fold.modalities_of(self._stage)
     return plan, self._fold.read(plan, modalities, step)
 
@@ -254,7 +289,7 @@ class StageTraining:
 
   def _validate(self) -> dict[str, float]:
     """Mean validation loss, and the figure by which the best epoch is chosen."""
-    plan = self._plan('validation')
+    plan = self._validation
     sums: list[parallel.LossSum] = []
     units: list[parallel.Units] = []
     for batch in self._fold.read(plan, self._fold.modalities_of(self._stage)):

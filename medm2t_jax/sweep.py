@@ -36,12 +36,9 @@ def main(_: list[str]) -> None:
       "error: sweeps need the package optuna: pip install -c constraints.txt -e '.[sweeps]'"
     )
   # Imported here so that --help and wrong flags answer at once.
-  import tensorflow as tf
-
   from medm2t_jax import preemption, sweep_study
 
-  command_line.log_to_stderr()
-  tf.config.set_visible_devices([], 'GPU')  # accelerators belong to JAX alone
+  command_line.start()
   sweep = _SWEEP.value
   directory = Path(_DIRECTORY.value or f'sweeps/{sweep.name}').resolve()
   try:

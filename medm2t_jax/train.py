@@ -15,12 +15,19 @@ import jax
 
 from data_pipeline.dataset import Split
 from data_pipeline.schema import DataError
-from medm2t_jax import baselines, checkpoint, distributed, side_by_side, workdir
+from medm2t_jax import (
+  baselines,
+  checkpoint,
+  distributed,
+  parallel,
+  side_by_side,
+  workdir,
+)
 from medm2t_jax.fold import Fold
 from medm2t_jax.metric_writer import require_tensorboard
 from medm2t_jax.models import medm2t
 from medm2t_jax.progress import stage_table
-from medm2t_jax.stage_training import StageTraining, loss_and_optimizer
+from medm2t_jax.stage_training import StageTraining, first_epoch, loss_and_optimizer
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -42,7 +49,8 @@ def train(folds: Sequence[Fold]) -> None:
   for stage in chosen_stages(folds[0]):
     if _missing_split(folds[0], stage) is None:
       # A mistake in the last recipe is told now.
-      _, optimizer = loss_and_optimizer(folds[0], stage)
+      steps = len(first_epoch(folds[0], stage))
+      _, optimizer = loss_and_optimizer(folds[0], stage, steps)
       if folds[0].config.recipe[stage].frozen:
         jax.eval_shape(optimizer.init, folds[0].shapes(stage)['params'])
   members = [member for fold in folds for member in fold.members]
@@ -123,9 +131,7 @@ def train_stage(fold: Fold, stage: str) -> None:
   with checkpoint.Checkpoints(directory) as checkpoints:
     training = StageTraining(fold, stage, checkpoints)
     position = training.run()
-  # Programs of a stage stay in memory, on CPUs as thousands of mappings of which Linux
-  # allows a process 65,530: folds and ablations would come to their end.
-  jax.clear_caches()
+  parallel.release_programs()
   # Only after the context has waited for the saves: done.json promises a checkpoint.
   best = position.best(recipe.select_by)
   assert best is not None  # at least one epoch was trained
@@ -150,12 +156,7 @@ def train_stage(fold: Fold, stage: str) -> None:
 def _missing_split(fold: Fold, stage: str) -> Split | None:
   """The split without a single sample for this stage, if there is one."""
   splits: tuple[Split, ...] = ('train', 'validation')
-  for split in splits:
-    size = fold.config.recipe[stage].batch_size
-    plan = fold.plan(split, (), size, require=fold.modality_of(stage))
-    if not len(plan):
-      return split
-  return None
+  return next((split for split in splits if not fold.has_samples(split, stage)), None)
 
 
 def _write_record(fold: Fold, record: workdir.StageRecord) -> None:

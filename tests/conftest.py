@@ -14,14 +14,15 @@ os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault(
   'JAX_COMPILATION_CACHE_DIR', str(Path(__file__).resolve().parents[1] / '.cache/jax')
 )
-os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
-os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES', '-1')
 
 import jax
 import pytest
 from absl import flags
 
+from medm2t_jax import compilation_cache
+
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+compilation_cache.use()
 
 
 def pytest_configure(config):

@@ -15,7 +15,14 @@ from configs import cvd
 from data_pipeline.dataset import open_dataset
 from data_pipeline.folds import hash_subject
 from data_pipeline.schema import DataError
-from medm2t_jax import checkpoint, selection, stage_training, train, workdir
+from medm2t_jax import (
+  checkpoint,
+  parallel,
+  selection,
+  stage_training,
+  train,
+  workdir,
+)
 from medm2t_jax.fold import Fold
 from medm2t_jax.models import medm2t
 from tests import training_process
@@ -118,12 +125,31 @@ MAPPINGS = Path('/proc/self/maps')
 
 
 @pytest.mark.skipif(not MAPPINGS.exists(), reason='only Linux tells its mappings')
-def test_a_finished_stage_leaves_no_program_in_memory(dataset, tmp_path):
+def test_where_there_are_many_programs_a_finished_stage_leaves_none(
+  dataset, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(parallel, '_MOST_MAPPINGS', 0)
   mappings = []
   for index in range(3):
     train.train_stage(Fold(experiment(), dataset, index, tmp_path), 'static')
     mappings.append(len(MAPPINGS.read_text().splitlines()))
   assert mappings[2] - mappings[1] < 100, mappings  # the stage's programs are some 400
+
+
+def test_folds_and_seeds_compile_their_steps_once(trained, tmp_path):
+  config = experiment()
+  with config.unlocked():
+    config.seed = 1
+  compiled = []
+
+  def count(event, seconds, **details):
+    if event == '/jax/core/compile/backend_compile_duration':
+      compiled.append(details.get('fun_name'))
+
+  jax.monitoring.register_event_duration_secs_listener(count)
+  train.train_stage(Fold(config, trained.dataset, 1, tmp_path), 'static')
+  jax.monitoring.unregister_event_duration_listener(count)
+  assert not [name for name in compiled if 'step' in name], compiled
 
 
 def test_training_does_not_go_on_from_another_folds_checkpoint(trained, tmp_path):

@@ -17,7 +17,14 @@ from configs import cvd, los
 from data_pipeline import prepare
 from data_pipeline.dataset import open_dataset
 from data_pipeline.schema import DataError
-from medm2t_jax import evaluate, robustness, stage_training, train, workdir
+from medm2t_jax import (
+  evaluate,
+  finished,
+  robustness,
+  stage_training,
+  train,
+  workdir,
+)
 from medm2t_jax.baselines import reading, single_modalities
 from medm2t_jax.fold import Fold, make_folds, parse_folds
 from medm2t_jax.models import medm2t
@@ -206,6 +213,40 @@ def test_a_complete_run_is_left_as_it_is(trained):
   before = done.stat().st_mtime_ns
   train.train([fold])
   assert done.stat().st_mtime_ns == before
+
+
+class MadeAgain(Exception):
+  """Stands for an evaluation that has begun."""
+
+
+def test_an_evaluation_made_from_the_same_is_not_made_again(trained, monkeypatch):
+  fold, metrics = trained
+
+  def begins(*arguments):
+    raise MadeAgain
+
+  monkeypatch.setattr(evaluate, 'predict', begins)
+  assert evaluate.evaluate([fold], again=False) == metrics
+  other = Fold(experiment(evaluation__bootstrap=21), fold.dataset, 0, fold.workdir)
+  record = fold.record('labs')
+  done = fold.workdir / 'fold0' / 'labs' / 'done.json'
+  page = fold.workdir / 'eval' / 'report.html'
+  with pytest.raises(MadeAgain):
+    evaluate.evaluate([fold])
+  with pytest.raises(MadeAgain):
+    evaluate.evaluate([other], again=False)
+  for path, change in (
+    (page, page.read_text() + ' '),
+    (done, json.dumps(dataclasses.asdict(dataclasses.replace(record, best_step=1)))),
+  ):
+    before = path.read_text()
+    path.write_text(change)
+    with pytest.raises(MadeAgain):
+      evaluate.evaluate([fold], again=False)
+    path.write_text(before)
+  monkeypatch.setattr(finished, '_code_digest', lambda: 'of another version')
+  with pytest.raises(MadeAgain):
+    evaluate.evaluate([fold], again=False)
 
 
 def test_a_checkpoint_of_another_fold_is_refused(trained, dataset, tmp_path):

@@ -2,11 +2,14 @@
 
 `config.evaluation.explained` test samples get a page each, `explained_globally` random ones
 go into the importance of every variable. Both are explained together, a few rows at a time,
-by one compiled function (a bucket); `reporting/explanation.py` makes figures of it.
+by one compiled function (a bucket), with as many nodes as a sample needs until its
+attributions add up; `reporting/explanation.py` makes figures of it.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,10 +24,13 @@ from medm2t_jax import distributed
 from medm2t_jax.explain.attention import attention_of
 from medm2t_jax.explain.choose import Verdict, choose_samples
 from medm2t_jax.explain.integrated_gradients import (
+  LEVELS,
   STAGE,
   Integrated,
   attention_step,
+  doubled,
   explain_step,
+  level_of,
 )
 from medm2t_jax.fold import Batch, Fold
 from medm2t_jax.reporting.explanation import (
@@ -36,6 +42,10 @@ from medm2t_jax.reporting.explanation import (
 )
 
 _AT_ONCE = 8  # rows of a computation
+# Residuals with which the nodes of a sample are enough: stricter than what the report
+# tolerates, for errors of single variables may cancel.
+_ENOUGH, _SHARE_ENOUGH = 0.01, 0.01
+_IN_MEMORY = 128  # samples whose attributions are kept until they add up
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -118,6 +128,23 @@ class _Page(NamedTuple):
   prediction: np.ndarray
 
 
+@dataclasses.dataclass
+class _Wanted:
+  """A sample on its way.
+
+  Attributes:
+    row: of the index.
+    page: that it gets, or None.
+    so_far: its attributions from the nodes so far.
+    over: whether they have been handed out.
+  """
+
+  row: int
+  page: _Page | None
+  so_far: Integrated | None = None
+  over: bool = False
+
+
 class _Explainer:
   """Explains samples of one fold on one device."""
 
@@ -134,42 +161,70 @@ class _Explainer:
     """Explains index rows: those of `pages`, and with None those of `sampled`.
 
     A page is about the class other than the first that is most probable; `sampled` are
-    about all classes but the first. A row may be both.
+    about all classes but the first. A row may be both. They come in the order in which
+    their attributions add up.
     """
-    fold = self._fold
-    wanted: dict[int, list[_Page | None]] = {row: [page] for row, page in pages.items()}
-    for row in sampled:
-      wanted.setdefault(int(row), []).append(None)
-    if not wanted:
-      return
-    rows = np.array([row for row, each in wanted.items() for _ in each])
-    modalities = fold.modalities_of(STAGE)
-    recordings = fold.config.data.max_recordings
-    plan = fold.plan_rows(rows, modalities, _AT_ONCE, devices=1)
+    wanted = [_Wanted(row, page) for row, page in pages.items()]
+    wanted += [_Wanted(int(row), None) for row in sampled]
     progress = tqdm(
-      desc=f'fold {fold.index} explained', total=len(rows), unit='sample', leave=False
+      desc=f'fold {self._fold.index} explained',
+      total=len(wanted),
+      unit='sample',
+      leave=False,
     )
     with progress:
+      for start in range(0, len(wanted), _IN_MEMORY):
+        for found in self._integrated(wanted[start : start + _IN_MEMORY]):
+          yield found
+          progress.update()
+
+  def _integrated(
+    self, wanted: Sequence[_Wanted]
+  ) -> Iterator[tuple[_Page | None, Batch, Integrated]]:
+    """Doubles the nodes of every sample until its attributions add up."""
+    fold = self._fold
+    modalities = fold.modalities_of(STAGE)
+    recordings = fold.config.data.max_recordings
+    capacity = 0
+    for level in range(LEVELS + 1):
+      waiting: dict[int, list[_Wanted]] = {}
+      for each in wanted:
+        if not each.over:
+          waiting.setdefault(each.row, []).append(each)
+      if not waiting:
+        return
+      rows = np.array([row for row, each in waiting.items() for _ in each])
+      # Every level has the shapes of the first.
+      plan = fold.plan_rows(rows, modalities, _AT_ONCE, devices=1, capacity=capacity)
+      capacity = plan.capacity
       for stacked in fold.read_here(plan, modalities):
         batch = jax.tree.map(lambda x: x[0], stacked)
         found = np.flatnonzero(batch['row'] >= 0)
-        taken = [wanted[int(batch['row'][place])].pop(0) for place in found]
+        taken = [waiting[int(batch['row'][place])].pop(0) for place in found]
         classes = np.zeros((len(batch['row']), fold.dataset.schema.target.outputs), bool)
         classes[:, 1:] = True
-        for place, page in zip(found, taken, strict=True):
-          if page is not None and _favourite(page.prediction) is not None:
-            classes[place] = np.arange(classes.shape[1]) == _favourite(page.prediction)
-        integrated = self._mean(self._steps.integrated, batch, classes)
-        for place, page in zip(found, taken, strict=True):
-          yield page, *_one_row(batch, integrated, int(place), recordings)
-          progress.update()
+        for place, each in zip(found, taken, strict=True):
+          if each.page is not None and _favourite(each.page.prediction) is not None:
+            classes[place] = np.arange(classes.shape[1]) == _favourite(each.page.prediction)
+        integrated = self._mean(
+          lambda variables, batch=batch, classes=classes: level_of(
+            functools.partial(self._steps.integrated, variables, batch, classes), level
+          )
+        )
+        for place, each in zip(found, taken, strict=True):
+          single, its_own = _one_row(batch, integrated, int(place), recordings)
+          each.so_far = doubled(each.so_far, its_own) if each.so_far else its_own
+          if _completeness(each.so_far).within(_ENOUGH, _SHARE_ENOUGH) or level == LEVELS:
+            each.over = True
+            yield each.page, single, each.so_far
+            each.so_far = None
 
   def page(self, page: _Page, batch: Batch, integrated: Integrated) -> ExplainedSample:
     """Everything that a sample's page shows; `batch` has one row."""
     fold, dataset = self._fold, self._fold.dataset
     row = int(batch['row'][0])
     arrays, attributions = self._unpacked(batch, integrated)
-    sown = self._mean(self._steps.attention, batch)
+    sown = self._mean(lambda variables: self._steps.attention(variables, batch))
     return ExplainedSample(
       hash=hash_subject(dataset.index['sample_id'][row], dataset.fold_key),
       fold=fold.index,
@@ -185,9 +240,9 @@ class _Explainer:
       ),
     )
 
-  def _mean(self, step: Callable[..., Any], *inputs: Any) -> Any:
-    """What a step finds, averaged over the members."""
-    found = [step(variables, *inputs) for variables in self._members]
+  def _mean(self, step: Callable[[Mapping[str, Any]], Any]) -> Any:
+    """What a step of a member's variables finds, averaged over the members."""
+    found = [step(variables) for variables in self._members]
     return jax.tree.map(lambda *each: np.mean(each, axis=0), *found)
 
   def items(self, batch: Batch, integrated: Integrated) -> list[ItemAttribution]:

@@ -60,8 +60,11 @@ class Completeness:
   @property
   def holds(self) -> bool:
     """Whether the residual is small."""
-    allowed = max(TOLERATED, SHARE_TOLERATED * abs(self.output - self.baseline))
-    return abs(self.residual) <= allowed
+    return self.within(TOLERATED, SHARE_TOLERATED)
+
+  def within(self, allowed: float, share: float) -> bool:
+    """Whether the residual is at most `allowed`, or this share of what is attributed."""
+    return abs(self.residual) <= max(allowed, share * abs(self.output - self.baseline))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -86,13 +86,13 @@ class StandIn(Fold):
     assert stage == 'multimodal'
     return self.variables
 
-  def plan_rows(self, rows, modalities, batch_size, *, devices):  # pyright: ignore
+  def plan_rows(self, rows, modalities, batch_size, *, devices, capacity):  # pyright: ignore
     assert devices == 1
-    return rows
+    return SimpleNamespace(rows=rows, capacity=capacity or 6)
 
   def read_here(self, plan, modalities):  # pyright: ignore
     """Two rows at a time, of which the last may be padding."""
-    rows = np.append(plan, -1)  # pyright: ignore
+    rows = np.append(plan.rows, -1)
     for pair in rows[: len(rows) // 2 * 2].reshape(-1, 2):
       yield jax.tree.map(lambda array: array[np.newaxis], packed(pair))
 

@@ -1,0 +1,146 @@
+"""What a first and a second `./run.sh` spend their time on.
+
+  ./run.sh exec python -m benchmarks.start [--config=configs/...] [flags of medm2t_jax.main]
+
+Runs the main job three times in a process of its own, in an empty folder: cold (no
+compiled program is kept), again (everything is there) and warm (compiled programs are
+kept, results are not). By default the job is the one of `./run.sh`. The last line on
+stdout is one JSON object: for each run the seconds of every phase, what is left of the
+whole as `start and rest`, the programs that were compiled or loaded, the seconds that
+this took, and the longest of them. Installation is not in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).resolve().parents[1]
+_LONGEST = 12
+_COMPILED = '/jax/core/compile/backend_compile_duration'
+_TRACED = '/jax/core/compile/jaxpr_trace_duration'
+_LOWERED = '/jax/core/compile/jaxpr_to_mlir_module_duration'
+_LOADED = '/jax/compilation_cache/cache_hits'
+
+
+def main() -> None:
+  if sys.argv[1:2] == ['--measured']:
+    _measured(Path(sys.argv[2]), sys.argv[3:])
+    return
+  flags = sys.argv[1:] or _default_job()
+  found = {}
+  with tempfile.TemporaryDirectory() as folder:
+    for name in ('cold', 'again', 'warm'):
+      if name == 'warm':
+        subprocess.run(['rm', '-r', f'{folder}/runs', f'{folder}/data'], check=True)
+      found[name] = _run(Path(folder), flags)
+      print(f'{name}: {found[name]["seconds"]} s', file=sys.stderr)
+  print(json.dumps({'flags': flags, 'cores': len(os.sched_getaffinity(0)), **found}))
+
+
+def _default_job() -> list[str]:
+  """The flags that `./run.sh` gives to the main command."""
+  lines = (_ROOT / 'run.sh').read_text().splitlines()
+  (line,) = [line for line in lines if line.strip().startswith('FIRST_JOB=')]
+  return line.split('(')[1].rstrip(')').split()
+
+
+def _run(folder: Path, flags: list[str]) -> dict[str, Any]:
+  """One run of the main command in `folder`."""
+  told = folder / 'told.json'
+  flags = [flag.replace('=configs/', f'={_ROOT}/configs/') for flag in flags]
+  environment = os.environ | {
+    'JAX_COMPILATION_CACHE_DIR': str(folder / 'cache'),
+    'PYTHONPATH': str(_ROOT),
+  }
+  start = time.monotonic()
+  subprocess.run(
+    [sys.executable, '-m', 'benchmarks.start', '--measured', str(told), *flags],
+    cwd=folder,
+    env=environment,
+    stdout=subprocess.DEVNULL,
+    check=True,
+  )
+  seconds = time.monotonic() - start
+  result = json.loads(told.read_text())
+  phases = result['phases']
+  phases['start and rest'] = round(seconds - sum(phases.values()), 1)
+  return {'seconds': round(seconds, 1), **result}
+
+
+def _measured(told: Path, flags: list[str]) -> None:
+  """The main command, with a watch on its phases and on what is compiled."""
+  import jax.monitoring
+  from absl import app
+
+  from medm2t_jax import (
+    baselines,
+    command_line,
+    default_data,
+    evaluate,
+    explain,
+    main,
+    reporting,
+    robustness,
+    train,
+  )
+
+  phases: dict[str, float] = defaultdict(float)
+  spent: Counter[str] = Counter()
+  programs: list[tuple[float, str]] = []
+
+  def watch(owner: Any, name: str, phase: Callable[..., str]) -> None:
+    function = getattr(owner, name)
+
+    def timed(*arguments: Any, **options: Any) -> Any:
+      start = time.monotonic()
+      try:
+        return function(*arguments, **options)
+      finally:
+        phases[phase(*arguments)] += time.monotonic() - start
+
+    setattr(owner, name, timed)
+
+  def duration(event: str, seconds: float, **details: Any) -> None:
+    spent[event] += seconds  # pyright: ignore[reportArgumentType]
+    if event == _COMPILED:
+      programs.append((seconds, str(details.get('fun_name', ''))))
+
+  watch(default_data, 'open_or_simulate', lambda *_: 'data')
+  watch(train, 'train_stage', lambda fold, stage: f'train {stage}')
+  watch(evaluate, 'predict', lambda *_: 'predict')
+  watch(robustness, 'damaged_predictions', lambda *_: 'predict damaged input')
+  watch(baselines, 'predict', lambda *_: 'baselines')
+  watch(explain, 'explain', lambda *_: 'explain')
+  watch(reporting, 'write_report', lambda *_: 'report')
+  jax.monitoring.register_event_duration_secs_listener(duration)
+  events: Counter[str] = Counter()
+  jax.monitoring.register_event_listener(lambda event, **_: events.update([event]))
+  try:
+    app.run(main.main, [sys.argv[0], *flags], flags_parser=command_line.parse_flags)
+  except SystemExit as ended:
+    if ended.code:
+      raise
+  result = {
+    'phases': {name: round(seconds, 1) for name, seconds in phases.items()},
+    'programs': len(programs),
+    'loaded': events[_LOADED],
+    'seconds_compiling_or_loading': round(spent[_COMPILED], 1),
+    'seconds_tracing_and_lowering': round(spent[_TRACED] + spent[_LOWERED], 1),
+    'longest': [
+      [round(seconds, 1), name] for seconds, name in sorted(programs)[: -_LONGEST - 1 : -1]
+    ],
+  }
+  told.write_text(json.dumps(result))
+
+
+if __name__ == '__main__':
+  main()
