@@ -94,7 +94,7 @@ def _measured(told: Path, flags: list[str]) -> None:
   )
 
   phases: dict[str, float] = defaultdict(float)
-  spent: Counter[str] = Counter()
+  spent: dict[str, float] = defaultdict(float)
   programs: list[tuple[float, str]] = []
 
   def watch(owner: Any, name: str, phase: Callable[..., str]) -> None:
@@ -109,10 +109,10 @@ def _measured(told: Path, flags: list[str]) -> None:
 
     setattr(owner, name, timed)
 
-  def duration(event: str, seconds: float, **details: Any) -> None:
-    spent[event] += seconds  # pyright: ignore[reportArgumentType]
+  def duration(event: str, duration_secs: float, **details: Any) -> None:
+    spent[event] += duration_secs
     if event == _COMPILED:
-      programs.append((seconds, str(details.get('fun_name', ''))))
+      programs.append((duration_secs, str(details.get('fun_name', ''))))
 
   watch(default_data, 'open_or_simulate', lambda *_: 'data')
   watch(train, 'train_stage', lambda fold, stage: f'train {stage}')

@@ -244,6 +244,7 @@ def apply_variants(
   if 'end_to_end' in variants:
     config.update_from_flattened_dict(ablations.end_to_end(config))
   if 'smoke' in variants:
+    config.model.size = 'tiny'
     config.members = 1
     config.data.simulated_patients = 150
     config.evaluation.bootstrap = 100

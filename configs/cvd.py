@@ -33,8 +33,5 @@ def get_config(variant: str | None = None) -> Experiment:
   }
   config.data.buckets = tuple({'labs': length} for length in (64, 256, 1024))
   return common.apply_variants(
-    config,
-    variant,
-    small_rate=5e-4,
-    small_overrides={'recipe.multimodal.learning_rate': 1e-4},
+    config, variant, small_rate=5e-4, small_overrides=common.FROZEN_ENCODERS
   )

@@ -30,6 +30,13 @@ _VARIABLES = ('params', 'batch_stats', 'fitted')
 _DAMAGE = (ValueError, KeyError, FileNotFoundError)
 
 
+# Every array is replicated. By default every device would write a slice of each, and a
+# program be compiled for every slice.
+ocp.type_handlers.register_type_handler(
+  jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False), override=True
+)
+
+
 class DamagedError(DataError):
   """A checkpoint that cannot be restored: damaged, or of another configuration."""
 

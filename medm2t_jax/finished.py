@@ -1,4 +1,4 @@
-"""A finished evaluation, and what it was made from: made from the same, it is not made again."""
+"""A finished evaluation and what it was made from: from the same, it is not made again."""
 
 from __future__ import annotations
 

@@ -281,7 +281,7 @@ class Fold:
     given = given or {}
     fresh = [path for path in shapes if path[0] != 'fitted' and path not in given]
 
-    def initialise(key: jax.Array, batch: Batch) -> list[jax.Array]:
+    def initialise(key: jax.Array, batch: Batch) -> list[Any]:
       # What nobody asks for is not compiled.
       variables = traverse_util.flatten_dict(self._variables(stage, key, batch))
       return [variables[path] for path in fresh]

@@ -193,7 +193,6 @@ def validation_step(
   return jax.pmap(step, axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=(None, 0))
 
 
-@functools.lru_cache(maxsize=64)
 def predict_step(
   model: MedM2T, stage: str
 ) -> Callable[[Mapping[str, Any], Batch], Float[Array, 'd b c']]:
@@ -206,6 +205,14 @@ def predict_step(
     stage: a stage whose unit is the sample.
   """
 
+  key: Any = model  # an unbound module is hashable, which its type does not say
+  return _predict_step(key, stage)
+
+
+@functools.lru_cache(maxsize=64)
+def _predict_step(
+  model: MedM2T, stage: str
+) -> Callable[[Mapping[str, Any], Batch], Float[Array, 'd b c']]:
   def step(variables: Mapping[str, Any], batch: Batch) -> Float[Array, 'b c']:
     return _apply(model, variables, batch, stage).logits
 

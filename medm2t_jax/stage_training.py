@@ -85,10 +85,11 @@ def _steps(
 
   `steps` is the number of all updates, over which a schedule extends.
   """
-  loss = losses.make_loss(recipe, target, stage)
-  optimizer = make_optimizer(recipe, stage, steps)
-  weights = recipe.class_weights
-  train = parallel.train_step(model, stage, optimizer, loss, weights, recipe.frozen)
+  fields: dict[str, Any] = recipe.to_dict()
+  loss = losses.make_loss(fields, target, stage)
+  optimizer = make_optimizer(fields, stage, steps)
+  weights = fields['class_weights']
+  train = parallel.train_step(model, stage, optimizer, loss, weights, fields['frozen'])
   return train, parallel.validation_step(model, stage, loss, weights)
 
 
@@ -138,8 +139,9 @@ class StageTraining:
     self._validation = _plan(fold, stage, 'validation')
     steps = len(self._first_epoch)
     _, optimizer = loss_and_optimizer(fold, stage, steps)
+    model: Any = fold.model  # an unbound module is hashable, which its type does not say
     self._train_step, self._validation_step = _steps(
-      fold.model,
+      model,
       stage,
       FrozenConfigDict(self._recipe),
       fold.dataset.schema.target,

@@ -201,16 +201,7 @@ class _Explainer:
         batch = jax.tree.map(lambda x: x[0], stacked)
         found = np.flatnonzero(batch['row'] >= 0)
         taken = [waiting[int(batch['row'][place])].pop(0) for place in found]
-        classes = np.zeros((len(batch['row']), fold.dataset.schema.target.outputs), bool)
-        classes[:, 1:] = True
-        for place, each in zip(found, taken, strict=True):
-          if each.page is not None and _favourite(each.page.prediction) is not None:
-            classes[place] = np.arange(classes.shape[1]) == _favourite(each.page.prediction)
-        integrated = self._mean(
-          lambda variables, batch=batch, classes=classes: level_of(
-            functools.partial(self._steps.integrated, variables, batch, classes), level
-          )
-        )
+        integrated = self._at_level(level, batch, self._classes(batch, found, taken))
         for place, each in zip(found, taken, strict=True):
           single, its_own = _one_row(batch, integrated, int(place), recordings)
           each.so_far = doubled(each.so_far, its_own) if each.so_far else its_own
@@ -218,6 +209,26 @@ class _Explainer:
             each.over = True
             yield each.page, single, each.so_far
             each.so_far = None
+
+  def _classes(
+    self, batch: Batch, places: Sequence[int] | np.ndarray, taken: Sequence[_Wanted]
+  ) -> np.ndarray:
+    """The classes that are explained against the first of every row: bool (b c)."""
+    classes = np.zeros((len(batch['row']), self._fold.dataset.schema.target.outputs), bool)
+    classes[:, 1:] = True
+    for place, each in zip(places, taken, strict=True):
+      favourite = None if each.page is None else _favourite(each.page.prediction)
+      if favourite is not None:
+        classes[place] = np.arange(classes.shape[1]) == favourite
+    return classes
+
+  def _at_level(self, level: int, batch: Batch, classes: np.ndarray) -> Integrated:
+    step = self._steps.integrated
+
+    def of_member(variables: Mapping[str, Any]) -> Integrated:
+      return level_of(functools.partial(step, variables, batch, classes), level)
+
+    return self._mean(of_member)
 
   def page(self, page: _Page, batch: Batch, integrated: Integrated) -> ExplainedSample:
     """Everything that a sample's page shows; `batch` has one row."""

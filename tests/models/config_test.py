@@ -120,7 +120,7 @@ def physionet_counts(task, size, event_encoder):
 
 
 def expected_counts(task, size):
-  """Encoder plus decoder of every stage; sizes as in Table B1, or 'small'."""
+  """Encoder plus decoder of every stage; sizes as in Table B1, 'small' or 'tiny'."""
   paper = size == 'paper'
   pick = {'cvd': 0, 'mortality': 1, 'los': 2}[task]
   out = OUTPUTS[task]
@@ -138,6 +138,8 @@ def expected_counts(task, size):
     else ((16, 320), (32, 160), (48, 40), (64, 20))
   )
   signal_out, last = (640, 320) if paper else (128, 64)
+  if size == 'tiny':
+    plan, last = ((8, 20),), 8
 
   encoders = {
     'static': mlp(STATIC, static, static),
@@ -180,7 +182,7 @@ def expected_counts(task, size):
   return counts
 
 
-@pytest.mark.parametrize('size', ['paper', 'small'])
+@pytest.mark.parametrize('size', ['paper', 'small', 'tiny'])
 @pytest.mark.parametrize('task', ['cvd', 'mortality', 'los'])
 def test_parameter_counts(task, size):
   config = fake_batch.config(task, size=size)
