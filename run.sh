@@ -8,10 +8,11 @@ usage() {
 usage: ./run.sh [COMMAND]
 
   (none)      simulate a small hospital, prepare CVD shards from its raw tables and ECGs,
-              train every stage, restore the best checkpoint in a new process, evaluate,
-              and write runs/cvd_small/eval/report.html. Run again, it continues.
+              train every stage, restore the best checkpoint, evaluate, and write
+              runs/cvd_small/eval/report.html: about five minutes on two cores. Run
+              again, it continues from what exists.
   smoke       the same at its smallest: does everything run?
-  test [...]  the whole test suite; further arguments go to pytest
+  test [...]  the whole test suite; further arguments go to pytest, as -k NAME or PATH
   check       ruff and pyright
   setup       only make .venv; `setup beam` makes .venv-beam (docs/beam.md)
   exec CMD... any command inside the environment, for example
@@ -51,7 +52,8 @@ setup() {
   export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.mmap_threshold=8000000000:glibc.malloc.trim_threshold=16000000000}
 }
 
-FIRST_JOB=(--config=configs/cvd.py:small --config.data.simulated_patients=600)
+# As many patients and explained samples as fit into five minutes on two cores.
+FIRST_JOB=(--config=configs/cvd.py:small --config.data.simulated_patients=1000 --config.evaluation.explained_globally=32 --config.evaluation.robustness_samples=100)
 
 case "${1:-}" in
   '') setup; python -m medm2t_jax.main "${FIRST_JOB[@]}" ;;

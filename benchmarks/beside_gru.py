@@ -127,7 +127,7 @@ class _Ours:
   def inference(self) -> None:
     fold, stage = self._fold, self._stage
     modalities = fold.modalities_of(stage)
-    step = parallel.predict_step(fold.model, stage)
+    step = fold.predict_step(stage)
     size = fold.config.evaluation.batch_size
     for batch in fold.read(fold.plan('test', modalities, size), modalities):
       np.asarray(step(self._state.variables, batch))

@@ -46,8 +46,7 @@ _TASKS = ('mortality', 'cvd', 'los')
 _CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
 _PEAK_SIZE = 2048
 _KEEP_MEMORY = (
-  'glibc.malloc.mmap_threshold=8000000000:glibc.malloc.trim_threshold=16000000000:'
-  'glibc.malloc.arena_max=1'
+  'glibc.malloc.mmap_threshold=8000000000:glibc.malloc.trim_threshold=16000000000'
 )
 # Threads of one framework spin for a while after their work is done.
 _REST_SECONDS = 0.03

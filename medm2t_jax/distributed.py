@@ -24,6 +24,8 @@ T = TypeVar('T')
 
 # A process that has failed leaves; the others are ended after this time.
 _SHUTDOWN_SECONDS = 60
+# A process that has died is noticed after this time.
+_HEARTBEAT_SECONDS = 100
 
 
 def initialize(
@@ -45,7 +47,10 @@ def initialize(
   given = (coordinator_address, num_processes, process_id)
   if all(value is None for value in given):
     if in_slurm_step(os.environ) or on_tpu_vm():
-      jax.distributed.initialize(shutdown_timeout_seconds=_SHUTDOWN_SECONDS)
+      jax.distributed.initialize(
+        shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+        heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+      )
     return
   if coordinator_address is None or num_processes is None or process_id is None:
     raise DataError(
@@ -63,6 +68,7 @@ def initialize(
     process_id,
     cluster_detection_method='deactivate',
     shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+    heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
   )
 
 

@@ -74,7 +74,9 @@ def evaluate(folds: Sequence[Fold], *, again: bool = True) -> dict[str, Any]:
   scenarios = modality_scenarios(dataset.schema.modalities, every_subset=measured)
   for fold in folds:
     members = fold.restore_members(STAGE)
-    _LOGGER.info('fold %d: restored the best checkpoint of %s', fold.index, STAGE)
+    _LOGGER.info(
+      'fold %d: restored the best checkpoint of %s, predicting', fold.index, STAGE
+    )
     for split in SPLITS:
       given = scenarios if split == 'test' else {}
       rows, predictions = predict(fold, members, split, {_ALL: (), **given})
@@ -84,6 +86,7 @@ def evaluate(folds: Sequence[Fold], *, again: bool = True) -> dict[str, Any]:
       for name in given:
         tests.setdefault(name, []).append(predictions[name])
     if measured:
+      _LOGGER.info('fold %d: predicting from damaged input', fold.index)
       share = max(1, config.evaluation.robustness_samples // len(folds))
       damaged.append(robustness.damaged_predictions(fold, members, share))
   compared, left_out = baselines.predict(folds)
@@ -106,6 +109,7 @@ def evaluate(folds: Sequence[Fold], *, again: bool = True) -> dict[str, Any]:
   )
 
   def write() -> dict[str, Any]:
+    _LOGGER.info('writing the report, with %d resamples', config.evaluation.bootstrap)
     metrics = reporting.write_report(
       results, table, context, resamples=config.evaluation.bootstrap
     )

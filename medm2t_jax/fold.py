@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,10 @@ class Fold:
   def name(self) -> str:
     """For messages."""
     return workdir.run_name(self.index, self.member)
+
+  def predict_step(self, stage: str) -> Callable[[Mapping[str, Any], Batch], jax.Array]:
+    """The compiled prediction `(variables, batch) -> logits` of a stage."""
+    return parallel.predict_step(self.model, stage)
 
   @functools.cached_property
   def statistics(self) -> fitting.Statistics:

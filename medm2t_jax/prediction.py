@@ -14,7 +14,7 @@ from scipy import special
 from tqdm import tqdm
 
 from data_pipeline.planning import Plan
-from medm2t_jax import distributed, parallel
+from medm2t_jax import distributed
 from medm2t_jax.fold import Batch, Fold
 
 
@@ -45,7 +45,7 @@ def predict(
     Rows of the data set's index, ascending (n,), and per version their predictions:
     class probabilities (n, c), or days (n,).
   """
-  step = parallel.predict_step(fold.model, stage)
+  step = fold.predict_step(stage)
   rows: list[np.ndarray] = []
   outputs: dict[str, list[np.ndarray]] = {name: [] for name in names}
   progress = tqdm(

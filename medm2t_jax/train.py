@@ -79,9 +79,14 @@ def train_member(member: Fold) -> None:
     stage_training.TrainingError: a loss is not finite.
     preemption.Preempted: SIGTERM came; all is saved.
   """
-  for stage in chosen_stages(member):
+  stages = chosen_stages(member)
+  for number, stage in enumerate(stages, start=1):
     record = member.record(stage)
     if record is None:
+      _LOGGER.info(
+          '%s, %s: stage %d of %d, its programs are compiled at their first use',
+          member.name, stage, number, len(stages),
+      )  # fmt: skip
       train_stage(member, stage)
     else:
       state = 'skipped' if record.skipped else 'complete'

@@ -113,8 +113,10 @@ class Training:
 
 
 def _hook(pause: float, hang_at: int) -> None:
+  from medm2t_jax import distributed
   from medm2t_jax.fold import Fold
 
+  distributed._HEARTBEAT_SECONDS = 10
   read = Fold.read
   numbers = itertools.count(1)
 

@@ -73,6 +73,8 @@ def predict(folds: Sequence[Fold]) -> tuple[dict[str, np.ndarray], list[str]]:
       left_out.append(f'{modality} alone: its stage was not trained in fold {listed}.')
     else:
       modalities.append(modality)
+  if chosen:
+    _LOGGER.info('fitting and predicting with baselines: %s', ', '.join(chosen))
   parts: dict[str, list[np.ndarray]] = {}
   for fold in folds:
     for name, prediction in _of_fold(fold, names, modalities).items():

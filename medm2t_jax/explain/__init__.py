@@ -68,6 +68,10 @@ def explain(
   asked = folds[0].config.evaluation
   if not asked.explained and not asked.explained_globally:
     return None
+  _LOGGER.info(
+      'explaining %d samples with a page and at most %d without one',
+      asked.explained, asked.explained_globally,
+  )  # fmt: skip
   dataset = folds[0].dataset
   row, prediction = np.concatenate(rows), np.concatenate(predictions)
   fold_of = np.repeat(np.arange(len(folds)), [len(each) for each in rows])

@@ -32,8 +32,8 @@ from medm2t_jax.models.gates import Gates, open_gates, with_gates
 from medm2t_jax.models.medm2t import MedM2T
 
 NODES = 8  # of one call of a compiled step
-FEWEST = 32  # nodes of a sample
-LEVELS = 7  # doublings at most: 4,096 nodes
+FEWEST = 64  # nodes of a sample
+LEVELS = 6  # doublings at most: 4,096 nodes
 
 STAGE = 'multimodal'
 
