@@ -46,6 +46,7 @@ setup() {
   install .venv "${1:-.}" constraints.txt
   # shellcheck disable=SC1091
   source .venv/bin/activate
+  unset PYTHONDONTWRITEBYTECODE  # every process, test and worker would compile all sources
   export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-2}
   export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/.cache/jax}
   # glibc keeps freed memory: otherwise every step maps its buffer anew (docs/performance.md).
@@ -59,11 +60,14 @@ case "${1:-}" in
   '') setup; python -m medm2t_jax.main "${FIRST_JOB[@]}" ;;
   smoke) setup; python -m medm2t_jax.main --config=configs/cvd.py:smoke ;;
   # A worker per core and one more, for some tests only wait; a file's tests stay together,
-  # for they share fixtures.
+  # for they share fixtures. Chosen tests start at once, in one process.
   test)
     shift
     setup '.[dev]'
     workers=$(python -c 'import os; print(len(os.sched_getaffinity(0)) + 1)')
+    for argument in "$@"; do
+      case $argument in -k* | tests* | *.py*) workers=0 ;; esac
+    done
     python -m pytest --numprocesses="$workers" --dist=loadfile --no-loadscope-reorder "$@"
     ;;
   check) setup '.[dev]'; ruff format --check .; ruff check .; pyright ;;

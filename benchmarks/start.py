@@ -8,6 +8,12 @@ kept, results are not). By default the job is the one of `./run.sh`. The last li
 stdout is one JSON object: for each run the seconds of every phase, what is left of the
 whole as `start and rest`, the programs that were compiled or loaded, the seconds that
 this took, and the longest of them. Installation is not in it.
+
+  ./run.sh exec python -m benchmarks.start --first_step=configs/mortality.py:small
+
+Seconds from the plan of the multimodal stage (300 simulated patients, fresh parameters,
+imports and data done) to the end of its first step, in a process without and in one with
+compiled programs.
 """
 
 from __future__ import annotations
@@ -35,6 +41,12 @@ def main() -> None:
   if sys.argv[1:2] == ['--measured']:
     _measured(Path(sys.argv[2]), sys.argv[3:])
     return
+  if sys.argv[1:2] == ['--first_step_of']:
+    _first_step(Path(sys.argv[2]), sys.argv[3])
+    return
+  if sys.argv[1:] and sys.argv[1].startswith('--first_step='):
+    _first_steps(sys.argv[1].partition('=')[2])
+    return
   flags = sys.argv[1:] or _default_job()
   found = {}
   with tempfile.TemporaryDirectory() as folder:
@@ -53,22 +65,70 @@ def _default_job() -> list[str]:
   return line.split('(')[1].rstrip(')').split()
 
 
-def _run(folder: Path, flags: list[str]) -> dict[str, Any]:
-  """One run of the main command in `folder`."""
-  told = folder / 'told.json'
-  flags = [flag.replace('=configs/', f'={_ROOT}/configs/') for flag in flags]
+def _child(folder: Path, *arguments: str) -> None:
+  """This module in another process, whose programs are kept in `folder`."""
   environment = os.environ | {
     'JAX_COMPILATION_CACHE_DIR': str(folder / 'cache'),
     'PYTHONPATH': str(_ROOT),
   }
-  start = time.monotonic()
   subprocess.run(
-    [sys.executable, '-m', 'benchmarks.start', '--measured', str(told), *flags],
+    [sys.executable, '-m', 'benchmarks.start', *arguments],
     cwd=folder,
     env=environment,
     stdout=subprocess.DEVNULL,
     check=True,
   )
+
+
+def _first_steps(config: str) -> None:
+  found = {}
+  with tempfile.TemporaryDirectory() as name:
+    folder = Path(name)
+    for kind in ('cold', 'warm'):
+      _child(folder, '--first_step_of', str(folder / 'told.json'), config)
+      found[kind] = json.loads((folder / 'told.json').read_text())
+  print(json.dumps({'config': config, 'cores': len(os.sched_getaffinity(0)), **found}))
+
+
+def _first_step(told: Path, name: str) -> None:
+  import importlib
+
+  import jax
+
+  from medm2t_jax import compilation_cache, default_data, fold, parallel, stage_training
+
+  compilation_cache.use()
+  path, _, variant = name.partition(':')
+  module = importlib.import_module(path.removesuffix('.py').replace('/', '.'))
+  config = module.get_config(variant)
+  with config.unlocked():
+    config.data.simulated_patients = 300
+    config.recipe.multimodal.starts_from = ()
+  one = fold.make_folds(config, default_data.open_or_simulate(config), Path('W'))[0]
+  assert one.statistics
+  stage, recipe = 'multimodal', config.recipe.multimodal
+  times = {}
+  start = time.monotonic()
+  plan = stage_training.first_epoch(one, stage)
+  loss, optimizer = stage_training.loss_and_optimizer(one, stage, len(plan))
+  batch = next(one.read(plan, one.modalities_of(stage)))
+  state, _ = stage_training.initial_state(one, stage, optimizer)
+  jax.block_until_ready(state)
+  times['plan, batch and parameters'] = round(time.monotonic() - start, 1)
+  step = parallel.train_step(
+    one.model, stage, optimizer, loss, recipe.class_weights, recipe.frozen
+  )
+  jax.block_until_ready(step(state, batch, one.key(stage)))
+  times['all'] = round(time.monotonic() - start, 1)
+  told.write_text(json.dumps(times))
+
+
+def _run(folder: Path, flags: list[str]) -> dict[str, Any]:
+  """One run of the main command in `folder`."""
+  told = folder / 'told.json'
+  flags = [flag.replace('=configs/', f'={_ROOT}/configs/') for flag in flags]
+  start = time.monotonic()
+  _child(folder, '--measured', str(told), *flags)
   seconds = time.monotonic() - start
   result = json.loads(told.read_text())
   phases = result['phases']

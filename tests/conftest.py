@@ -26,12 +26,8 @@ compilation_cache.use()
 
 
 def pytest_configure(config):
-  """Hides accelerators from TensorFlow and marks absl flags as parsed."""
+  """Marks absl flags as parsed."""
   del config
-  import tensorflow as tf
-
-  for kind in ('GPU', 'TPU'):
-    tf.config.set_visible_devices([], kind)
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()
 
@@ -40,15 +36,28 @@ def pytest_configure(config):
 _LONGEST = (
   'train_test',
   'medm2t_test',
-  'parallel_test',
   'distributed_test',
   'ablate_test',
-  'explain_test',
-  'integrated_gradients_test',
   'model_test',
+  'side_by_side_test',
+  'parallel_test',
+  'checkpoint_test',
   'baselines_test',
-  'sweep_test',
   'preemption_test',
+  'explain_test',
+  'physionet2012_test',
+  'config_test',
+  'integrated_gradients_test',
+  'members_test',
+  'shards_test',
+  'stage_training_test',
+  'mimic_iv_bad_input_test',
+  'prepare_test',
+  'sweep_test',
+  'docs_test',
+  'event_statistics_test',
+  'report_test',
+  'evaluation_test',
 )
 
 

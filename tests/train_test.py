@@ -116,20 +116,16 @@ def test_a_restored_checkpoint_predicts_the_same(trained):
   )
 
 
-@pytest.mark.parametrize(
-  'changes',
-  [
-    {'evaluation__batch_size': 8},
-    {'data__buckets': ({'labs': 700},)},
-    {'data__recordings_per_row': 5.0},
-  ],
-  ids=['batch size', 'padding', 'ECG capacity'],
-)
-def test_batches_and_padding_change_no_prediction(trained, changes):
+def test_batches_and_padding_change_no_prediction(trained):
   fold, _ = trained
   members = fold.restore_members('multimodal')
   assert fold.dataset.lengths('labs').max() <= 512, 'nothing may be truncated here'
   rows, expected = evaluate.predict(fold, members, 'test', {'all': ()})
+  changes = {
+    'evaluation__batch_size': 8,
+    'data__buckets': ({'labs': 700},),
+    'data__recordings_per_row': 5.0,
+  }
   other = Fold(experiment(**changes), fold.dataset, 0, fold.workdir)
   other_rows, found = evaluate.predict(other, members, 'test', {'all': ()})
   np.testing.assert_array_equal(other_rows, rows)
@@ -255,42 +251,6 @@ def test_a_checkpoint_of_another_fold_is_refused(trained, dataset, tmp_path):
   smuggled = Fold(fold.config, dataset, 1, tmp_path)
   with pytest.raises(DataError, match='of fold 1'):
     smuggled.restore_best('labs')
-
-
-class Killed(Exception):
-  """Stands for a process that ends between two steps."""
-
-
-def test_an_interrupted_stage_ends_as_an_uninterrupted_one(dataset, tmp_path, monkeypatch):
-  config = experiment(
-    recipe__labs__epochs=3, recipe__labs__batch_size=8, training__save_every_steps=2
-  )
-  straight = Fold(config, dataset, 0, tmp_path / 'straight')
-  train.train_stage(straight, 'labs')
-  steps = len(straight.plan('train', ('labs',), 8, require='labs'))
-  assert steps > 3, 'the interruption below must fall inside an epoch'
-  interrupted = Fold(config, dataset, 0, tmp_path / 'interrupted')
-  read = Fold.read
-
-  def read_and_die(self, plan, modalities, start_step=0):
-    for number, batch in enumerate(read(self, plan, modalities, start_step), start_step):
-      if number == 3:
-        raise Killed
-      yield batch
-
-  with monkeypatch.context() as patched:
-    patched.setattr(Fold, 'read', read_and_die)
-    with pytest.raises(Killed):
-      train.train_stage(interrupted, 'labs')
-  train.train_stage(interrupted, 'labs')
-  expected = workdir.read_record(straight.workdir, 0, 'labs')
-  found = workdir.read_record(interrupted.workdir, 0, 'labs')
-  assert expected is not None and found is not None
-  losses = lambda record: [
-    (epoch['train_loss'], epoch['validation_loss']) for epoch in record.history
-  ]
-  assert losses(found) == losses(expected)
-  assert found.best_step == expected.best_step
 
 
 def test_samples_that_do_not_fit_name_the_capacity_to_raise(dataset, tmp_path, caplog):
