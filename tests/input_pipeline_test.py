@@ -215,6 +215,20 @@ def test_only_asked_modalities_are_in_the_batch(dataset):
   assert set(steps[0]) == {'static', 'label', 'weight', 'row'}
 
 
+def test_padding_is_a_batch_of_which_nothing_is_read(copied):
+  config = staging_fixture.config()
+  _, steps = _run(copied, config=config)
+  shutil.rmtree(copied.directory)
+  found = input_pipeline.padding(copied, modalities=MODALITIES, config=config, rows=3)
+  real, padded = dict(_flatten(steps[0])), dict(_flatten(found))
+  assert real.keys() == padded.keys()
+  for name, array in padded.items():
+    assert array.dtype == real[name].dtype and array.ndim == real[name].ndim - 1, name
+    if name.endswith('mask') or name in ('weight', 'vitals/observed'):
+      assert not array.any(), name
+  assert (padded['row'] == -1).all() and len(padded['row']) == 3
+
+
 @pytest.mark.parametrize('seed', range(3))
 def test_random_lengths(tmp_path, seed):
   """Property: events come back complete or as their most recent part, per row."""

@@ -116,6 +116,10 @@ def test_without_a_given_capacity_it_follows_the_rows(recordings, capacity):
   config = staging_fixture.config(recordings_per_row=0.0)
   plan = _plan(dataset, np.arange(5), modalities=('ecg',), config=config, batch_rows=8)
   assert plan.capacity == capacity
+  same_shapes = _plan(
+    dataset, np.arange(2), modalities=('ecg',), config=config, batch_rows=8, capacity=20
+  )
+  assert same_shapes.capacity == 20
 
 
 def test_a_batch_closes_early_only_when_the_next_row_does_not_fit():
