@@ -139,7 +139,8 @@ def build(
   folder = out / _STAGING
   if not finished.exists():
     _make_folder(out, folder)
-    with lock.exclusive(folder / 'lock'), _full_disk(out):
+    held = lock.exclusive(folder / 'lock', 'prepares a data set here', 'name another --out')
+    with held, _full_disk(out):
       # Looked at again: another process may have finished it just now.
       if not finished.exists():
         _build(stage, out, folder, request, memory_limit, workers, run)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from data_pipeline import folds
+from data_pipeline.duckdb_files import parquet, text
 from data_pipeline.schema import NUM_FOLDS, DataError, Schema
 
 SORTED = 'sorted'
@@ -94,9 +95,9 @@ def assign(
     path = staging / f'{table}.parquet'
     if not path.exists():
       raise DataError(f'{path}: the source did not write this table.')
-    present = database.sql(
-      f'SELECT DISTINCT sample_id FROM read_parquet({_text(path)})'
-    ).fetchnumpy()['sample_id']
+    present = database.sql(f'SELECT DISTINCT sample_id FROM {parquet(path)}').fetchnumpy()[
+      'sample_id'
+    ]
     if not np.isin(present, sample_id).all():
       raise DataError(f'{path}: holds samples that samples.parquet does not hold.')
     if table != 'static':
@@ -145,9 +146,9 @@ def sort(
     columns = ', '.join(filter(None, ('position', order)))
     database.execute(
       'COPY (SELECT position, staged.* EXCLUDE (sample_id) '
-      f'FROM read_parquet({_text(staging / f"{table}.parquet")}) AS staged '
+      f'FROM {parquet(staging / f"{table}.parquet")} AS staged '
       f'JOIN positions USING (sample_id) ORDER BY {columns}) '
-      f'TO {_text(partial)} (FORMAT parquet)'
+      f'TO {text(partial)} (FORMAT parquet)'
     )
     partial.replace(target)
   database.unregister('positions')
@@ -218,8 +219,3 @@ def _divide(
       for i, (start, stop) in enumerate(zip(starts, stops, strict=True))
     )
   return tuple(shards)
-
-
-def _text(path: Path) -> str:
-  """`path` as an SQL string."""
-  return "'" + str(path).replace("'", "''") + "'"

@@ -8,7 +8,6 @@ further seeds, those runs are in `W/ablations/seed{s}/{full,NAME}`.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import logging
@@ -57,8 +56,8 @@ def run(
     The content of `ablations.json`.
 
   Raises:
-    DataError: an unknown ablation, a mistake in the experiment, or another process runs
-      ablations of one of the folds here.
+    DataError: an unknown ablation, a mistake in the experiment, or another process works
+      on one of the folds here.
     stage_training.TrainingError: a loss of the full model is not finite.
     preemption.Preempted: SIGTERM came; run it again to continue.
   """
@@ -68,13 +67,8 @@ def run(
       f'config.stages={config.stages!r}: ablations are compared by the stage '
       f'{evaluate.STAGE!r}'
     )
-  folder = directory / _FOLDER
-  folder.mkdir(parents=True, exist_ok=True)
-  with contextlib.ExitStack() as stack:
-    for fold in chosen_folds:
-      stack.enter_context(
-        workdir.alone(folder / f'fold{fold}.lock', f'the ablations of fold {fold}')
-      )
+  (directory / _FOLDER).mkdir(parents=True, exist_ok=True)
+  with workdir.held(directory, chosen_folds):
     return _Study(config, directory, names, seeds or (config.seed,)).run()
 
 

@@ -9,6 +9,7 @@ which checks failed. Exit codes: 0, done; 1, an error, or a check of the audit f
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -61,27 +62,30 @@ def main(_: list[str]) -> None:
   command_line.start()
   config = _CONFIG.value
   directory = Path(_WORKDIR.value or f'runs/{config.name}').resolve()
-  try:
-    dataset = distributed.first_then_others(lambda: open_or_simulate(config))
-    folds = make_folds(config, dataset, directory)
-    distributed.from_first(lambda: workdir.claim(directory, config, dataset.version))
-    if _MODE.value == 'train':
-      with preemption.deferred():
-        train.train(folds)
-    if _MODE.value == 'audit':
-      summary = audit.audit(folds)
-    # Without its last stage, as with --config.stages=labs, there is nothing to predict.
-    elif _MODE.value == 'eval' or all(fold.completed(evaluate.STAGE) for fold in folds):
-      metrics = evaluate.evaluate(folds, again=_MODE.value == 'eval')
-      summary = _evaluated(metrics, directory / 'eval')
-    else:
-      summary = {'trained': config.stages}
-  except (DataError, stage_training.TrainingError) as error:
-    sys.exit(f'error: {error}')
-  except preemption.Preempted as stop:
-    if distributed.is_first():
-      print(f'preempted: {stop}', file=sys.stderr)
-    sys.exit(preemption.EXIT_CODE)
+  with contextlib.ExitStack() as stack:
+    try:
+      dataset = distributed.first_then_others(lambda: open_or_simulate(config))
+      folds = make_folds(config, dataset, directory)
+      held = workdir.held(directory, [fold.index for fold in folds])
+      distributed.from_first(lambda: stack.enter_context(held))
+      distributed.from_first(lambda: workdir.claim(directory, config, dataset.version))
+      if _MODE.value == 'train':
+        with preemption.deferred():
+          train.train(folds)
+      if _MODE.value == 'audit':
+        summary = audit.audit(folds)
+      # Without its last stage, as with --config.stages=labs, there is nothing to predict.
+      elif _MODE.value == 'eval' or all(fold.completed(evaluate.STAGE) for fold in folds):
+        metrics = evaluate.evaluate(folds, again=_MODE.value == 'eval')
+        summary = _evaluated(metrics, directory / 'eval')
+      else:
+        summary = {'trained': config.stages}
+    except (DataError, stage_training.TrainingError) as error:
+      sys.exit(f'error: {error}')
+    except preemption.Preempted as stop:
+      if distributed.is_first():
+        print(f'preempted: {stop}', file=sys.stderr)
+      sys.exit(preemption.EXIT_CODE)
   if distributed.is_first():
     print(json.dumps({'task': config.task, **summary, 'workdir': str(directory)}))
   if not summary.get('passed', True):

@@ -28,6 +28,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from data_pipeline import lock
 from data_pipeline.schema import DataError, write_json
 from medm2t_jax import selection, stage_training, train, workdir
 from medm2t_jax.default_data import open_or_simulate
@@ -56,7 +57,7 @@ def run(sweep: Experiment, directory: Path) -> dict[str, Any]:
   _check_space(sweep)
   directory.mkdir(parents=True, exist_ok=True)
   # Two processes would take each other's running trial for an interrupted one.
-  with workdir.alone(directory / 'lock', 'this sweep'):
+  with lock.exclusive(directory / 'lock', 'runs this sweep', 'use another --directory'):
     _claim(directory, sweep)
     study = _open_study(sweep, directory)
     while (trial := _next_trial(sweep, study)) is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import importlib.metadata
 import json
 import platform
@@ -16,11 +15,14 @@ from typing import Any
 import jax
 
 import medm2t_jax
+from data_pipeline import lock
 from data_pipeline.schema import DataError, write_json
 from medm2t_jax.experiment import Experiment
 
 # What may differ between two runs in one workdir: they choose what to do, not how.
 _CHOICES = ('folds', 'stages', 'members', 'evaluation', 'training')
+# Where a data set is says nothing of it: it is its version.
+_PLACES = ('data.dir',)
 
 
 def claim(workdir: Path, config: Experiment, data_version: str) -> None:
@@ -55,27 +57,26 @@ def _differences(old: Any, new: Any, name: str = '') -> Iterator[tuple[str, Any,
     for key in sorted(old.keys() | new.keys()):
       if name or key not in _CHOICES:
         inner = f'{name}.{key}' if name else key
+        if inner in _PLACES:
+          continue
         yield from _differences(old.get(key), new.get(key), inner)
   elif old != new:
     yield name, json.dumps(old), json.dumps(new)
 
 
 @contextlib.contextmanager
-def alone(lock: Path, what: str) -> Iterator[None]:
-  """Keeps other processes out while it is open.
-
-  Args:
-    lock: a file, made where absent; its folder exists.
-    what: runs here, for the message.
+def held(workdir: Path, folds: Sequence[int]) -> Iterator[None]:
+  """Keeps other processes out of some folds of a workdir, which is made where absent.
 
   Raises:
-    DataError: another process holds the lock.
+    DataError: another process works on one of them.
   """
-  with lock.open('w') as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise DataError(f'{lock.parent}: another process runs {what}') from error
+  workdir.mkdir(parents=True, exist_ok=True)
+  with contextlib.ExitStack() as stack:
+    for fold in folds:
+      path = workdir / f'fold{fold}.lock'
+      what = f'works on fold {fold} of this workdir'
+      stack.enter_context(lock.exclusive(path, what, 'use another --workdir'))
     yield
 
 

@@ -183,8 +183,8 @@ def test_wrong_requests_are_named(study):
   with pytest.raises(DataError, match='compared by the stage'):
     ablation_study.run(changed(config, {'stages': 'labs'}), directory)
   with (
-    workdir.alone(directory / 'ablations/fold0.lock', 'a test'),
-    pytest.raises(DataError, match='another process runs the ablations of fold 0'),
+    workdir.held(directory, [0]),
+    pytest.raises(DataError, match=r'fold0\.lock: another process works on fold 0.*since'),
   ):
     ablation_study.run(config, directory)
   with pytest.raises(DataError, match=r'has no .lab.'):

@@ -131,7 +131,9 @@ def test_two_preparations_of_one_folder_do_not_mix(folder, tmp_path):
   out = tmp_path / 'out'
 
   def stage(tables):
-    with pytest.raises(DataError, match=r'lock: another preparation is writing'):
+    with pytest.raises(
+      DataError, match=r'lock: another process prepares a data set here \(process \d+'
+    ):
       staging_fixture.build_from(folder / 'raw', _staged(), out)
     for path in (folder / 'raw').glob('*.parquet'):
       shutil.copy(path, tables)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -40,6 +41,29 @@ def test_another_configuration_is_refused_and_named(tmp_path, config, version, f
   workdir.claim(tmp_path, changed(), 'v1')
   with pytest.raises(DataError, match=f'{field}=.*--workdir'):
     workdir.claim(tmp_path, config, version)
+
+
+def test_a_data_set_is_its_version_and_not_its_place(tmp_path):
+  for place in ('/disk/data', 'data', 'data/', '/elsewhere'):
+    workdir.claim(tmp_path, changed(data__dir=place), 'v1')
+    config = json.loads((tmp_path / 'config.json').read_text())
+    assert config['data']['dir'] == place and config['data']['version'] == 'v1'
+  with pytest.raises(DataError, match=r'data\.version='):
+    workdir.claim(tmp_path, changed(data__dir='data'), 'v2')
+
+
+def test_a_fold_of_a_workdir_has_one_writer_which_is_named(tmp_path):
+  home = tmp_path / 'W'
+  with workdir.held(home, [0, 2]), workdir.held(home, [1]):
+    with (
+      pytest.raises(DataError, match=rf'fold2\.lock: .*process {os.getpid()} on .*since'),
+      workdir.held(home, [3, 2]),
+    ):
+      pass
+    with workdir.held(home, [3]):  # it did not stay locked
+      pass
+  with workdir.held(home, [0, 1, 2, 3]):
+    pass
 
 
 @pytest.mark.parametrize('module', [cvd, mortality, los])

@@ -21,6 +21,8 @@ from typing import Any
 
 import duckdb
 
+from data_pipeline.duckdb_files import csv as csv_file
+from data_pipeline.duckdb_files import parquet, text
 from data_pipeline.schema import DataError
 from data_pipeline.sources import Resources
 
@@ -48,9 +50,9 @@ class RawTables:
     if ('type_pushdown',) in self.con.execute('FROM duckdb_optimizers()').fetchall():
       self.con.execute("SET disabled_optimizers = 'type_pushdown'")
     self.con.execute(f'SET threads = {int(threads)}')
-    self.con.execute("SET temp_directory = '" + _quoted(spill) + "'")
+    self.con.execute(f'SET temp_directory = {text(spill)}')
     try:
-      self.con.execute("SET memory_limit = '" + memory_limit.replace("'", "''") + "'")
+      self.con.execute(f'SET memory_limit = {text(memory_limit)}')
     except duckdb.Error:
       raise DataError(
         f'memory_limit {memory_limit!r} is not a size; write for example 4GB'
@@ -102,16 +104,7 @@ class RawTables:
       else _identifier(column)
       for column, kind in columns.items()
     )
-    if path.suffix == '.parquet':
-      source = f"read_parquet('{_quoted(path)}')"
-    else:
-      kinds = ', '.join(
-        "'" + column.replace("'", "''") + "': 'VARCHAR'" for column in present
-      )
-      source = (
-        f"read_csv('{_quoted(path)}', header = true, auto_detect = false, delim = ',', "
-        f"quote = '\"', escape = '\"', columns = {{{kinds}}})"
-      )
+    source = parquet(path) if path.suffix == '.parquet' else csv_file(path, present)
     self.run(f'CREATE OR REPLACE TEMP VIEW {view} AS SELECT {cells} FROM {source}')
     if path.suffix == '.gz':
       self._checks.append(_Check(path))
@@ -144,14 +137,14 @@ class RawTables:
 
   def copy(self, sql: str, path: Path) -> None:
     """Streams a query to a parquet file."""
-    self.run(f"COPY ({sql}) TO '{_quoted(path)}' (FORMAT parquet, COMPRESSION zstd)")
+    self.run(f'COPY ({sql}) TO {text(path)} (FORMAT parquet, COMPRESSION zstd)')
 
   def close(self) -> None:
     self.con.close()
 
   def _columns(self, path: Path) -> list[str]:
     if path.suffix == '.parquet':
-      rows = self.run(f"DESCRIBE SELECT * FROM read_parquet('{_quoted(path)}')")
+      rows = self.run(f'DESCRIBE SELECT * FROM {parquet(path)}')
       return [row[0] for row in rows.fetchall()]
     try:
       opened = gzip.open if path.suffix == '.gz' else open
@@ -251,15 +244,6 @@ def find(root: Path, name: str) -> Path:
     f'{root / name}: no such table (.csv.gz, .csv or .parquet). Point the root at the '
     'unpacked download and fetch the missing file.'
   )
-
-
-def parquet(path: Path) -> str:
-  """SQL that reads a parquet file."""
-  return f"read_parquet('{_quoted(path)}')"
-
-
-def _quoted(path: Path) -> str:
-  return str(path).replace("'", "''")
 
 
 def _identifier(column: str) -> str:

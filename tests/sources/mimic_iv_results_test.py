@@ -29,6 +29,11 @@ MERGED = {
     ('>600*', 601), ('3-5', 4), ('0-2.', 1), ('<1', 0.9), ('>10.0*.', 11), ('>=300', 300),
     ('150*.  150 IS THE HIGHEST', 150), ('-2', -2), ('7.35', 7.35),
     ('5 DAYS OLD', None), ('HEMOLYZED', None), ('', None), ('1.2.3', None),
+    ('>1,000', None), ('GREATER THAN 5,000.', None), ('<1,5', None), ('>1.0E5', None),
+    ('>1:10', None), ('1,234', None), ('1.234,5', None), ("1'234", None), ('1 234', None),
+    ('1/2', None), ('3-5-7', None), ('1-2,5', None), ('>5-6', None), ('5E3', None),
+    ('>600 MG', None), ('12:30', None), ('+', None), ('0X10', None), ('5%', None),
+    ('\N{MINUS SIGN}2', None), ('1\u00a0000', None), ('٣', None), ('²', None),
   ],
 )  # fmt: skip
 def test_number_in(text, number):

@@ -16,8 +16,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_pipeline.duckdb_files import parquet
 from data_pipeline.schema import DataError
-from data_pipeline.sources.raw_tables import RawTables, parquet
+from data_pipeline.sources.raw_tables import RawTables
 
 _REMEDY = 'Export the data set again as MEDS 0.4, or cast and rename the columns.'
 _VALUES = {'numeric_value': 'FLOAT', 'text_value': 'VARCHAR'}
@@ -110,11 +111,10 @@ def open_data(raw: RawTables, root: Path) -> dict[str, int]:
     f'CAST({name if name in present else "NULL"} AS {kind}) AS {name}'
     for name, kind in _VALUES.items()
   )
-  listed = ', '.join("'" + str(path).replace("'", "''") + "'" for path in paths)
   raw.run(f"""
     CREATE OR REPLACE TEMP VIEW data AS
     SELECT subject_id, time, CAST(code AS VARCHAR) AS code, {values}
-    FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false)
+    FROM {parquet(*paths)}
   """)
   counts = raw.run("""
     SELECT count(*), count(*) FILTER (subject_id IS NULL OR code IS NULL) FROM data

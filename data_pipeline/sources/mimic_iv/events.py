@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from data_pipeline.duckdb_files import parquet
 from data_pipeline.sources.mimic_iv import results
 from data_pipeline.sources.mimic_iv.items import (
   UNIT_KEY_SQL,
@@ -23,7 +24,7 @@ from data_pipeline.sources.mimic_iv.items import (
   make_table,
   register,
 )
-from data_pipeline.sources.raw_tables import RawTables, parquet
+from data_pipeline.sources.raw_tables import RawTables
 
 _COLUMNS = {
   'subject_id': 'BIGINT', 'itemid': 'INTEGER', 'charttime': 'TIMESTAMP',

@@ -14,10 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from data_pipeline.duckdb_files import parquet
 from data_pipeline.ecg import report_terms
 from data_pipeline.schema import ECG_MEASUREMENTS, DataError
 from data_pipeline.sources.mimic_iv.items import make_table, read_rows
-from data_pipeline.sources.raw_tables import RawTables, parquet
+from data_pipeline.sources.raw_tables import RawTables
 
 _REPORT_LINES = 18
 MAX_LISTED_LINES = 50

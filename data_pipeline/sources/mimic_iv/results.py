@@ -16,11 +16,17 @@ from data_pipeline.schema import Item
 from data_pipeline.sources.mimic_iv.items import read_rows
 
 _EGFR = '50920'
-_NUMBER = r'(\d+(?:\.\d*)?|\.\d+)'
-_LIMIT = re.compile(rf'^(<=?|>=?|LESS THAN|GREATER THAN)\s*{_NUMBER}')
-_PTT_LIMIT = re.compile(rf'^UNABLE TO REPORT[.,]?\s*A?PTT\s*(<|IS LESS THAN)\s*{_NUMBER}')
-_RANGE = re.compile(rf'^{_NUMBER}\s*-\s*{_NUMBER}\s*\*?\.?(?:\s|$)')
-_PLAIN = re.compile(r'^(-?\d+(?:\.\d+)?|-?\.\d+)\s*\*?\.?(?:\s\s|$)')
+# A number is read whole or not at all: what goes on with digits behind a comma, colon or
+# slash, or with an exponent, is another form, and commas mean different things in
+# different countries.
+_NUMBER = r'([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?![.,:/]?[0-9])(?!E)'
+# What may follow: the unit of urine sediment, the mark of a result that was called or is
+# abnormal, a full stop, and behind two spaces a remark.
+_END = r'(?:\s*/HPF)?\s*[*#]?\.?(?:\s\s.*)?$'
+_LIMIT = re.compile(rf'(<=?|>=?|LESS THAN|GREATER THAN)\s*{_NUMBER}{_END}', re.DOTALL)
+_PTT_LIMIT = re.compile(rf'UNABLE TO REPORT[.,]?\s*A?PTT\s*(<|IS LESS THAN)\s*{_NUMBER}')
+_RANGE = re.compile(rf'{_NUMBER}\s*-\s*{_NUMBER}{_END}', re.DOTALL)
+_PLAIN = re.compile(rf'(-?){_NUMBER}{_END}', re.DOTALL)
 _EGFR_BETWEEN = re.compile(rf'BETWEEN\s+{_NUMBER}\s+AND\s+{_NUMBER}')
 _EGFR_VALUE = re.compile(rf'(?:GFR\s*=\s*|LIKELY\s*)[<>]?=?\s*{_NUMBER}\s+(?:IF|ML/)')
 
@@ -83,7 +89,7 @@ def parse(item: Item, itemid: int | str, value: str | None, comments: str | None
 
 
 def number_in(text: str) -> float | None:
-  """The number at the start of a text: plain, a limit, or the mean of a range.
+  """The number that a text is: plain, a limit, or the mean of a range; else None.
 
   A limit is read as one unit of its last decimal place beyond it, as in the
   published mapping: '<5' is 4, '<0.01' is 0.009, '>600' is 601.
@@ -95,7 +101,7 @@ def number_in(text: str) -> float | None:
   if between:
     return (float(between[1]) + float(between[2])) / 2
   plain = _PLAIN.match(text)
-  return float(plain[1]) if plain else None
+  return float(plain[1] + plain[2]) if plain else None
 
 
 def _beyond(sign: str, number: str) -> float:

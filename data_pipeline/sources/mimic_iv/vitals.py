@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from data_pipeline.duckdb_files import parquet
 from data_pipeline.sources.mimic_iv.items import items, make_table, read_rows
-from data_pipeline.sources.raw_tables import RawTables, parquet
+from data_pipeline.sources.raw_tables import RawTables
 
 GRID_STEPS = 240
 GRID_STEP_HOURS = 0.1

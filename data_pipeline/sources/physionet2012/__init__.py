@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from data_pipeline.duckdb_files import parquet
 from data_pipeline.schema import DataError, Grid, Schema, Target
 from data_pipeline.sources import Resources, Staged, setting
 from data_pipeline.sources.mimic_iv.items import make_table
@@ -22,7 +23,7 @@ from data_pipeline.sources.physionet2012.variables import (
   static_items,
   variables,
 )
-from data_pipeline.sources.raw_tables import RawTables, in_scratch, parquet
+from data_pipeline.sources.raw_tables import RawTables, in_scratch
 
 TASKS = tuple(outcomes.COLUMNS)
 GRID_STEPS = 96
