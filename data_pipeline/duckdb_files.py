@@ -34,8 +34,11 @@ def csv(path: Path, columns: Sequence[str]) -> str:
     columns: names for all its columns, in order.
   """
   kinds = ', '.join(f"{text(column)}: 'VARCHAR'" for column in columns)
+  # Said, for DuckDB takes what follows a '?' in a path for the query of a URL.
+  compression = 'gzip' if path.suffix == '.gz' else 'none'
   return (
     f'read_csv({_listed([path])}, hive_partitioning = false, header = true, '
+    f"compression = '{compression}', "
     f"auto_detect = false, delim = ',', quote = '\"', escape = '\"', "
     f'columns = {{{kinds}}})'
   )
