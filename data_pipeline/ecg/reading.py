@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.schema import ECG_LEADS
+from data_pipeline.sources.units import unit_key
 
 _INVALID_FORMAT_16 = -32768  # WFDB: sample not available
-_MILLIVOLTS = {'mv': 1.0, 'uv': 1e-3, 'µv': 1e-3, 'v': 1e3}
+_MILLIVOLTS = {'mv': 1.0, 'uv': 1e-3, 'v': 1e3}
 _RECORD_LINE = re.compile(
   r'^(?P<name>[^\s/]+)(?P<segments>/\d+)?\s+(?P<signals>\d+)'
   r'(?:\s+(?P<rate>[\d.eE+]+)(?:/\S+)?(?:\([^)]*\))?(?:\s+(?P<samples>\d+))?)?'
@@ -88,7 +89,7 @@ def read_record(path: Path | str) -> tuple[np.ndarray, float]:
   else:
     signal, units, leads, rate = _read_with_wfdb(path)
   order = _lead_order(leads, path)
-  scales = [_MILLIVOLTS.get(units[column].lower()) for column in order]
+  scales = [_MILLIVOLTS.get(unit_key(units[column])) for column in order]
   if None in scales:
     raise EcgError('unknown_unit', f'{path}.hea: unit is none of mV, uV, V')
   return signal[:, order] * np.asarray(scales, np.float64), rate

@@ -6,8 +6,9 @@ The file is YAML, and is checked against mapping.schema.yaml before `load` reads
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -22,7 +23,9 @@ from data_pipeline.sources.meds.variables import (
   Repair,
   Variable,
 )
-from data_pipeline.sources.mimic_iv.items import unit_key
+from data_pipeline.sources.units import unit_key
+
+_T = TypeVar('_T')
 
 FOLDER = Path(__file__).parent
 _PLACEHOLDERS = {
@@ -179,6 +182,22 @@ def _distinct(where: str, variables: tuple[Variable, ...]) -> tuple[Variable, ..
   return variables
 
 
+def _unambiguous(where: str, entries: Sequence[tuple[str, str, _T]]) -> dict[str, _T]:
+  """Key -> what it stands for, of (spelling, key, what it stands for).
+
+  Raises:
+    _EntryError: two spellings of the same stand for different things.
+  """
+  found: dict[str, tuple[str, _T]] = {}
+  for spelling, key, value in entries:
+    before, known = found.setdefault(key, (spelling, value))
+    if known != value:
+      raise _EntryError(
+        f'{where}: {spelling!r} and {before!r} are the same, and have different entries'
+      )
+  return {key: value for key, (_, value) in found.items()}
+
+
 def _variable(where: str, entry: dict[str, Any]) -> Variable:
   where = f'{where}.{entry["id"]}'
   categories = tuple(entry.get('categories', ()))
@@ -187,9 +206,13 @@ def _variable(where: str, entry: dict[str, Any]) -> Variable:
   if wrong:
     kind = 'a categorical' if categories else 'a numeric'
     raise _EntryError(f'{where}: {", ".join(sorted(wrong))} in {kind} item')
-  texts = {name.strip().upper(): name for name in categories}
-  for text, category in entry.get('texts', {}).items():
-    texts[text.strip().upper()] = category
+  texts = _unambiguous(
+    f'{where}.texts',
+    [
+      *((name, name.strip().upper(), name) for name in categories),
+      *((text, text.strip().upper(), of) for text, of in entry.get('texts', {}).items()),
+    ],
+  )
   numbers = tuple(
     (-float('inf') if low is None else low, float('inf') if high is None else high, name)
     for name, (low, high) in entry.get('numbers', {}).items()
@@ -197,11 +220,12 @@ def _variable(where: str, entry: dict[str, Any]) -> Variable:
   for name in (*texts.values(), *(name for *_, name in numbers)):
     if name not in categories:
       raise _EntryError(f'{where}: {name} is not one of its categories')
-  units = {
-    unit_key(unit): (of.get('scale', 1.0), of.get('offset', 0.0))
+  own = entry.get('unit', '')
+  conversions = [
+    (unit, unit_key(unit), (of.get('scale', 1.0), of.get('offset', 0.0)))
     for unit, of in entry.get('units', {}).items()
-  }
-  units[unit_key(entry.get('unit', ''))] = (1.0, 0.0)
+  ]
+  units = _unambiguous(f'{where}.units', [(own, unit_key(own), (1.0, 0.0)), *conversions])
   allowed = ('category',) if categories else ('unit',)
   return Variable(
     Item(

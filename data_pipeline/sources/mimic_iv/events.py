@@ -19,12 +19,12 @@ import pyarrow as pa
 from data_pipeline.duckdb_files import parquet
 from data_pipeline.sources.mimic_iv import results
 from data_pipeline.sources.mimic_iv.items import (
-  UNIT_KEY_SQL,
   items,
   make_table,
   register,
 )
 from data_pipeline.sources.raw_tables import RawTables
+from data_pipeline.sources.units import key_sql
 
 _COLUMNS = {
   'subject_id': 'BIGINT', 'itemid': 'INTEGER', 'charttime': 'TIMESTAMP',
@@ -164,7 +164,7 @@ def resolve(
   )
   _parse_texts(raw, modality, source)
   path = folder / f'resolved_{modality}.parquet'
-  key = UNIT_KEY_SQL.format('e.unit')
+  key = key_sql('e.unit')
   raw.copy(
     f"""
     WITH mapped AS (

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import functools
-import re
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
 from data_pipeline.schema import Item
+from data_pipeline.sources.units import unit_key
 
 _FOLDER = Path(__file__).parent / 'tables'
-_NO_UNIT = ('', 'na', 'n/a', 'none')
 
 
 def read_rows(name: str, folder: Path = _FOLDER) -> list[dict[str, str]]:
@@ -33,22 +32,6 @@ def static_items(columns: str) -> tuple[Item, ...]:
   """The static columns of 'icu' (mortality, LOS) or 'core' (CVD)."""
   rows = read_rows('static_items')
   return tuple(_item(row) for row in rows if row['columns'] == columns)
-
-
-def unit_key(unit: str) -> str:
-  """How units are compared: lower case, without blanks and degree signs.
-
-  The same expression as `UNIT_KEY_SQL`.
-  """
-  key = re.sub(r'[^a-z0-9%/#.*^]', '', unit.lower())
-  return '' if key in _NO_UNIT else key
-
-
-UNIT_KEY_SQL = (
-  "CASE WHEN regexp_replace(lower({0}), '[^a-z0-9%/#.*^]', '', 'g') "
-  "IN ('', 'na', 'n/a', 'none') THEN NULL "
-  "ELSE regexp_replace(lower({0}), '[^a-z0-9%/#.*^]', '', 'g') END"
-)
 
 
 def register(con: duckdb.DuckDBPyConnection, modality: str) -> None:
