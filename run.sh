@@ -7,10 +7,10 @@ usage() {
   cat <<'EOF'
 usage: ./run.sh [COMMAND]
 
-  (none)      simulate a small hospital, prepare CVD shards from its raw tables and ECGs,
-              train every stage, restore the best checkpoint, evaluate, and write
-              runs/cvd_small/eval/report.html: about five minutes on two cores. Run
-              again, it continues from what exists.
+  (none)      simulate a small hospital, prepare shards from its raw tables and ECGs, train
+              every stage, restore the best checkpoint, evaluate, and write
+              runs/first/eval/report.html: about five minutes on two cores. Run again, it
+              continues from what exists.
   smoke       the same at its smallest: does everything run?
   test [...]  the whole test suite; further arguments go to pytest, as -k NAME or PATH
   check       ruff and pyright
@@ -53,11 +53,8 @@ setup() {
   export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.mmap_threshold=8000000000:glibc.malloc.trim_threshold=16000000000}
 }
 
-# As many patients and explained samples as fit into five minutes on two cores.
-FIRST_JOB=(--config=configs/cvd.py:small --config.data.simulated_patients=1000 --config.evaluation.explained_globally=32 --config.evaluation.robustness_samples=100)
-
 case "${1:-}" in
-  '') setup; python -m medm2t_jax.main "${FIRST_JOB[@]}" ;;
+  '') setup; python -m medm2t_jax.main --config=configs/first.py ;;
   smoke) setup; python -m medm2t_jax.main --config=configs/cvd.py:smoke ;;
   # A worker per core and one more, for some tests only wait; a file's tests stay together,
   # for they share fixtures. Chosen tests start at once, in one process.

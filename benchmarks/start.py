@@ -47,7 +47,7 @@ def main() -> None:
   if sys.argv[1:] and sys.argv[1].startswith('--first_step='):
     _first_steps(sys.argv[1].partition('=')[2])
     return
-  flags = sys.argv[1:] or _default_job()
+  flags = sys.argv[1:] or ['--config=configs/first.py']
   found = {}
   with tempfile.TemporaryDirectory() as folder:
     for name in ('cold', 'again', 'warm'):
@@ -56,13 +56,6 @@ def main() -> None:
       found[name] = _run(Path(folder), flags)
       print(f'{name}: {found[name]["seconds"]} s', file=sys.stderr)
   print(json.dumps({'flags': flags, 'cores': len(os.sched_getaffinity(0)), **found}))
-
-
-def _default_job() -> list[str]:
-  """The flags that `./run.sh` gives to the main command."""
-  lines = (_ROOT / 'run.sh').read_text().splitlines()
-  (line,) = [line for line in lines if line.strip().startswith('FIRST_JOB=')]
-  return line.split('(')[1].rstrip(')').split()
 
 
 def _child(folder: Path, *arguments: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 from orbax.checkpoint import checkpoint_managers
 
 from data_pipeline.schema import DataError
@@ -30,11 +31,21 @@ _VARIABLES = ('params', 'batch_stats', 'fitted')
 _DAMAGE = (ValueError, KeyError, FileNotFoundError)
 
 
-# Every array is replicated. By default every device would write a slice of each, and a
-# program be compiled for every slice.
-ocp.type_handlers.register_type_handler(
-  jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False), override=True
-)
+def _write_arrays_once() -> None:
+  """Every array is replicated: its first copy is written.
+
+  By default every device would write a slice of each, and a program be compiled for every
+  slice.
+  """
+  before = absl_logging.get_verbosity()
+  absl_logging.set_verbosity(absl_logging.ERROR)  # it warns of what is meant here
+  ocp.type_handlers.register_type_handler(
+    jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False), override=True
+  )
+  absl_logging.set_verbosity(before)
+
+
+_write_arrays_once()
 
 
 class DamagedError(DataError):

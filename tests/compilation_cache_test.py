@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import platform
 
 import jax
 import jax.numpy as jnp
@@ -44,3 +45,11 @@ def test_each_jaxlib_and_processor_has_a_folder_of_its_own(keeps, monkeypatch):
   assert its_programs == programs
   assert len({own, of_another_version, of_another_processor}) == 3
   assert keeps() == (own, programs)
+
+
+def test_without_linux_the_platform_tells_the_processor(monkeypatch):
+  monkeypatch.setattr(compilation_cache.Path, 'exists', lambda self: False)
+  monkeypatch.setattr(platform, 'processor', lambda: 'arm')
+  of_arm = compilation_cache.kind()
+  monkeypatch.setattr(platform, 'processor', lambda: 'i386')
+  assert compilation_cache.kind() != of_arm

@@ -64,7 +64,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(folder, tmp_path):
     ('prepare.write_json', 'before', 1),  # the request
     ('prepare.write_json', 'before', 2),  # the source's step is complete
     ('staging.assign', 'after', 1),
-    ('staging._text', 'before', 9),  # between two sorted tables
+    ('staging.text', 'before', 2),  # between two sorted tables
     ('records.frame', 'before', 20),  # inside a shard
     ('shards.write_json', 'before', 2),  # a shard without its manifest
     ('publish._write_index', 'before', 1),

@@ -1,0 +1,24 @@
+"""The job of `./run.sh`: in-hospital mortality of 2,000 simulated patients.
+
+  python -m medm2t_jax.main --config=configs/first.py   # five minutes on two CPU cores
+
+Enough deaths among the test stays of one fold that the figures of most subgroups have
+intervals. Static columns, laboratory values and ECGs: the stages of vital signs would take
+as long as all others (`configs/mortality.py:small` has them).
+"""
+
+from __future__ import annotations
+
+from configs import mortality
+from medm2t_jax.experiment import Experiment
+
+
+def get_config() -> Experiment:
+  """Returns the locked experiment."""
+  config = mortality.get_config('small')
+  with config.unlocked():
+    config.name = 'first'
+    config.data.update(simulated_patients=2000, modalities=('static', 'labs', 'ecg'))
+    # What fits into five minutes.
+    config.evaluation.update(explained_globally=32, robustness_samples=100)
+  return config
