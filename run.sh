@@ -54,7 +54,11 @@ setup() {
 }
 
 case "${1:-}" in
-  '') setup; python -m medm2t_jax.main --config=configs/first.py ;;
+  '')
+    setup
+    echo 'the first job: about five minutes on two cores, the second time seconds' >&2
+    python -m medm2t_jax.main --config=configs/first.py
+    ;;
   smoke) setup; python -m medm2t_jax.main --config=configs/cvd.py:smoke ;;
   # A worker per core and one more, for some tests only wait; a file's tests stay together,
   # for they share fixtures. Chosen tests start at once, in one process.

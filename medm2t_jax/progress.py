@@ -1,4 +1,6 @@
-"""What a person sees of training: a bar in every epoch, a table of stages at the end."""
+"""What a person sees of training: a bar in every epoch, the time that is left of the
+whole at the start of every stage, a table of stages at the end.
+"""
 
 from __future__ import annotations
 
@@ -78,6 +80,26 @@ class Progress:
     }
 
 
+class TimeLeft:
+  """Of training: what the stages took that are over, times those that are left."""
+
+  def __init__(self, stages: int):
+    """Args: stages to train, of all folds and members."""
+    self._left = stages
+    self._over = 0
+    self._start = time.perf_counter()
+
+  def stage_is_over(self) -> None:
+    self._left -= 1
+    self._over += 1
+
+  def __str__(self) -> str:
+    if not self._over:
+      return 'time left: known after the first stage'
+    seconds = (time.perf_counter() - self._start) / self._over * self._left
+    return f'about {_duration(seconds)} left to train'
+
+
 def stage_table(records: Sequence[StageRecord]) -> str:
   """One line for each stage that is over: what it cost and what it reached."""
   header = (
@@ -107,6 +129,10 @@ def _cells(record: StageRecord) -> tuple[str, ...]:
     str(record.epochs),
     str(record.best_epoch),
     f'{record.validation_loss:.4f}',
-    str(datetime.timedelta(seconds=round(record.seconds))),
+    _duration(record.seconds),
     ' '.join(record.notes),
   )
+
+
+def _duration(seconds: float) -> str:
+  return str(datetime.timedelta(seconds=round(seconds)))

@@ -26,7 +26,7 @@ from medm2t_jax import (
 from medm2t_jax.fold import Fold
 from medm2t_jax.metric_writer import require_tensorboard
 from medm2t_jax.models import medm2t
-from medm2t_jax.progress import stage_table
+from medm2t_jax.progress import TimeLeft, stage_table
 from medm2t_jax.stage_training import StageTraining, first_epoch, loss_and_optimizer
 
 _LOGGER = logging.getLogger(__name__)
@@ -59,8 +59,9 @@ def train(folds: Sequence[Fold]) -> None:
   if processes > 1 and jax.default_backend() == 'cpu' and jax.process_count() == 1:
     side_by_side.run(unfinished, train_member, processes)
   else:
+    left = TimeLeft(sum(len(_to_train(member)) for member in members))
     for member in members:
-      train_member(member)
+      train_member(member, left)
   records = [member.record(stage) for member in members for stage in chosen_stages(member)]
   if distributed.is_first():
     over = [record for record in records if record is not None]
@@ -68,11 +69,19 @@ def train(folds: Sequence[Fold]) -> None:
 
 
 def _is_over(member: Fold) -> bool:
-  return all(member.record(stage) is not None for stage in chosen_stages(member))
+  return not _to_train(member)
 
 
-def train_member(member: Fold) -> None:
+def _to_train(member: Fold) -> list[str]:
+  return [stage for stage in chosen_stages(member) if member.record(stage) is None]
+
+
+def train_member(member: Fold, left: TimeLeft | None = None) -> None:
   """Trains the chosen stages of one member of a fold; complete ones are skipped.
+
+  Args:
+    member: of a fold.
+    left: counts the stages of all members where they are trained one after the other.
 
   Raises:
     DataError: as `train`, or no checkpoint of a stage is intact.
@@ -80,14 +89,16 @@ def train_member(member: Fold) -> None:
     preemption.Preempted: SIGTERM came; all is saved.
   """
   stages = chosen_stages(member)
+  left = left or TimeLeft(len(_to_train(member)))
   for number, stage in enumerate(stages, start=1):
     record = member.record(stage)
     if record is None:
       _LOGGER.info(
-          '%s, %s: stage %d of %d, its programs are compiled at their first use',
-          member.name, stage, number, len(stages),
+          '%s, %s: stage %d of %d, compiled in its first step; %s',
+          member.name, stage, number, len(stages), left,
       )  # fmt: skip
       train_stage(member, stage)
+      left.stage_is_over()
     else:
       state = 'skipped' if record.skipped else 'complete'
       _LOGGER.info('%s, %s: %s, going on', member.name, stage, state)

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from medm2t_jax.progress import Progress, stage_table
+from medm2t_jax.progress import Progress, TimeLeft, stage_table
 from medm2t_jax.workdir import StageRecord
 
 
@@ -51,6 +51,18 @@ def test_an_invisible_bar_prints_nothing(capsys):
   progress.show_loss(1.0)
   assert progress.figures()['samples_per_second'] > 0
   assert not capsys.readouterr().err
+
+
+def test_the_time_left_is_that_of_the_stages_that_are_left(monkeypatch):
+  now = iter([100.0, 130.0, 160.0])
+  monkeypatch.setattr(time, 'perf_counter', lambda: next(now))
+  left = TimeLeft(4)
+  assert 'known after the first stage' in str(left)
+  left.stage_is_over()
+  assert str(left) == 'about 0:01:30 left to train', '3 stages of 30 s'
+  left.stage_is_over()
+  left.stage_is_over()
+  assert str(left) == 'about 0:00:20 left to train', '1 stage, 60 s for 3'
 
 
 def test_the_table_has_every_stage_and_why_one_was_skipped():
