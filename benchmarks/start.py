@@ -104,13 +104,15 @@ def _first_step(told: Path, name: str) -> None:
   assert one.statistics
   stage, recipe = 'multimodal', config.recipe.multimodal
   random = np.random.default_rng(0)
-  given = {
-    path: random.normal(0, 0.1, shape.shape).astype(shape.dtype)
-    for source in recipe.starts_from
-    if source in medm2t.stages(one.model_config)
-    for path, shape in traverse_util.flatten_dict(one.shapes(source)).items()
-    if path[0] == 'params'
-  }
+  given: dict[tuple[str, ...], Any] = {}
+  for source in recipe.starts_from:
+    if source in medm2t.stages(one.model_config):
+      shapes: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(one.shapes(source))
+      given |= {
+        path: random.normal(0, 0.1, shape.shape).astype(shape.dtype)
+        for path, shape in shapes.items()
+        if path[0] == 'params'
+      }
   times = {}
   start = time.monotonic()
   plan = stage_training.first_epoch(one, stage)
