@@ -65,7 +65,7 @@ case "${1:-}" in
   test)
     shift
     setup '.[dev]'
-    workers=$(python -c 'import os; print(len(os.sched_getaffinity(0)) + 1)')
+    workers=$(python -c 'from data_pipeline.processors import available; print(available() + 1)')
     for argument in "$@"; do
       case $argument in -k* | tests* | *.py*) workers=0 ;; esac
     done

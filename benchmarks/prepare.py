@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import resource
 import statistics
 import subprocess
@@ -37,7 +36,7 @@ import numpy as np
 import wfdb
 
 from benchmarks.large_hospital import write_large_hospital
-from data_pipeline import records
+from data_pipeline import processors, records
 from data_pipeline.ecg import conditioning, reading
 from data_pipeline.sources.simulated import write_hospital
 
@@ -56,7 +55,7 @@ def main() -> None:
   parser.add_argument('--scales', default='1', help='for example 1,2,4')
   parser.add_argument('--repeats', type=int, default=3)
   parser.add_argument('--memory_limit', help='that of prepare; its own if not given')
-  parser.add_argument('--workers', type=int, default=os.cpu_count())
+  parser.add_argument('--workers', type=int, default=processors.available())
   parser.add_argument('--ecg_patients', type=int, default=200)
   options = parser.parse_args()
 

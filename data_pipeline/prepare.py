@@ -14,7 +14,6 @@ import dataclasses
 import errno
 import functools
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -27,21 +26,26 @@ from absl import app, flags
 
 from data_pipeline import (
   estimate,
+  folders,
   folds,
   lock,
   processes,
+  processors,
   publish,
+  recordings_check,
   shards,
   sources,
   staging,
 )
 from data_pipeline.schema import DataError, Schema, write_json
 from data_pipeline.sources import Staged
+from data_pipeline.sources.raw_tables import UnreadableCells
 
 _STAGING = '.staging'
 _STAGED = 'staged.json'
 _REQUEST = 'request.json'
 _SAMPLES_PER_SHARD = 1024
+_MAX_DROPPED_RECORDINGS = 0.2
 
 # Where and how the shards are written, as `shards.write_shards` takes it.
 Run = Callable[[Sequence[shards.Job], Callable[[], object]], None]
@@ -55,6 +59,7 @@ def prepare(
   memory_limit: str | None = None,
   workers: int | None = None,
   samples_per_shard: int = _SAMPLES_PER_SHARD,
+  max_dropped_recordings: float = _MAX_DROPPED_RECORDINGS,
   beam_options: str | None = None,
   beam_bucket: str | None = None,
   **settings: Any,
@@ -66,8 +71,9 @@ def prepare(
     task: one of the source's `TASKS`.
     out: folder of the data set.
     memory_limit: of DuckDB, for example '4GB'; None: half a GB per worker, at least one.
-    workers: processes and threads; None: one per core.
+    workers: processes and threads; None: one per processor that this process may use.
     samples_per_shard: what a shard should hold, about.
+    max_dropped_recordings: share of the ECG recordings that may be unusable.
     beam_options: writes the shards on Apache Beam with these pipeline options, for
       example '--runner=FlinkRunner --flink_master=HOST:8081' (docs/beam.md).
     beam_bucket: where Beam's workers find their files if they share no folder.
@@ -83,7 +89,7 @@ def prepare(
   module = sources.load(source)
   sources.check_choice('task', task, module.TASKS)
   chosen = sources.make_settings(source, settings)
-  workers = workers or os.cpu_count() or 1
+  workers = workers or processors.available()
   memory_limit = memory_limit or f'{max(1, workers / 2)}GB'
   out = Path(out).resolve()
   request: dict[str, Any] = {
@@ -104,6 +110,7 @@ def prepare(
     request=request,
     memory_limit=memory_limit,
     workers=workers,
+    max_dropped_recordings=max_dropped_recordings,
     run=_beam(beam_options, beam_bucket),
   )
   return out
@@ -116,6 +123,7 @@ def build(
   request: dict[str, Any],
   memory_limit: str,
   workers: int,
+  max_dropped_recordings: float = _MAX_DROPPED_RECORDINGS,
   run: Run | None = None,
 ) -> None:
   """Runs `stage(folder) -> Staged` and writes the data set to `out`.
@@ -129,6 +137,7 @@ def build(
     request: what identifies the data set; an interrupted one is continued for the same.
     memory_limit: of DuckDB.
     workers: processes and threads.
+    max_dropped_recordings: share of the ECG recordings that may be unusable.
     run: where the shards are written; by default in `workers` processes.
 
   Raises:
@@ -143,7 +152,9 @@ def build(
     with held, _full_disk(out):
       # Looked at again: another process may have finished it just now.
       if not finished.exists():
-        _build(stage, out, folder, request, memory_limit, workers, run)
+        _build(
+            stage, out, folder, request, memory_limit, workers, max_dropped_recordings, run
+        )  # fmt: skip
         _remove(folder)
         return
   _check_request(finished, json.loads(finished.read_text())['request'], request)
@@ -158,10 +169,17 @@ def _build(
   request: dict[str, Any],
   memory_limit: str,
   workers: int,
+  max_dropped_recordings: float,
   run: Run,
 ) -> None:
   _begin(out, folder, request)
-  staged = _staged(stage, folder)
+  try:
+    staged = _staged(stage, folder)
+  except UnreadableCells as error:
+    stopped = {'step': 'stopped before the cohort', 'samples': 0, 'subjects': 0}
+    cohort = {'steps': [stopped], 'rows': error.rows, 'error': str(error)}
+    write_json(out / publish.COHORT, cohort)
+    raise
   key = folds.fold_key(staged.schema.source)
   tables = folder / 'tables'
   # Also there, for the user to read, when the cohort turns out to be empty.
@@ -175,6 +193,9 @@ def _build(
         key=key,
         samples_per_shard=request['samples_per_shard'],
       )
+      staged = _with_what_is_absent(staged, assignment)
+      if 'ecg' in staged.schema.modalities:
+        recordings_check.require_some(tables / 'recordings.parquet', max_dropped_recordings)
       estimate.announce_writing(out, staged.schema, tables, assignment, workers)
       staging.sort(assignment, staged.schema, tables, database)
   except DataError:
@@ -192,13 +213,12 @@ def _build(
   manifests.mkdir(exist_ok=True)
   for abandoned in out.glob(f'*{shards.PARTIAL}'):
     abandoned.unlink()
-  written = shards.write_shards(
-    [
-      shards.Job(staged.schema, shard, sorted_tables, out, manifests)
-      for shard in assignment.shards
-    ],
-    run,
-  )
+  jobs = [
+    shards.Job(staged.schema, shard, sorted_tables, out, manifests)
+    for shard in assignment.shards
+  ]
+  written = shards.write_shards(jobs, run)
+  recordings_check.require_enough(jobs, written, max_dropped_recordings)
   publish.publish(
     out,
     staged,
@@ -208,6 +228,32 @@ def _build(
     key=key,
     request=request,
   )
+
+
+def _with_what_is_absent(staged: Staged, assignment: staging.Assignment) -> Staged:
+  """Says which tables are empty and which modalities nobody has; in the cohort, too.
+
+  Raises:
+    DataError: there is nothing to predict from.
+  """
+  absent = [
+    f'{table}: no row of it is of use, {reason} is 0'
+    for table, reasons in staged.cohort['rows'].items()
+    for reason, n in reasons.items()
+    if reason.startswith(('read', 'values read')) and n == 0
+  ]
+  empty = [table for table, n in assignment.having.items() if n == 0]
+  absent += [f'{table}: no sample has any' for table in empty]
+  for line in absent:
+    _say(f'warning: {line}')
+  if len(empty) == len(assignment.having) and 'static' not in staged.schema.modalities:
+    raise DataError(
+      'no sample has anything to predict from: all modalities are empty. See cohort.json, '
+      'and check that all raw files are of the same release and complete.'
+    )
+  if not absent:
+    return staged
+  return dataclasses.replace(staged, cohort={**staged.cohort, 'absent': absent})
 
 
 def _beam(options: str | None, bucket: str | None) -> Run | None:
@@ -227,12 +273,12 @@ def _beam(options: str | None, bucket: str | None) -> Run | None:
 
 def _make_folder(out: Path, folder: Path) -> None:
   """Makes the staging folder in a new or empty `out`, or finds that it has one."""
-  if out.exists() and not out.is_dir():
-    raise DataError(f'--out={out}: is a file. Name a folder.')
+  folders.make(out, '--out')
   started = (folder / _REQUEST).exists()
-  if out.exists() and not started and any(p.name != _STAGING for p in out.iterdir()):
+  others = (p for p in out.iterdir() if p.name != _STAGING and not folders.is_foreign(p))
+  if not started and any(others):
     raise DataError(f'--out={out}: holds other files. Name a new or an empty folder.')
-  folder.mkdir(parents=True, exist_ok=True)
+  folders.make(folder, '--out')
 
 
 def _begin(out: Path, folder: Path, request: dict[str, Any]) -> None:
@@ -313,7 +359,16 @@ def _define_flags() -> None:
     'Memory limit of DuckDB, for example 4GB; half a GB per worker, but at least one, if '
     'not given. Python takes about 0.3 GB beside it.',
   )
-  flags.DEFINE_integer('workers', None, 'Processes; one per core if not given.', 1)
+  flags.DEFINE_integer(
+    'workers', None, 'Processes; if not given, one per processor that may be used.', 1
+  )
+  flags.DEFINE_float(
+    'max_dropped_recordings',
+    _MAX_DROPPED_RECORDINGS,
+    'Share of the ECG recordings that may be missing or unusable; more are an error.',
+    lower_bound=0.0,
+    upper_bound=1.0,
+  )
   flags.DEFINE_string(
     'beam_options',
     None,
@@ -360,7 +415,8 @@ def _main(argv: Sequence[str]) -> None:
   given = flags.FLAGS.flag_values_dict()
   settings = {name: given[name] for name in _setting_fields() if given[name] is not None}
   names = (
-    'source', 'task', 'out', 'memory_limit', 'workers', 'beam_options', 'beam_bucket'
+    'source', 'task', 'out', 'memory_limit', 'workers', 'max_dropped_recordings',
+    'beam_options', 'beam_bucket',
   )  # fmt: skip
   try:
     if given['out'] is None:

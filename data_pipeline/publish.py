@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -28,6 +29,7 @@ DATASET = 'dataset.json'
 COHORT = 'cohort.json'
 INDEX = 'index.parquet'
 RECORDINGS = 'recordings.parquet'
+DROPPED_RECORDINGS = 'dropped_recordings.csv'
 
 _RECORDING_COLUMNS = pa.schema(
   {'sample_id': pa.int64(), 'study_id': pa.int64(), 'path': pa.string()}
@@ -59,9 +61,12 @@ def publish(
   if 'ecg' in staged.schema.modalities:
     _write_recordings(directory / RECORDINGS, assignment, tables / 'recordings.parquet')
   cohort = dict(staged.cohort)
-  dropped = sum((Counter(m['dropped_ecg']) for m in manifests), Counter())
-  cohort['rows'] = {**cohort['rows'], 'ecg': dict(dropped)}
+  dropped = [one for m in manifests for one in m['recordings_dropped']]
+  reasons = Counter(one['reason'] for one in dropped)
+  cohort['rows'] = {**cohort['rows'], 'ecg': dict(sorted(reasons.items()))}
   write_json(directory / COHORT, cohort)
+  if dropped:
+    _write_dropped(directory / DROPPED_RECORDINGS, dropped)
   _write_tfds_metadata(directory, staged, assignment.shards, manifests)
   schema = staged.schema.to_json()
   files = {
@@ -134,6 +139,16 @@ def _write_recordings(path: Path, assignment: Assignment, table: Path) -> None:
       samples = pa.array(sample_id[rows['position'].to_numpy()], pa.int64())
       rows = rows.drop_columns(['position']).add_column(0, 'sample_id', samples)
       writer.write_table(rows.cast(_RECORDING_COLUMNS))
+  partial.replace(path)
+
+
+def _write_dropped(path: Path, dropped: Sequence[Mapping[str, Any]]) -> None:
+  """The recordings that could not be used, and why."""
+  partial = path.with_name(path.name + '.partial')
+  with partial.open('w', encoding='utf-8', newline='') as file:
+    table = csv.DictWriter(file, ['study_id', 'path', 'reason', 'detail'])
+    table.writeheader()
+    table.writerows(dropped)
   partial.replace(path)
 
 

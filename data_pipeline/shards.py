@@ -16,7 +16,6 @@ import itertools
 import json
 import os
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +45,24 @@ Example = dict[str, Any]
 
 # Index columns: where a record is, and what its head is checked by.
 PLACE_COLUMNS = ('offset', 'bytes', 'head_bytes', 'head_crc')
+
+
+@dataclasses.dataclass
+class Recordings:
+  """The raw recordings of a shard.
+
+  Attributes:
+    read: how many were tried.
+    dropped: study_id, path, reason and detail of those that could not be used.
+  """
+
+  read: int = 0
+  dropped: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+  def drop(self, study_id: int, path: str, reason: str, detail: str) -> None:
+    self.dropped.append(
+      {'study_id': study_id, 'path': path, 'reason': reason, 'detail': detail}
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,13 +133,13 @@ def write_shard(job: Job) -> None:
   # Another attempt may be under way: Beam starts some twice.
   partial = path.with_name(f'{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}')
   digest = hashlib.sha256()
-  dropped: Counter[str] = Counter()
+  recordings = Recordings()
   places: dict[str, list[int]] = {name: [] for name in PLACE_COLUMNS}
   counts: dict[str, list[int]] = {name: [] for name in length_columns(job.schema)}
   offset = 0
   try:
     with open(partial, 'wb') as file:
-      for example in _examples(job, dropped):
+      for example in _examples(job, recordings):
         head, rest = examples.serialize(example, specs)
         framed = records.frame(head + rest)
         file.write(framed)
@@ -155,7 +172,8 @@ def write_shard(job: Job) -> None:
     {
       'places': places,
       'counts': counts,
-      'dropped_ecg': dict(dropped),
+      'recordings_read': recordings.read,
+      'recordings_dropped': recordings.dropped,
       'file_bytes': offset,
       'sha256': digest.hexdigest(),
     },
@@ -171,7 +189,7 @@ def is_finished(job: Job) -> bool:
   return path.exists() and path.stat().st_size == size
 
 
-def _examples(job: Job, dropped: Counter[str]) -> Iterator[Example]:
+def _examples(job: Job, recordings: Recordings) -> Iterator[Example]:
   """The examples of a shard in order of position."""
   schema, shard = job.schema, job.shard
   samples = _read(job, 'samples')
@@ -188,7 +206,7 @@ def _examples(job: Job, dropped: Counter[str]) -> Iterator[Example]:
   parts.extend(_events(job, modality) for modality in schema.events)
   parts.extend(_grid(job, modality) for modality in schema.grids)
   if 'ecg' in schema.modalities:
-    parts.append(_ecg(job, columns['subject_id'], dropped))
+    parts.append(_ecg(job, columns['subject_id'], recordings))
   for i in range(shard.stop - shard.start):
     example = {
       'subject_id': columns['subject_id'][i],
@@ -280,7 +298,7 @@ def _grid(job: Job, modality: str) -> Iterator[Example]:
     yield {f'grid/{modality}/value': values, f'grid/{modality}/observed': observed}
 
 
-def _ecg(job: Job, subject_id: np.ndarray, dropped: Counter[str]) -> Iterator[Example]:
+def _ecg(job: Job, subject_id: np.ndarray, recordings: Recordings) -> Iterator[Example]:
   # scipy's import takes a second, which processes without ECGs need not spend.
   from data_pipeline.ecg import conditioning, reading
 
@@ -304,25 +322,26 @@ def _ecg(job: Job, subject_id: np.ndarray, dropped: Counter[str]) -> Iterator[Ex
   for rows, owner in zip(_slices(table, job.shard), subject_id, strict=True):
     if owner != subject:
       loaded, subject = {}, owner
-    usable, recordings = [], []
+    usable, signals = [], []
     for row in range(rows.start, rows.stop):
       path = paths[row]
       if path not in loaded:
+        recordings.read += 1
         try:
           loaded[path] = conditioning.load(path)
         except reading.EcgError as error:
-          dropped[error.reason] += 1
+          recordings.drop(int(study_id[row]), path, error.reason, error.detail)
           loaded[path] = None
       recording = loaded[path]
       if recording is not None:
         usable.append(row)
-        recordings.append(recording)
+        signals.append(recording)
     signal = np.zeros((len(usable), ECG_SAMPLES, len(ECG_LEADS)), np.int16)
-    for slot, recording in enumerate(recordings):
+    for slot, recording in enumerate(signals):
       signal[slot] = recording[0]
     yield {
       'ecg/signal': signal,
-      'ecg/gain': np.array([recording[1] for recording in recordings], np.float32),
+      'ecg/gain': np.array([recording[1] for recording in signals], np.float32),
       'ecg/time': time[usable],
       'ecg/study_id': study_id[usable],
       'ecg/measurements': np.where(mask[usable], measured[usable], np.float32(0)),

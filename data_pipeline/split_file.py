@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ _NAMED = 5  # ids in a message
 
 def with_split_file(dataset: Dataset, path: Path) -> Dataset:
   """The data set with the splits of a file; they are its fold 0, and it has no other.
+
+  Its version says which subjects are in which split, wherever the file is.
 
   Args:
     dataset: as prepared.
@@ -51,8 +54,12 @@ def with_split_file(dataset: Dataset, path: Path) -> Dataset:
     split: sorted(folds.hash_subject(subject, dataset.fold_key) for subject in of)
     for split, of in subjects.items()
   }
+  digest = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
   return dataclasses.replace(
-    dataset, splits=splits, metadata={**dataset.metadata, 'folds': {'0': hashes}}
+    dataset,
+    version=f'{dataset.version}+{digest[:16]}',
+    splits=splits,
+    metadata={**dataset.metadata, 'folds': {'0': hashes}},
   )
 
 

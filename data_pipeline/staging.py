@@ -42,11 +42,13 @@ class Assignment:
       `validates_0` to `validates_4` and `seconds` (prediction time since 1970).
     shards: in order of position.
     folds: of the subjects.
+    having: staged table -> how many samples have a row in it.
   """
 
   samples: pa.Table
   shards: tuple[Shard, ...]
   folds: folds.Folds
+  having: dict[str, int]
 
 
 def tables(schema: Schema) -> dict[str, str]:
@@ -121,7 +123,8 @@ def assign(
   for name, values in columns.items():
     ordered = ordered.append_column(name, pa.array(values))
   shards = _divide(schema.task, fold[order], owner[order], samples_per_shard)
-  return Assignment(ordered, shards, division)
+  having = {table: int(present.sum()) for table, present in available.items()}
+  return Assignment(ordered, shards, division, having)
 
 
 def sort(

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from data_pipeline import folders
 from data_pipeline.schema import DataError
 from medm2t_jax import evaluate, stage_training, train, workdir
 from medm2t_jax.ablations import Ablation, changed, declared
@@ -67,7 +68,8 @@ def run(
       f'config.stages={config.stages!r}: ablations are compared by the stage '
       f'{evaluate.STAGE!r}'
     )
-  (directory / _FOLDER).mkdir(parents=True, exist_ok=True)
+  folders.make(directory, '--workdir')
+  (directory / _FOLDER).mkdir(exist_ok=True)
   with workdir.held(directory, chosen_folds):
     return _Study(config, directory, names, seeds or (config.seed,)).run()
 

@@ -47,22 +47,23 @@ def open_or_simulate(config: Experiment) -> Dataset:
       f'{directory}: prepared for task {dataset.schema.task!r}, the config is for '
       f'{config.task!r}. Give --config.data.dir of a data set for this task.'
     )
+  if config.data.modalities:
+    dataset = only(dataset, tuple(config.data.modalities))
+  if config.data.split_file:
+    if config.folds != '0':
+      raise DataError(
+        f'config.folds={config.folds!r}: config.data.split_file gives one split in place '
+        "of the five folds; config.folds has to be '0'."
+      )
+    dataset = with_split_file(dataset, Path(config.data.split_file))
   if config.data.version and config.data.version != dataset.version:
     raise DataError(
       f'{directory}: has data version {dataset.version}, the config is for '
-      f'{config.data.version}. Give --config.data.dir of that data set, or accept any '
-      "with --config.data.version=''."
+      f'{config.data.version}. Give --config.data.dir of that data set and '
+      '--config.data.split_file of its splits, or accept any with '
+      "--config.data.version=''."
     )
-  if config.data.modalities:
-    dataset = only(dataset, tuple(config.data.modalities))
-  if not config.data.split_file:
-    return dataset
-  if config.folds != '0':
-    raise DataError(
-      f'config.folds={config.folds!r}: config.data.split_file gives one split in place of '
-      "the five folds; config.folds has to be '0'."
-    )
-  return with_split_file(dataset, Path(config.data.split_file))
+  return dataset
 
 
 def only(dataset: Dataset, modalities: tuple[str, ...]) -> Dataset:

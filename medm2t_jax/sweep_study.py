@@ -28,7 +28,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from data_pipeline import lock
+from data_pipeline import folders, lock
 from data_pipeline.schema import DataError, write_json
 from medm2t_jax import selection, stage_training, train, workdir
 from medm2t_jax.default_data import open_or_simulate
@@ -55,7 +55,7 @@ def run(sweep: Experiment, directory: Path) -> dict[str, Any]:
     preemption.Preempted: SIGTERM came; run it again to continue.
   """
   _check_space(sweep)
-  directory.mkdir(parents=True, exist_ok=True)
+  folders.make(directory, '--directory')
   # Two processes would take each other's running trial for an interrupted one.
   with lock.exclusive(directory / 'lock', 'runs this sweep', 'use another --directory'):
     _claim(directory, sweep)

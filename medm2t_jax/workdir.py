@@ -15,14 +15,14 @@ from typing import Any
 import jax
 
 import medm2t_jax
-from data_pipeline import lock
+from data_pipeline import folders, lock
 from data_pipeline.schema import DataError, write_json
 from medm2t_jax.experiment import Experiment
 
 # What may differ between two runs in one workdir: they choose what to do, not how.
 _CHOICES = ('folds', 'stages', 'members', 'evaluation', 'training')
-# Where a data set is says nothing of it: it is its version.
-_PLACES = ('data.dir',)
+# Where the files are says nothing of them: data and splits are their version.
+_PLACES = ('data.dir', 'data.split_file')
 
 
 def claim(workdir: Path, config: Experiment, data_version: str) -> None:
@@ -37,7 +37,7 @@ def claim(workdir: Path, config: Experiment, data_version: str) -> None:
   Raises:
     DataError: the workdir belongs to another configuration or data set.
   """
-  workdir.mkdir(parents=True, exist_ok=True)
+  folders.make(workdir, '--workdir')
   ours = json.loads(config.to_json_best_effort())
   ours['data']['version'] = data_version
   path = workdir / 'config.json'
@@ -71,7 +71,7 @@ def held(workdir: Path, folds: Sequence[int]) -> Iterator[None]:
   Raises:
     DataError: another process works on one of them.
   """
-  workdir.mkdir(parents=True, exist_ok=True)
+  folders.make(workdir, '--workdir')
   with contextlib.ExitStack() as stack:
     for fold in folds:
       path = workdir / f'fold{fold}.lock'

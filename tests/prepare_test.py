@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import json
 import os
@@ -13,9 +14,10 @@ import time
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 
-from data_pipeline import prepare
+from data_pipeline import folders, prepare
 from data_pipeline.dataset import open_dataset
 from data_pipeline.schema import DataError
 from tests import staging_fixture
@@ -320,6 +322,103 @@ def test_a_wrong_command_is_one_clear_line(tmp_path, arguments, message):
   assert message in done.stderr
   assert done.stdout == '' and len(done.stderr.strip().splitlines()) == 1
   assert not list(tmp_path.iterdir())
+
+
+def test_too_many_bad_recordings_stop_until_they_are_mended(tmp_path):
+  raw, out = tmp_path / 'raw', tmp_path / 'out'
+  raw.mkdir()
+  staged = staging_fixture.write_staging(raw)
+  headers = sorted(tmp_path.rglob('*.hea'))
+  # The fixture has flat and missing recordings of its own.
+  staging_fixture.build_from(raw, staged, tmp_path / 'before')
+  before = _dropped(tmp_path / 'before')
+  assert {row['reason'] for row in before} <= {'flat', 'missing_file'}
+  victim = headers[3]
+  text = victim.read_text()
+  victim.write_text(text.replace(' 500 5000', ' 500 4294967295'))
+  limit = len(before) / len(headers)
+  build = lambda most: prepare.build(
+    lambda tables: staging_fixture.copied(raw, tables, staged),
+    out,
+    request=staging_fixture.REQUEST,
+    memory_limit='1GB',
+    workers=1,
+    max_dropped_recordings=most,
+  )
+  with pytest.raises(DataError, match=r'recordings cannot be used.*the first /'):
+    build(limit)
+  assert not (out / 'dataset.json').exists()
+  victim.write_text(text)  # mended: the same command goes on, and reads it again
+  build(limit)
+  assert digests(out) == digests(tmp_path / 'before')
+
+
+def test_one_bad_recording_is_dropped_and_named(tmp_path):
+  raw = tmp_path / 'raw'
+  raw.mkdir()
+  staged = staging_fixture.write_staging(raw)
+  victim = sorted(tmp_path.rglob('*.hea'))[3]
+  victim.write_text(victim.read_text().replace('200.0(0)/mV', '200.0.0(0)/mV', 1))
+  out = staging_fixture.build_from(raw, staged, tmp_path / 'out')
+  [row] = [row for row in _dropped(out) if row['reason'] == 'bad_header']
+  assert row['path'] == str(victim.with_suffix('')) and 'no number' in row['detail']
+  assert json.loads((out / 'cohort.json').read_text())['rows']['ecg']['bad_header'] == 1
+
+
+def test_a_folder_without_the_recordings_is_an_error_before_the_work(tmp_path):
+  raw = tmp_path / 'raw'
+  raw.mkdir()
+  staged = staging_fixture.write_staging(raw)
+  for header in tmp_path.rglob('*.hea'):
+    header.unlink()
+  with pytest.raises(DataError, match=r'none of \d+ that were looked for is there.*\.hea'):
+    staging_fixture.build_from(raw, staged, tmp_path / 'out')
+  assert not list((tmp_path / 'out').glob('*.tfrecord*'))
+
+
+def test_what_nobody_has_is_said(tmp_path, capsys):
+  raw = tmp_path / 'raw'
+  raw.mkdir()
+  staged = staging_fixture.write_staging(raw)
+  labs = pq.read_table(raw / 'events_labs.parquet')
+  pq.write_table(labs.slice(0, 0), raw / 'events_labs.parquet')
+  staged.cohort['rows'] = {'labevents': {'read: wanted items of the cohort': 0}}
+  out = staging_fixture.build_from(raw, staged, tmp_path / 'out')
+  absent = [
+    'labevents: no row of it is of use, read: wanted items of the cohort is 0',
+    'events_labs: no sample has any',
+  ]
+  assert json.loads((out / 'cohort.json').read_text())['absent'] == absent
+  told = capsys.readouterr().err.splitlines()
+  assert [line for line in told if line.startswith('warning')] == [
+    f'warning: {line}' for line in absent
+  ]
+
+
+def _dropped(out):
+  with (out / 'dropped_recordings.csv').open(newline='') as file:
+    return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize('name', ['', '/deeper'])
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, name):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(DataError, match=r'--out=.*file.*no folder can be made here'):
+    staging_fixture.build_from(tmp_path, _staged(), Path(f'{tmp_path}/file{name}'))
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path, monkeypatch):
+  monkeypatch.setattr(folders.os, 'access', lambda path, mode: False)  # root may always
+  with pytest.raises(DataError, match=r'--out=.*cannot be written to'):
+    staging_fixture.build_from(tmp_path, _staged(), tmp_path / 'out')
+
+
+def test_files_that_other_systems_leave_are_no_data(folder, tmp_path):
+  for name in ('.DS_Store', '._labs', 'Thumbs.db'):
+    (tmp_path / name).write_text('')
+  (tmp_path / '.ipynb_checkpoints').mkdir()
+  staging_fixture.build_from(folder / 'raw', _staged(), tmp_path)
+  assert open_dataset(tmp_path).version == open_dataset(folder / 'out').version
 
 
 def test_the_request_is_recorded(folder):

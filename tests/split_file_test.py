@@ -12,6 +12,7 @@ from data_pipeline import folds
 from data_pipeline.dataset import open_dataset
 from data_pipeline.schema import DataError
 from data_pipeline.split_file import with_split_file
+from medm2t_jax import workdir
 from medm2t_jax.default_data import open_or_simulate
 from tests import staging_fixture
 
@@ -54,9 +55,8 @@ def test_rows_and_subjects_are_those_of_the_file(dataset, splits, tmp_path):
     subjects = np.unique(data.index['subject_id'][rows])
     hashes = sorted(folds.hash_subject(each, data.fold_key) for each in subjects)
     assert data.subjects(0, split) == tuple(hashes)
-  # What the folds were is not there any more, and the data are the same.
+  # What the folds were is not there any more.
   assert list(data.metadata['folds']) == ['0']
-  assert data.version == dataset.version
   for fold in (1, 5):
     with pytest.raises(DataError, match='split_file gives one split'):
       data.rows(fold, 'test')
@@ -96,6 +96,24 @@ def test_what_is_no_json_is_named(dataset, tmp_path):
   path.write_text('{')
   with pytest.raises(DataError, match=r'splits\.json: not valid JSON'):
     with_split_file(dataset, path)
+
+
+def test_splits_are_known_by_their_subjects_not_by_their_path(dataset, splits, tmp_path):
+  data = apply(dataset, splits, tmp_path)
+  assert data.version.startswith(dataset.version) and data.version != dataset.version
+  again = {key: list(reversed(ids)) for key, ids in reversed(splits.items())}
+  (tmp_path / 'elsewhere').mkdir()
+  assert apply(dataset, again, tmp_path / 'elsewhere').version == data.version
+  fewer = {**splits, 'test': splits['test'][1:]}
+  assert apply(dataset, fewer, tmp_path).version != data.version
+
+  config = common.base('mortality', {})
+  config.data.split_file = str(tmp_path / 'splits.json')
+  workdir.claim(tmp_path / 'W', config, data.version)
+  config.data.split_file = str(tmp_path / 'elsewhere/splits.json')
+  workdir.claim(tmp_path / 'W', config, data.version)
+  with pytest.raises(DataError, match=r'made with data\.version='):
+    workdir.claim(tmp_path / 'W', config, apply(dataset, fewer, tmp_path).version)
 
 
 def test_an_experiment_reads_its_split_file(dataset, splits, tmp_path):

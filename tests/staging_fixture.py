@@ -162,14 +162,16 @@ def build_from(
   raw: Path, staged: Staged, out: Path, *, workers: int = 1, memory_limit: str = '1GB'
 ) -> Path:
   """Prepares `out` from the staging files in `raw`."""
-
-  def stage(tables: Path) -> Staged:
-    for path in raw.glob('*.parquet'):
-      (tables / path.name).write_bytes(path.read_bytes())
-    return staged
-
+  stage = lambda tables: copied(raw, tables, staged)
   prepare.build(stage, out, request=REQUEST, memory_limit=memory_limit, workers=workers)
   return out
+
+
+def copied(raw: Path, tables: Path, staged: Staged) -> Staged:
+  """A source's step: the staging files in `raw`, copied to `tables`."""
+  for path in raw.glob('*.parquet'):
+    (tables / path.name).write_bytes(path.read_bytes())
+  return staged
 
 
 def config(

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from scipy import signal as scipy_signal
 
-from data_pipeline.ecg.reading import EcgError, read_record
+from data_pipeline.ecg.reading import EcgError, costing_one_file, read_record
 from data_pipeline.schema import ECG_SAMPLES, ECG_SAMPLING_RATE
 
 _BAND = (0.5, 40.0)  # Hz
@@ -33,7 +33,9 @@ MAX_AMPLITUDE = 10.0  # mV after the band-pass; above it nothing is cardiac
 
 def load(path: Path | str) -> tuple[np.ndarray, float]:
   """Reads and conditions a record; see `read_record` and `condition`."""
-  return condition(*read_record(path))
+  signal_mv, sampling_rate = read_record(path)
+  with costing_one_file(Path(path)):
+    return condition(signal_mv, sampling_rate)
 
 
 def condition(signal_mv: np.ndarray, sampling_rate: float) -> tuple[np.ndarray, float]:

@@ -7,8 +7,11 @@ MIMIC-IV-ECG list aVF before aVL, so leads are always looked up by name.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,9 @@ from data_pipeline.schema import ECG_LEADS
 from data_pipeline.sources.units import unit_key
 
 _INVALID_FORMAT_16 = -32768  # WFDB: sample not available
+# Samples of all leads: 12 leads at 1,000 Hz for over an hour. Of a recording ten seconds
+# are used, and a damaged header may ask for any amount of memory.
+MOST_SAMPLES = 50_000_000
 _MILLIVOLTS = {'mv': 1.0, 'uv': 1e-3, 'v': 1e3}
 _RECORD_LINE = re.compile(
   r'^(?P<name>[^\s/]+)(?P<segments>/\d+)?\s+(?P<signals>\d+)'
@@ -60,6 +66,7 @@ class _Signal:
 class _Header:
   sampling_rate: float
   samples: int  # 0: not given
+  count: int  # of signals
   segments: bool
   signals: tuple[_Signal, ...]
 
@@ -76,11 +83,38 @@ def read_record(path: Path | str) -> tuple[np.ndarray, float]:
     rate in Hz.
 
   Raises:
-    EcgError: 'missing_file', 'bad_header', 'short_dat', 'missing_lead',
-      'unknown_unit' or 'unreadable'.
+    EcgError: 'missing_file', 'bad_header', 'short_dat', 'too_long', 'missing_lead',
+      'unknown_unit', or 'unreadable': whatever else the file does.
   """
   path = Path(path)
+  with costing_one_file(path):
+    return _read(path)
+
+
+@contextlib.contextmanager
+def costing_one_file(path: Path) -> Iterator[None]:
+  """Whatever the content of a recording does, from the decoder of one of WFDB's formats to
+  memory, is an `EcgError` of that recording.
+  """
+  try:
+    yield
+  except EcgError:
+    raise
+  except Exception as error:
+    raise EcgError('unreadable', f'{path}: {type(error).__name__}: {error}') from error
+
+
+def _read(path: Path) -> tuple[np.ndarray, float]:
   header = _read_header(path)
+  if header.samples * header.count > MOST_SAMPLES:
+    raise EcgError(
+      'too_long', f'{path}.hea: {header.samples} samples of {header.count} signals'
+    )
+  files = {path.with_name(signal.file) for signal in header.signals}
+  if sum(file.stat().st_size for file in files if file.exists()) > 4 * MOST_SAMPLES:
+    raise EcgError(
+      'too_long', f'{path}: its signals are larger than {MOST_SAMPLES} samples'
+    )
   if _is_plain_format_16(header):
     signal = _read_format_16(path, header)
     units = [entry.unit for entry in header.signals]
@@ -112,11 +146,12 @@ def _read_header(path: Path) -> _Header:
     if match is None:
       raise EcgError('bad_header', f'{file}: malformed signal line')
     zero = int(match['zero'] or 0)
+    gain = _number(match['gain'], file)
     signals.append(
       _Signal(
         file=match['file'],
         format=match['format'],
-        gain=float(match['gain'] or 0) or 200.0,  # WFDB's default gain
+        gain=gain or 200.0,  # WFDB's default gain
         baseline=int(match['baseline']) if match['baseline'] else zero,
         unit=match['unit'] or 'mV',
         lead=(match['lead'] or '').strip(),
@@ -124,10 +159,22 @@ def _read_header(path: Path) -> _Header:
     )
   if not segments and len(signals) != int(record['signals']):
     raise EcgError('bad_header', f'{file}: fewer signal lines than signals')
-  rate = float(record['rate'] or 250)  # WFDB's default rate
+  rate = _number(record['rate'], file) or 250.0  # WFDB's default rate
   if rate <= 0:
     raise EcgError('bad_header', f'{file}: sampling rate {rate}')
-  return _Header(rate, int(record['samples'] or 0), segments, tuple(signals))
+  count = int(record['signals'])
+  return _Header(rate, int(record['samples'] or 0), count, segments, tuple(signals))
+
+
+def _number(text: str | None, file: Path) -> float:
+  """A number of a header; 0 where there is none."""
+  try:
+    number = float(text or 0)
+  except ValueError:
+    number = math.nan
+  if not math.isfinite(number):
+    raise EcgError('bad_header', f'{file}: a gain or rate is no number')
+  return number
 
 
 def _is_plain_format_16(header: _Header) -> bool:
@@ -143,13 +190,13 @@ def _read_format_16(path: Path, header: _Header) -> np.ndarray:
   file = path.with_name(header.signals[0].file)
   count = len(header.signals)
   try:
-    raw = np.fromfile(file, '<i2', count=header.samples * count or -1)
+    stored = file.stat().st_size // 2
   except FileNotFoundError:
     raise EcgError('missing_file', f'{file} does not exist') from None
-  samples = header.samples or len(raw) // count
-  if len(raw) < samples * count or samples == 0:
+  samples = header.samples or stored // count
+  if stored < samples * count or samples == 0:
     raise EcgError('short_dat', f'{file}: shorter than its header says')
-  raw = raw[: samples * count].reshape(samples, count)
+  raw = np.fromfile(file, '<i2', count=samples * count).reshape(samples, count)
   baseline = np.array([entry.baseline for entry in header.signals], np.float64)
   gain = np.array([entry.gain for entry in header.signals], np.float64)
   signal = (raw - baseline) / gain
@@ -164,9 +211,6 @@ def _read_with_wfdb(path: Path) -> tuple[np.ndarray, list[str], list[str], float
     record = wfdb.rdrecord(str(path))
   except FileNotFoundError:
     raise EcgError('missing_file', f'{path}: a file of the record is absent') from None
-  except (OSError, ValueError, IndexError, KeyError, TypeError, AssertionError) as error:
-    # What wfdb raises on malformed records; it has no exception of its own.
-    raise EcgError('unreadable', f'{path}: {type(error).__name__}') from error
   assert isinstance(record, wfdb.Record)
   signal = np.asarray(record.p_signal, np.float64)
   return (

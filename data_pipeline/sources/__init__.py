@@ -137,7 +137,7 @@ def make_settings(source: str, values: dict[str, Any]) -> Any:
 def recorded(settings: Any) -> dict[str, Any]:
   """The settings that identify a data set, as JSON-able values.
 
-  A file is identified by its content too: an edited one makes another data set.
+  A file is its content, wherever it lies: an edited one makes another data set.
   """
   return {
     field.name: _identity(value)
@@ -152,7 +152,7 @@ def _identity(value: Any) -> Any:
   path = Path(str(value))
   if path.is_absolute() and path.is_file():
     with open(path, 'rb') as file:
-      return f'{path} (sha256 {hashlib.file_digest(file, "sha256").hexdigest()})'
+      return f'sha256 {hashlib.file_digest(file, "sha256").hexdigest()}'
   return str(value) if isinstance(value, Path) else value
 
 

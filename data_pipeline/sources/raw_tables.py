@@ -1,8 +1,8 @@
 """Opening raw tables with DuckDB: declared columns, bounded memory, clear errors.
 
-Every raw table is read with the columns that its caller declares and no others.
-Cells that do not parse as the declared type become null (callers count them);
-a missing table or column, a damaged gzip or a malformed line is a `DataError`.
+Every raw table is read with the columns that its caller declares and no others. Cells
+that are not of the declared type (`cells`) become null, and `unreadable` counts them; a
+missing table or column, a damaged gzip or a malformed line is a `DataError`.
 DuckDB does not compare a gzip's checksum: a thread of our own does, while DuckDB reads.
 """
 
@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import gzip
 import re
 import shutil
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,24 @@ import duckdb
 from data_pipeline.duckdb_files import csv as csv_file
 from data_pipeline.duckdb_files import parquet, text
 from data_pipeline.schema import DataError
-from data_pipeline.sources import Resources
+from data_pipeline.sources import Resources, cells
 
 _ENDINGS = ('.parquet', '.csv.gz', '.csv')
 _SAYS_LINE = re.compile(r'CSV Error on Line: (\d+)')
 _DOWNLOAD = 'Download the table again and compare it with SHA256SUMS.txt.'
 _BLOCK = 1 << 15  # its content, some ten times larger, fits into the processor's cache
+
+
+class UnreadableCells(DataError):
+  """A column has another form than its type's.
+
+  Attributes:
+    rows: table -> reason -> count, for the cohort.
+  """
+
+  def __init__(self, message: str, rows: dict[str, dict[str, int]]):
+    super().__init__(message)
+    self.rows = rows
 
 
 class RawTables:
@@ -45,6 +58,7 @@ class RawTables:
     self._paths: dict[str, Path] = {}
     self._checks: list[_Check] = []
     self.con.execute('SET preserve_insertion_order = false')
+    self.con.execute("SET TimeZone = 'UTC'")  # no result depends on the machine's
     # DuckDB 2.0 pushes TRY_CAST into read_csv, where it fails instead of giving null
     # (github.com/duckdb/duckdb/issues/23818).
     if ('type_pushdown',) in self.con.execute('FROM duckdb_optimizers()').fetchall():
@@ -77,37 +91,95 @@ class RawTables:
   ) -> None:
     """Makes a view of `root/name` with the declared columns.
 
+    For every column that is not text, the view has `unreadable_{column}`: the form of a
+    cell that is no such value (`cells.form`), else null.
+
     Args:
       root: the raw folder.
       name: the table, for example 'hosp/labevents'; .parquet, .csv.gz and .csv
         are accepted.
-      columns: column -> DuckDB type; what does not parse is null.
+      columns: column -> DuckDB type; what is not of that type is null.
       view: name of the view, by default the table's own name.
 
     Raises:
-      DataError: no such file or column, or its first line cannot be read. A gzip that
-        is damaged further on is an error of the first query after this.
+      DataError: no such file or column, a column twice, or its first line cannot be read.
+        A gzip that is damaged further on is an error of the first query after this.
     """
     path = find(root, name)
-    present = self._columns(path)
+    stored = self._columns(path)
+    found: dict[str, int] = {}
+    for position, column in enumerate(stored):
+      wanted = column.name.strip().lower()
+      if wanted in found and wanted in columns:
+        raise DataError(
+          f'{path}: column {wanted!r} is there twice. Keep the one that is meant.'
+        )
+      found[wanted] = position
     for column in columns:
-      if column not in present:
+      if column not in found:
         raise DataError(
           f'{path}: no column {column!r}; the table of MIMIC-IV 2.2 and 3.1 has it. '
-          f'Found: {", ".join(present)}'
+          f'Found: {", ".join(column.name for column in stored)}'
         )
     view = view or Path(name).name
     self._paths[view] = path
-    cells = ', '.join(
-      f'TRY_CAST({_identifier(column)} AS {kind}) AS {_identifier(column)}'
-      if kind != 'VARCHAR' or path.suffix == '.parquet'
-      else _identifier(column)
-      for column, kind in columns.items()
+    parts = []
+    for column, kind in columns.items():
+      one = stored[found[column]]
+      parts.append(f'{cells.value(one.cell, kind, one.kind)} AS {_identifier(column)}')
+      if kind != 'VARCHAR':
+        hidden = cells.names({column: kind})[column]
+        parts.append(f'{cells.form(one.cell, kind, one.kind)} AS {_identifier(hidden)}')
+    if path.suffix == '.parquet':
+      source = parquet(path)
+    else:
+      source = csv_file(path, [one.in_file for one in stored])
+    self.run(
+      f'CREATE OR REPLACE TEMP VIEW {view} AS SELECT {", ".join(parts)} FROM {source}'
     )
-    source = parquet(path) if path.suffix == '.parquet' else csv_file(path, present)
-    self.run(f'CREATE OR REPLACE TEMP VIEW {view} AS SELECT {cells} FROM {source}')
     if path.suffix == '.gz':
       self._checks.append(_Check(path))
+
+  def unreadable(
+    self,
+    view: str,
+    relation: str,
+    columns: Mapping[str, str],
+    *,
+    deciding: Collection[str] = (),
+  ) -> dict[str, int]:
+    """Counts the cells that are not of their column's type.
+
+    Args:
+      view: that `open` made, for its file's name.
+      relation: SQL of the rows to look at, with the `unreadable_*` columns of the view.
+      columns: as `open` took them, or some of them.
+      deciding: columns that decide who is a sample, or its label: no cell of them may be
+        unreadable. Of the others only a small share.
+
+    Returns:
+      'unreadable: {column}' -> count.
+
+    Raises:
+      UnreadableCells: there are too many.
+    """
+    hidden = cells.names(columns)
+    aggregates = ', '.join(
+      f'count({_identifier(name)}), min({_identifier(name)})' for name in hidden.values()
+    )
+    [(read, *found)] = self.run(f'SELECT count(*), {aggregates} FROM {relation}').fetchall()
+    counts, refused = {}, []
+    for column, n, shape in zip(hidden, found[::2], found[1::2], strict=True):
+      if n and (column in deciding or cells.too_many(n, read)):
+        refused.append(cells.complaint(column, columns[column], shape, n))
+      if n:
+        counts[f'unreadable: {column}'] = int(n)
+    if refused:
+      raise UnreadableCells(
+        f'{self._paths[view]}: {" ".join(refused)}',
+        {view.removeprefix('raw_'): {'read': int(read), **counts}},
+      )
+    return counts
 
   def run(self, sql: str, parameters: Any = None) -> duckdb.DuckDBPyConnection:
     """Runs SQL; faults of raw files become a `DataError` without any row in it."""
@@ -142,10 +214,10 @@ class RawTables:
   def close(self) -> None:
     self.con.close()
 
-  def _columns(self, path: Path) -> list[str]:
+  def _columns(self, path: Path) -> Sequence[_Column]:
     if path.suffix == '.parquet':
-      rows = self.run(f'DESCRIBE SELECT * FROM {parquet(path)}')
-      return [row[0] for row in rows.fetchall()]
+      rows = self.run(f'DESCRIBE SELECT * FROM {parquet(path)}').fetchall()
+      return [_Column(row[0], row[0], row[1]) for row in rows]
     try:
       opened = gzip.open if path.suffix == '.gz' else open
       with opened(path, 'rt', encoding='utf-8-sig', newline='') as file:
@@ -156,7 +228,8 @@ class RawTables:
       raise DataError(f'{path}: the first line is not UTF-8 text. {_DOWNLOAD}') from None
     if not header:
       raise DataError(f'{path}: empty file, no header line. {_DOWNLOAD}')
-    return header
+    # By their place: a name may be empty, as that of pandas' index, or there twice.
+    return [_Column(name, f'c{place}', 'VARCHAR') for place, name in enumerate(header)]
 
   def _finish_checks(self) -> None:
     checks, self._checks = self._checks, []
@@ -180,6 +253,19 @@ class RawTables:
     if not named:
       return DataError(f'DuckDB: {text.splitlines()[0]}')
     return DataError(f'{where}: cannot be read. {_DOWNLOAD}')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Column:
+  """A column of a file: its name, its name where it is read, its DuckDB type."""
+
+  name: str
+  in_file: str
+  kind: str
+
+  @property
+  def cell(self) -> str:
+    return _identifier(self.in_file)
 
 
 class _Check(threading.Thread):

@@ -8,13 +8,13 @@ recordings are read again. Measurements and report terms stay as the machine gav
 from __future__ import annotations
 
 import concurrent.futures
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from data_pipeline import processors
 from data_pipeline.ecg import rereading
 from data_pipeline.ecg.rereading import Damage, Recording
 from data_pipeline.schema import ECG_LEADS
@@ -78,7 +78,7 @@ class RawRecordings:
     """The batch under each damage, in order; the next is made ready meanwhile."""
     slots = self._slots(batch)
     # SciPy and NumPy release the interpreter's lock in what takes long.
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with concurrent.futures.ThreadPoolExecutor(processors.available()) as pool:
       submit = lambda damage: {
         recording: pool.submit(rereading.read_damaged, recording, damage, self._seed)
         for recording in dict.fromkeys(slots.values())

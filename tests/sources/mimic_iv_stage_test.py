@@ -33,6 +33,7 @@ def test_window_of_labs_and_reasons(hospital):
     'dropped: after the prediction time': 2,
     'dropped: before the stay': 1,
     'dropped: missing or malformed charttime': 2,
+    'unreadable: charttime': 1,
   }
   assert counts['labs'] == {'dropped: duplicate': 2, 'written to labs': 2}
 

@@ -175,13 +175,13 @@ def test_unknown_descriptors_are_missing(tmp_path):
 
 def test_records_and_outcomes_that_do_not_meet_are_counted(tmp_path):
   texts = {number: record(number, '01:00,HR,80') for number in (7, 8, 9)}
-  rows = ['7,6,1,5,3,1', '7,6,1,5,3,1', '8,6,1,-1,-1,0', '10,6,1,5,-1,0', 'x,6,1,5,-1,0']
+  rows = ['7,6,1,5,3,1', '7,6,1,5,3,1', '8,6,1,-1,-1,0', '10,6,1,5,-1,0', ',6,1,5,-1,0']
   root = write(tmp_path / 'in', texts, rows)
   result, tables = staged(root, tmp_path)
   assert [step['samples'] for step in result.cohort['steps']] == [3, 2, 2]
   assert result.cohort['rows']['Outcomes-a.txt'] == {
     'read': 5, 'dropped: duplicate': 1, 'dropped: no record of this number': 1,
-    'dropped: unreadable row': 1,
+    'dropped: missing RecordID or outcome': 1,
   }  # fmt: skip
   assert rows_of(result)['dropped: the stay is not in the cohort'] == 7
   assert list(tables['samples']['label']) == [1, 0]

@@ -45,7 +45,13 @@ def parquet_files(folder: Path) -> list[Path]:
   Raises:
     DataError: there is none.
   """
-  found = sorted(path for path in folder.rglob('*.parquet') if path.is_file())
+  found = sorted(
+    path
+    for path in folder.rglob('*.parquet')
+    # Spark and Hive hide names that begin so, file systems and notebooks leave others.
+    if not any(part.startswith(('.', '_')) for part in path.relative_to(folder).parts)
+    and path.is_file()
+  )
   if not found:
     raise DataError(
       f'{folder}: no parquet file here. A MEDS data set has data/, metadata/.'

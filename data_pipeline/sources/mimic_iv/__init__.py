@@ -82,7 +82,7 @@ def _stage(
   root, ecg_root = settings.mimic_iv, settings.mimic_iv_ecg
   rows = cohort.open_patients_and_admissions(raw, root)
   if ecg_root is not None:
-    rows['record_list'] = recordings.open_recordings(raw, ecg_root)
+    rows['record_list'] = recordings.open_recordings(raw, ecg_root, task)
   make = (lambda: cohort.cvd(raw, root)) if task == 'cvd' else (
     lambda: cohort.icu(raw, root, task))  # fmt: skip
   steps, cohort_rows = make()

@@ -15,6 +15,7 @@ count of samples and subjects at every inclusion step.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from data_pipeline.schema import DataError
@@ -50,12 +51,21 @@ def open_patients_and_admissions(raw: RawTables, root: Path) -> dict[str, dict[s
   raw.open(root, 'hosp/patients', _PATIENTS, view='raw_patients')
   raw.open(root, 'hosp/admissions', _ADMISSIONS, view='raw_admissions')
   rows = {
-    'patients': _load(raw, 'patients', 'subject_id', 'subject_id IS NULL'),
+    'patients': _load(
+      raw,
+      'patients',
+      _PATIENTS,
+      'subject_id',
+      'subject_id IS NULL',
+      deciding=('anchor_age', 'anchor_year', 'dod'),
+    ),
     'admissions': _load(
       raw,
       'admissions',
+      _ADMISSIONS,
       'hadm_id',
       'subject_id IS NULL OR hadm_id IS NULL OR admittime IS NULL',
+      deciding=('admittime', 'dischtime', 'deathtime', 'hospital_expire_flag'),
       period=('admittime', 'dischtime'),
     ),
   }
@@ -87,7 +97,15 @@ def icu(raw: RawTables, root: Path, task: str) -> tuple[Steps, dict[str, dict[st
   raw.open(root, 'icu/icustays', _STAYS, view='raw_icustays')
   unusable = 'subject_id IS NULL OR stay_id IS NULL OR intime IS NULL'
   rows = {
-    'icustays': _load(raw, 'icustays', 'stay_id', unusable, period=('intime', 'outtime'))
+    'icustays': _load(
+      raw,
+      'icustays',
+      _STAYS,
+      'stay_id',
+      unusable,
+      deciding=('intime', 'outtime'),
+      period=('intime', 'outtime'),
+    )
   }
   steps = [_step(raw, 'ICU stays', 'icustays')]
   raw.run("""
@@ -248,36 +266,43 @@ def open_icd(raw: RawTables, root: Path, kind: str) -> dict[str, int]:
   unusable = (
     'subject_id IS NULL OR hadm_id IS NULL OR icd_code IS NULL OR icd_version IS NULL'
   )
+  # The order of diagnoses and the version of their codes decide the class.
+  unreadable = raw.unreadable(
+    view, f'all_{kind}', columns, deciding=('seq_num', 'icd_version')
+  )
   raw.run(f"""
-    CREATE OR REPLACE TEMP TABLE {kind} AS SELECT DISTINCT * FROM all_{kind}
-    WHERE NOT ({unusable})
+    CREATE OR REPLACE TEMP TABLE {kind} AS SELECT DISTINCT {', '.join(columns)}
+    FROM all_{kind} WHERE NOT ({unusable})
   """)
   read, kept = raw.value(f'SELECT count(*) FROM all_{kind}'), _count(raw, kind)
   bad = raw.value(f'SELECT count(*) FROM all_{kind} WHERE {unusable}')
   raw.run(f'DROP TABLE all_{kind}')
-  return _reasons(read, bad, kept)
+  return _reasons(read, bad, kept) | unreadable
 
 
 def _load(
   raw: RawTables,
   table: str,
+  columns: Mapping[str, str],
   key: str,
   unusable: str,
   *,
+  deciding: tuple[str, ...],
   period: tuple[str, str] | None = None,
 ) -> dict[str, int]:
   """Makes `table` of `raw_{table}`: one row a key, no `period` that ends early."""
   raw.run(f'CREATE OR REPLACE TEMP TABLE all_{table} AS SELECT * FROM raw_{table}')
-  columns = ', '.join(row[0] for row in raw.run(f'DESCRIBE all_{table}').fetchall())
+  unreadable = raw.unreadable(f'raw_{table}', f'all_{table}', columns, deciding=deciding)
+  names = ', '.join(columns)
   raw.run(f"""
-    CREATE OR REPLACE TEMP TABLE {table} AS SELECT * FROM all_{table}
+    CREATE OR REPLACE TEMP TABLE {table} AS SELECT {names} FROM all_{table}
     WHERE NOT ({unusable})
-    QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {columns}) = 1
+    QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {names}) = 1
   """)
   bad = raw.value(f'SELECT count(*) FROM all_{table} WHERE {unusable}')
   read, kept = raw.value(f'SELECT count(*) FROM all_{table}'), _count(raw, table)
   raw.run(f'DROP TABLE all_{table}')
-  counts = _reasons(read, bad, kept)
+  counts = _reasons(read, bad, kept) | unreadable
   if period:
     begin, end = period
     [[reversed_]] = raw.run(

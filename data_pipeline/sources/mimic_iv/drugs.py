@@ -75,17 +75,20 @@ def groups_of(drug: str, known: Sequence[Rule]) -> tuple[str, ...]:
 
 def make_flags(raw: RawTables, root: Path, known: Sequence[Rule]) -> dict[str, int]:
   """Makes `drugs`: flags from prescriptions that started by the prediction time."""
-  raw.open(
-    root, 'hosp/prescriptions',
-    {'subject_id': 'BIGINT', 'starttime': 'TIMESTAMP', 'drug': 'VARCHAR'},
-  )  # fmt: skip
+  columns = {'subject_id': 'BIGINT', 'starttime': 'TIMESTAMP', 'drug': 'VARCHAR'}
+  raw.open(root, 'hosp/prescriptions', columns)
+  raw.run("""
+    CREATE OR REPLACE TEMP TABLE read_prescriptions AS SELECT * FROM prescriptions
+    WHERE subject_id IS NULL OR subject_id IN (SELECT subject_id FROM samples)
+  """)
+  unreadable = raw.unreadable('prescriptions', 'read_prescriptions', columns)
   raw.run("""
     CREATE OR REPLACE TEMP TABLE prescribed AS
     SELECT subject_id, drug, min(starttime) AS first_start, count(*) AS n,
       count(*) FILTER (starttime IS NULL) AS timeless
-    FROM prescriptions WHERE subject_id IN (SELECT subject_id FROM samples)
-    GROUP BY subject_id, drug
+    FROM read_prescriptions WHERE subject_id IS NOT NULL GROUP BY subject_id, drug
   """)
+  raw.run('DROP TABLE read_prescriptions')
   names = [row[0] for row in raw.run('SELECT DISTINCT drug FROM prescribed').fetchall()]
   grouped = [(name, group) for name in names if name for group in groups_of(name, known)]
   make_table(raw.con, 'drug_names', {'drug': pa.string(), 'name': pa.string()}, grouped)
@@ -111,6 +114,7 @@ def make_flags(raw: RawTables, root: Path, known: Sequence[Rule]) -> dict[str, i
     'dropped: missing or malformed starttime': int(timeless),
     'dropped: no drug name': int(nameless),
     'in no drug group': int(ungrouped),
+    **unreadable,
   }
 
 

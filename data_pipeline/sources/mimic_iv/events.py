@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_pipeline.duckdb_files import parquet
+from data_pipeline.sources import cells
 from data_pipeline.sources.mimic_iv import results
 from data_pipeline.sources.mimic_iv.items import (
   items,
@@ -93,7 +94,10 @@ def scan(
 
   Returns:
     Rows of these items and subjects, and those without item or subject, by reason for
-    dropping them here.
+    dropping them here, and unreadable cells.
+
+  Raises:
+    DataError: a column has too many unreadable cells.
   """
   columns = dict(_COLUMNS)
   if table == 'labevents':
@@ -102,8 +106,10 @@ def scan(
   comments = 'e.comments' if table == 'labevents' else 'CAST(NULL AS VARCHAR)'
   # With charttime, results stored later are kept; they are only counted.
   late = 'dropped: stored after the prediction time'
+  unknown = "WHEN e.unreadable_storetime IS NOT NULL THEN 'dropped: unreadable storetime'"
   if availability == 'charttime':
-    late = 'kept: stored after the prediction time'
+    late, unknown = 'kept: stored after the prediction time', ''
+  unreadable = ', '.join(cells.names(columns).values())
   path = folder / f'{table}.parquet'
   raw.copy(
     f"""
@@ -118,8 +124,9 @@ def scan(
           WHEN e.charttime IS NULL THEN 'dropped: missing or malformed charttime'
           WHEN e.charttime > w.last_time THEN 'dropped: after the prediction time'
           WHEN e.charttime < w.first_time THEN 'dropped: before the stay'
+          {unknown}
           WHEN e.storetime > w.last_time THEN '{late}'
-        END AS reason
+        END AS reason, {unreadable}
       FROM {table} e
       JOIN (FROM windows UNION ALL SELECT {_NOBODY}, NULL, NULL) w
         ON coalesce(e.subject_id, {_NOBODY}) = w.subject_id
@@ -127,13 +134,14 @@ def scan(
     )
     SELECT reason, coalesce(reason, '') NOT LIKE 'dropped%' AS kept,
       {_where_kept('subject_id, itemid, charttime, storetime, value, number, unit')},
-      {_where_kept('comments')}
+      {_where_kept('comments')}, {unreadable}
     FROM wanted
     """,
     path,
   )
   counts = raw.counts(f'SELECT reason, count(*) FROM {parquet(path)} GROUP BY reason')
   read = raw.value(f'SELECT count(*) FROM {parquet(path)}')
+  counts |= raw.unreadable(table, parquet(path), columns)
   return {'read: wanted items of the cohort': read, **counts}
 
 

@@ -24,17 +24,29 @@ _REPORT_LINES = 18
 MAX_LISTED_LINES = 50
 
 
-def open_recordings(raw: RawTables, root: Path) -> dict[str, int]:
-  """Loads record_list as the table `recordings`, one row a study."""
-  raw.open(
-    root, 'record_list',
-    {'subject_id': 'BIGINT', 'study_id': 'BIGINT', 'ecg_time': 'TIMESTAMP',
-     'path': 'VARCHAR'},
-  )  # fmt: skip
+_RECORD_LIST = {
+  'subject_id': 'BIGINT', 'study_id': 'BIGINT', 'ecg_time': 'TIMESTAMP', 'path': 'VARCHAR',
+}  # fmt: skip
+
+
+def open_recordings(raw: RawTables, root: Path, task: str) -> dict[str, int]:
+  """Loads record_list as the table `recordings`, one row a study.
+
+  Raises:
+    DataError: times or keys are unreadable: for task cvd, whose samples are the
+      recordings, a single time, else more than a small share.
+  """
+  raw.open(root, 'record_list', _RECORD_LIST)
+  unreadable = raw.unreadable(
+    'record_list',
+    'record_list',
+    _RECORD_LIST,
+    deciding=('ecg_time',) if task == 'cvd' else (),
+  )
   unusable = 'subject_id IS NULL OR study_id IS NULL OR ecg_time IS NULL OR path IS NULL'
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE recordings AS
-    SELECT * FROM record_list WHERE NOT ({unusable})
+    SELECT {', '.join(_RECORD_LIST)} FROM record_list WHERE NOT ({unusable})
     QUALIFY row_number() OVER (PARTITION BY study_id ORDER BY ecg_time, path) = 1
   """)
   read, bad = raw.run(
@@ -46,7 +58,8 @@ def open_recordings(raw: RawTables, root: Path) -> dict[str, int]:
     'dropped: missing or malformed key or time': bad,
     'dropped: duplicate': read - bad - kept,
   }
-  return {reason: n for reason, n in counts.items() if n or reason == 'read'}
+  counts = {reason: n for reason, n in counts.items() if n or reason == 'read'}
+  return counts | unreadable
 
 
 def write_recordings(
@@ -62,7 +75,8 @@ def write_recordings(
     Row counts by table and reason, and the most frequent unmatched report lines.
 
   Raises:
-    DataError: a path of the record list leads out of the root.
+    DataError: a path of the record list leads out of the root, or a column of the
+      measurements has too many unreadable cells.
   """
   raw.run("""
     CREATE OR REPLACE TEMP TABLE wanted_recordings AS
@@ -81,11 +95,13 @@ def write_recordings(
       'relative, as in the release of MIMIC-IV-ECG.'
     )
   lines = [f'report_{index}' for index in range(_REPORT_LINES)]
-  raw.open(
-    root, 'machine_measurements',
-    {'study_id': 'BIGINT', **dict.fromkeys(lines, 'VARCHAR'),
-     **dict.fromkeys(ECG_MEASUREMENTS, 'DOUBLE')},
-  )  # fmt: skip
+  columns = {
+    'study_id': 'BIGINT',
+    **dict.fromkeys(lines, 'VARCHAR'),
+    **dict.fromkeys(ECG_MEASUREMENTS, 'DOUBLE'),
+  }
+  raw.open(root, 'machine_measurements', columns)
+  unreadable = raw.unreadable('machine_measurements', 'machine_measurements', columns)
   limits = {row['measurement']: row for row in read_rows('measurements')}
   measured = ', '.join(
     f'CASE WHEN {name} BETWEEN {limits[name]["low"]} AND {limits[name]["high"]} '
@@ -151,6 +167,7 @@ def write_recordings(
       'missing: measurements out of range or not measurable': int(sentinel_cells),
       'report lines read': int(line_count),
       'dropped: unmatched report lines': sum(entry['count'] for entry in unmatched),
+      **unreadable,
     },
   }, unmatched[:MAX_LISTED_LINES]
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipeline.schema import Item
+from data_pipeline.sources import cells
 from data_pipeline.sources.mimic_iv import drugs
 from data_pipeline.sources.mimic_iv.items import read_rows, static_items
 from data_pipeline.sources.raw_tables import RawTables
@@ -113,16 +114,21 @@ def write_samples(raw: RawTables, attributes: tuple[str, ...], output: Path) -> 
 
 def _omr(raw: RawTables, root: Path) -> dict[str, int]:
   """Makes `omr_latest`: the last outpatient values before each sample's day."""
-  raw.open(
-    root, 'hosp/omr',
-    {'subject_id': 'BIGINT', 'chartdate': 'DATE', 'seq_num': 'INTEGER',
-     'result_name': 'VARCHAR', 'result_value': 'VARCHAR'},
-  )  # fmt: skip
+  columns = {
+    'subject_id': 'BIGINT', 'chartdate': 'DATE', 'seq_num': 'INTEGER',
+    'result_name': 'VARCHAR', 'result_value': 'VARCHAR',
+  }  # fmt: skip
+  raw.open(root, 'hosp/omr', columns)
+  raw.run("""
+    CREATE OR REPLACE TEMP TABLE read_omr AS SELECT * FROM omr
+    WHERE subject_id IS NULL OR subject_id IN (SELECT subject_id FROM samples)
+  """)
+  unreadable = raw.unreadable('omr', 'read_omr', columns)
   pressures = ', '.join(f"'{name}'" for name in _PRESSURES)
   pressure = (
     r"regexp_extract(result_value, '^\s*(\d+(?:\.\d+)?)\s*/\s*(\d+(?:\.\d+)?)\s*$', {})"
   )
-  number = 'TRY_CAST(trim(result_value) AS DOUBLE)'
+  number = cells.value('result_value', 'DOUBLE', 'VARCHAR')
   values = [
     (f'result_name IN ({pressures})', 'sbp', f'TRY_CAST({pressure.format(1)} AS DOUBLE)'),
     (f'result_name IN ({pressures})', 'dbp', f'TRY_CAST({pressure.format(2)} AS DOUBLE)'),
@@ -142,10 +148,12 @@ def _omr(raw: RawTables, root: Path) -> dict[str, int]:
       FROM omr_rows WHERE {condition}"""
     for condition, column, value in values
   )
-  raw.run("""
-    CREATE OR REPLACE TEMP TABLE omr_rows AS SELECT *, count(*) AS copies FROM omr
-    WHERE subject_id IN (SELECT subject_id FROM samples) GROUP BY ALL
+  raw.run(f"""
+    CREATE OR REPLACE TEMP TABLE omr_rows AS
+    SELECT {', '.join(columns)}, count(*) AS copies FROM read_omr
+    WHERE subject_id IS NOT NULL GROUP BY ALL
   """)
+  raw.run('DROP TABLE read_omr')
   raw.run(f'CREATE OR REPLACE TEMP TABLE omr_values AS {selects}')
   raw.run("""
     CREATE OR REPLACE TEMP TABLE omr_latest AS
@@ -167,7 +175,8 @@ def _omr(raw: RawTables, root: Path) -> dict[str, int]:
     SELECT coalesce(sum(copies), 0),
       coalesce(sum(copies - 1) FILTER (reason IS NULL), 0) FROM omr_values
   """).fetchall()[0]
-  return {'values read': int(read), **counts, 'dropped: duplicate': int(duplicates)}
+  counts |= {'dropped: duplicate': int(duplicates)}
+  return {'values read': int(read), **counts, **unreadable}
 
 
 def _history(raw: RawTables) -> None:

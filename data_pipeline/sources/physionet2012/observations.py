@@ -9,6 +9,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from data_pipeline.schema import DataError
+from data_pipeline.sources import cells
 from data_pipeline.sources.mimic_iv.items import make_table
 from data_pipeline.sources.physionet2012 import records
 from data_pipeline.sources.physionet2012.variables import repairs, variables
@@ -78,6 +79,9 @@ def resolve(raw: RawTables) -> dict[str, int]:
 
   Returns:
     Rows read, dropped and repaired, by reason.
+
+  Raises:
+    DataError: more than a small share of the times or values are unreadable.
   """
   _register(raw)
   raw.run(f"""
@@ -88,7 +92,8 @@ def resolve(raw: RawTables) -> dict[str, int]:
         if(regexp_full_match(c.time, '[0-9]{{2,3}}:[0-5][0-9]'),
           TRY_CAST(split_part(c.time, ':', 1) AS INTEGER) * 60
           + TRY_CAST(split_part(c.time, ':', 2) AS INTEGER), NULL) AS minute,
-        TRY_CAST(c.value AS DOUBLE) AS number, c.parameter = 'RecordID' AS is_id
+        {cells.value('c.value', 'DOUBLE', 'VARCHAR')} AS number,
+        c.parameter = 'RecordID' AS is_id
       FROM cells c
       LEFT JOIN variables v ON v.name = c.parameter
       LEFT JOIN samples s ON s.record = c.record
@@ -127,6 +132,13 @@ def resolve(raw: RawTables) -> dict[str, int]:
   raw.run('DROP TABLE cells')
   counts = {'read': raw.value('SELECT count(*) FROM observations')}
   counts |= raw.counts('SELECT reason, count(*) FROM observations GROUP BY reason')
+  for what, form in (('time', 'HH:MM'), ('value', 'a number with a decimal point')):
+    unreadable = counts.get(f'dropped: unreadable {what}', 0)
+    if cells.too_many(unreadable, counts['read']):
+      raise DataError(
+        f'{unreadable} of {counts["read"]} rows of the records have a {what} that is not '
+        f'{form}. Download the sets again from {records.DOWNLOAD}'
+      )
   return counts | raw.counts("""
     SELECT 'repaired: ' || v.name || ', ' || repair, count(*)
     FROM observations JOIN variables v USING (variable)

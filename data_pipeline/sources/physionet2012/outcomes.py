@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -24,7 +25,8 @@ def labels(path: Path, task: str) -> tuple[dict[int, float], Counter[str]]:
     RecordID -> label, NaN where it is not known; and counts of rows by reason.
 
   Raises:
-    DataError: not UTF-8 text, a column is missing, or two rows of one record differ.
+    DataError: not UTF-8 text, a column is missing, a cell of it is no number, or two rows
+      of one record differ.
   """
   column = COLUMNS[task]
   found: dict[int, float] = {}
@@ -40,9 +42,15 @@ def labels(path: Path, task: str) -> tuple[dict[int, float], Counter[str]]:
         )
       for row in rows:
         counts['read'] += 1
-        record, label = _number(row['RecordID']), _number(row[column])
+        cells = row['RecordID'], row[column]
+        record, label = map(_number, cells)
         if record is None or record != int(record) or label is None:
-          counts['dropped: unreadable row'] += 1
+          if all(cells):
+            raise DataError(
+              f'{path}, line {rows.line_num}: RecordID or {column} is no number. Download it '
+              f'again from {DOWNLOAD}'
+            )
+          counts['dropped: missing RecordID or outcome'] += 1
           continue
         if label == -1:
           counts['missing: -1'] += 1
@@ -65,8 +73,5 @@ def labels(path: Path, task: str) -> tuple[dict[int, float], Counter[str]]:
 
 
 def _number(text: str | None) -> float | None:
-  try:
-    number = float(text or '')
-  except ValueError:
-    return None
-  return number if abs(number) < 1e9 else None
+  text = (text or '').strip()
+  return float(text) if re.fullmatch(r'-?[0-9]{1,9}(\.[0-9]*)?', text) else None

@@ -1,0 +1,111 @@
+"""What a cell of a raw table is read as, and which cells are not read.
+
+A cell is read whole or not at all. Text must have the one form that its column's kind
+has: DuckDB's own casts ignore time zones ('10:00+05' is 10:00), round 10.6 to 11, read
+'epoch', 'infinity', '0x10' and '1_000', and take 2.26E+07 of a spreadsheet for an id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+# What tools write for nothing: pandas, R, SQL, Spark.
+MISSING = ('', 'na', 'n/a', 'nan', 'nat', 'none', 'null', '<na>', '\\n')
+
+_DAY = r'\d{4}-\d{2}-\d{2}'
+_MIDNIGHT = r'00:00(:00(\.0+)?)?'
+_FORMS = {
+  'TIMESTAMP': rf'{_DAY}[ T]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?',
+  'DATE': rf'{_DAY}([ T]{_MIDNIGHT})?',
+  'BIGINT': r'[-+]?\d+(\.0*)?',
+  'INTEGER': r'[-+]?\d+(\.0*)?',
+  'DOUBLE': r'[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?',
+}
+_REMEDIES = {
+  'TIMESTAMP': (
+    'is no time',
+    'Write times as YYYY-MM-DD HH:MM:SS in local time, without a zone.',
+  ),
+  'DATE': ('is no date', 'Write dates as YYYY-MM-DD.'),
+  'BIGINT': ('is no whole number', 'Write whole numbers in digits alone.'),
+  'INTEGER': ('is no whole number', 'Write whole numbers in digits alone.'),
+  'DOUBLE': ('is no number', 'Write numbers with a decimal point, without separators.'),
+}
+_TIMES = ('TIMESTAMP', 'TIMESTAMP_S', 'TIMESTAMP_MS', 'TIMESTAMP_NS')
+_WHOLE = ('TINYINT', 'SMALLINT', 'INTEGER', 'BIGINT', 'HUGEINT',
+          'UTINYINT', 'USMALLINT', 'UINTEGER', 'UBIGINT', 'UHUGEINT')  # fmt: skip
+_REAL = ('FLOAT', 'DOUBLE')
+
+# More than these are not single slips of a table.
+_FEW, _SHARE = 10, 0.01
+
+
+def value(cell: str, kind: str, stored: str) -> str:
+  """SQL of what a cell is read as; null for what is missing or unreadable.
+
+  Args:
+    cell: SQL of the cell.
+    kind: DuckDB type to read: VARCHAR, TIMESTAMP, DATE, BIGINT, INTEGER or DOUBLE.
+    stored: DuckDB type in which the file has it; VARCHAR in text files.
+  """
+  if kind == 'VARCHAR':
+    return cell if stored == 'VARCHAR' else f'TRY_CAST({cell} AS VARCHAR)'
+  cast = f'TRY_CAST({cell} AS {kind})'
+  if stored == 'VARCHAR':
+    return f"CASE WHEN regexp_full_match(trim({cell}), '{_FORMS[kind]}') THEN {cast} END"
+  if kind == 'TIMESTAMP' and stored in _TIMES:
+    return f'CASE WHEN isfinite({cell}) THEN {cast} END'
+  if kind == 'DATE' and stored == 'DATE':
+    return f'CASE WHEN isfinite({cell}) THEN {cell} END'
+  if kind == 'DATE' and stored in _TIMES:
+    return (
+      f'CASE WHEN isfinite({cell}) AND CAST(CAST({cell} AS TIMESTAMP) AS TIME) '
+      f"= TIME '00:00:00' THEN {cast} END"
+    )
+  number = stored in _WHOLE or stored in _REAL or stored.startswith('DECIMAL')
+  if kind == 'DOUBLE' and number:
+    return cast
+  if kind in ('BIGINT', 'INTEGER') and (stored in _WHOLE or stored == 'BOOLEAN'):
+    return cast
+  if kind in ('BIGINT', 'INTEGER') and number:
+    return f'CASE WHEN {cell} = floor({cell}) THEN {cast} END'
+  return f'CAST(NULL AS {kind})'
+
+
+def form(cell: str, kind: str, stored: str) -> str:
+  """SQL of the form of an unreadable cell, which tells no patient's value; else null.
+
+  Digits are 9, letters A and a; of a cell that is no text, the type.
+  """
+  if stored == 'VARCHAR':
+    missing = ', '.join(f"'{marker}'" for marker in MISSING)
+    shape = f'trim({cell})'
+    for letters, sign in (('[0-9]', '9'), ('[A-Z]', 'A'), ('[a-z]', 'a')):
+      shape = f"regexp_replace({shape}, '{letters}', '{sign}', 'g')"
+    present = f'lower(trim({cell})) NOT IN ({missing})'
+    told = f'left({shape}, 40)'
+  else:
+    present = f'NOT isnan({cell})' if stored in _REAL else f'{cell} IS NOT NULL'
+    told = f"'{stored}'"
+  return f'CASE WHEN {present} AND {value(cell, kind, stored)} IS NULL THEN {told} END'
+
+
+def too_many(unreadable: int, read: int) -> bool:
+  """Whether so many unreadable cells of `read` mean that the column has another form."""
+  return unreadable > read / 2 or (unreadable > _FEW and unreadable > _SHARE * read)
+
+
+def complaint(column: str, kind: str, shape: str, unreadable: int) -> str:
+  """What an error says of the unreadable cells of a column."""
+  what, remedy = _REMEDIES[kind]
+  return (
+    f'column {column!r}: {unreadable} cells hold what {what}, as {shape!r} (9 for a '
+    f'digit, a for a letter). {remedy}'
+  )
+
+
+def names(columns: Mapping[str, str]) -> dict[str, str]:
+  """Column -> the column of a view that has the form of its unreadable cells."""
+  return {
+    column: f'unreadable_{column}' for column, kind in columns.items() if kind != 'VARCHAR'
+  }
