@@ -29,7 +29,6 @@ DATASET = 'dataset.json'
 COHORT = 'cohort.json'
 INDEX = 'index.parquet'
 RECORDINGS = 'recordings.parquet'
-DROPPED_RECORDINGS = 'dropped_recordings.csv'
 
 _RECORDING_COLUMNS = pa.schema(
   {'sample_id': pa.int64(), 'study_id': pa.int64(), 'path': pa.string()}
@@ -66,7 +65,7 @@ def publish(
   cohort['rows'] = {**cohort['rows'], 'ecg': dict(sorted(reasons.items()))}
   write_json(directory / COHORT, cohort)
   if dropped:
-    _write_dropped(directory / DROPPED_RECORDINGS, dropped)
+    _write_dropped(directory / shards.DROPPED_RECORDINGS, dropped)
   _write_tfds_metadata(directory, staged, assignment.shards, manifests)
   schema = staged.schema.to_json()
   files = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from data_pipeline.schema import DataError
-from data_pipeline.shards import Job
+from data_pipeline.shards import DROPPED_RECORDINGS, Job
 
 _LOOKED_AT = 200
 _REMEDY = (
@@ -48,22 +49,27 @@ def require_enough(
   """Stops where a larger share than `most` of the recordings could not be used.
 
   The shards with such recordings are then not finished any more: once the files are
-  mended, they are read again.
+  mended, they are read again. Fewer are a line on stderr.
 
   Raises:
     DataError: the share, the commonest reason and the first path.
   """
   read = sum(manifest['recordings_read'] for manifest in manifests)
   dropped = [one for manifest in manifests for one in manifest['recordings_dropped']]
+  if not dropped:
+    return
+  [(reason, n)] = Counter(one['reason'] for one in dropped).most_common(1)
+  first = next(one for one in dropped if one['reason'] == reason)
+  found = (
+    f'{len(dropped)} of {read} recordings cannot be used, {n} for {reason}, the first '
+    f'{first["path"]}'
+  )
   if len(dropped) <= max(1, most * read):  # one bad file costs one file
+    print(f'warning: {found}; all are in {DROPPED_RECORDINGS}', file=sys.stderr)
     return
   for job, manifest in zip(jobs, manifests, strict=True):
     if manifest['recordings_dropped']:
       job.manifest.unlink()
-  [(reason, n)] = Counter(one['reason'] for one in dropped).most_common(1)
-  first = next(one for one in dropped if one['reason'] == reason)
   raise DataError(
-    f'{len(dropped)} of {read} recordings cannot be used, more than '
-    f'--max_dropped_recordings={most:g} of them; {n} for {reason}, the first '
-    f'{first["path"]} ({first["detail"]}). {_REMEDY}'
+    f'{found} ({first["detail"]}): more than --max_dropped_recordings={most:g}. {_REMEDY}'
   )

@@ -40,6 +40,7 @@ from data_pipeline.schema import (
 from data_pipeline.staging import Shard
 
 PARTIAL = '.partial'
+DROPPED_RECORDINGS = 'dropped_recordings.csv'
 
 Example = dict[str, Any]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
 import json
 import os
@@ -337,13 +338,8 @@ def test_too_many_bad_recordings_stop_until_they_are_mended(tmp_path):
   text = victim.read_text()
   victim.write_text(text.replace(' 500 5000', ' 500 4294967295'))
   limit = len(before) / len(headers)
-  build = lambda most: prepare.build(
-    lambda tables: staging_fixture.copied(raw, tables, staged),
-    out,
-    request=staging_fixture.REQUEST,
-    memory_limit='1GB',
-    workers=1,
-    max_dropped_recordings=most,
+  build = lambda most: staging_fixture.build_from(
+    raw, staged, out, max_dropped_recordings=most
   )
   with pytest.raises(DataError, match=r'recordings cannot be used.*the first /'):
     build(limit)
@@ -382,7 +378,8 @@ def test_what_nobody_has_is_said(tmp_path, capsys):
   staged = staging_fixture.write_staging(raw)
   labs = pq.read_table(raw / 'events_labs.parquet')
   pq.write_table(labs.slice(0, 0), raw / 'events_labs.parquet')
-  staged.cohort['rows'] = {'labevents': {'read: wanted items of the cohort': 0}}
+  rows = {'labevents': {'read: wanted items of the cohort': 0}}
+  staged = dataclasses.replace(staged, cohort={**staged.cohort, 'rows': rows})
   out = staging_fixture.build_from(raw, staged, tmp_path / 'out')
   absent = [
     'labevents: no row of it is of use, read: wanted items of the cohort is 0',
@@ -390,7 +387,7 @@ def test_what_nobody_has_is_said(tmp_path, capsys):
   ]
   assert json.loads((out / 'cohort.json').read_text())['absent'] == absent
   told = capsys.readouterr().err.splitlines()
-  assert [line for line in told if line.startswith('warning')] == [
+  assert [line for line in told if line.startswith('warning')][:2] == [
     f'warning: {line}' for line in absent
   ]
 

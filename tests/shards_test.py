@@ -191,7 +191,9 @@ def test_every_unusable_recording_is_counted_by_its_reason(tmp_path, raw):
   header('r6').write_text('what is this?')
   # 20 s at 250 Hz, of which the middle half is taken.
   header('r7').write_text(header('r7').read_text().replace('12 500 5000', '12 250 5000'))
-  out = staging_fixture.build_from(raw, staged, tmp_path / 'out')
+  out = staging_fixture.build_from(
+    raw, staged, tmp_path / 'out', max_dropped_recordings=0.5
+  )
   assert json.loads((out / 'cohort.json').read_text())['rows']['ecg'] == {
     'flat': 1, 'short_dat': 1, 'missing_samples': 1, 'missing_lead': 1,
     'unknown_unit': 1, 'missing_file': 1, 'bad_header': 1,

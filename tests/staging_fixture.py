@@ -159,19 +159,30 @@ def build_dataset(folder: Path, *, workers: int = 1, **sizes: int) -> Path:
 
 
 def build_from(
-  raw: Path, staged: Staged, out: Path, *, workers: int = 1, memory_limit: str = '1GB'
+  raw: Path,
+  staged: Staged,
+  out: Path,
+  *,
+  workers: int = 1,
+  memory_limit: str = '1GB',
+  max_dropped_recordings: float = 0.2,
 ) -> Path:
   """Prepares `out` from the staging files in `raw`."""
-  stage = lambda tables: copied(raw, tables, staged)
-  prepare.build(stage, out, request=REQUEST, memory_limit=memory_limit, workers=workers)
+
+  def stage(tables: Path) -> Staged:
+    for path in raw.glob('*.parquet'):
+      (tables / path.name).write_bytes(path.read_bytes())
+    return staged
+
+  prepare.build(
+    stage,
+    out,
+    request=REQUEST,
+    memory_limit=memory_limit,
+    workers=workers,
+    max_dropped_recordings=max_dropped_recordings,
+  )
   return out
-
-
-def copied(raw: Path, tables: Path, staged: Staged) -> Staged:
-  """A source's step: the staging files in `raw`, copied to `tables`."""
-  for path in raw.glob('*.parquet'):
-    (tables / path.name).write_bytes(path.read_bytes())
-  return staged
 
 
 def config(

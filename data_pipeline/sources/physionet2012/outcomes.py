@@ -47,8 +47,8 @@ def labels(path: Path, task: str) -> tuple[dict[int, float], Counter[str]]:
         if record is None or record != int(record) or label is None:
           if all(cells):
             raise DataError(
-              f'{path}, line {rows.line_num}: RecordID or {column} is no number. Download it '
-              f'again from {DOWNLOAD}'
+              f'{path}, line {rows.line_num}: RecordID or {column} is no number. Download '
+              f'it again from {DOWNLOAD}'
             )
           counts['dropped: missing RecordID or outcome'] += 1
           continue
