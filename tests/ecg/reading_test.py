@@ -66,6 +66,11 @@ def test_units_become_millivolts(tmp_path):
   header.write_text(header.read_text().replace('/mV', '/uV'))
   in_microvolts, _ = read_record(tmp_path / 'r')
   np.testing.assert_allclose(in_microvolts, in_millivolts * 1e-3)
+  for spelling in ('µV', 'μV', 'UV', 'mcV'):  # both characters for micro
+    text = header.read_text().replace('/uV', f'/{spelling}')
+    header.write_text(text, encoding='utf-8')
+    np.testing.assert_array_equal(read_record(tmp_path / 'r')[0], in_microvolts)
+    header.write_text(text.replace(f'/{spelling}', '/uV'))
   header.write_text(header.read_text().replace('/uV', '/bananas'))
   with pytest.raises(EcgError, match='unknown_unit'):
     read_record(tmp_path / 'r')

@@ -538,6 +538,27 @@ def test_missing_subject_and_text_types(data):
   assert len(data.events()) == 1
 
 
+def test_only_the_data_are_read_of_what_lies_in_the_folder(data):
+  data.add('LAB//crea//mg/dL', -1, 1)
+  settings = data.write()
+  root = settings.meds / 'data'
+  for name in ('._0.parquet', '.ipynb_checkpoints/0.parquet', '_temporary/0.parquet'):
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_bytes(b'not data')
+  stage('mortality', data.folder / 'staged', settings, Resources())
+  assert len(data.events()) == 1
+
+
+def test_units_of_codes_in_all_spellings(data):
+  for hours, unit in enumerate(('mg/dL', 'MG/DL', ' mg/dl', 'µmol/L', 'mcmol/L', 'UMOL/L')):
+    data.add(f'LAB//crea//{unit}', -hours - 1, 100.0 if 'ol' in unit.lower() else 1.131)
+  data.add('LAB//crea//mmol/L', -9, 1.0)
+  counts = data.stage().cohort['rows']['labs']
+  assert [round(value, 4) for _, value, _, _ in data.events()] == [1.131] * 6
+  assert counts['dropped: unknown unit'] == 1
+  assert counts['repaired: unit converted'] == 3
+
+
 def test_damaged_and_missing_files(data, monkeypatch):
   data.add('LAB//crea//mg/dL', -1, 1)
   settings = data.write()
@@ -588,6 +609,10 @@ def grid(item, steps):
   return {'steps': steps, 'step_hours': 1, 'items': [item]}
 
 
+def _repair(low, high):
+  return {'low': low, 'high': high, 'scale': 10, 'reason': 'decimal point'}
+
+
 def changed(item, **changes):
   return mapping(events={'labs': {'items': [item | changes]}})
 
@@ -608,6 +633,17 @@ def changed(item, **changes):
     (changed(CREATININE, texts={'a': 'b'}), 'texts in a numeric item'),
     (changed(KETONE, low=1), 'low in a categorical item'),
     (changed(KETONE, texts={'x': 'PURPLE'}), 'PURPLE is not one of its categories'),
+    (
+      changed(CREATININE, units={'umol/L': {'scale': .01131}, 'mcmol/l': {'scale': 1}}),
+      "creatinine.units: 'umol/L' and 'mcmol/l' are the same, and have different",
+    ),
+    (changed(CREATININE, units={'MG/DL': {'scale': 2}}), "'MG/DL' and 'mg/dL' are"),
+    (changed(KETONE, texts={'A': 'TR', 'a ': 'POS'}), "'a ' and 'A' are the same"),
+    (changed(KETONE, texts={'neg': 'TR'}), "'neg' and 'NEG' are the same"),
+    (changed(KETONE, numbers={'NEG': [0, 2], 'TR': [1, 3]}), 'two ranges contain 1'),
+    (changed(KETONE, numbers={'NEG': [2, 2]}), 'from 2 to 2 there is no value'),
+    (changed(CREATININE, repairs=[_repair(1, 2), _repair(2, 3)]), 'two ranges contain 2'),
+    (changed(CREATININE, repairs=[_repair(2, 1)]), 'from 2 to 1 there is no value'),
     (mapping(events={'labs': {'items': [CREATININE] * 2}}), 'creatinine occurs twice'),
     (mapping(grids={'v': grid(TEMPERATURE, 25)}), 'longer than observation_hours'),
     (mapping(grids={'v': grid(KETONE, 24)}), 'ketone is categorical; a grid has numbers'),
@@ -634,8 +670,11 @@ def test_documented_mapping(tmp_path):
 
 def test_wrong_yaml(tmp_path):
   path = tmp_path / 'mapping.yaml'
-  for text, message in (('a: [', 'not valid YAML'), ('a: 1\na: 2', "'a' occurs twice")):
-    path.write_text(text)
+  for text, message in (
+    (b'a: [', 'not valid YAML'), (b'a: 1\na: 2', "'a' occurs twice"),
+    ('a: µ'.encode('latin-1'), 'not UTF-8 text'),
+  ):  # fmt: skip
+    path.write_bytes(text)
     with pytest.raises(DataError, match=message):
       load(path)
 

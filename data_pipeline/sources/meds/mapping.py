@@ -5,6 +5,7 @@ The file is YAML, and is checked against mapping.schema.yaml before `load` reads
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,9 +65,10 @@ def load(path: Path) -> Mapping:
     DataError: not YAML, an unknown or misplaced key, or entries that contradict each
       other; the message names the file and the entry.
   """
-  text = path.read_text(encoding='utf-8')
   try:
-    fields = yaml.load(text, _UniqueKeys)
+    fields = yaml.load(path.read_text(encoding='utf-8-sig'), _UniqueKeys)
+  except UnicodeDecodeError:
+    raise DataError(f'{path}: not UTF-8 text. Save it as UTF-8.') from None
   except yaml.YAMLError as error:
     raise DataError(f'{path}: not valid YAML: {error}') from None
   _check(fields, path)
@@ -198,6 +200,20 @@ def _unambiguous(where: str, entries: Sequence[tuple[str, str, _T]]) -> dict[str
   return {key: value for key, (_, value) in found.items()}
 
 
+def _apart(where: str, ranges: Sequence[tuple[float, float]], *, closed: bool) -> None:
+  """Checks that no value is in two ranges.
+
+  Raises:
+    _EntryError: two overlap, or one is empty; `closed` ones contain their upper end.
+  """
+  for low, high in ranges:
+    if low > high or (low == high and not closed):
+      raise _EntryError(f'{where}: from {low:g} to {high:g} there is no value')
+  for (_, high), (low, _) in itertools.pairwise(sorted(ranges)):
+    if low < high or (low == high and closed):
+      raise _EntryError(f'{where}: two ranges contain {low:g}')
+
+
 def _variable(where: str, entry: dict[str, Any]) -> Variable:
   where = f'{where}.{entry["id"]}'
   categories = tuple(entry.get('categories', ()))
@@ -217,6 +233,9 @@ def _variable(where: str, entry: dict[str, Any]) -> Variable:
     (-float('inf') if low is None else low, float('inf') if high is None else high, name)
     for name, (low, high) in entry.get('numbers', {}).items()
   )
+  _apart(f'{where}.numbers', [(low, high) for low, high, _ in numbers], closed=False)
+  repaired = [(of['low'], of['high']) for of in entry.get('repairs', ())]
+  _apart(f'{where}.repairs', repaired, closed=True)
   for name in (*texts.values(), *(name for *_, name in numbers)):
     if name not in categories:
       raise _EntryError(f'{where}: {name} is not one of its categories')
