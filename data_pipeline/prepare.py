@@ -265,8 +265,8 @@ def _beam(options: str | None, bucket: str | None) -> Run | None:
     from data_pipeline import beam  # optional
   except ModuleNotFoundError as error:
     raise DataError(
-      f'--beam_options: {error.name} is not installed in this environment; docs/beam.md '
-      'tells how to make one with Apache Beam.'
+      f'--beam_options: {error.name} is not installed in this environment; it is part of '
+      'medm2t_jax[beam], which docs/beam.md puts into one of its own.'
     ) from error
   return beam.runner(options, bucket)
 

@@ -158,7 +158,7 @@ class RawTables:
         unreadable. Of the others only a small share.
 
     Returns:
-      'unreadable: {column}' -> count.
+      Reason, as unreadable: dod, -> count.
 
     Raises:
       UnreadableCells: there are too many.

@@ -578,9 +578,11 @@ def test_damaged_and_missing_files(data, monkeypatch):
     run()
   with pytest.raises(DataError, match=r'--labels=.*no such file'):
     dataclasses.replace(settings, labels=data.folder / 'nothing.parquet')
-  monkeypatch.setitem(sys.modules, 'meds', None)
-  with pytest.raises(DataError, match=r'medm2t_jax\[meds\]'):
-    run()
+  for name in ('meds', 'jsonschema'):
+    with monkeypatch.context() as without:
+      without.setitem(sys.modules, name, None)
+      with pytest.raises(DataError, match=rf'needs {name}: .*medm2t_jax\[meds\]'):
+        run()
 
 
 def test_modality_without_any_code(data):

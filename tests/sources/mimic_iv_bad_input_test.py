@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import random
 
 import numpy as np
@@ -252,6 +253,66 @@ def test_rows_without_subject_or_item_are_counted(hospital):
     assert counts[table]['dropped: missing or malformed subject_id'] == 2, table
     assert counts[table]['dropped: missing or malformed itemid'] == 1, table
   assert [row[1] for row in hospital.labs()] == [4.1]
+
+
+@pytest.mark.parametrize(
+  ('task', 'table', 'column'),
+  [
+    ('mortality', 'hosp/patients', 'dod'),
+    ('mortality', 'hosp/patients', 'anchor_age'),
+    ('mortality', 'hosp/patients', 'anchor_year'),
+    ('mortality', 'hosp/admissions', 'admittime'),
+    ('mortality', 'hosp/admissions', 'dischtime'),
+    ('mortality', 'hosp/admissions', 'deathtime'),
+    ('mortality', 'hosp/admissions', 'hospital_expire_flag'),
+    ('mortality', 'icu/icustays', 'intime'),
+    ('mortality', 'icu/icustays', 'outtime'),
+    ('cvd', 'hosp/diagnoses_icd', 'seq_num'),
+    ('cvd', 'hosp/diagnoses_icd', 'icd_version'),
+    ('cvd', 'ecg/record_list', 'ecg_time'),
+  ],
+)
+def test_one_unreadable_cell_of_a_column_that_decides_is_an_error(
+  busy, task, table, column
+):
+  _set(busy, table, column, '28.03.2150 secret')
+  name = table.partition('/')[2]
+  with pytest.raises(DataError, match=rf"{name}\.csv: column '{column}': 1 cells") as error:
+    busy.stage(task)
+  assert '99.99.9999 aaaaaa' in str(error.value) and 'secret' not in str(error.value)
+
+
+@pytest.mark.parametrize('column', ['charttime', 'storetime', 'valuenum', 'subject_id'])
+@pytest.mark.parametrize('table', ['hosp/labevents', 'icu/chartevents'])
+def test_a_column_of_events_in_another_form_is_an_error(busy, table, column):
+  header = busy.headers[table].split(',')
+  for row, line in enumerate(busy.rows[table]):
+    cells = next(csv.reader([line]))
+    cells[header.index(column)] = '28.03.2150 10:00'
+    busy.rows[table][row] = ','.join(f'"{cell}"' for cell in cells)
+  name = table.partition('/')[2]
+  with pytest.raises(DataError, match=rf"{name}\.csv: column '{column}'"):
+    busy.stage()
+
+
+def test_a_result_whose_time_of_storing_is_unreadable_is_not_known_to_be_known(hospital):
+  for minute in range(3):
+    hospital.lab(50971, f'2150-03-01 11:0{minute}:00', '4', 4, 'mEq/L',
+                 stored='2150-03-01 12:00:00')  # fmt: skip
+  hospital.lab(50971, '2150-03-01 13:00:00', '5', 5, 'mEq/L', stored='1 March')
+  counts = hospital.stage(availability='storetime').cohort['rows']['labevents']
+  assert [row[1] for row in hospital.labs()] == [4] * 3
+  assert counts['dropped: unreadable storetime'] == counts['unreadable: storetime'] == 1
+  counts = hospital.stage(availability='charttime').cohort['rows']['labevents']
+  assert [row[1] for row in hospital.labs()] == [4, 4, 4, 5]
+  assert counts['unreadable: storetime'] == 1
+
+
+def test_a_table_without_rows_stages_nothing_and_says_so(hospital):
+  hospital.chart(220045, '2150-03-01 11:00:00', '80', 80, 'bpm')
+  rows = hospital.stage().cohort['rows']
+  assert rows['labevents'] == {'read: wanted items of the cohort': 0}
+  assert rows['chartevents']['read: wanted items of the cohort'] == 1
 
 
 def test_missing_table(hospital):

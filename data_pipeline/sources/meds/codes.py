@@ -152,8 +152,8 @@ def parse_text(variable: Variable, reading: Reading, text: str) -> results.Resul
   number = results.number_in(text.strip().upper())
   if number is not None:
     return results.Result(number=number)
-  kind = 'unlisted category' if variable.item.categories else 'unreadable text'
-  return results.Result(reason=kind)
+  categorical = variable.item.categories
+  return results.Result(reason='unlisted category' if categorical else 'unreadable text')
 
 
 def _reading(

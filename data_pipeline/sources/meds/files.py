@@ -31,10 +31,11 @@ def meds_package() -> ModuleType:
     DataError: it is not installed.
   """
   try:
+    import jsonschema  # noqa: F401  (read by `mapping`)
     import meds
-  except ImportError:
+  except ImportError as error:
     raise DataError(
-      "--source=meds needs the meds package: pip install 'medm2t_jax[meds]'"
+      f"--source=meds needs {error.name}: pip install 'medm2t_jax[meds]'"
     ) from None
   return meds
 

@@ -84,8 +84,8 @@ def parse(item: Item, itemid: int | str, value: str | None, comments: str | None
     number = number_in(text)
     if number is not None:
       return Result(number=number)
-  kind = 'unlisted category' if item.kind == 'categorical' else 'unreadable text'
-  return Result(reason=kind)
+  categorical = item.kind == 'categorical'
+  return Result(reason='unlisted category' if categorical else 'unreadable text')
 
 
 def number_in(text: str) -> float | None:
