@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-# What tools write for nothing: pandas, R, SQL, Spark.
-MISSING = ('', 'na', 'n/a', 'nan', 'nat', 'none', 'null', '<na>', '\\n')
+# What tools write for nothing: pandas, R, SQL, Spark; in lower case.
+_MISSING = r'|na|n/a|nan|nat|none|null|<na>|\\n'
 
 _DAY = r'\d{4}-\d{2}-\d{2}'
 _MIDNIGHT = r'00:00(:00(\.0+)?)?'
@@ -21,6 +21,7 @@ _FORMS = {
   'INTEGER': r'[-+]?\d+(\.0*)?',
   'DOUBLE': r'[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?',
 }
+_LENGTHS = {'TIMESTAMP': 19, 'DATE': 10}
 _REMEDIES = {
   'TIMESTAMP': (
     'is no time',
@@ -52,7 +53,14 @@ def value(cell: str, kind: str, stored: str) -> str:
     return cell if stored == 'VARCHAR' else f'TRY_CAST({cell} AS VARCHAR)'
   cast = f'TRY_CAST({cell} AS {kind})'
   if stored == 'VARCHAR':
-    return f"CASE WHEN regexp_full_match(trim({cell}), '{_FORMS[kind]}') THEN {cast} END"
+    # Nearly all cells are as DuckDB writes them, which is told without the expression.
+    other = f"regexp_full_match(trim({cell}), '{_FORMS[kind]}')"
+    if kind == 'DOUBLE':  # DuckDB writes 5 as 5.0
+      return f'CASE WHEN {other} THEN {cast} END'
+    usual = f'CAST({cast} AS VARCHAR) = {cell}'
+    if kind in _LENGTHS:  # without 'infinity' and years of five digits
+      usual = f'length({cell}) = {_LENGTHS[kind]} AND {usual}'
+    return f'CASE WHEN {usual} THEN {cast} WHEN {other} THEN {cast} END'
   if kind == 'TIMESTAMP' and stored in _TIMES:
     return f'CASE WHEN isfinite({cell}) THEN {cast} END'
   if kind == 'DATE' and stored == 'DATE':
@@ -72,22 +80,28 @@ def value(cell: str, kind: str, stored: str) -> str:
   return f'CAST(NULL AS {kind})'
 
 
-def form(cell: str, kind: str, stored: str) -> str:
+def form(cell: str, read: str, stored: str) -> str:
   """SQL of the form of an unreadable cell, which tells no patient's value; else null.
 
   Digits are 9, letters A and a; of a cell that is no text, the type.
+
+  Args:
+    cell: SQL of the cell.
+    read: SQL of what it was read as, by `value`.
+    stored: DuckDB type in which the file has it.
   """
   if stored == 'VARCHAR':
-    missing = ', '.join(f"'{marker}'" for marker in MISSING)
     shape = f'trim({cell})'
     for letters, sign in (('[0-9]', '9'), ('[A-Z]', 'A'), ('[a-z]', 'a')):
       shape = f"regexp_replace({shape}, '{letters}', '{sign}', 'g')"
-    present = f'lower(trim({cell})) NOT IN ({missing})'
+    # No IN: DuckDB makes a join of it, which looks at every row.
+    present = f"NOT regexp_full_match(lower(trim({cell})), '{_MISSING}')"
     told = f'left({shape}, 40)'
   else:
     present = f'NOT isnan({cell})' if stored in _REAL else f'{cell} IS NOT NULL'
     told = f"'{stored}'"
-  return f'CASE WHEN {present} AND {value(cell, kind, stored)} IS NULL THEN {told} END'
+  # Nested: of a row that is read, no more is looked at.
+  return f'CASE WHEN {read} IS NULL THEN CASE WHEN {present} THEN {told} END END'
 
 
 def too_many(unreadable: int, read: int) -> bool:

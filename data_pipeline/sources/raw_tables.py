@@ -123,20 +123,25 @@ class RawTables:
         )
     view = view or Path(name).name
     self._paths[view] = path
-    parts = []
+    # In two steps, so that a cell is read once.
+    read, told = [], []
     for column, kind in columns.items():
-      one = stored[found[column]]
-      parts.append(f'{cells.value(one.cell, kind, one.kind)} AS {_identifier(column)}')
+      one, name = stored[found[column]], _identifier(column)
+      read.append(f'{cells.value(one.cell, kind, one.kind)} AS {name}')
+      told.append(name)
       if kind != 'VARCHAR':
         hidden = cells.names({column: kind})[column]
-        parts.append(f'{cells.form(one.cell, kind, one.kind)} AS {_identifier(hidden)}')
+        cell = _identifier(f'cell_{column}')
+        read.append(f'{one.cell} AS {cell}')
+        told.append(f'{cells.form(cell, name, one.kind)} AS {_identifier(hidden)}')
     if path.suffix == '.parquet':
       source = parquet(path)
     else:
       source = csv_file(path, [one.in_file for one in stored])
-    self.run(
-      f'CREATE OR REPLACE TEMP VIEW {view} AS SELECT {", ".join(parts)} FROM {source}'
-    )
+    self.run(f"""
+      CREATE OR REPLACE TEMP VIEW {view} AS SELECT {', '.join(told)}
+      FROM (SELECT {', '.join(read)} FROM {source})
+    """)
     if path.suffix == '.gz':
       self._checks.append(_Check(path))
 

@@ -34,6 +34,8 @@ _COLUMNS = {
 }  # fmt: skip
 # Rows without a subject are joined to it, so that they are counted.
 _NOBODY = -1
+# Rows without an item likewise.
+_NOTHING = -1
 FOLDERS = {'labevents': 'hosp', 'chartevents': 'icu'}
 
 
@@ -130,7 +132,7 @@ def scan(
       FROM {table} e
       JOIN (FROM windows UNION ALL SELECT {_NOBODY}, NULL, NULL) w
         ON coalesce(e.subject_id, {_NOBODY}) = w.subject_id
-      WHERE e.itemid IS NULL OR e.itemid IN ({', '.join(map(str, itemids))})
+      WHERE coalesce(e.itemid, {_NOTHING}) IN ({', '.join(map(str, [_NOTHING, *itemids]))})
     )
     SELECT reason, coalesce(reason, '') NOT LIKE 'dropped%' AS kept,
       {_where_kept('subject_id, itemid, charttime, storetime, value, number, unit')},
