@@ -129,6 +129,9 @@ def write_through_bucket(job: shards.Job, *, bucket: str) -> None:
         rows = rows.set_column(column, 'path', moved)
       pq.write_table(rows, here(table))
     shards.write_shard(local)
+    # Recordings that cannot be used are named by where they are for everybody.
+    manifest = local.manifest.read_text().replace(scratch, '')
+    local.manifest.write_text(manifest)
     # The manifest last: it says that the shard is complete.
     for path in (job.target / job.shard.name, job.manifest):
       _copy(str(here(path)), bucket + str(path))

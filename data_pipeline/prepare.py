@@ -111,6 +111,7 @@ def prepare(
     memory_limit=memory_limit,
     workers=workers,
     max_dropped_recordings=max_dropped_recordings,
+    recordings_here=beam_bucket is None,
     run=_beam(beam_options, beam_bucket),
   )
   return out
@@ -124,6 +125,7 @@ def build(
   memory_limit: str,
   workers: int,
   max_dropped_recordings: float = _MAX_DROPPED_RECORDINGS,
+  recordings_here: bool = True,
   run: Run | None = None,
 ) -> None:
   """Runs `stage(folder) -> Staged` and writes the data set to `out`.
@@ -138,6 +140,7 @@ def build(
     memory_limit: of DuckDB.
     workers: processes and threads.
     max_dropped_recordings: share of the ECG recordings that may be unusable.
+    recordings_here: this machine sees the raw recordings.
     run: where the shards are written; by default in `workers` processes.
 
   Raises:
@@ -153,7 +156,8 @@ def build(
       # Looked at again: another process may have finished it just now.
       if not finished.exists():
         _build(
-            stage, out, folder, request, memory_limit, workers, max_dropped_recordings, run
+            stage, out, folder, request, memory_limit, workers, max_dropped_recordings,
+            recordings_here, run,
         )  # fmt: skip
         _remove(folder)
         return
@@ -170,6 +174,7 @@ def _build(
   memory_limit: str,
   workers: int,
   max_dropped_recordings: float,
+  recordings_here: bool,
   run: Run,
 ) -> None:
   _begin(out, folder, request)
@@ -194,7 +199,7 @@ def _build(
         samples_per_shard=request['samples_per_shard'],
       )
       staged = _with_what_is_absent(staged, assignment)
-      if 'ecg' in staged.schema.modalities:
+      if 'ecg' in staged.schema.modalities and recordings_here:
         recordings_check.require_some(tables / 'recordings.parquet', max_dropped_recordings)
       estimate.announce_writing(out, staged.schema, tables, assignment, workers)
       staging.sort(assignment, staged.schema, tables, database)

@@ -35,7 +35,8 @@ if __name__ == '__main__':
   raw, out, bucket = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] or None
   run = beam.runner(' '.join(sys.argv[4:]), bucket)
   prepare.build(
-    stage, out, request=fixture.REQUEST, memory_limit='1GB', workers=1, run=run
+    stage, out, request=fixture.REQUEST, memory_limit='1GB', workers=1, run=run,
+    recordings_here=bucket is None,
   )
 """
 
@@ -74,6 +75,13 @@ def test_worker_processes(folder, tmp_path):
 
 def test_workers_that_see_only_a_bucket(folder, tmp_path):
   raw = folder / 'raw/ecg'
+  header = sorted(raw.glob('*.hea'))[2]
+  whole = header.read_text()
+  header.write_text('no record line')
+  staged = staging_fixture.Staged(
+    staging_fixture.SCHEMA, staging_fixture.COHORT, {'fixture': '1.0'}
+  )
+  expected = staging_fixture.build_from(folder / 'raw', staged, tmp_path / 'expected')
   away = Path(f'{tmp_path}/bucket{raw}')
   away.parent.mkdir(parents=True)
   shutil.move(raw, away)
@@ -83,8 +91,10 @@ def test_workers_that_see_only_a_bucket(folder, tmp_path):
     )
   finally:
     shutil.move(away, raw)
+    header.write_text(whole)
   assert done.returncode == 0, done.stderr
-  assert contents(tmp_path / 'out') == contents(folder / 'out')
+  assert 'bad_header' in (expected / 'dropped_recordings.csv').read_text()
+  assert contents(tmp_path / 'out') == contents(expected)
 
 
 def test_a_failed_pipeline_is_one_clear_error_and_is_continued(folder, tmp_path):
