@@ -146,7 +146,7 @@ def test_a_file_of_any_size_is_not_read_into_memory(tmp_path, monkeypatch):
     assert caught.value.reason == 'too_long', fmt
 
 
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=60, deadline=None, database=None)
 @given(data=st.data())
 def test_whatever_a_header_says_is_an_error_of_the_recording(tmp_path_factory, data):
   folder = tmp_path_factory.mktemp('fuzz')
