@@ -14,6 +14,7 @@ import pytest
 from scipy.stats import pearsonr
 from sklearn.metrics import roc_auc_score
 
+from data_pipeline import lock
 from data_pipeline.schema import DataError
 from data_pipeline.sources.simulated import (
   best_possible,
@@ -209,6 +210,15 @@ def test_hospital_of_other_parameters_is_an_error(tmp_path, change, named):
   write_hospital(tmp_path / 'raw', patients=2, seed=1)
   with pytest.raises(DataError, match=rf'simulated\.json: {named} is .*another folder'):
     write_hospital(tmp_path / 'raw', **{'patients': 2, 'seed': 1, **change})
+
+
+def test_one_process_at_a_time_simulates_a_hospital(tmp_path):
+  with (
+    lock.exclusive(tmp_path / 'raw.lock', 'simulates', 'wait'),
+    pytest.raises(DataError, match='another process simulates this hospital'),
+  ):
+    write_hospital(tmp_path / 'raw', patients=2, seed=1)
+  assert not (tmp_path / 'raw').exists()
 
 
 def test_other_folder_is_left_alone(tmp_path):

@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from data_pipeline import folders
 from data_pipeline.sources import Resources, Staged, mimic_iv, setting
 from data_pipeline.sources.simulated.hospital import planted_effects, write_hospital
 
@@ -41,7 +40,6 @@ def stage(task: str, staging: Path, settings: Settings, resources: Resources) ->
     DataError: a number is out of range, or `raw` holds something else.
   """
   raw = settings.raw or staging / 'raw'
-  folders.make(raw.parent, '--raw')
   write_hospital(raw, patients=settings.patients, seed=settings.seed)
   staged = mimic_iv.stage(
     task,

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from data_pipeline import folders, lock
 from data_pipeline.schema import DataError, write_json
 from data_pipeline.sources.simulated import chart, hosp, lab_dictionary, labs, latent
 from data_pipeline.sources.simulated.ecg_records import EcgWriter
@@ -47,20 +48,32 @@ def write_hospital(
     density: how many times more often vital signs and ICU laboratories are sampled.
 
   Raises:
-    DataError: an argument is out of range, or `raw` holds something else.
+    DataError: an argument is out of range, `raw` holds something else, or another process
+      simulates it.
   """
   _check(patients, seed, density)
   raw = raw.resolve()
   request = {
     'version': VERSION, 'patients': patients, 'seed': seed, 'ecg': ecg, 'density': density,
   }  # fmt: skip
-  if raw.exists() and (not raw.is_dir() or any(raw.iterdir())):
-    _check_existing(raw, request)
-    return
+  folders.make(raw.parent, '--raw')
+  held = lock.exclusive(
+    raw.with_name(f'{raw.name}.lock'), 'simulates this hospital', 'name another --raw'
+  )
+  with held:
+    if raw.exists() and (not raw.is_dir() or any(raw.iterdir())):
+      _check_existing(raw, request)
+    else:
+      _write_whole(raw, request)
+
+
+def _write_whole(raw: Path, request: dict[str, Any]) -> None:
+  """Writes the hospital beside `raw`, and puts it there when it is complete."""
   partial = raw.with_name(raw.name + '.partial')
   if partial.exists():  # left by an interrupted run
     shutil.rmtree(partial)
-  rows = _write(partial, patients=patients, seed=seed, ecg=ecg, density=density)
+  numbers = {name: value for name, value in request.items() if name != 'version'}
+  rows = _write(partial, **numbers)
   write_json(partial / MANIFEST, {**request, 'planted': planted_effects(), 'rows': rows})
   if raw.exists():
     raw.rmdir()
