@@ -18,8 +18,11 @@ def make(folder: Path, flag: str) -> None:
     flag: that names it, for the message.
 
   Raises:
-    DataError: it cannot be made, or not be written to.
+    DataError: it cannot be made, or not be written to, or its name has a backslash, which
+      tensorstore, to whom the arrays of checkpoints are given, takes for a slash.
   """
+  if '\\' in str(folder):
+    raise DataError(f'{flag}={folder}: give a name without a backslash.')
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:

@@ -245,7 +245,7 @@ def _with_what_is_absent(staged: Staged, assignment: staging.Assignment) -> Stag
     f'{table}: no row of it is of use, {reason} is 0'
     for table, reasons in staged.cohort['rows'].items()
     for reason, n in reasons.items()
-    if reason.startswith(('read', 'values read')) and n == 0
+    if reason.startswith(('read', 'values read', 'used')) and n == 0
   ]
   empty = [table for table, n in assignment.having.items() if n == 0]
   absent += [f'{table}: no sample has any' for table in empty]

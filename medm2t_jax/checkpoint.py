@@ -9,9 +9,11 @@ damaged file of one checkpoint cannot change it.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import logging
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
+from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from data_pipeline.schema import DataError
@@ -45,7 +48,23 @@ def _write_arrays_once() -> None:
   absl_logging.set_verbosity(before)
 
 
+def _take_names_as_they_are() -> None:
+  """Lets orbax find its files in a folder whose name has a '[', '*' or '?'.
+
+  It looks with the `glob` of etils' paths, which reads the folder's name as a pattern too:
+  the arrays were then silently not in the checkpoint.
+  """
+  kind: Any = type(epath.Path())
+  of_pattern = kind.glob
+
+  def in_folder(folder: epath.Path, pattern: str) -> Iterator[epath.Path]:
+    return of_pattern(kind(glob.escape(os.fspath(folder))), pattern)
+
+  kind.glob = in_folder
+
+
 _write_arrays_once()
+_take_names_as_they_are()
 
 
 class DamagedError(DataError):

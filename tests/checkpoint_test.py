@@ -54,6 +54,16 @@ def orbax_leftovers():
   gc.collect()
 
 
+@pytest.mark.parametrize('name', ['a[b]', '*', '**', 'a?b', '{k}=v', 'ä #%20 x'])
+def test_a_folder_may_be_called_anything(tmp_path, name):
+  state = make_state(1.5, 7)
+  with checkpoint.Checkpoints(tmp_path / name) as checkpoints:
+    checkpoints.save(state, {'epoch': 2, 'step': 3}, lineage=LINEAGE, best_step=7)
+    restored = restore_latest(checkpoints, make_state(0.0, 0))
+  np.testing.assert_array_equal(restored.state.params['layer']['kernel'], 1.5)
+  assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_state_position_and_lineage_come_back(tmp_path):
   state = make_state(1.5, 7)
   with checkpoint.Checkpoints(tmp_path) as checkpoints:

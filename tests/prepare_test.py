@@ -404,6 +404,11 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, name):
     staging_fixture.build_from(tmp_path, _staged(), Path(f'{tmp_path}/file{name}'))
 
 
+def test_a_name_with_a_backslash_is_refused(tmp_path):
+  with pytest.raises(DataError, match='without a backslash'):
+    staging_fixture.build_from(tmp_path, _staged(), tmp_path / 'a\\b')
+
+
 def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path, monkeypatch):
   monkeypatch.setattr(folders.os, 'access', lambda path, mode: False)  # root may always
   with pytest.raises(DataError, match=r'--out=.*cannot be written to'):
