@@ -92,7 +92,8 @@ def form(cell: str, read: str, stored: str) -> str:
   """
   if stored == 'VARCHAR':
     shape = f'trim({cell})'
-    for letters, sign in (('[0-9]', '9'), ('[A-Z]', 'A'), ('[a-z]', 'a')):
+    others = r'[\p{Ll}\p{Lm}\p{Lo}\p{Lt}]'
+    for letters, sign in ((r'\p{N}', '9'), (r'\p{Lu}', 'A'), (others, 'a')):
       shape = f"regexp_replace({shape}, '{letters}', '{sign}', 'g')"
     # No IN: DuckDB makes a join of it, which looks at every row.
     present = f"NOT regexp_full_match(lower(trim({cell})), '{_MISSING}')"
