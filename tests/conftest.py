@@ -47,6 +47,7 @@ _LONGEST = (
   'baselines_test',
   'preemption_test',
   'explain_test',
+  'fuzz_test',
   'physionet2012_test',
   'config_test',
   'integrated_gradients_test',
