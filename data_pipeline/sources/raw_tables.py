@@ -152,6 +152,7 @@ class RawTables:
     columns: Mapping[str, str],
     *,
     deciding: Collection[str] = (),
+    read: int | None = None,
   ) -> dict[str, int]:
     """Counts the cells that are not of their column's type.
 
@@ -161,6 +162,7 @@ class RawTables:
       columns: as `open` took them, or some of them.
       deciding: columns that decide who is a sample, or its label: no cell of them may be
         unreadable. Of the others only a small share.
+      read: rows, where `relation` does not have those without an unreadable cell.
 
     Returns:
       Reason, as unreadable: dod, -> count.
@@ -172,17 +174,18 @@ class RawTables:
     aggregates = ', '.join(
       f'count({_identifier(name)}), min({_identifier(name)})' for name in hidden.values()
     )
-    [(read, *found)] = self.run(f'SELECT count(*), {aggregates} FROM {relation}').fetchall()
+    [(rows, *found)] = self.run(f'SELECT count(*), {aggregates} FROM {relation}').fetchall()
+    of = int(rows if read is None else read)
     counts, refused = {}, []
     for column, n, shape in zip(hidden, found[::2], found[1::2], strict=True):
-      if n and (column in deciding or cells.too_many(n, read)):
+      if n and (column in deciding or cells.too_many(n, of)):
         refused.append(cells.complaint(column, columns[column], shape, n))
       if n:
         counts[f'unreadable: {column}'] = int(n)
     if refused:
       raise UnreadableCells(
         f'{self._paths[view]}: {" ".join(refused)}',
-        {view.removeprefix('raw_'): {'read': int(read), **counts}},
+        {view.removeprefix('raw_'): {'read': of, **counts}},
       )
     return counts
 

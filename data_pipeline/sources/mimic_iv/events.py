@@ -111,7 +111,12 @@ def scan(
   unknown = "WHEN e.unreadable_storetime IS NOT NULL THEN 'dropped: unreadable storetime'"
   if availability == 'charttime':
     late, unknown = 'kept: stored after the prediction time', ''
-  unreadable = ', '.join(cells.names(columns).values())
+  # In one column, which is nearly always null: five would take as long as the join.
+  hidden = [*cells.names(columns).values()]
+  unreadable = (
+    f'CASE WHEN coalesce({", ".join(hidden)}) IS NOT NULL '
+    f'THEN [{", ".join(hidden)}] END AS unreadable'
+  )
   path = folder / f'{table}.parquet'
   raw.copy(
     f"""
@@ -136,14 +141,16 @@ def scan(
     )
     SELECT reason, coalesce(reason, '') NOT LIKE 'dropped%' AS kept,
       {_where_kept('subject_id, itemid, charttime, storetime, value, number, unit')},
-      {_where_kept('comments')}, {unreadable}
+      {_where_kept('comments')}, unreadable
     FROM wanted
     """,
     path,
   )
   counts = raw.counts(f'SELECT reason, count(*) FROM {parquet(path)} GROUP BY reason')
   read = raw.value(f'SELECT count(*) FROM {parquet(path)}')
-  counts |= raw.unreadable(table, parquet(path), columns)
+  each = ', '.join(f'unreadable[{i}] AS {name}' for i, name in enumerate(hidden, 1))
+  forms = f'(SELECT {each} FROM {parquet(path)} WHERE unreadable IS NOT NULL)'
+  counts |= raw.unreadable(table, forms, columns, read=read)
   return {'read: wanted items of the cohort': read, **counts}
 
 
