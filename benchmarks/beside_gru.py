@@ -29,6 +29,7 @@ import torch
 from torch import nn
 
 from configs import physionet2012
+from data_pipeline import processors
 from data_pipeline.dataset import open_dataset
 from medm2t_jax import parallel
 from medm2t_jax.baselines.gru import standardised, with_gaps
@@ -50,7 +51,7 @@ def main() -> None:
   parser.add_argument('--data', required=True, help='folder of the prepared data set')
   parser.add_argument('--repetitions', type=int, default=5)
   options = parser.parse_args()
-  threads = len(os.sched_getaffinity(0))
+  threads = processors.available()
   torch.set_num_threads(threads)
   fold = _fold(options.data)
   sides = {'gru': _Gru(fold)} | {stage: _Ours(fold, stage) for stage in _STAGES}

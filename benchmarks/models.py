@@ -39,6 +39,7 @@ import torch
 
 from benchmarks import model_workload
 from benchmarks.model_steps import Case, Ours, Theirs, both, embedding, fitted_of
+from data_pipeline import processors
 from medm2t_jax.models.medm2t import stages
 
 _PARTS = ('throughput', 'latency', 'memory', 'start')
@@ -74,7 +75,7 @@ def main() -> None:
   if options.first_step:
     print(json.dumps(_first_step(*options.first_step.split('/'))))
     return
-  threads = len(os.sched_getaffinity(0))
+  threads = processors.available()
   torch.set_num_threads(threads)
   parts = options.parts.split(',')
   if unknown := set(parts) - set(_PARTS):

@@ -29,6 +29,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from data_pipeline import processors
+
 _ROOT = Path(__file__).resolve().parents[1]
 _LONGEST = 12
 _COMPILED = '/jax/core/compile/backend_compile_duration'
@@ -55,7 +57,7 @@ def main() -> None:
         subprocess.run(['rm', '-r', f'{folder}/runs', f'{folder}/data'], check=True)
       found[name] = _run(Path(folder), flags)
       print(f'{name}: {found[name]["seconds"]} s', file=sys.stderr)
-  print(json.dumps({'flags': flags, 'cores': len(os.sched_getaffinity(0)), **found}))
+  print(json.dumps({'flags': flags, 'cores': processors.available(), **found}))
 
 
 def _child(folder: Path, *arguments: str) -> None:
@@ -80,7 +82,7 @@ def _first_steps(config: str) -> None:
     for kind in ('cold', 'warm'):
       _child(folder, '--first_step_of', str(folder / 'told.json'), config)
       found[kind] = json.loads((folder / 'told.json').read_text())
-  print(json.dumps({'config': config, 'cores': len(os.sched_getaffinity(0)), **found}))
+  print(json.dumps({'config': config, 'cores': processors.available(), **found}))
 
 
 def _first_step(told: Path, name: str) -> None:

@@ -29,7 +29,7 @@ from tests import staging_fixture as fixture
 def stage(tables):
   for path in raw.glob('*.parquet'):
     shutil.copy(path, tables)
-  return fixture.Staged(fixture.SCHEMA, fixture.COHORT, {'fixture': '1.0'})
+  return fixture.staged()
 
 if __name__ == '__main__':
   raw, out, bucket = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] or None
@@ -78,9 +78,7 @@ def test_workers_that_see_only_a_bucket(folder, tmp_path):
   header = sorted(raw.glob('*.hea'))[2]
   whole = header.read_text()
   header.write_text('no record line')
-  staged = staging_fixture.Staged(
-    staging_fixture.SCHEMA, staging_fixture.COHORT, {'fixture': '1.0'}
-  )
+  staged = staging_fixture.staged()
   expected = staging_fixture.build_from(folder / 'raw', staged, tmp_path / 'expected')
   away = Path(f'{tmp_path}/bucket{raw}')
   away.parent.mkdir(parents=True)

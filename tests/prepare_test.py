@@ -49,17 +49,8 @@ def killed(*args, **kwargs):
   return result
 
 setattr(module, name, killed)
-staged = staging_fixture.Staged(
-    staging_fixture.SCHEMA, staging_fixture.COHORT, {'fixture': '1.0'}
-)
-staging_fixture.build_from(raw, staged, out)
+staging_fixture.build_from(raw, staging_fixture.staged(), out)
 """
-
-
-def _staged():
-  return staging_fixture.Staged(
-    staging_fixture.SCHEMA, staging_fixture.COHORT, {'fixture': '1.0'}
-  )
 
 
 def test_killed_again_and_again_it_ends_with_the_same_bytes(folder, tmp_path):
@@ -88,7 +79,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(folder, tmp_path):
       with pytest.raises(DataError, match='not a finished data set'):
         open_dataset(out)
   assert (out / '.staging').exists()
-  staging_fixture.build_from(folder / 'raw', _staged(), out)
+  staging_fixture.build_from(folder / 'raw', staging_fixture.staged(), out)
   assert digests(out) == digests(folder / 'out')
 
 
@@ -97,7 +88,7 @@ def test_workers_end_with_a_killed_parent(folder, tmp_path):
     "if __name__ == '__main__':\n"
     '  import sys; from pathlib import Path; from tests import staging_fixture as f\n'
     '  raw, out = map(Path, sys.argv[1:])\n'
-    "  staged = f.Staged(f.SCHEMA, f.COHORT, {'fixture': '1.0'})\n"
+    '  staged = f.staged()\n'
     '  f.build_from(raw, staged, out, workers=2)\n'
   )
   path, out = tmp_path / 'run.py', tmp_path / 'out'
@@ -119,7 +110,7 @@ def test_workers_end_with_a_killed_parent(folder, tmp_path):
     assert time.monotonic() < deadline, workers
     time.sleep(0.05)
   assert len(workers) >= 2
-  staging_fixture.build_from(folder / 'raw', _staged(), out)
+  staging_fixture.build_from(folder / 'raw', staging_fixture.staged(), out)
   assert digests(out) == digests(folder / 'out')
 
 
@@ -137,10 +128,10 @@ def test_two_preparations_of_one_folder_do_not_mix(folder, tmp_path):
     with pytest.raises(
       DataError, match=r'lock: another process prepares a data set here \(process \d+'
     ):
-      staging_fixture.build_from(folder / 'raw', _staged(), out)
+      staging_fixture.build_from(folder / 'raw', staging_fixture.staged(), out)
     for path in (folder / 'raw').glob('*.parquet'):
       shutil.copy(path, tables)
-    return _staged()
+    return staging_fixture.staged()
 
   prepare.build(stage, out, request=staging_fixture.REQUEST, memory_limit='1GB', workers=1)
   assert digests(out) == digests(folder / 'out')
@@ -155,8 +146,8 @@ def test_a_disk_that_fills_up_anywhere_is_one_clear_error(
 
   with monkeypatch.context() as patched, pytest.raises(DataError, match='no space left'):
     patched.setattr(f'data_pipeline.{where}', fill_up)
-    staging_fixture.build_from(folder / 'raw', _staged(), tmp_path / 'out')
-  staging_fixture.build_from(folder / 'raw', _staged(), tmp_path / 'out')
+    staging_fixture.build_from(folder / 'raw', staging_fixture.staged(), tmp_path / 'out')
+  staging_fixture.build_from(folder / 'raw', staging_fixture.staged(), tmp_path / 'out')
   assert digests(tmp_path / 'out') == digests(folder / 'out')
 
 
@@ -166,7 +157,7 @@ def test_what_a_killed_shard_left_is_removed(folder, tmp_path):
   request = json.dumps(staging_fixture.REQUEST)
   (out / '.staging/request.json').write_text(request)
   (out / 'mortality-fold0.tfrecord-00000-of-00003.0a1b2c3d.partial').write_text('half')
-  staging_fixture.build_from(folder / 'raw', _staged(), out)
+  staging_fixture.build_from(folder / 'raw', staging_fixture.staged(), out)
   assert digests(out) == digests(folder / 'out')
 
 
@@ -190,7 +181,7 @@ def test_a_finished_data_set_is_left_alone(folder, capsys):
 def test_another_request_is_refused(folder):
   with pytest.raises(DataError, match=r'another request \(source fixture there, x here'):
     prepare.build(
-      lambda tables: _staged(),
+      lambda tables: staging_fixture.staged(),
       folder / 'out',
       request={**staging_fixture.REQUEST, 'source': 'x'},
       memory_limit='1GB',
@@ -201,7 +192,7 @@ def test_another_request_is_refused(folder):
 def test_a_folder_with_other_files_is_refused(folder, tmp_path):
   (tmp_path / 'thesis.tex').write_text('')
   with pytest.raises(DataError, match='holds other files'):
-    staging_fixture.build_from(folder / 'raw', _staged(), tmp_path)
+    staging_fixture.build_from(folder / 'raw', staging_fixture.staged(), tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ['thesis.tex']
 
 
@@ -211,7 +202,7 @@ def test_the_estimate_is_printed_and_a_small_disk_refused(
   usage = shutil.disk_usage(tmp_path)._replace(free=1000)
   monkeypatch.setattr(prepare.shutil, 'disk_usage', lambda path: usage)
   with pytest.raises(DataError, match='are needed'):
-    staging_fixture.build_from(folder / 'raw', _staged(), tmp_path / 'out')
+    staging_fixture.build_from(folder / 'raw', staging_fixture.staged(), tmp_path / 'out')
   assert 'recordings: about' in capsys.readouterr().err
 
 
@@ -290,7 +281,7 @@ def test_a_missing_setting_is_named_with_its_help(tmp_path):
 def test_a_wrong_memory_limit_is_named(folder, tmp_path):
   with pytest.raises(DataError, match='--memory_limit=much'):
     staging_fixture.build_from(
-      folder / 'raw', _staged(), tmp_path / 'out', memory_limit='much'
+      folder / 'raw', staging_fixture.staged(), tmp_path / 'out', memory_limit='much'
     )
 
 
@@ -401,25 +392,27 @@ def _dropped(out):
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, name):
   (tmp_path / 'file').write_text('')
   with pytest.raises(DataError, match=r'--out=.*file.*no folder can be made here'):
-    staging_fixture.build_from(tmp_path, _staged(), Path(f'{tmp_path}/file{name}'))
+    staging_fixture.build_from(
+      tmp_path, staging_fixture.staged(), Path(f'{tmp_path}/file{name}')
+    )
 
 
 def test_a_name_with_a_backslash_is_refused(tmp_path):
   with pytest.raises(DataError, match='without a backslash'):
-    staging_fixture.build_from(tmp_path, _staged(), tmp_path / 'a\\b')
+    staging_fixture.build_from(tmp_path, staging_fixture.staged(), tmp_path / 'a\\b')
 
 
 def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path, monkeypatch):
   monkeypatch.setattr(folders.os, 'access', lambda path, mode: False)  # root may always
   with pytest.raises(DataError, match=r'--out=.*cannot be written to'):
-    staging_fixture.build_from(tmp_path, _staged(), tmp_path / 'out')
+    staging_fixture.build_from(tmp_path, staging_fixture.staged(), tmp_path / 'out')
 
 
 def test_files_that_other_systems_leave_are_no_data(folder, tmp_path):
   for name in ('.DS_Store', '._labs', 'Thumbs.db'):
     (tmp_path / name).write_text('')
   (tmp_path / '.ipynb_checkpoints').mkdir()
-  staging_fixture.build_from(folder / 'raw', _staged(), tmp_path)
+  staging_fixture.build_from(folder / 'raw', staging_fixture.staged(), tmp_path)
   assert open_dataset(tmp_path).version == open_dataset(folder / 'out').version
 
 

@@ -39,6 +39,11 @@ SCHEMA = Schema(
 )
 
 
+def staged() -> Staged:
+  """What a source returns beside the staging files of `write_staging`."""
+  return Staged(SCHEMA, COHORT, {'fixture': '1.0'})
+
+
 def write_staging(
   folder: Path, *, subjects: int = 40, seed: int = 0, long: int = 30
 ) -> Staged:
@@ -105,7 +110,7 @@ def write_staging(
   tables['recordings'] = _recordings(folder / 'ecg', samples, rng)
   for name, table in tables.items():
     table.sample(frac=1, random_state=seed).to_parquet(folder / f'{name}.parquet')
-  return Staged(SCHEMA, COHORT, {'fixture': '1.0'})
+  return staged()
 
 
 def _recordings(

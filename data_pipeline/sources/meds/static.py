@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_pipeline.duckdb_files import parquet
+from data_pipeline.duckdb_files import parquet, text
 from data_pipeline.schema import Item
 from data_pipeline.sources.meds.codes import match, readings
 from data_pipeline.sources.meds.rows import resolve, scan
@@ -77,14 +77,14 @@ def write_static(
 
 def _age(raw: RawTables, mapping: Mapping, scanned: Path) -> dict[str, int]:
   """Makes `ages` (sample_id, age): in years with fractions, null where not known."""
-  birth = (mapping.birth or '').replace("'", "''")
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE ages AS
     SELECT s.sample_id,
       (epoch_us(s.prediction_time) - epoch_us(b.time)) / {_MICROSECONDS_A_YEAR} AS age
     FROM samples s LEFT JOIN (
       SELECT subject_id, min(time) AS time FROM {parquet(scanned)}
-      WHERE kept AND code = '{birth}' GROUP BY subject_id) b USING (subject_id)
+      WHERE kept AND code = {text(mapping.birth or '')} GROUP BY subject_id
+    ) b USING (subject_id)
   """)
   if not mapping.birth:
     return {}

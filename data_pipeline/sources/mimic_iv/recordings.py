@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_pipeline.duckdb_files import parquet
+from data_pipeline.duckdb_files import parquet, text
 from data_pipeline.ecg import report_terms
 from data_pipeline.schema import ECG_MEASUREMENTS, DataError
 from data_pipeline.sources.mimic_iv.items import make_table, read_rows
@@ -135,11 +135,10 @@ def write_recordings(
       JOIN report_lines l USING (line) GROUP BY study_id
     ) t USING (study_id)
   """)
-  base = str(root.resolve()).replace("'", "''")
   raw.copy(
     f"""
     SELECT w.sample_id, w.study_id,
-      '{base}/' || regexp_replace(w.path, '\\.(hea|dat)$', '') AS path,
+      {text(f'{root.resolve()}/')} || regexp_replace(w.path, '\\.(hea|dat)$', '') AS path,
       CAST(w.hours AS FLOAT) AS time, {', '.join(f'm.{name}' for name in ECG_MEASUREMENTS)},
       CAST(coalesce(m.terms, []) AS INTEGER[]) AS terms
     FROM wanted_recordings w LEFT JOIN measured m USING (study_id)

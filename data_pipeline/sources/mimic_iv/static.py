@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_pipeline.duckdb_files import text
 from data_pipeline.schema import Item
 from data_pipeline.sources import cells
 from data_pipeline.sources.mimic_iv import drugs
@@ -77,38 +78,38 @@ def write_static(
       for flags, table in ((history_names(), 'history'), (drugs.GROUPS, 'drugs')):
         joins += f' LEFT JOIN {table} USING (sample_id)'
         extra |= {name: f'coalesce({table}."{name}", 0)' for name in flags}
-  cells = [
+  selected = [
     f'CAST(CASE WHEN {of} BETWEEN {item.low} AND {item.high} THEN {of} END AS DOUBLE) '
     f'AS "{item.itemid}"'
     for item in numeric
     for of in [extra.get(item.itemid, f's.{item.itemid}')]
   ]
   for item in categorical:
-    listed = ', '.join("'" + text.replace("'", "''") + "'" for text in item.categories)
-    text = f'upper(trim(s.{item.itemid}))'
-    cells.append(f'CASE WHEN {text} IN ({listed}) THEN {text} END AS "{item.itemid}"')
+    listed = ', '.join(map(text, item.categories))
+    cell = f'upper(trim(s.{item.itemid}))'
+    selected.append(f'CASE WHEN {cell} IN ({listed}) THEN {cell} END AS "{item.itemid}"')
     unlisted = raw.value(f"""
       SELECT count(*) FROM samples s
-      WHERE s.{item.itemid} IS NOT NULL AND {text} NOT IN ({listed})
+      WHERE s.{item.itemid} IS NOT NULL AND {cell} NOT IN ({listed})
     """)
     if unlisted:
       reason = f'repaired: unlisted {item.itemid} is missing'
       counts.setdefault('static', {})[reason] = unlisted
-  raw.copy(f'SELECT sample_id, {", ".join(cells)} FROM samples s {joins}', output)
+  raw.copy(f'SELECT sample_id, {", ".join(selected)} FROM samples s {joins}', output)
   return counts
 
 
 def write_samples(raw: RawTables, attributes: tuple[str, ...], output: Path) -> None:
   """Writes `samples.parquet` with the subgroup attributes."""
   of = {'sex': 'gender'}
-  cells = ', '.join(
+  selected = ', '.join(
     f'{of.get(name, name)} AS {name}'
     if name == 'age'
     else f"nullif(trim({of.get(name, name)}), '') AS {name}"
     for name in attributes
   )
   raw.copy(
-    f'SELECT sample_id, subject_id, prediction_time, label, {cells} FROM samples', output
+    f'SELECT sample_id, subject_id, prediction_time, label, {selected} FROM samples', output
   )
 
 
