@@ -65,8 +65,8 @@ def main() -> None:
         if repetition:  # the first compiles
           times[name][what].append(seconds)
         print(f'{name} {what}: {seconds:.2f} s', file=sys.stderr)
-  training = len(fold.dataset.rows(0, 'train'))
-  test = len(fold.dataset.rows(0, 'test'))
+  training = len(fold.rows('train'))
+  test = len(fold.rows('test'))
   median = {
     name: {
       's_per_epoch': statistics.median(each['epoch']),

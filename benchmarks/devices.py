@@ -12,7 +12,6 @@ loss from that of one device.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import statistics
@@ -75,6 +74,7 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
   import jax
   import optax
 
+  from benchmarks.model_case import without_dropout
   from configs import mortality
   from medm2t_jax import losses, parallel
   from medm2t_jax.default_data import open_or_simulate
@@ -90,7 +90,7 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
     # number of devices would then make other batches.
     config.data.update(max_recordings=2, recordings_per_row=2.0)
   fold = Fold(config, open_or_simulate(config), 0, Path('unused'))
-  fold.model_config = _without_dropout(fold.model_config)
+  fold.model_config = without_dropout(fold.model_config)
   fold.model = MedM2T(fold.model_config, axis_name=parallel.DEVICE_AXIS)
   recipe = config.recipe[_STAGE]
   # With the usual epsilon of 1e-8 Adam makes whole steps out of the rounding error of
@@ -113,21 +113,6 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
   # The first step compiles.
   milliseconds = round(1000 * statistics.median(times[1:]), 1)
   return {'losses': found[: options.steps], 'ms_per_step': milliseconds}
-
-
-def _without_dropout(config: Any) -> Any:
-  """A model configuration with every dropout rate at 0, at any depth."""
-  if isinstance(config, tuple):
-    return tuple(map(_without_dropout, config))
-  if not dataclasses.is_dataclass(config) or isinstance(config, type):
-    return config
-  changed = {
-    field.name: 0.0
-    if field.name.endswith('dropout')
-    else _without_dropout(getattr(config, field.name))
-    for field in dataclasses.fields(config)
-  }
-  return dataclasses.replace(config, **changed)
 
 
 if __name__ == '__main__':

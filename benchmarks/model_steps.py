@@ -1,242 +1,197 @@
-"""Train step and inference of one stage, ours and PyTorch's, from the same weights."""
+"""Train step and inference of one stage in PyTorch, and ours from the same weights."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 
 from benchmarks import model_workload
+from benchmarks.model_case import LEARNING_RATE, Case, Ours
 from benchmarks.torch_model import weights
-from benchmarks.torch_model.encoders import EventEncoder
-from benchmarks.torch_model.medm2t import TorchMedM2T
-from configs import cvd, los, mortality
-from medm2t_jax import losses, parallel
-from medm2t_jax.models.config import ModelConfig, model_config
-from medm2t_jax.models.medm2t import MedM2T
+from benchmarks.torch_model.batch import for_torch
+from benchmarks.torch_model.events import EventEncoder
+from benchmarks.torch_model.medm2t import Predictions, TorchMedM2T
 from medm2t_jax.models.sparse_time_series import SparseTimeSeriesEncoder
-from medm2t_jax.optimizer import make_optimizer
 
-TASKS = {'cvd': cvd, 'mortality': mortality, 'los': los}
-LEARNING_RATE = 1e-4
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-  """What is measured.
-
-  Attributes:
-    task: 'cvd', 'mortality' or 'los'.
-    stage: of the model.
-    size: named size.
-    rows: samples of a batch.
-    capacity: packed recordings that there is room for, per real one.
-    events: factor on the numbers of events.
-  """
-
-  task: str
-  stage: str
-  size: str = 'paper'
-  rows: int = 32
-  capacity: float = 1.15
-  events: float = 1.0
-
-  @property
-  def config(self) -> ModelConfig:
-    options = TASKS[self.task].get_config('bins').model.to_dict()
-    schema = model_workload.schema(self.task)
-    return model_config(self.task, {**options, 'size': self.size}, schema)
-
-  @functools.cached_property
-  def batch(self) -> dict[str, Any]:
-    return model_workload.batch(
-      self.task, self.stage, self.rows, self.capacity, self.events
-    )
-
-
-class Ours:
-  """Our stage, through the steps that training and evaluation use."""
-
-  def __init__(self, case: Case, variables: dict[str, Any] | None = None):
-    """Args: case; variables to start from, fresh ones if None."""
-    self._key = jax.random.key(0, impl='unsafe_rbg')
-    model = MedM2T(case.config, axis_name=parallel.DEVICE_AXIS)
-    recipe = TASKS[case.task].get_config('bins').recipe[case.stage]
-    optimizer = make_optimizer({**recipe, 'learning_rate': LEARNING_RATE}, case.stage, 1000)
-    kind = 'days' if case.task == 'los' else 'classes'
-    loss = losses.squared if kind == 'days' else losses.nll
-    self._model, self._stage = model, case.stage
-    # The leading axis is that of the devices, of which there is one.
-    self._batch = jax.tree.map(lambda x: jnp.asarray(x[np.newaxis]), case.batch)
-    if variables is None:
-      made = jax.jit(self._init)(case.batch)
-      variables = {**made, 'fitted': model_workload.fitted(made['fitted'])}
-    variables = dict(jax.tree.map(jnp.array, variables))
-    state = parallel.TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=variables['params'],
-      batch_stats=variables['batch_stats'],
-      fitted=variables['fitted'],
-      optimizer=jax.jit(optimizer.init)(variables['params']),
-    )
-    self._state = jax.device_put(state, parallel.replicated())
-    # The state's buffers are given to the train step, so inference has its own.
-    self._variables = jax.device_put(
-      jax.tree.map(jnp.copy, variables), parallel.replicated()
-    )
-    self._train_step: Any = parallel.train_step(model, case.stage, optimizer, loss, ())
-    self._predict_step: Any = parallel.predict_step(model, case.stage)
-
-  @functools.cached_property
-  def compiled(self) -> Any:
-    """The train step."""
-    return self._train_step.lower(self._state, self._batch, self._key).compile()
-
-  @functools.cached_property
-  def _predict(self) -> Any:
-    return self._predict_step.lower(self._variables, self._batch).compile()
-
-  def _init(self, batch: Any) -> dict[str, Any]:
-    init: Any = self._model.init
-    return init(self._key, batch, stage=self._stage, train=False)
-
-  def train(self) -> None:
-    """One update."""
-    self._state, loss = self.compiled(self._state, self._batch, self._key)
-    jax.block_until_ready((self._state, loss))
-
-  def infer(self) -> np.ndarray:
-    """Logits of all units (u c)."""
-    return np.asarray(self._predict(self._variables, self._batch))[0]
+TOLERANCE = 1e-4  # of logits, of the largest
 
 
 class Theirs:
-  """The PyTorch stage: eager, Adam as it comes.
+  """The PyTorch stage: eager, with the recipe's optimizer (fused) and frozen encoders.
 
   Attributes:
     model: the module.
   """
 
-  def __init__(self, case: Case, fitted: dict[str, Any], attend_over: Any = 'tokens'):
+  def __init__(self, case: Case, fitted: dict[str, Any]):
     torch.manual_seed(0)
-    self.model = TorchMedM2T(case.config, fitted, case.stage, attend_over)
-    self._batch = model_workload.for_torch(case.batch)
-    self._optimizer = torch.optim.Adam(self.model.parameters(), lr=LEARNING_RATE)
-    self._days = case.task == 'los'
+    self.model = TorchMedM2T(case.config, fitted, case.stage)
+    _away_from_constants(self.model)
+    self._batch = for_torch(case.batch)
+    self._clip_norm = case.recipe.clip_norm
+    if case.recipe.frozen:
+      assert tuple(case.recipe.frozen) == ('encoders_*',)
+      self.model.encoders.requires_grad_(False)
+    self._optimizer = _optimizer(self.model, case.recipe)
+    self._days = case.schema.target.kind == 'days'
+
+  def loss(self) -> torch.Tensor:
+    """Of the batch, as `medm2t_jax.losses.of_heads` has it."""
+    predictions: Predictions = self.model(self._batch)
+    label = self._batch['label'][self.model.owners(self._batch)]
+    deep = self._mean_loss(predictions.deep, label)
+    if predictions.members is None:
+      return deep
+    members = predictions.members
+    of_each = label.repeat_interleave(members.shape[1])
+    return (self._mean_loss(members.flatten(0, 1), of_each) + deep) / 2
+
+  def _mean_loss(self, outputs: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    if self._days:
+      return functional.mse_loss(outputs[:, 0], label)
+    return functional.cross_entropy(outputs, label.long())
 
   def train(self) -> None:
     """One update."""
     self.model.train()
     self._optimizer.zero_grad()
-    logits, owner = self.model(self._batch), self.model.owners(self._batch)
-    label = self._batch['label'][owner]
-    if self._days:
-      loss = functional.mse_loss(logits[:, 0], label)
-    else:
-      loss = functional.cross_entropy(logits, label.long())
-    loss.backward()
+    self.loss().backward()
+    if self._clip_norm:
+      nn.utils.clip_grad_norm_(self.model.parameters(), self._clip_norm)
     self._optimizer.step()
 
   def infer(self) -> np.ndarray:
     """Logits of all units (u c)."""
     self.model.eval()
     with torch.inference_mode():
-      return self.model(self._batch).numpy()
+      return self.model(self._batch).logits.numpy()
 
 
+def _away_from_constants(model: nn.Module) -> None:
+  """Parameters that start as constants would hide what they are multiplied with."""
+  with torch.no_grad():
+    for parameter in model.parameters():
+      if parameter.min() == parameter.max():
+        parameter += 0.1 * torch.randn_like(parameter)
+
+
+def _optimizer(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimizer:
+  trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
+  is_matrix = lambda name, one: (
+    one.dim() > 1 and not any(part in name for part in ('scale', 'bias', 'absent'))
+  )
+  decays = lambda name, one: recipe['decayed'] == 'all' or is_matrix(name, one)
+  decayed = [one for name, one in trained.items() if decays(name, one)]
+  others = [one for name, one in trained.items() if not decays(name, one)]
+  groups = [
+    {'params': decayed, 'weight_decay': recipe['weight_decay']},
+    {'params': others, 'weight_decay': 0.0},
+  ]
+  kinds = {'adam': torch.optim.Adam, 'adamw': torch.optim.AdamW, 'sgd': torch.optim.SGD}
+  kind: Any = kinds[recipe['optimizer']]
+  return kind([one for one in groups if one['params']], lr=LEARNING_RATE, fused=True)
+
+
+@functools.lru_cache(maxsize=32)
 def fitted_of(case: Case) -> dict[str, Any]:
-  """Statistics of all encoders, the same for both sides."""
-  shapes = _shapes(dataclasses.replace(case, stage='multimodal'))
-  return model_workload.fitted(_zeros(shapes['fitted']))
+  """Statistics of the stage and of all encoders, the same for both sides."""
+  every = dataclasses.replace(case, stage='multimodal').shapes()['fitted']
+  encoders = {name: tree for name, tree in every.items() if name.startswith('encoders_')}
+  return model_workload.fitted({**case.shapes()['fitted'], **encoders})
 
 
-def _variables(case: Case, fitted: dict[str, Any]) -> dict[str, Any]:
-  """Zeros of the stage's shapes; statistics out of `fitted`."""
-  made = _zeros(_shapes(case))
-  kept = {name: fitted.get(name, zeros) for name, zeros in made['fitted'].items()}
-  choose = lambda old, new: (
-    {name: choose(one, new[name]) for name, one in old.items()}
-    if isinstance(old, dict)
-    else new
+def same_weights(case: Case) -> tuple[dict[str, Any], Theirs]:
+  """Our variables with the weights and statistics of a PyTorch stage, and that stage.
+
+  A parameter that it does not have is not a number.
+  """
+  fitted, shapes = fitted_of(case), case.shapes()
+  theirs = Theirs(case, fitted)
+  empty = jax.tree.map(
+    lambda leaf: np.full(leaf.shape, np.nan, leaf.dtype),
+    {name: shapes[name] for name in ('params', 'batch_stats')},
   )
-  return {**made, 'fitted': choose(made['fitted'], kept)}
-
-
-def _shapes(case: Case) -> dict[str, Any]:
-  model = MedM2T(case.config)
-  init: Any = lambda: model.init(
-    jax.random.key(0), case.batch, stage=case.stage, train=False
+  choose = lambda shape, value: (
+    {name: choose(one, value[name]) for name, one in shape.items()}
+    if isinstance(shape, Mapping)
+    else value
   )
-  return dict(jax.eval_shape(init))
+  variables = {**empty, 'fitted': choose(shapes['fitted'], fitted)}
+  return weights.to_variables(theirs.model, variables), theirs
 
 
-def _zeros(shapes: Any) -> Any:
-  return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+def check_logits(case: Case, found: np.ndarray, expected: np.ndarray) -> None:
+  """Compares our logits with PyTorch's.
+
+  Raises:
+    AssertionError: they differ by more than `TOLERANCE` of the largest.
+  """
+  # Recordings are packed in front, placeholders and padding behind.
+  of_recordings = case.stage.startswith('ecg_')
+  real = case.batch['ecg']['mask'].sum() if of_recordings else len(expected)
+  scale = max(1.0, float(np.abs(expected).max()))
+  worst = float(np.abs(found[:real] - expected[:real]).max()) / scale
+  assert worst < TOLERANCE, f'{case.task}/{case.stage}: logits differ by {worst:.1e}'
 
 
 def both(case: Case) -> tuple[Ours, Theirs]:
   """Both sides with the same weights.
 
   Raises:
-    AssertionError: their logits differ by more than 1e-4 of the largest.
+    AssertionError: their logits differ.
   """
-  fitted = fitted_of(case)
-  variables = _variables(case, fitted)
-  theirs = Theirs(case, fitted)
-  ours = Ours(case, weights.to_variables(theirs.model, variables))
-  expected = theirs.infer()
-  found = ours.infer()[: len(expected)]
-  # Recordings are packed in front, placeholders and padding behind.
-  real = case.batch['ecg']['mask'].sum() if case.stage.startswith('ecg_') else len(found)
-  scale = max(1.0, float(np.abs(expected).max()))
-  worst = float(np.abs(found[:real] - expected[:real]).max()) / scale
-  assert worst < 1e-4, f'{case.task}/{case.stage}: logits differ by {worst:.1e}'
+  variables, theirs = same_weights(case)
+  ours = Ours(case, variables)
+  check_logits(case, ours.infer(), theirs.infer())
   return ours, theirs
 
 
 def embedding(case: Case) -> tuple[tuple[Callable[[], Any], ...], ...]:
-  """(train, infer) of the STE's embedding and windows alone, ours and theirs.
+  """(train, infer) of the STE's item statistics and window vectors alone, ours and theirs.
 
-  Train is forward and backward to the tables.
+  Train is forward and backward to the tables, without dropout.
   """
-  events = dict(case.config.events)[case.stage]
-  fitted = fitted_of(case)[f'encoders_{case.stage}']
-  theirs = EventEncoder(events, fitted)
-  tensors = model_workload.for_torch(case.batch)[case.stage]
-  tables = {
-    name: jnp.asarray(getattr(theirs, name).weight.detach().numpy())
-    for name in ('value_table', 'source_table')
-  }
-  encoder = SparseTimeSeriesEncoder(events)
+  variables, other = same_weights(case)
+  name = f'encoders_{case.stage}'
+  fitted, params = variables['fitted'][name], variables['params'][name]
+  theirs = other.model.encoders[case.stage].eval()
+  assert isinstance(theirs, EventEncoder)
+  tensors = for_torch(case.batch)[case.stage]
+  encoder = SparseTimeSeriesEncoder(dict(case.config.events)[case.stage])
   arrays = jax.tree.map(jnp.asarray, case.batch[case.stage])
+  tables = {'item_statistics': jax.tree.map(jnp.asarray, params['item_statistics'])}
 
   def windows(tables: Any, arrays: Any) -> Any:
-    given = {'params': tables, 'fitted': fitted}
-    return encoder.apply(given, arrays, method='windows')
+    return encoder.apply({'params': tables, 'fitted': fitted}, arrays, method='windows')[0]
 
-  def loss(tables: Any, arrays: Any) -> Any:
-    return jnp.sum(windows(tables, arrays)[0])
-
+  expected = _windows(theirs, tensors)
+  # The sum of normalised vectors has no gradient.
+  direction = np.random.default_rng(0).normal(size=expected.shape).astype(np.float32)
+  loss = lambda tables, arrays: jnp.sum(windows(tables, arrays) * direction)
   gradient, forward = jax.jit(jax.value_and_grad(loss)), jax.jit(windows)
+  np.testing.assert_allclose(forward(tables, arrays), expected, atol=TOLERANCE)
+  their_direction = torch.from_numpy(direction)
 
   def their_gradient() -> None:
     theirs.zero_grad()
-    theirs.embed(tensors)[0].sum().backward()
+    (theirs.windows(tensors)[0] * their_direction).sum().backward()
 
-  def their_forward() -> np.ndarray:
-    with torch.inference_mode():
-      return theirs.embed(tensors)[0].numpy()
-
-  np.testing.assert_allclose(forward(tables, arrays)[0], their_forward(), atol=1e-4)
   ready = jax.block_until_ready
   return (
     (lambda: ready(gradient(tables, arrays)), lambda: ready(forward(tables, arrays))),
-    (their_gradient, their_forward),
+    (their_gradient, lambda: _windows(theirs, tensors)),
   )
+
+
+def _windows(encoder: EventEncoder, tensors: Mapping[str, torch.Tensor]) -> np.ndarray:
+  with torch.inference_mode():
+    return encoder.windows(tensors)[0].numpy()

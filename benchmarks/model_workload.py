@@ -1,36 +1,42 @@
-"""Batches with the paper's numbers, for both frameworks.
+"""Batches with the paper's numbers.
 
 Mortality and LOS: 88 laboratory events and 28 categorical vitals in 24 h, an ECG in 47 %
-of the stays, 1.35 recordings each. CVD: every sample has an ECG, 1.7 recordings each. The
-values are random: no arithmetic here depends on them.
+of the stays, 1.35 recordings each. CVD: every sample has an ECG, 1.7 recordings each.
+PhysioNet 2012: 430 events in 48 h, no ECG. The values are random: no arithmetic here
+depends on them.
 """
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
+import jax
 import numpy as np
-import torch
 
+from configs import common
 from data_pipeline.ecg.report_terms import terms
 from data_pipeline.schema import ECG_MEASUREMENTS, Grid, Item, Schema, Target
+from data_pipeline.sources import physionet2012
 from data_pipeline.sources.mimic_iv.items import items, static_items
 
 Batch = dict[str, Any]
 
-EVENTS = {'labs': 88, 'vitals_categorical': 28}  # on average
-PADDED_EVENTS = {'labs': 128, 'vitals_categorical': 64}  # first bucket of the configs
+EVENTS = {'labs': 88, 'vitals_categorical': 28, 'events': 430}  # on average
+# The first bucket of the configs that holds so many.
+PADDED_EVENTS = {'labs': 128, 'vitals_categorical': 64, 'events': 512}
 ECG_SHARE = {'cvd': 1.0, 'mortality': 0.47, 'los': 0.47}
 RECORDINGS = {'cvd': 1.7, 'mortality': 1.35, 'los': 1.35}  # of those who have any
 ECG_STAGE_ROWS = 48  # rows of the stages of single recordings: 65 or 82 recordings
 SEGMENT_STAGE_ROWS = 8
-STAGE_ROWS = 128
-MULTIMODAL_ROWS = 32
+SAMPLE_ROWS = common.ENSEMBLE_RECIPE['batch_size']
 SAMPLES = 1250
 
 
 def schema(task: str) -> Schema:
-  """The schema of MIMIC-IV as this task has it."""
+  """The schema of MIMIC-IV as this task has it, or that of 'physionet2012'."""
+  if task == 'physionet2012':
+    return physionet2012.schema('mortality')
   icu = task != 'cvd'
   static = static_items('icu' if icu else 'core')
   target = {
@@ -57,11 +63,9 @@ def schema(task: str) -> Schema:
 
 def rows_of(stage: str) -> int:
   """Batch size of a stage."""
-  if stage in ('multimodal', 'ecg'):
-    return MULTIMODAL_ROWS
   if stage.startswith('ecg_'):
     return ECG_STAGE_ROWS
-  return SEGMENT_STAGE_ROWS if '_segments_' in stage else STAGE_ROWS
+  return SEGMENT_STAGE_ROWS if '_segments_' in stage else SAMPLE_ROWS
 
 
 def batch(task: str, stage: str, rows: int, capacity: float, events: float = 1.0) -> Batch:
@@ -92,57 +96,40 @@ def batch(task: str, stage: str, rows: int, capacity: float, events: float = 1.0
     observed = rng.random((rows, grid.steps, len(grid.items))) < 0.15
     value = rng.normal(0, 2, observed.shape).astype(np.float32) * observed
     made[name] = {'value': value, 'observed': observed}
-  share = ECG_SHARE[task] if stage == 'multimodal' else 1.0
-  owners = np.arange(max(1, round(share * rows)))
-  extra = round((RECORDINGS[task] - 1) * len(owners))
-  owner = np.sort(np.concatenate([owners, rng.choice(owners, extra)])).astype(np.int32)
-  made['ecg'] = _ecg(rng, names, owner, round(capacity * len(owner)))
+  if names.ecg_terms:
+    share = ECG_SHARE[task] if stage == 'multimodal' else 1.0
+    owners = np.arange(max(1, round(share * rows)))
+    extra = round((RECORDINGS[task] - 1) * len(owners))
+    owner = np.sort(np.concatenate([owners, rng.choice(owners, extra)])).astype(np.int32)
+    made['ecg'] = _ecg(rng, names, owner, round(capacity * len(owner)))
   return made
 
 
-def for_torch(made: Batch) -> dict[str, Any]:
-  """The same batch as tensors; a row without a recording has a placeholder."""
-  ecg = made['ecg']
-  real = ecg['mask']
-  owner = ecg['owner'][real]
-  absent = np.setdiff1d(np.arange(len(made['label'])), owner).astype(np.int32)
-  with_placeholders: Batch = {
-    name: np.concatenate(
-      [array[real], np.zeros((len(absent), *array.shape[1:]), array.dtype)]
-    )
-    for name, array in ecg.items()
-  }
-  with_placeholders['owner'] = np.concatenate([owner, absent])
-  with_placeholders['gain'][len(owner) :] = 1
-  with_placeholders['real'] = with_placeholders.pop('mask')
-  return _tensors({**made, 'ecg': with_placeholders})
+def fitted(collection: Batch) -> Batch:
+  """Plausible values for a `fitted` collection of the same tree and shapes.
 
+  A variable has the same values in every stage that declares it.
+  """
 
-def _tensors(tree: Batch) -> dict[str, Any]:
-  return {
-    name: _tensors(value) if isinstance(value, dict) else torch.from_numpy(value)
-    for name, value in tree.items()
-  }
-
-
-def fitted(collection: dict[str, Any]) -> dict[str, Any]:
-  """Plausible values for a `fitted` collection of the same tree and shapes."""
-  rng = np.random.default_rng(1)
-
-  def value(name: str, array: Any) -> Any:
-    if isinstance(array, dict):
-      return {inner: value(inner, one) for inner, one in array.items()}
-    if name == 'knots':
-      return np.sort(rng.normal(0, 1.5, array.shape), axis=-1).astype(np.float32)
+  def value(path: Any, leaf: Any) -> np.ndarray:
+    where = jax.tree_util.keystr(path, simple=True, separator='/')
+    name, shape = where.rpartition('/')[2], np.shape(leaf)
+    rng = np.random.default_rng(zlib.crc32(where.encode()))
+    if name.endswith(('_seen', '_flagged')):
+      return np.ones(shape, bool)
     if name == 'time_cuts':
-      return np.linspace(-24, 0, array.shape[0] + 2)[1:-1].astype(np.float32)
-    if name.endswith('_seen'):
-      return np.ones(array.shape, bool)
-    if name.endswith('scale'):
-      return rng.uniform(0.5, 2, array.shape).astype(np.float32)
-    return np.zeros(array.shape, np.float32)
+      made = np.linspace(-24, 0, shape[0] + 2)[1:-1]
+    elif name.endswith('knots'):
+      made = np.sort(rng.normal(0, 1.5, shape), axis=-1)
+    elif name.endswith('scale'):
+      made = rng.uniform(0.5, 2, shape)
+    elif name.endswith(('center', 'offset')):
+      made = rng.normal(0, 0.5, shape)
+    else:  # means of thermometers, weights of parts
+      made = rng.uniform(0.2, 0.8, shape)
+    return made.astype(np.float32)
 
-  return {name: value(name, tree) for name, tree in collection.items()}
+  return jax.tree_util.tree_map_with_path(value, collection)
 
 
 def _static(rng: np.random.Generator, names: Schema, rows: int) -> Batch:

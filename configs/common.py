@@ -5,7 +5,8 @@ Variants are given after a colon and combined with commas, for example
 
   small       the small model and learning rates for a few thousand samples
   smoke       the same experiment at its smallest: it shows that everything runs
-  bins        the published encoding of events (docs/experiments.md compares them)
+  published   the paper's model and recipe: binned events, BiLSTM, encoders with plain
+              decoders, no ensemble, no blend (docs/experiments.md compares them)
   end_to_end  the multimodal model alone, from fresh parameters, at the median learning
               rate of the stages that it would have started from: what pretraining is
               worth
@@ -21,7 +22,7 @@ from ml_collections import config_dict
 from medm2t_jax import ablations
 from medm2t_jax.experiment import Experiment
 
-VARIANTS = ('small', 'smoke', 'bins', 'end_to_end')
+VARIANTS = ('small', 'smoke', 'published', 'end_to_end')
 SMALL_BATCH = 32
 # The paper's weights of survival and death. With the correction training starts at the
 # optimum that the weighted loss has without any input, and predictions are calibrated.
@@ -35,6 +36,22 @@ FROZEN_ENCODERS = {
   'model.shared_dropout': 0.3,
   'model.decoder_dropout': 0.5,
   'model.pairs_from_zero': True,
+}
+# Of every stage whose unit is the sample, for all tasks and sizes: nothing is chosen in a
+# run, so that it can be repeated on all subjects that may be learnt from.
+ENSEMBLE_RECIPE = {
+  'batch_size': 64,
+  'learning_rate': 1e-3,
+  'optimizer': 'adamw',
+  'weight_decay': 0.03,
+  'decayed': 'matrices',
+  'schedule': 'cosine',
+  'warmup': 0.05,
+  'clip_norm': 1.0,
+  'epochs': 12,
+  'select_by': 'last',
+  'class_weights': (),
+  'prior_correction': False,
 }
 ECG_VIEWS = ('ecg_signal', 'ecg_features', 'ecg_text')
 
@@ -59,11 +76,14 @@ def stage(batch_size: int, learning_rate: float, **overrides: Any) -> dict[str, 
     'optimizer': 'adam',
     # After the warm-up: 'constant', or 'cosine' or 'linear' down to a fraction.
     'schedule': 'constant',
-    'warmup_steps': 0,
+    # Share of all steps.
+    'warmup': 0.0,
     'final_fraction': 0.0,
     # Largest global norm of the gradients.
     'clip_norm': 0.0,
     'weight_decay': 0.0,
+    # Of 'all' parameters, or of 'matrices' and tables alone.
+    'decayed': 'all',
     # Exponential moving average of the parameters, which are then used and saved.
     'ema_decay': 0.0,
     # Classes: 'nll', 'focal'. Days: 'squared', 'absolute', 'huber', 'log_squared'.
@@ -76,7 +96,8 @@ def stage(batch_size: int, learning_rate: float, **overrides: Any) -> dict[str, 
     'epochs': 20,
     # Epochs without an improvement before the stage ends.
     'patience': 5,
-    # What the best epoch is chosen by: 'loss' or a figure of `medm2t_jax.selection`.
+    # What the best epoch is chosen by: 'loss' or a figure of `medm2t_jax.selection`. With
+    # 'last' nothing is: it is the last one, whatever `patience` says.
     'select_by': 'loss',
     # Stages whose parameters this one continues from.
     'starts_from': (),
@@ -101,8 +122,12 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
       'task': task,
       'name': task,
       'seed': 0,
-      # Runs of every fold that differ in their seed; their mean output is the prediction.
-      'members': 1,
+      # Whether a fold is trained once more, on its training and validation subjects, for
+      # the numbers of epochs that these have chosen; that run predicts the test subjects.
+      'refit': True,
+      # Baselines whose log odds (or days) are added to those of the model, with weights
+      # fitted on validation subjects; the blend is then what predicts. () for none.
+      'blend': ('boosted_trees', 'logistic_regression'),
       # Which folds to run: '0', '1,3' or 'all'.
       'folds': '0',
       # Which stages to train: 'all' or a comma-separated list.
@@ -136,6 +161,18 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
         'accumulation': 'mean',
         'tables': 'shared',
         'sequence': 'mean_last',
+        # What predicts: an 'ensemble' of so many members that reads summary statistics, or
+        # a plain 'decoder' of the encoders' vectors.
+        'trunk': 'ensemble',
+        'ensemble': 16,
+        'trunk_dropout': 0.1,
+        # Share of the chunks (a statistic of an item) hidden from a member.
+        'chunk_dropout': 0.3,
+        # How encoders enter beside an ensemble: the outputs of their decoder added 'late',
+        # their vectors as 'chunks', or 'none'.
+        'deep': 'late',
+        # Whether what each modality's own stage predicts is added 'late' too, or 'none'.
+        'single_stages': 'late',
         # With pooling='statistics': of an item's statistics, and of the windows.
         'input_dropout': 0.3,
         'window_dropout': 0.5,
@@ -161,8 +198,8 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
         'pairs_from_zero': False,
       },
       'training': {
-        # On CPUs: how many runs (a member of a fold) train at the same time, each in a
-        # process of its own; a small model takes 2 GB. Elsewhere they follow each other.
+        # On CPUs: how many folds train at the same time, each in a process of its own; a
+        # small model takes 2 GB. Elsewhere they follow each other.
         'processes': 1,
         # Also saved at the end of every epoch.
         'save_every_steps': 1000,
@@ -192,6 +229,11 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
       },
     }
   )
+
+
+def predicts_samples(name: str) -> bool:
+  """Whether the unit of a stage is the sample, and not a segment or a recording."""
+  return not name.startswith('ecg_') and '_segments_' not in name
 
 
 def hourly_cuts(hours: int) -> tuple[float, ...]:
@@ -239,16 +281,24 @@ def apply_variants(
     config.update_from_flattened_dict(dict(small_overrides))
     # One shape to compile; padded events cost little beside that.
     config.data.buckets = config.data.buckets[-1:]
-  if 'bins' in variants:
-    config.update_from_flattened_dict(ablations.published_events())
+  if 'published' in variants:
+    config.blend = ()
+    config.update_from_flattened_dict(ablations.published())
+  else:
+    for name, fields in config.recipe.items():
+      if predicts_samples(name):
+        fields.update(ENSEMBLE_RECIPE)
+    config.recipe.multimodal.frozen = ('encoders_*',)
   if 'end_to_end' in variants:
     config.update_from_flattened_dict(ablations.end_to_end(config))
   if 'smoke' in variants:
     config.model.size = 'tiny'
-    config.members = 1
+    config.refit = False
     config.data.simulated_patients = 150
     config.evaluation.bootstrap = 100
     config.evaluation.baselines = ('logistic_regression',)
+    if config.blend:
+      config.blend = ('logistic_regression',)
     config.evaluation.robustness = False
     config.evaluation.explained = 0
     config.evaluation.explained_globally = 0

@@ -100,6 +100,9 @@ def _definition(fold: Fold, stage: str) -> dict[str, Any]:
           levels = 'both' if part.levels == 'micro' else part.levels
           part = dataclasses.replace(part, micro=(micro,), plan=(), levels=levels)
     part = dataclasses.asdict(part)
+    if stage == modality:  # the others have no trunk
+      kinds = dict(model.columns)
+      part |= {'trunk': (model.ensemble, kinds[modality]), 'deep': model.deep}
     if modality == 'ecg' and stage != 'ecg':
       windows = {}
       for name in _OVER_TIME if stage == 'ecg_fusion' else _NOT_IN_VIEWS:
@@ -182,7 +185,7 @@ class _Study:
     runs = [self._train(self._full[seed]) for seed in self._seeds]
     tables, at = [], 0
     for fold in self._full[self._seeds[0]]:
-      rows = fold.dataset.rows(fold.index, 'test')
+      rows = fold.rows('test')
       predicted = runs[0][at : at + len(rows)]
       tables.append(evaluate.predictions_table(fold, 'test', rows, predicted))
       at += len(rows)
@@ -218,10 +221,11 @@ class _Study:
     """Seconds that the full run took for the stages to train; 0 for a complete one."""
     seconds = 0.0
     for seed in self._seeds:
-      pairs = zip(self._folds(ablation, seed), self._full[seed], strict=True)
-      for fold, full in pairs:
-        for stage in train.chosen_stages(fold):
-          known = fold.record(stage) is None and stage in medm2t.stages(full.model_config)
+      runs = lambda folds: [run for fold in folds for run in fold.runs]
+      pairs = zip(runs(self._folds(ablation, seed)), runs(self._full[seed]), strict=True)
+      for run, full in pairs:
+        for stage in train.chosen_stages(run):
+          known = run.record(stage) is None and stage in medm2t.stages(full.model_config)
           record = full.record(stage) if known else None
           seconds += record.seconds if record else 0.0
     return seconds
@@ -271,13 +275,13 @@ def _same_stages(fold: Fold, full: Fold) -> list[str]:
 
 
 def _test_predictions(fold: Fold) -> np.ndarray:
-  """Test predictions of the best checkpoint, kept beside it, in the order of the index."""
+  """Test predictions of the final run, kept in the workdir, in the order of the index."""
   settings = single_modalities.settings(fold, evaluate.STAGE)
   made_from = cache.identity(fold, evaluate.STAGE, settings)
   found = cache.read(fold, evaluate.STAGE, made_from)
   if found is not None:
     return found
-  members = fold.restore_members(evaluate.STAGE)
-  _, predictions = evaluate.predict(fold, members, 'test', {'all': ()})
+  variables, _ = fold.final.restore_best(evaluate.STAGE)
+  _, predictions = evaluate.predict(fold.final, variables, 'test', {'all': ()})
   cache.write(fold, evaluate.STAGE, made_from, predictions['all'])
   return predictions['all']

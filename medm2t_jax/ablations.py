@@ -45,6 +45,7 @@ def declared(config: Experiment, schema: Schema) -> tuple[Ablation, ...]:
   """
   return (
     *_modalities(config, schema),
+    *_trunk(config),
     *_fusion(config, schema),
     *_grids(config, schema),
     *_events(schema),
@@ -71,11 +72,17 @@ def end_to_end(config: Experiment) -> dict[str, Any]:
   changes = {
     'recipe.multimodal.starts_from': (),
     'recipe.multimodal.frozen': (),
+    'model.single_stages': 'none',
     'stages': 'multimodal',
   }
   if rates:
     changes['recipe.multimodal.learning_rate'] = statistics.median(rates)
   return changes
+
+
+def published() -> dict[str, Any]:
+  """The model of the paper: its encoding of events, and encoders with plain decoders."""
+  return {**published_events(), 'model.trunk': 'decoder', 'model.deep': 'late'}
 
 
 def published_events() -> dict[str, Any]:
@@ -108,6 +115,48 @@ def _modalities(config: Experiment, schema: Schema) -> Iterator[Ablation]:
       yield Ablation(
         f'{kind}_{name}', 'Modalities', question, {'data.modalities': kept}, reason
       )
+
+
+def _trunk(config: Experiment) -> Iterator[Ablation]:
+  reason = ''
+  if config.model.trunk != 'ensemble':
+    reason = "model.trunk='decoder' has no ensemble"
+  fresh = '' if config.model.single_stages == 'late' else 'the experiment adds none'
+  yield Ablation(
+    'without_deep_network',
+    'Trunk',
+    'What does the deep network add to an ensemble that reads summary statistics?',
+    {'model.deep': 'none', 'recipe.multimodal.frozen': ()},
+    reason,
+  )
+  yield Ablation(
+    'without_ensemble',
+    'Trunk',
+    'What does the ensemble of summary statistics add to the deep network?',
+    {'model.trunk': 'decoder', 'model.deep': 'late'},
+    reason,
+  )
+  yield Ablation(
+    'deep_vectors_as_chunks',
+    'Trunk',
+    'Is the deep network worth more inside the ensemble than added to it at the end?',
+    {'model.deep': 'chunks'},
+    reason,
+  )
+  yield Ablation(
+    'without_single_stages',
+    'Trunk',
+    'Is it worth to add what each modality predicts by itself?',
+    {'model.single_stages': 'none'},
+    reason or fresh,
+  )
+  yield Ablation(
+    'one_member',
+    'Trunk',
+    'What are the members of the ensemble worth?',
+    {'model.ensemble': 1},
+    reason,
+  )
 
 
 def _fusion(config: Experiment, schema: Schema) -> Iterator[Ablation]:

@@ -1,7 +1,8 @@
 """Evaluation: restores the best checkpoint of every fold, predicts, reports.
 
-Our model comes from checkpoints alone, and the optimizer state is not read. What it is
-compared with (`baselines`) is fitted here, on training subjects.
+Our model comes from checkpoints alone, and the optimizer state is not read. Validation
+subjects are predicted by the first run of a fold, test subjects by its final one. What it
+is compared with (`baselines`) is fitted here, on the same subjects.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from data_pipeline.dataset import Dataset, Split
 from data_pipeline.schema import DataError
 from medm2t_jax import (
   baselines,
+  blend,
   distributed,
   explain,
   finished,
@@ -28,6 +30,7 @@ from medm2t_jax import (
   robustness,
   workdir,
 )
+from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.fold import Batch, Fold
 from medm2t_jax.models import medm2t
 
@@ -35,7 +38,6 @@ _LOGGER = logging.getLogger(__name__)
 
 STAGE = 'multimodal'
 _ALL = 'all modalities'
-SPLITS: tuple[Split, ...] = ('validation', 'test')
 # Of more modalities there are too many subsets to predict them all.
 MOST_IN_SUBSETS = 5
 
@@ -55,6 +57,7 @@ def evaluate(folds: Sequence[Fold], *, again: bool = True) -> dict[str, Any]:
       that it must not have seen; an unknown baseline.
   """
   config, dataset = folds[0].config, folds[0].dataset
+  blend.require_known(config)
   baselines.require_known(config)
   results = folds[0].workdir / 'eval'
   made_from = finished.made_from(folds)
@@ -72,24 +75,34 @@ def evaluate(folds: Sequence[Fold], *, again: bool = True) -> dict[str, Any]:
   damaged: list[list[reporting.DamageCurve]] = []
   measured = config.evaluation.robustness
   scenarios = modality_scenarios(dataset.schema.modalities, every_subset=measured)
-  for fold in folds:
-    members = fold.restore_members(STAGE)
-    _LOGGER.info(
-      'fold %d: restored the best checkpoint of %s, predicting', fold.index, STAGE
-    )
-    for split in SPLITS:
-      given = scenarios if split == 'test' else {}
-      rows, predictions = predict(fold, members, split, {_ALL: (), **given})
-      tables.append(predictions_table(fold, split, rows, predictions[_ALL]))
-      if split == 'test':
-        tested.append((rows, predictions[_ALL]))
-      for name in given:
-        tests.setdefault(name, []).append(predictions[name])
+  inputs = [Inputs(fold) for fold in folds]
+  alone: list[np.ndarray] = []
+  for fold, given in zip(folds, inputs, strict=True):
+    variables, _ = fold.restore_best(STAGE)
+    _LOGGER.info('%s: predicting from the best checkpoint of %s', fold.name, STAGE)
+    rows, predictions = predict(fold, variables, 'validation', {_ALL: ()})
+    validated = predictions[_ALL]
+    if config.blend:
+      validated = blend.fit(fold, given, validated)
+    tables.append(predictions_table(fold, 'validation', rows, validated))
+    final = fold.final
+    ours, _ = final.restore_best(STAGE)
+    _LOGGER.info('%s: predicting from the best checkpoint of %s', final.name, STAGE)
+    variables = blend.restore(fold, ours)
+    if config.blend:
+      alone.append(predict(final, ours, 'test', {_ALL: ()})[1][_ALL])
+    rows, predictions = predict(final, variables, 'test', {_ALL: (), **scenarios})
+    tables.append(predictions_table(final, 'test', rows, predictions[_ALL]))
+    tested.append((rows, predictions[_ALL]))
+    for name in scenarios:
+      tests.setdefault(name, []).append(predictions[name])
     if measured:
-      _LOGGER.info('fold %d: predicting from damaged input', fold.index)
+      _LOGGER.info('%s: predicting from damaged input', final.name)
       share = max(1, config.evaluation.robustness_samples // len(folds))
-      damaged.append(robustness.damaged_predictions(fold, members, share))
-  compared, left_out = baselines.predict(folds)
+      damaged.append(robustness.damaged_predictions(final, variables, share))
+  compared, left_out = baselines.predict(folds, inputs)
+  if alone:
+    compared = {blend.ALONE: np.concatenate(alone), **compared}
   explanation = explain.explain(folds, *zip(*tested, strict=True))
   table = pa.concat_tables(tables)
   context = reporting.Context(
@@ -97,6 +110,7 @@ def evaluate(folds: Sequence[Fold], *, again: bool = True) -> dict[str, Any]:
     config=json.loads(config.to_json_best_effort()),
     cohort=json.loads((dataset.directory / 'cohort.json').read_text()),
     environment=workdir.environment(),
+    trained_on=[_trained_on(fold) for fold in folds],
     stages=_stage_records(folds),
     scenarios={name: np.concatenate(parts) for name, parts in tests.items()},
     baselines=compared,
@@ -121,7 +135,7 @@ def evaluate(folds: Sequence[Fold], *, again: bool = True) -> dict[str, Any]:
 
 def predict(
   fold: Fold,
-  members: Sequence[Mapping[str, Any]],
+  variables: Mapping[str, Any],
   split: Split,
   scenarios: Mapping[str, tuple[str, ...]],
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -129,7 +143,7 @@ def predict(
 
   Args:
     fold: of the checkpoint.
-    members: variables of the multimodal stage, of each member.
+    variables: of the multimodal stage.
     split: 'validation' or 'test'.
     scenarios: name -> modalities to treat as absent.
 
@@ -150,7 +164,7 @@ def predict(
       yield {**batch, **{name: medm2t.without(name, batch[name]) for name in drop}}
 
   return prediction.predict(
-    fold, STAGE, members, plan, split, names=tuple(scenarios), versions=versions
+    fold, STAGE, variables, plan, split, names=tuple(scenarios), versions=versions
   )
 
 
@@ -223,15 +237,21 @@ def predictions_table(
   return pa.table(columns)
 
 
+def _trained_on(fold: Fold) -> dict[str, int]:
+  """How many subjects the runs of a fold have trained on."""
+  count = lambda run: len(run.subject_hashes('train'))
+  return {'fold': fold.index, 'first': count(fold), 'final': count(fold.final)}
+
+
 def _stage_records(folds: Sequence[Fold]) -> list[dict[str, Any]]:
   return [dataclasses.asdict(record) for record in _records(folds) if not record.skipped]
 
 
 def _records(folds: Sequence[Fold]) -> list[workdir.StageRecord]:
   records = [
-    member.record(stage)
+    run.record(stage)
     for fold in folds
-    for member in fold.members
+    for run in fold.runs
     for stage in medm2t.stages(fold.model_config)
   ]
   return [record for record in records if record is not None]
@@ -241,8 +261,8 @@ def _notes(dataset: Dataset, folds: Sequence[Fold], table: pa.Table) -> list[str
   """What a reader of the report must know first."""
   notes = []
   for record in _records(folds):
-    run = workdir.run_name(record.fold, record.member).capitalize()
-    if record.skipped:
+    run = workdir.run_name(record.fold, record.refit).capitalize()
+    if record.skipped and not record.refit:  # whose first run says it
       notes.append(f'{run}: the stage {record.stage} was skipped, its modality is missing.')
     notes.extend(f'{run}, {record.stage}: {note}' for note in record.notes)
   if dataset.schema.source == 'simulated':

@@ -31,7 +31,7 @@ def made_from(folds: Sequence[Fold]) -> dict[str, Any]:
   splits = hashlib.sha256()
   for fold in folds:
     for split in ('train', 'validation', 'test'):
-      splits.update(fold.dataset.rows(fold.index, split).astype('<i8').tobytes())
+      splits.update(fold.rows(split).astype('<i8').tobytes())
   environment = workdir.environment()
   del environment['code_version']  # a commit alone changes no result
   made = {
@@ -41,9 +41,9 @@ def made_from(folds: Sequence[Fold]) -> dict[str, Any]:
     'stages': [
       dataclasses.asdict(record)
       for fold in folds
-      for member in fold.members
+      for run in fold.runs
       for stage in medm2t.stages(fold.model_config)
-      if (record := member.record(stage)) is not None
+      if (record := run.record(stage)) is not None
     ],
     'code': _code_digest(),
     'environment': environment,

@@ -14,9 +14,14 @@ import numpy as np
 from flax import traverse_util
 
 from data_pipeline.schema import Item, Schema
+from medm2t_jax.models import chunks, columns
+from medm2t_jax.models.columns import ColumnKind
 from medm2t_jax.models.events_config import NUM_BINS
 
 PERCENTILES = np.arange(5, 100, 10)  # 5, 15, ..., 95: paper section 3.1
+
+# A column that fewer training samples lack says nothing by being there.
+FLAGGED_MISSING = 0.02
 
 Batch = Mapping[str, Any]
 Statistics = dict[str, dict[str, np.ndarray]]
@@ -26,6 +31,7 @@ def fit(
   batches: Iterable[Batch],
   schema: Schema,
   windows: Mapping[str, tuple[str, Sequence[float]]],
+  kinds: Sequence[tuple[str, ColumnKind]],
 ) -> Statistics:
   """Fits all statistics on the samples that `batches` yields.
 
@@ -34,6 +40,7 @@ def fit(
       each training sample once.
     schema: of the data set.
     windows: modality -> ('percentiles' | 'hours', cuts), of `config.model.windows`.
+    kinds: (modality, its columns), of the model's config.
 
   Returns:
     Modality (or 'decoder') -> variable name -> array.
@@ -41,7 +48,7 @@ def fit(
   Raises:
     ValueError: no training sample at all.
   """
-  collected = _collect(batches, schema)
+  collected = _collect(batches, schema, tuple(kinds))
   labels = collected['label']['label']
   if not len(labels):
     raise ValueError('cannot fit statistics: the training split has no sample')
@@ -60,14 +67,18 @@ def fit(
     }
   if 'static' in schema.modalities:
     statistics['static'] = _fit_static(**collected['static'], schema=schema)
+  table, start = collected['columns']['columns'], 0
+  for name, kind in kinds:
+    statistics[name] |= fit_columns(table[:, start : start + kind.count])
+    start += kind.count
   return statistics
 
 
 def into_collection(statistics: Statistics, declared: Mapping[str, Any]) -> dict[str, Any]:
   """Arranges `statistics` like the `fitted` collection that a stage declared.
 
-  A variable belongs to the modality that its path names, and `offset` to
-  'decoder'.
+  A variable belongs to the modality that its path names, and `offset` to 'decoder'.
+  `part_weights` are equal, until they are fitted on validation subjects.
 
   Args:
     statistics: of `fit`.
@@ -79,6 +90,10 @@ def into_collection(statistics: Statistics, declared: Mapping[str, Any]) -> dict
   collection = {}
   flat: dict[tuple[str, ...], Any] = dict(traverse_util.flatten_dict(declared))
   for path, variable in flat.items():
+    if path[-1] == 'part_weights':
+      (parts,) = variable.shape
+      collection[path] = np.full(parts, 1 / parts, variable.dtype)
+      continue
     owner = 'decoder' if path[-1] == 'offset' else _modality(path, statistics)
     value = statistics[owner].get(path[-1])
     if value is None or value.shape != tuple(variable.shape):
@@ -103,7 +118,9 @@ def _names(part: str, modality: str) -> bool:
   return part == modality or part.endswith('_' + modality)
 
 
-def _collect(batches: Iterable[Batch], schema: Schema) -> dict[str, dict[str, np.ndarray]]:
+def _collect(
+  batches: Iterable[Batch], schema: Schema, kinds: tuple[tuple[str, ColumnKind], ...]
+) -> dict[str, dict[str, np.ndarray]]:
   """Concatenates the valid entries of all batches, per modality and field."""
   parts: dict[tuple[str, str], list[np.ndarray]] = {}
 
@@ -114,6 +131,7 @@ def _collect(batches: Iterable[Batch], schema: Schema) -> dict[str, dict[str, np
   for batch in batches:
     rows = batch['row'] >= 0
     add('label', rows, {'label': batch['label']})
+    add('columns', rows.ravel(), {'columns': np.asarray(columns.table(kinds, batch))})
     for name in schema.events:
       events = batch[name]
       fields = {key: events[key] for key in ('item', 'value', 'category', 'time')}
@@ -197,6 +215,37 @@ def piecewise_linear(values: np.ndarray, knots: np.ndarray) -> np.ndarray:
   width = np.diff(knots)
   filled = (values[:, None] - knots[:-1]) / np.where(width > 0, width, 1.0)
   return np.where(width > 0, np.clip(filled, 0.0, 1.0), 0.0)
+
+
+def fit_columns(table: np.ndarray) -> dict[str, np.ndarray]:
+  """What `medm2t_jax.models.chunks` needs of each column.
+
+  Args:
+    table: of training samples, NaN where nothing is known, (samples, n).
+
+  Returns:
+    `column_knots` (n, 9), `column_mean` (n, 8), `column_center`, `column_scale` and
+    `column_flagged` (n,). Of a column without any value all are 0.
+  """
+  count, places = table.shape[1], np.linspace(0, 100, chunks.PIECES + 1)
+  knots, mean = np.zeros((count, len(places))), np.zeros((count, chunks.PIECES))
+  center, scale = np.zeros(count), np.zeros(count)
+  flagged = np.zeros(count, bool)
+  for column in range(count):
+    values = table[~np.isnan(table[:, column]), column].astype(np.float64)
+    if len(values):
+      # Rounded first: the model compares float32 values with float32 knots.
+      knots[column] = np.percentile(values, places).astype(np.float32)
+      mean[column] = piecewise_linear(values, knots[column]).mean(axis=0)
+      center[column], scale[column] = values.mean(), values.std()
+      flagged[column] = len(values) < (1 - FLAGGED_MISSING) * len(table)
+  return {
+    'column_knots': knots,
+    'column_mean': mean,
+    'column_center': center,
+    'column_scale': scale,
+    'column_flagged': flagged,
+  }
 
 
 def _time_cuts(time: np.ndarray, kind: str, cuts: Sequence[float]) -> np.ndarray:

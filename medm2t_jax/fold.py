@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,12 @@ from medm2t_jax.models import medm2t
 
 Batch = Mapping[str, Any]
 
-# Between the seeds of two members, so that runs with neighbouring seeds share none.
-_MEMBER_SEEDS = 1000
+# The data set's splits of which each split of a refit consists.
+_OF_REFIT: Mapping[Split, tuple[Split, ...]] = {
+  'train': ('train', 'validation'),
+  'validation': (),
+  'test': ('test',),
+}
 
 
 def parse_folds(text: str) -> tuple[int, ...]:
@@ -48,16 +52,18 @@ def make_folds(config: Experiment, dataset: Dataset, directory: Path) -> list[Fo
   """The folds of `config.folds`.
 
   Raises:
-    DataError: an unknown fold, no member, or a model option that does not exist or does
-      not suit the data set.
+    DataError: an unknown fold, or a model option that does not exist or does not suit the
+      data set.
   """
-  if config.members < 1:
-    raise DataError(f'config.members={config.members}: a fold has at least one')
   return [Fold(config, dataset, index, directory) for index in parse_folds(config.folds)]
 
 
 class Fold:
-  """What training and evaluation of one fold need.
+  """What training and evaluation of one fold need: one run of its stages.
+
+  With `config.refit` a fold has two runs. The first trains on training subjects, and its
+  epochs are chosen on validation subjects. `final` is the other one, the refit: it trains
+  on both for as many epochs, chooses nothing, and predicts the test subjects.
 
   Attributes:
     config: the experiment.
@@ -65,9 +71,10 @@ class Fold:
     index: the fold whose subjects test.
     workdir: of the run.
     model: the multimodal model, all stages.
-    member: which of the `config.members` runs this is, from 0.
-    taken: stage -> workdir of another run, whose stage is read in place of one here. It
-      is never written to, and its checkpoint's lineage is checked like any other.
+    first: of a refit, the run whose numbers of epochs it takes; None of the first run.
+    taken: stage -> workdir of another run, whose stage is read in place of one here, and
+      in the refit that of its refit. It is never written to, and its checkpoint's lineage
+      is checked like any other.
   """
 
   def __init__(
@@ -77,44 +84,40 @@ class Fold:
     index: int,
     workdir: Path,
     *,
-    member: int = 0,
+    first: Fold | None = None,
   ):
-    self.member = member
-    self._first: Fold | None = None
     self.config = config
     self.dataset = dataset
     self.index = index
     self.workdir = workdir
+    self.first = first
     self.taken: Mapping[str, Path] = {}
     self.model_config = model_config.model_config(config.task, config.model, dataset.schema)
     self.model = medm2t.MedM2T(self.model_config, axis_name=parallel.DEVICE_AXIS)
     self._shapes: dict[str, dict[str, Any]] = {}
 
+  @property
+  def refit(self) -> bool:
+    """Whether this is the run on training and validation subjects together."""
+    return self.first is not None
+
   @functools.cached_property
-  def members(self) -> tuple[Fold, ...]:
-    """The runs whose mean output is the prediction: this one, and those beside it.
+  def final(self) -> Fold:
+    """The run whose checkpoints predict test subjects: the refit, or without one this."""
+    if self.refit or not self.config.refit:
+      return self
+    home = workdir.refit_directory(self.workdir)
+    return Fold(self.config, self.dataset, self.index, home, first=self)
 
-    They differ in their seed alone, and each has a workdir of its own in this one. The
-    first is the run that an experiment with `members=1` has.
-    """
-    return (self, *(self._member(number) for number in range(1, self.config.members)))
-
-  def _member(self, number: int) -> Fold:
-    config = self.config.copy_and_resolve_references()
-    with config.unlocked():
-      config.update(seed=config.seed + number * _MEMBER_SEEDS, members=1)
-    home = workdir.member_directory(self.workdir, number)
-    member = Fold(config, self.dataset, self.index, home, member=number)
-    member._first = self
-    member.taken = {
-      stage: workdir.member_directory(home, number) for stage, home in self.taken.items()
-    }
-    return member
+  @property
+  def runs(self) -> tuple[Fold, ...]:
+    """The runs of the fold, in the order in which they train."""
+    return (self,) if self.final is self else (self, self.final)
 
   @property
   def name(self) -> str:
     """For messages."""
-    return workdir.run_name(self.index, self.member)
+    return workdir.run_name(self.index, self.refit)
 
   def predict_step(self, stage: str) -> Callable[[Mapping[str, Any], Batch], jax.Array]:
     """The compiled prediction `(variables, batch) -> logits` of a stage."""
@@ -122,16 +125,15 @@ class Fold:
 
   @functools.cached_property
   def statistics(self) -> fitting.Statistics:
-    """Fitted on all training subjects of this fold, and on nobody else."""
-    if self._first is not None:
-      return self._first.statistics
+    """Fitted on all training subjects of this run, and on nobody else."""
     return distributed.from_first(self._fit)
 
   def _fit(self) -> fitting.Statistics:
     modalities = self.dataset.schema.modalities
     plan = self.plan('train', modalities, self.config.evaluation.batch_size)
     batches = self.read_here(plan, modalities, signals=False)
-    return fitting.fit(batches, self.dataset.schema, self.config.model.windows)
+    windows, kinds = self.config.model.windows, self.model_config.columns
+    return fitting.fit(batches, self.dataset.schema, windows, kinds)
 
   def modality_of(self, stage: str) -> str | None:
     """The modality that a stage trains on; None for the multimodal stage."""
@@ -149,9 +151,22 @@ class Fold:
     modality = self.modality_of(stage)
     return self.dataset.schema.modalities if modality is None else (modality,)
 
+  def rows(self, split: Split) -> np.ndarray:
+    """Index rows of a split of this run, ascending: int64 (rows,)."""
+    parts = [self.dataset.rows(self.index, part) for part in self._parts(split)]
+    return np.sort(np.concatenate([np.empty(0, np.int64), *parts]))
+
+  def subject_hashes(self, split: Split) -> frozenset[str]:
+    """Keyed hashes of the subjects of a split of this run."""
+    parts = [self.dataset.subjects(self.index, part) for part in self._parts(split)]
+    return frozenset().union(*parts)
+
+  def _parts(self, split: Split) -> tuple[Split, ...]:
+    return _OF_REFIT[split] if self.refit else (split,)
+
   def has_samples(self, split: Split, stage: str) -> bool:
     """Whether a split has a sample for a stage."""
-    rows = self.dataset.rows(self.index, split)
+    rows = self.rows(split)
     modality = self.modality_of(stage)
     if modality in (None, 'static'):
       return bool(len(rows))
@@ -178,8 +193,9 @@ class Fold:
     Raises:
       DataError: the batch size does not divide over the devices.
     """
-    rows = self.dataset.rows(self.index, split)
-    return self.plan_rows(rows, modalities, batch_size, require=require, shuffle=shuffle)
+    return self.plan_rows(
+      self.rows(split), modalities, batch_size, require=require, shuffle=shuffle
+    )
 
   def plan_rows(
     self,
@@ -326,11 +342,8 @@ class Fold:
     key = jax.random.fold_in(key, self.index)
     return jax.random.fold_in(key, np.uint32(zlib.crc32(stage.encode())))
 
-  def subject_hashes(self, split: Split) -> frozenset[str]:
-    return frozenset(self.dataset.subjects(self.index, split))
-
   def lineage(self) -> checkpoint.Lineage:
-    """Lineage of parameters that are fitted in this fold."""
+    """Lineage of parameters that are fitted in this run."""
     return checkpoint.Lineage(
       fold=self.index,
       fitted_on=self.subject_hashes('train'),
@@ -341,7 +354,7 @@ class Fold:
     )
 
   def require_unseen(self, lineage: checkpoint.Lineage, where: Path) -> None:
-    """Raises DataError if the checkpoint at `where` saw this fold's held-out subjects."""
+    """Raises DataError if the checkpoint at `where` saw this run's held-out subjects."""
     lineage.require_unseen(
       fold=self.index,
       validation=self.subject_hashes('validation'),
@@ -359,6 +372,9 @@ class Fold:
     return None if record is None else dataclasses.asdict(record)
 
   def _home(self, stage: str) -> Path:
+    """The workdir that a stage is read from."""
+    if self.first is not None:
+      return workdir.refit_directory(self.first._home(stage))
     return self.taken.get(stage, self.workdir)
 
   def skipped(self, stage: str) -> bool:
@@ -367,17 +383,9 @@ class Fold:
     return record is not None and bool(record.skipped)
 
   def completed(self, stage: str) -> bool:
-    """Whether every member has trained the stage to its end."""
-    records = [member.record(stage) for member in self.members]
+    """Whether every run of the fold has trained the stage to its end."""
+    records = [run.record(stage) for run in self.runs]
     return all(record is not None and not record.skipped for record in records)
-
-  def restore_members(self, stage: str) -> list[dict[str, Any]]:
-    """Variables of a completed stage's best checkpoint, of every member.
-
-    Raises:
-      DataError: as `restore_best`.
-    """
-    return [member.restore_best(stage)[0] for member in self.members]
 
   def restore_best(self, stage: str) -> tuple[dict[str, Any], checkpoint.Lineage]:
     """Variables and lineage of a completed stage's best checkpoint.
@@ -398,9 +406,22 @@ class Fold:
       try:
         lineage = checkpoints.lineage(step)
         self.require_unseen(lineage, directory / str(step))
-        return checkpoints.restore_variables(step, self.shapes(stage)), lineage
+        variables = checkpoints.restore_variables(step, self.shapes(stage))
+        weights = [record.part_weights[name] for name in self.model.part_names(stage)]
+        return _with_part_weights(variables, stage, weights), lineage
       except checkpoint.DamagedError as error:
         raise DataError(
           f'{error} It is the best checkpoint of the stage: put it back from a copy, or '
           f'delete {directory.parent} and train the stage again.'
         ) from error
+
+
+def _with_part_weights(
+  variables: dict[str, Any], stage: str, weights: Sequence[float]
+) -> dict[str, Any]:
+  """The variables with the weights that were fitted after training (`StageRecord`)."""
+  path = f'additions_{stage}'
+  if len(weights) < 2:
+    return variables
+  addition = variables['fitted'][path] | {'part_weights': np.asarray(weights, np.float32)}
+  return {**variables, 'fitted': {**variables['fitted'], path: addition}}

@@ -142,6 +142,25 @@ def make_loss(recipe: Mapping[str, Any], target: Target, stage: str) -> Loss:
   return functools.partial(prior_corrected_nll, class_weights=weights)
 
 
+def of_heads(
+  loss: Loss, heads: Float[Array, 'h u c'], label: Float[Array, ' u'], members: int
+) -> Float[Array, ' u']:
+  """The loss of each unit: of an ensemble's members, and of a deep network beside them.
+
+  Every head has a loss of its own. Together the members count as much as what stands
+  beside them.
+
+  Args:
+    loss: unreduced.
+    heads: outputs of the members, then those of what is beside them, if anything is.
+    label: of the units.
+    members: how many heads are members of one ensemble.
+  """
+  found = jax.vmap(loss, in_axes=(0, None))(heads, label)
+  parts = [jnp.mean(found[:members], axis=0), *found[members:]]
+  return jnp.mean(jnp.stack(parts), axis=0)
+
+
 def weighted_sum(
   loss: Float[Array, ' u'],
   label: Float[Array, ' u'],

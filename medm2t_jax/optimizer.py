@@ -22,6 +22,9 @@ _COUPLED = {'adam': optax.adam, 'sgd': optax.sgd}
 # Weight decay beside the gradient's step.
 _DECOUPLED = {'adamw': optax.adamw, 'lamb': optax.lamb, 'lion': optax.lion}
 _SCHEDULES = ('constant', 'cosine', 'linear')
+_DECAYED = ('all', 'matrices')
+# Parts of the names of parameters with two axes that are no matrices.
+_NO_MATRIX = ('scale', 'bias', 'absent', 'log_weights')
 
 
 def make_optimizer(
@@ -49,17 +52,19 @@ def make_optimizer(
       f'{where}: weight_decay and clip_norm are at least 0, ema_decay at least 0 and '
       'below 1'
     )
-  rate = learning_rate(recipe, stage, steps)
+  if recipe['decayed'] not in _DECAYED:
+    raise DataError(f'{where}.decayed={recipe["decayed"]!r}: known are {_DECAYED}')
+  mask = matrices if recipe['decayed'] == 'matrices' else None
   parts = []
   if recipe['clip_norm']:
     parts.append(optax.clip_by_global_norm(recipe['clip_norm']))
   if name in _DECOUPLED:
-    parts.append(_DECOUPLED[name](rate, weight_decay=decay))
+    parts.append(_DECOUPLED[name](1.0, weight_decay=decay, mask=mask))
   else:
     if decay:
-      parts.append(optax.add_decayed_weights(decay))
-    parts.append(_COUPLED[name](rate))
-  optimizer = optax.chain(*parts)
+      parts.append(optax.add_decayed_weights(decay, mask))
+    parts.append(_COUPLED[name](1.0))
+  optimizer = optax.chain(*parts, _scheduled(recipe, stage, steps))
   if recipe['frozen']:
     # Frozen gradients have no part in the norm that is clipped either.
     optimizer = optax.partition(
@@ -69,36 +74,93 @@ def make_optimizer(
   return averaged(optimizer, recipe['ema_decay']) if recipe['ema_decay'] else optimizer
 
 
-def learning_rate(recipe: Mapping[str, Any], stage: str, steps: int) -> optax.Schedule:
-  """Learning rate of each update of a stage.
+def matrices(params: Any) -> Any:
+  """A tree of bool: which parameters are matrices or tables.
 
-  A linear warm-up from 0 over `warmup_steps`, then 'constant', or a 'cosine' or
-  'linear' decay to `final_fraction` of the rate at the last of `steps`.
+  Not so the biases and scales that each member of an ensemble has for itself.
+  """
+
+  def is_matrix(path: tuple[Any, ...], leaf: Array) -> bool:
+    name = jax.tree_util.keystr(path[-1:], simple=True)
+    return leaf.ndim > 1 and not any(part in name for part in _NO_MATRIX)
+
+  return jax.tree_util.tree_map_with_path(is_matrix, params)
+
+
+def learning_rate(
+  recipe: Mapping[str, Any], stage: str
+) -> Callable[[Int[Array, ''], Int[Array, '']], Float[Array, '']]:
+  """Learning rate of an update of a stage: `(updates before it, all updates) -> rate`.
+
+  A linear warm-up from 0 over the share `warmup` of the updates, then 'constant', or a
+  'cosine' or 'linear' decay to `final_fraction` of the rate at the last one.
 
   Raises:
     DataError: an unknown schedule, or numbers that do not suit.
   """
   where = f'config.recipe.{stage}'
-  peak, warmup = recipe['learning_rate'], recipe['warmup_steps']
+  peak, share = recipe['learning_rate'], recipe['warmup']
   schedule, final = recipe['schedule'], recipe['final_fraction']
   if schedule not in _SCHEDULES:
     raise DataError(
-      f'{where}.schedule={schedule!r}: known are {", ".join(_SCHEDULES)}, each with '
-      'warmup_steps'
+      f'{where}.schedule={schedule!r}: known are {", ".join(_SCHEDULES)}, each with warmup'
     )
-  if not 0 <= warmup < steps or not 0 <= final <= 1:
+  if not 0 <= share < 1 or not 0 <= final <= 1:
     raise DataError(
-      f'{where}: warmup_steps={warmup} is at least 0 and below the {steps} steps of the '
-      f'stage, final_fraction={final} from 0 to 1'
+      f'{where}: warmup={share} is at least 0 and below 1, final_fraction={final} from 0 '
+      'to 1'
     )
-  after = {
-    'constant': optax.constant_schedule(peak),
-    'cosine': optax.cosine_decay_schedule(peak, steps - warmup, alpha=final),
-    'linear': optax.linear_schedule(peak, peak * final, steps - warmup),
-  }[schedule]
-  if not warmup:
-    return after
-  return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
+
+  def rate(count: Int[Array, ''], steps: Int[Array, '']) -> Float[Array, '']:
+    warmup = jnp.floor(share * steps)
+    done = jnp.clip((count - warmup) / (steps - warmup), 0.0, 1.0)
+    left = {
+      'constant': lambda: jnp.ones_like(done),
+      'cosine': lambda: 0.5 * (1 + jnp.cos(jnp.pi * done)),
+      'linear': lambda: 1 - done,
+    }[schedule]()
+    rising = jnp.where(count < warmup, count / jnp.maximum(warmup, 1.0), 1.0)
+    return peak * rising * (final + (1 - final) * left)
+
+  return rate
+
+
+class Scheduled(NamedTuple):
+  """State of `_scheduled`.
+
+  Attributes:
+    count: updates made.
+    steps: planned updates of the whole stage.
+  """
+
+  count: Int[Array, '']
+  steps: Int[Array, '']
+
+
+def _scheduled(
+  recipe: Mapping[str, Any], stage: str, steps: int
+) -> optax.GradientTransformation:
+  """Multiplies the updates of rate 1 by the learning rate.
+
+  The number of steps is part of the state, so that folds and runs of other numbers share
+  one compiled update.
+  """
+  rate = learning_rate(recipe, stage)
+
+  def init(params: optax.Params) -> Scheduled:
+    del params
+    return Scheduled(jnp.zeros((), jnp.int32), jnp.asarray(steps, jnp.int32))
+
+  def update(
+    updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+  ) -> tuple[optax.Updates, Scheduled]:
+    del params
+    assert isinstance(state, Scheduled)
+    now = rate(state.count, state.steps)
+    scaled = jax.tree.map(lambda x: x * now.astype(x.dtype), updates)
+    return scaled, Scheduled(state.count + 1, state.steps)
+
+  return optax.GradientTransformation(init, update)
 
 
 def without_frozen_gradients(params: Any, frozen: Sequence[str]) -> Any:

@@ -27,7 +27,11 @@ from jaxtyping import Array, Float, Int
 
 from medm2t_jax import losses
 from medm2t_jax import optimizer as optimizers
+from medm2t_jax.blend_weights import blend
+from medm2t_jax.fitted_arrays import outputs
+from medm2t_jax.models import columns
 from medm2t_jax.models.encoded import Predictions
+from medm2t_jax.models.late_addition import log_probabilities
 from medm2t_jax.models.medm2t import MedM2T
 
 DEVICE_AXIS = 'device'
@@ -134,9 +138,8 @@ def train_step(
         rngs={'dropout': key},
       )
       label, weight = _targets(batch, predictions)
-      total, count = losses.weighted_sum(
-        loss(predictions.logits, label), label, weight, class_weights
-      )
+      each = losses.of_heads(loss, predictions.heads, label, model.members(stage))
+      total, count = losses.weighted_sum(each, label, weight, class_weights)
       return total, (count, updates['batch_stats'])
 
     trained = optimizers.trained_parameters(state.params, state.optimizer)
@@ -169,9 +172,13 @@ def train_step(
 
 
 class Units(NamedTuple):
-  """What was predicted for the stage's units; `weight` is 0 where there is none."""
+  """What was predicted for the stage's units; `weight` is 0 where there is none.
+
+  `parts` of `medm2t_jax.models.encoded.Predictions`.
+  """
 
   logits: Float[Array, 'd u c']
+  parts: Float[Array, 'd m u c']
   label: Float[Array, 'd u']
   weight: Float[Array, 'd u']
 
@@ -188,7 +195,8 @@ def validation_step(
       loss(predictions.logits, label), label, weight, class_weights
     )
     total, count = _sum_over_devices((total, count))
-    return LossSum(total, count), Units(predictions.logits, label, weight)
+    units = Units(predictions.logits, predictions.parts, label, weight)
+    return LossSum(total, count), units
 
   return jax.pmap(step, axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=(None, 0))
 
@@ -198,7 +206,8 @@ def predict_step(
 ) -> Callable[[Mapping[str, Any], Batch], Float[Array, 'd b c']]:
   """Returns the compiled prediction `(variables, batch) -> logits` of each batch row.
 
-  It is compiled once for all folds, members, splits and scenarios of equal models.
+  Variables with an entry 'blend' (`medm2t_jax.blend.restore`) are those of a blend. It is
+  compiled once for all folds, runs, splits and scenarios of equal models.
 
   Args:
     model: with `axis_name=DEVICE_AXIS`.
@@ -214,9 +223,25 @@ def _predict_step(
   model: MedM2T, stage: str
 ) -> Callable[[Mapping[str, Any], Batch], Float[Array, 'd b c']]:
   def step(variables: Mapping[str, Any], batch: Batch) -> Float[Array, 'b c']:
-    return _apply(model, variables, batch, stage).logits
+    own = {name: part for name, part in variables.items() if name != 'blend'}
+    logits = _apply(model, own, batch, stage).logits
+    if 'blend' not in variables:
+      return logits
+    return _blended(model, variables['blend'], batch, logits)
 
   return jax.pmap(step, axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=0)
+
+
+def _blended(
+  model: MedM2T, kept: Mapping[str, Any], batch: Batch, logits: Float[Array, 'b c']
+) -> Float[Array, 'b c']:
+  """Our model's outputs with those of baselines, which read the same columns."""
+  of_device = jax.tree.map(lambda x: x[jnp.newaxis], dict(batch))
+  table = columns.table(model.config.columns, of_device)
+  predictors = {name: outputs(arrays, table) for name, arrays in kept['models'].items()}
+  return blend(
+    {'model': log_probabilities(logits), **predictors}, kept['weights'], kept['prior']
+  )
 
 
 def release_programs() -> None:

@@ -20,7 +20,7 @@ class Position:
     loss_total: sum of weighted losses in this epoch.
     loss_weight: sum of their weights.
     history: one record per finished epoch: `epoch`, from 1; `step`, that of its
-      checkpoint; `validation_loss` and what else was measured.
+      checkpoint; `train_loss`, and what was measured on validation subjects.
     notes: what a reader of the results must know, such as damaged checkpoints.
   """
 

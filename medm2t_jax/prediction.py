@@ -21,7 +21,7 @@ from medm2t_jax.fold import Batch, Fold
 def predict(
   fold: Fold,
   stage: str,
-  members: Sequence[Mapping[str, Any]],
+  variables: Mapping[str, Any],
   plan: Plan,
   description: str,
   *,
@@ -30,12 +30,10 @@ def predict(
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
   """Predicts every sample of a plan, once per version.
 
-  The prediction is that of the members' mean output: mean logits, or mean days.
-
   Args:
     fold: of the checkpoint.
     stage: one whose unit is the sample.
-    members: variables of the stage, of each member.
+    variables: of the stage.
     plan: with the modalities of the stage, at least one step.
     description: of the progress bar.
     names: of the versions.
@@ -59,8 +57,7 @@ def predict(
     for batch in fold.read(plan, fold.modalities_of(stage)):
       rows.append(batch['row'])
       for name, version in zip(names, versions(batch), strict=True):
-        found = [np.asarray(step(variables, version)) for variables in members]
-        outputs[name].append(np.mean(found, axis=0))
+        outputs[name].append(np.asarray(step(variables, version)))
         progress.update()
   row = distributed.gather(np.concatenate(rows, axis=1)).ravel()
   order = np.argsort(row, kind='stable')

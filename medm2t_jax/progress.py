@@ -84,7 +84,7 @@ class TimeLeft:
   """Of training: what the stages took that are over, times those that are left."""
 
   def __init__(self, stages: int):
-    """Args: stages to train, of all folds and members."""
+    """Args: stages to train, of all folds and runs."""
     self._left = stages
     self._over = 0
     self._start = time.perf_counter()
@@ -120,7 +120,7 @@ def stage_table(records: Sequence[StageRecord]) -> str:
 
 
 def _cells(record: StageRecord) -> tuple[str, ...]:
-  first = (run_name(record.fold, record.member).removeprefix('fold '), record.stage)
+  first = (run_name(record.fold, record.refit).removeprefix('fold '), record.stage)
   if record.skipped:
     return (*first, '', '', '', '', '', f'skipped: {record.skipped}')
   return (
@@ -128,7 +128,7 @@ def _cells(record: StageRecord) -> tuple[str, ...]:
     f'{record.parameters:,}',
     str(record.epochs),
     str(record.best_epoch),
-    f'{record.validation_loss:.4f}',
+    '' if record.validation_loss is None else f'{record.validation_loss:.4f}',
     _duration(record.seconds),
     ' '.join(record.notes),
   )

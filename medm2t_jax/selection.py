@@ -1,4 +1,4 @@
-"""By what the best epoch of a stage is chosen: validation loss, or a figure.
+"""By what the best epoch of a stage is chosen: validation loss, a figure, or nothing.
 
 Figures are computed on the stage's units (samples, recordings or segments) of the
 validation subjects, each with its weight.
@@ -16,6 +16,7 @@ from sklearn import metrics
 from data_pipeline.schema import DataError, Target
 
 LOSS = 'loss'
+LAST = 'last'  # nothing is chosen: the last epoch is the best
 
 
 def _auroc(logits: np.ndarray, label: np.ndarray) -> float:
@@ -45,19 +46,36 @@ _FIGURES: dict[str, tuple[str, bool, Callable[[np.ndarray, np.ndarray], float]]]
 }
 
 
+def is_figure(select_by: str) -> bool:
+  """Whether validation has to compute a figure beside the loss."""
+  return select_by in _FIGURES
+
+
+def measured(select_by: str) -> str:
+  """Name, in an epoch's record, of what is measured: with 'last' it is the loss too."""
+  return f'validation_{select_by if is_figure(select_by) else LOSS}'
+
+
+def higher_is_better(select_by: str) -> bool:
+  """Of what is `measured`."""
+  return is_figure(select_by) and _FIGURES[select_by][1]
+
+
 def badness(record: Mapping[str, Any], select_by: str) -> float:
-  """What the best epoch has least of: its loss, or its figure with the sign to suit."""
-  value = record[f'validation_{select_by}']
-  return -value if select_by != LOSS and _FIGURES[select_by][1] else value
+  """What the best epoch has least of."""
+  if select_by == LAST:
+    return -record['epoch']
+  value = record[measured(select_by)]
+  return -value if higher_is_better(select_by) else value
 
 
 def require_known(select_by: str, target: Target, stage: str) -> None:
   """Raises DataError for a name that is unknown, or not for this kind of target."""
   known = [name for name, (kind, _, _) in _FIGURES.items() if kind == target.kind]
-  if select_by not in (LOSS, *known):
+  if select_by not in (LOSS, LAST, *known):
     raise DataError(
       f'config.recipe.{stage}.select_by={select_by!r}: for this task it is one of '
-      f'{", ".join((LOSS, *known))}'
+      f'{", ".join((LOSS, *known, LAST))}'
     )
 
 
@@ -65,7 +83,7 @@ def figure(select_by: str, logits: np.ndarray, label: np.ndarray, stage: str) ->
   """The figure `select_by` of validation predictions.
 
   Args:
-    select_by: a name other than 'loss' that `require_known` accepts.
+    select_by: the name of a figure that `require_known` accepts.
     logits: of the units that count (u, c); one column in days.
     label: class index or days (u,).
     stage: for the message.

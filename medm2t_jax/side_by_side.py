@@ -1,4 +1,4 @@
-"""Training runs side by side, each in a process of its own.
+"""Training folds side by side, each in a process of its own.
 
 A step of a small model keeps one core of a CPU busy, however many there are.
 """
@@ -26,11 +26,11 @@ Train = Callable[[Fold], None]
 _POLL_SECONDS = 0.2
 
 
-def run(members: Sequence[Fold], train: Train, processes: int) -> None:
-  """Trains members of folds, `processes` at a time.
+def run(folds: Sequence[Fold], train: Train, processes: int) -> None:
+  """Trains folds, `processes` at a time.
 
   Args:
-    members: to train.
+    folds: to train, first runs.
     train: trains one; a function of a module, so that another process can import it.
     processes: how many processes there are at most.
 
@@ -39,7 +39,7 @@ def run(members: Sequence[Fold], train: Train, processes: int) -> None:
       save.
     preemption.Preempted: SIGTERM came; all have saved.
   """
-  waiting, running = list(members), list[_Process]()
+  waiting, running = list(folds), list[_Process]()
   try:
     while waiting or running:
       while waiting and len(running) < processes:
@@ -47,7 +47,7 @@ def run(members: Sequence[Fold], train: Train, processes: int) -> None:
       wait([each.process.sentinel for each in running], _POLL_SECONDS)
       if preemption.requested():
         raise preemption.Preempted(
-          'stopped by SIGTERM; the runs that were under way have saved. Run the same '
+          'stopped by SIGTERM; the folds that were under way have saved. Run the same '
           'command to go on.'
         )
       for each in [each for each in running if not each.process.is_alive()]:
@@ -61,15 +61,15 @@ def run(members: Sequence[Fold], train: Train, processes: int) -> None:
 
 
 class _Process:
-  """One member's training in another process."""
+  """One fold's training in another process."""
 
-  def __init__(self, member: Fold, train: Train):
+  def __init__(self, fold: Fold, train: Train):
     # `spawn`: a fork would inherit the threads of JAX and TensorFlow.
     context = multiprocessing.get_context('spawn')
-    self._name = member.name
+    self._name = fold.name
     self._answer, answer = context.Pipe(duplex=False)
     self.process: BaseProcess = context.Process(
-      target=_work, args=(_Description.of(member), train, answer), name=member.name
+      target=_work, args=(_Description.of(fold), train, answer), name=fold.name
     )
     self.process.start()
     answer.close()
@@ -91,28 +91,20 @@ class _Process:
 
 @dataclasses.dataclass(frozen=True)
 class _Description:
-  """What makes a member anew in another process."""
+  """What makes a fold anew in another process."""
 
   config: Experiment
   dataset: Dataset
-  fold: int
+  index: int
   workdir: Path
   taken: Mapping[str, Path]
-  member: int
 
   @classmethod
-  def of(cls, member: Fold) -> _Description:
-    return cls(
-      member.config,
-      member.dataset,
-      member.index,
-      member.workdir,
-      member.taken,
-      member.member,
-    )
+  def of(cls, fold: Fold) -> _Description:
+    return cls(fold.config, fold.dataset, fold.index, fold.workdir, fold.taken)
 
   def make(self) -> Fold:
-    made = Fold(self.config, self.dataset, self.fold, self.workdir, member=self.member)
+    made = Fold(self.config, self.dataset, self.index, self.workdir)
     made.taken = self.taken
     return made
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import logging
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -29,6 +29,7 @@ from medm2t_jax import (
   selection,
   workdir,
 )
+from medm2t_jax.blend_weights import fit_weights
 from medm2t_jax.fold import Batch, Fold
 from medm2t_jax.metric_writer import MetricWriter
 from medm2t_jax.models import medm2t
@@ -74,20 +75,25 @@ def loss_and_optimizer(
   recipe, target = fold.config.recipe[stage], fold.dataset.schema.target
   selection.require_known(recipe.select_by, target, stage)
   loss = losses.make_loss(recipe, target, stage)
-  return loss, make_optimizer(recipe, stage, recipe.epochs * steps)
+  fields = {**recipe, 'frozen': _frozen(fold.model, stage, recipe.frozen)}
+  return loss, make_optimizer(fields, stage, recipe.epochs * steps)
+
+
+def _frozen(model: medm2t.MedM2T, stage: str, frozen: Sequence[str]) -> tuple[str, ...]:
+  """What the recipe freezes, and what a stage never trains."""
+  return (*frozen, *model.untrained(stage))
 
 
 @functools.lru_cache(maxsize=64)
 def _steps(
-  model: medm2t.MedM2T, stage: str, recipe: FrozenConfigDict, target: Target, steps: int
+  model: medm2t.MedM2T, stage: str, recipe: FrozenConfigDict, target: Target
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-  """Train and validation step, compiled once for all folds and members alike.
-
-  `steps` is the number of all updates, over which a schedule extends.
-  """
+  """Train and validation step, compiled once for all folds, runs and seeds alike."""
   fields: dict[str, Any] = recipe.to_dict()
+  fields['frozen'] = _frozen(model, stage, fields['frozen'])
   loss = losses.make_loss(fields, target, stage)
-  optimizer = make_optimizer(fields, stage, steps)
+  # How many updates there are in all stands in the optimizer's state.
+  optimizer = make_optimizer(fields, stage, steps=1)
   weights = fields['class_weights']
   train = parallel.train_step(model, stage, optimizer, loss, weights, fields['frozen'])
   return train, parallel.validation_step(model, stage, loss, weights)
@@ -104,6 +110,7 @@ def initial_state(
   lineage = fold.lineage()
   stages = medm2t.stages(fold.model_config)
   given: dict[tuple[str, ...], Any] = {}
+  weights: dict[str, Any] = {}
   for source in fold.config.recipe[stage].starts_from:
     if source not in stages or fold.skipped(source):
       continue  # the data set lacks that modality
@@ -114,7 +121,12 @@ def initial_state(
       for path, value in traverse_util.flatten_dict(restored).items()
       if path[0] != 'fitted'
     }
+    # Fitted after that stage's training, on validation subjects.
+    weights |= {f'additions_{source}': restored['fitted'].get(f'additions_{source}')}
   variables = fold.init(stage, given)
+  variables['fitted'] |= {
+    path: found for path, found in weights.items() if path in variables['fitted']
+  }
   state = parallel.TrainState(
     step=jnp.zeros((), jnp.int32),
     params=variables['params'],
@@ -127,7 +139,11 @@ def initial_state(
 
 
 class StageTraining:
-  """One stage on its way through its epochs."""
+  """One stage on its way through its epochs.
+
+  That of a refit trains for as many epochs as the first run's best one says, without a
+  look at validation subjects, whom it trains on.
+  """
 
   def __init__(self, fold: Fold, stage: str, checkpoints: checkpoint.Checkpoints):
     self._fold = fold
@@ -136,7 +152,12 @@ class StageTraining:
     self._recipe = fold.config.recipe[stage]
     self._checkpoints = checkpoints
     self._first_epoch = first_epoch(fold, stage)
-    self._validation = _plan(fold, stage, 'validation')
+    self._validation = None if fold.refit else _plan(fold, stage, 'validation')
+    self._epochs, self._select_by = self._recipe.epochs, self._recipe.select_by
+    if fold.first is not None:
+      record = fold.first.record(stage)
+      assert record is not None  # the first run is trained before
+      self._epochs, self._select_by = record.best_epoch, selection.LAST
     steps = len(self._first_epoch)
     _, optimizer = loss_and_optimizer(fold, stage, steps)
     model: Any = fold.model  # an unbound module is hashable, which its type does not say
@@ -145,10 +166,6 @@ class StageTraining:
       stage,
       FrozenConfigDict(self._recipe),
       fold.dataset.schema.target,
-      # A constant rate is the same program for any number of steps after the warm-up.
-      self._recipe.warmup_steps + 1
-      if self._recipe.schedule == 'constant'
-      else self._recipe.epochs * steps,
     )
     self._state, self._lineage = initial_state(fold, stage, optimizer)
     self._position = Position()
@@ -161,30 +178,39 @@ class StageTraining:
 
   def run(self) -> Position:
     """Trains until the last epoch, or until nothing improves any more."""
-    recipe = self._recipe
     _LOGGER.info('%s: %s parameters', self._name, f'{self.parameters:,}')
     self._warn_of_cuts()
     self._resume()
     epoch = self._open_epoch()
     while (
-      self._position.epoch < recipe.epochs
-      and self._position.stale_epochs(recipe.select_by) < recipe.patience
+      self._position.epoch < self._epochs
+      and self._position.stale_epochs(self._select_by) < self._recipe.patience
     ):
       record = self._train_epoch(*epoch)
-      if self._position.epoch + 1 < recipe.epochs:
+      if self._position.epoch + 1 < self._epochs:
         # Opened before validation, during which it reads ahead.
         epoch = self._open_epoch(after=True)
-      record |= self._validate()
+      if self._validation is not None:
+        record |= self._validate(self._validation)
       self._position = self._position.after_epoch(record)
       if self._writer is not None:
         self._writer.write(self._position.history)
+      told = ', '.join(
+        f'{name} loss {record[f"{name}_loss"]:.4f}'
+        for name in ('train', 'validation')
+        if f'{name}_loss' in record
+      )
       _LOGGER.info(
-          '%s: epoch %d of %d, train loss %.4f, validation loss %.4f, %.0f s',
-          self._name, self._position.epoch, recipe.epochs,
-          record['train_loss'], record['validation_loss'], record['seconds'],
+          '%s: epoch %d of %d, %s, %.0f s',
+          self._name, self._position.epoch, self._epochs, told, record['seconds'],
       )  # fmt: skip
       self._save()
     return self._position
+
+  @property
+  def best(self) -> dict[str, Any] | None:
+    """The record of the best epoch so far."""
+    return self._position.best(self._select_by)
 
   def _warn_of_cuts(self) -> None:
     """Says which capacity to raise where samples do not fit."""
@@ -218,7 +244,7 @@ class StageTraining:
     )  # fmt: skip
 
   def _save(self) -> None:
-    best = self._position.best(self._recipe.select_by)
+    best = self.best
     self._checkpoints.save(
       self._state,
       dataclasses.asdict(self._position),
@@ -259,7 +285,7 @@ class StageTraining:
       pending.clear()
 
     progress = Progress(
-      f'{self._name} {position.epoch + 1}/{self._recipe.epochs}',
+      f'{self._name} {position.epoch + 1}/{self._epochs}',
       (plan.rows >= 0).sum(axis=(1, 2)),
       position.step,
       # Bars of several processes would write over each other.
@@ -289,40 +315,71 @@ class StageTraining:
       **progress.figures(),
     }
 
-  def _validate(self) -> dict[str, float]:
+  def _validate(self, plan: planning.Plan) -> dict[str, float]:
     """Mean validation loss, and the figure by which the best epoch is chosen."""
-    plan = self._validation
     sums: list[parallel.LossSum] = []
     units: list[parallel.Units] = []
+    parts = self._fold.model.part_names(self._stage)
     for batch in self._fold.read(plan, self._fold.modalities_of(self._stage)):
       loss, predicted = self._validation_step(self._state.variables, batch)
       sums.append(loss)
-      if self._recipe.select_by != selection.LOSS:
+      if len(parts) > 1 or selection.is_figure(self._select_by):
         units.append(jax.device_get(predicted))
       if preemption.requested():
         self._stop()
     totals = [float(loss.total) for loss in jax.device_get(sums)]
     for number, total in enumerate(totals):
       self._require_finite(total, 'validation', plan, number)
-    record = {'validation_loss': sum(totals) / sum(float(loss.weight) for loss in sums)}
-    if units:
-      record[f'validation_{self._recipe.select_by}'] = self._figure(units)
+    mean = sum(totals) / sum(float(loss.weight) for loss in sums)
+    record: dict[str, Any] = {
+      'validation_loss': mean,
+      'part_weights': dict.fromkeys(parts, 1 / len(parts)),
+    }
+    if not units:
+      return record
+    logits, outputs, label = self._gathered(units)
+    if selection.is_figure(self._select_by):
+      figure = selection.figure(self._select_by, logits, label, self._stage)
+      record[selection.measured(self._select_by)] = figure
+    if len(parts) > 1:
+      by_name = {name: outputs[:, place] for place, name in enumerate(parts)}
+      record['part_weights'] = self._part_weights(by_name, label)
     return record
 
-  def _figure(self, units: list[parallel.Units]) -> float:
-    """The figure of `select_by` over the units of all processes."""
-    parts = [
-      [distributed.gather(array) for array in (each.logits, each.label, each.weight)]
-      for each in units
-    ]
-    logits, label, weight = (
-      np.concatenate([array.reshape(-1, *array.shape[2:]) for array in arrays])
-      for arrays in zip(*parts, strict=True)
+  def _gathered(
+    self, units: list[parallel.Units]
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits (u c), parts (u m c) and labels (u) of the units of all processes."""
+    arrays = []
+    for each in units:
+      parts = np.moveaxis(np.asarray(each.parts), 1, 2)
+      found = (each.logits, parts, each.label, each.weight)
+      arrays.append([distributed.gather(np.asarray(array)) for array in found])
+    logits, parts, label, weight = (
+      np.concatenate([array.reshape(-1, *array.shape[2:]) for array in group])
+      for group in zip(*arrays, strict=True)
     )
     counts = weight > 0
-    return selection.figure(
-      self._recipe.select_by, logits[counts], label[counts], self._stage
-    )
+    return logits[counts], parts[counts], label[counts]
+
+  def _part_weights(
+    self, outputs: dict[str, np.ndarray], label: np.ndarray
+  ) -> dict[str, float]:
+    """Weight of each part of a prediction, fitted on these units.
+
+    A modality whose stage was not trained before has none.
+    """
+    fold = self._fold
+    absent = [
+      name
+      for name in outputs
+      if name in fold.model_config.modalities
+      and (name not in self._recipe.starts_from or fold.skipped(name))
+    ]
+    fitted = {name: each for name, each in outputs.items() if name not in absent}
+    target, prior = fold.dataset.schema.target, fold.statistics['decoder']['offset']
+    weights = fit_weights(fitted, label, prior, target)
+    return {name: weights.get(name, 0.0) for name in outputs}
 
   def _require_finite(
     self, loss: float, split: Split, plan: planning.Plan, number: int

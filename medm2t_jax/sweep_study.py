@@ -75,7 +75,7 @@ def run(sweep: Experiment, directory: Path) -> dict[str, Any]:
 
 
 def _objective(sweep: Experiment) -> str:
-  return f'validation_{sweep.experiment.recipe[sweep.stage].select_by}'
+  return selection.measured(sweep.experiment.recipe[sweep.stage].select_by)
 
 
 def _check_space(sweep: Experiment) -> None:
@@ -145,12 +145,11 @@ def _claim(directory: Path, sweep: Experiment) -> None:
 def _open_study(sweep: Experiment, directory: Path) -> optuna.Study:
   optuna.logging.set_verbosity(optuna.logging.WARNING)
   select_by = sweep.experiment.recipe[sweep.stage].select_by
-  higher_is_better = selection.badness({f'validation_{select_by}': 1.0}, select_by) < 0
   return optuna.create_study(
     storage=JournalStorage(JournalFileBackend(str(directory / 'journal.log'))),
     study_name='sweep',
     load_if_exists=True,
-    direction='maximize' if higher_is_better else 'minimize',
+    direction='maximize' if selection.higher_is_better(select_by) else 'minimize',
   )
 
 
@@ -182,19 +181,23 @@ def _suggested(sweep: Experiment, trial: Trial) -> Experiment:
 
 
 def _train(config: Experiment, stage: str, directory: Path) -> float:
-  """Trains a trial and returns its objective; no test subject is predicted."""
+  """Trains a trial and returns its objective; no test subject is predicted.
+
+  The first run of each fold has the objective; who trains the best trial again, by its
+  configuration, has the refit too.
+  """
   dataset = open_or_simulate(config)
-  folds = make_folds(config, dataset, directory)
+  folds = make_folds(_with_values(config, {'refit': False}), dataset, directory)
   workdir.claim(directory, config, dataset.version)
   train.train(folds)
   values = []
-  for member in (member for fold in folds for member in fold.members):
-    record = member.record(stage)
+  for fold in folds:
+    record = fold.record(stage)
     assert record is not None  # it has been trained
     if record.skipped:
       raise DataError(f'stage {stage!r} was skipped: {record.skipped}')
     best = record.history[record.best_epoch - 1]
-    values.append(best[f'validation_{config.recipe[stage].select_by}'])
+    values.append(best[selection.measured(config.recipe[stage].select_by)])
   return float(np.mean(values))
 
 

@@ -1,4 +1,4 @@
-"""Training: every stage of every fold, in order, each resumable.
+"""Training: every stage of every fold, in order, each resumable; then, of a refit, again.
 
 A stage ends with `done.json`; a run that finds it goes on with the next stage. An
 interrupted stage continues from its latest checkpoint with the batch that it would
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 
@@ -17,6 +18,7 @@ from data_pipeline.dataset import Split
 from data_pipeline.schema import DataError
 from medm2t_jax import (
   baselines,
+  blend,
   checkpoint,
   distributed,
   parallel,
@@ -33,9 +35,9 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def train(folds: Sequence[Fold]) -> None:
-  """Trains the chosen stages of every fold and member; complete ones are skipped.
+  """Trains the chosen stages of every fold and run; complete ones are skipped.
 
-  With `config.training.processes`, on CPUs, several members at a time.
+  With `config.training.processes`, on CPUs, several folds at a time.
 
   Raises:
     DataError: an unknown stage or baseline, a recipe's value that does not suit, a frozen
@@ -43,6 +45,7 @@ def train(folds: Sequence[Fold]) -> None:
     stage_training.TrainingError: a loss is not finite.
     preemption.Preempted: SIGTERM came; all is saved.
   """
+  blend.require_known(folds[0].config)
   baselines.require_known(folds[0].config)  # before all else, not after days of training
   if folds[0].config.training.tensorboard:
     require_tensorboard()
@@ -53,55 +56,54 @@ def train(folds: Sequence[Fold]) -> None:
       _, optimizer = loss_and_optimizer(folds[0], stage, steps)
       if folds[0].config.recipe[stage].frozen:
         jax.eval_shape(optimizer.init, folds[0].shapes(stage)['params'])
-  members = [member for fold in folds for member in fold.members]
-  unfinished = [member for member in members if not _is_over(member)]
+  unfinished = [fold for fold in folds if _left(fold)]
   processes = min(folds[0].config.training.processes, len(unfinished))
   if processes > 1 and jax.default_backend() == 'cpu' and jax.process_count() == 1:
-    side_by_side.run(unfinished, train_member, processes)
+    side_by_side.run(unfinished, train_fold, processes)
   else:
-    left = TimeLeft(sum(len(_to_train(member)) for member in members))
-    for member in members:
-      train_member(member, left)
-  records = [member.record(stage) for member in members for stage in chosen_stages(member)]
+    left = TimeLeft(sum(map(_left, folds)))
+    for fold in folds:
+      train_fold(fold, left)
+  runs = [run for fold in folds for run in fold.runs]
+  records = [run.record(stage) for run in runs for stage in chosen_stages(run)]
   if distributed.is_first():
     over = [record for record in records if record is not None]
     print(stage_table(over), file=sys.stderr)
 
 
-def _is_over(member: Fold) -> bool:
-  return not _to_train(member)
+def _left(fold: Fold) -> int:
+  """How many stages of a fold's runs are still to train."""
+  return sum(run.record(stage) is None for run in fold.runs for stage in chosen_stages(run))
 
 
-def _to_train(member: Fold) -> list[str]:
-  return [stage for stage in chosen_stages(member) if member.record(stage) is None]
-
-
-def train_member(member: Fold, left: TimeLeft | None = None) -> None:
-  """Trains the chosen stages of one member of a fold; complete ones are skipped.
+def train_fold(fold: Fold, left: TimeLeft | None = None) -> None:
+  """Trains the chosen stages of the runs of a fold; complete ones are skipped.
 
   Args:
-    member: of a fold.
-    left: counts the stages of all members where they are trained one after the other.
+    fold: its first run.
+    left: counts the stages of all folds where they are trained one after the other.
 
   Raises:
     DataError: as `train`, or no checkpoint of a stage is intact.
     stage_training.TrainingError: a loss is not finite.
     preemption.Preempted: SIGTERM came; all is saved.
   """
-  stages = chosen_stages(member)
-  left = left or TimeLeft(len(_to_train(member)))
-  for number, stage in enumerate(stages, start=1):
-    record = member.record(stage)
-    if record is None:
-      _LOGGER.info(
-          '%s, %s: stage %d of %d, compiled in its first step; %s',
-          member.name, stage, number, len(stages), left,
-      )  # fmt: skip
-      train_stage(member, stage)
-      left.stage_is_over()
-    else:
-      state = 'skipped' if record.skipped else 'complete'
-      _LOGGER.info('%s, %s: %s, going on', member.name, stage, state)
+  stages = chosen_stages(fold)
+  left = left or TimeLeft(_left(fold))
+  # The refit comes second: it trains for the first run's best numbers of epochs.
+  for run in fold.runs:
+    for number, stage in enumerate(stages, start=1):
+      record = run.record(stage)
+      if record is None:
+        _LOGGER.info(
+            '%s, %s: stage %d of %d, compiled in its first step; %s',
+            run.name, stage, number, len(stages), left,
+        )  # fmt: skip
+        train_stage(run, stage)
+        left.stage_is_over()
+      else:
+        state = 'skipped' if record.skipped else 'complete'
+        _LOGGER.info('%s, %s: %s, going on', run.name, stage, state)
 
 
 def chosen_stages(fold: Fold) -> tuple[str, ...]:
@@ -126,30 +128,29 @@ def train_stage(fold: Fold, stage: str) -> None:
   """Trains one stage to its end, from its latest checkpoint where there is one.
 
   A stage whose modality no training or no validation sample has is skipped, on
-  record: its encoder enters the multimodal model untrained.
+  record: its encoder enters the multimodal model untrained. A refit skips what its first
+  run has skipped.
 
   Raises:
     DataError: no checkpoint of the stage is intact, or a config value does not suit.
     stage_training.TrainingError: a loss is not finite.
     preemption.Preempted: SIGTERM came inside `preemption.deferred`; all is saved.
   """
-  missing = _missing_split(fold, stage)
-  if missing is not None:
-    reason = f'no {missing} sample has this modality'
+  reason = _why_skipped(fold, stage)
+  if reason:
     _LOGGER.warning('%s, %s: skipped, %s', fold.name, stage, reason)
     _write_record(
       fold,
-      workdir.StageRecord(fold.index, stage, skipped=reason, member=fold.member),
+      workdir.StageRecord(fold.index, stage, skipped=reason, refit=fold.refit),
     )
     return
-  recipe = fold.config.recipe[stage]
   directory = workdir.checkpoint_directory(fold.workdir, fold.index, stage)
   with checkpoint.Checkpoints(directory) as checkpoints:
     training = StageTraining(fold, stage, checkpoints)
     position = training.run()
   parallel.release_programs()
   # Only after the context has waited for the saves: done.json promises a checkpoint.
-  best = position.best(recipe.select_by)
+  best = training.best
   assert best is not None  # at least one epoch was trained
   _write_record(
     fold,
@@ -159,14 +160,34 @@ def train_stage(fold: Fold, stage: str) -> None:
       best_step=best['step'],
       best_epoch=best['epoch'],
       epochs=len(position.history),
-      validation_loss=best['validation_loss'],
+      validation_loss=best.get('validation_loss'),
       parameters=training.parameters,
       seconds=sum(record['seconds'] for record in position.history),
       history=tuple(position.history),
       notes=tuple(position.notes),
-      member=fold.member,
+      part_weights=_part_weights(fold, stage, best),
+      refit=fold.refit,
     ),
   )
+
+
+def _part_weights(fold: Fold, stage: str, best: Mapping[str, Any]) -> Mapping[str, float]:
+  """Of the best epoch; of a refit, which has no validation subjects, the first run's."""
+  if fold.first is None:
+    return best['part_weights']
+  record = fold.first.record(stage)
+  assert record is not None  # the first run is trained before
+  return record.part_weights
+
+
+def _why_skipped(fold: Fold, stage: str) -> str:
+  """Why a stage is not trained; empty where it is."""
+  if fold.first is not None:
+    record = fold.first.record(stage)
+    assert record is not None  # the first run is trained before
+    return record.skipped
+  missing = _missing_split(fold, stage)
+  return f'no {missing} sample has this modality' if missing else ''
 
 
 def _missing_split(fold: Fold, stage: str) -> Split | None:

@@ -20,7 +20,7 @@ from data_pipeline.schema import DataError, write_json
 from medm2t_jax.experiment import Experiment
 
 # What may differ between two runs in one workdir: they choose what to do, not how.
-_CHOICES = ('folds', 'stages', 'members', 'evaluation', 'training')
+_CHOICES = ('folds', 'stages', 'refit', 'blend', 'evaluation', 'training')
 # Where the files are says nothing of them: data and splits are their version.
 _PLACES = ('data.dir', 'data.split_file')
 
@@ -118,14 +118,14 @@ def checkpoint_directory(workdir: Path, fold: int, stage: str) -> Path:
   return stage_directory(workdir, fold, stage) / 'checkpoints'
 
 
-def member_directory(workdir: Path, member: int) -> Path:
-  """The workdir of a member other than the first, which has `workdir` itself."""
-  return workdir / f'member{member}'
+def refit_directory(workdir: Path) -> Path:
+  """The workdir of the refits of a run, which has `workdir` itself."""
+  return workdir / 'refit'
 
 
-def run_name(fold: int, member: int) -> str:
-  """A fold and, where it is not the first, its member, for people."""
-  return f'fold {fold}, member {member}' if member else f'fold {fold}'
+def run_name(fold: int, refit: bool) -> str:
+  """A run of a fold, for people."""
+  return f'fold {fold}, refit' if refit else f'fold {fold}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,12 +139,14 @@ class StageRecord:
     best_step: step of the best checkpoint.
     best_epoch: its epoch, from 1.
     epochs: number of epochs trained.
-    validation_loss: of the best epoch.
+    validation_loss: of the best epoch; None in a refit, which has no validation subject.
     parameters: number of parameters of the stage.
     seconds: time spent in training steps.
     history: one record an epoch, as in metrics.jsonl.
     notes: what a reader of the results must know.
-    member: which of the runs of an experiment with several, from 0.
+    part_weights: name of a part of its prediction (`medm2t_jax.models.late_addition`) ->
+      weight, fitted on validation subjects.
+    refit: whether it was trained on training and validation subjects together.
   """
 
   fold: int
@@ -153,12 +155,13 @@ class StageRecord:
   best_step: int = 0
   best_epoch: int = 0
   epochs: int = 0
-  validation_loss: float = 0.0
+  validation_loss: float | None = None
   parameters: int = 0
   seconds: float = 0.0
   history: Sequence[Mapping[str, Any]] = ()
   notes: Sequence[str] = ()
-  member: int = 0
+  part_weights: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  refit: bool = False
 
 
 def write_record(workdir: Path, record: StageRecord) -> None:

@@ -39,7 +39,7 @@ def experiment(data):
   config.data.buckets = ({'labs': 32},)
   config.model.windows = {'labs': ('percentiles', (50.0,))}
   config.model.sequence = 'mean_last'
-  config.stages = 'all'
+  config.update(stages='all', refit=True)
   config.evaluation.bootstrap = RESAMPLES
   for stage in ('static', 'labs', 'multimodal'):
     config.recipe[stage].update(batch_size=16, epochs=1)
@@ -47,11 +47,12 @@ def experiment(data):
 
 
 def trained_stages(monkeypatch, *, until=None):
-  """Records (workdir, stage) of what is trained; dies at `until`."""
+  """Records (workdir, stage) of what is trained, of a refit too; dies at `until`."""
   recorded, original = [], train.train_stage
 
   def record(fold, stage):
-    recorded.append((fold.workdir.name, stage))
+    home = fold.workdir.parent.name + '/refit' if fold.refit else fold.workdir.name
+    recorded.append((home, stage))
     if recorded[-1] == until:
       raise Killed
     original(fold, stage)
@@ -78,16 +79,21 @@ def study(tmp_path_factory):
 
 def test_only_what_differs_is_trained_and_an_interrupted_study_goes_on(study):
   _, directory, (before, partial, after, result) = study
-  full = [(directory.name, stage) for stage in ('static', 'labs', 'multimodal')]
   assert before == [
-    *full,
+    *((directory.name, stage) for stage in ('static', 'labs', 'multimodal')),
+    *((f'{directory.name}/refit', stage) for stage in ('static', 'labs', 'multimodal')),
     ('only_static', 'multimodal'),  # its stage is the full run's
+    ('only_static/refit', 'multimodal'),
     ('windows_1', 'labs'),
     ('windows_1', 'multimodal'),
   ]
   assert [each['name'] for each in partial['ablations']] == ['only_static']
   assert partial['to_run'] == ['windows_1']
-  assert after == [('windows_1', 'multimodal')]
+  assert after == [
+    ('windows_1', 'multimodal'),
+    ('windows_1/refit', 'labs'),
+    ('windows_1/refit', 'multimodal'),
+  ]
   assert [each['name'] for each in result['ablations']] == list(NAMES)
   assert result['to_run'] == []
   first, second = result['ablations']
@@ -211,7 +217,7 @@ EXPERIMENTS = {'cvd': cvd, 'mortality': mortality, 'los': los}
 
 
 @pytest.mark.parametrize(
-  ('task', 'variant'), [('cvd', 'small'), ('mortality', 'small,bins')]
+  ('task', 'variant'), [('cvd', 'small'), ('mortality', 'small,published')]
 )
 def test_every_ablation_builds_and_changes_the_model_or_its_training(task, variant):
   full = EXPERIMENTS[task].get_config(variant)
@@ -236,14 +242,18 @@ def test_every_ablation_builds_and_changes_the_model_or_its_training(task, varia
   for ablation in declared(full, schema):
     if ablation.reason:
       accumulates = ablation.name == 'without_accumulation'
-      assert task == 'cvd' and (accumulates or ablation.group == 'Dense signals')
+      if task == 'cvd':
+        assert accumulates or ablation.group == 'Dense signals'
+      else:  # the published form has no ensemble
+        assert ablation.group == 'Trunk'
       continue
     names.add(ablation.name)
     config = changed(full, ablation.changes)
     chosen = schema.only(config.data.modalities or schema.modalities)
     found = parameters(config, chosen)
     if ablation.name == 'without_pretraining':
-      assert found == expected and config.recipe.multimodal.starts_from == ()
+      assert config.recipe.multimodal.starts_from == ()
+      assert (found == expected) == (full.model.trunk == 'decoder')
       continue
     assert model_of(config, chosen) != model_of(full, schema), ablation.name
     same = ('shared_encoder_after', 'without_accumulation', 'without_modality_dropout')
@@ -252,6 +262,7 @@ def test_every_ablation_builds_and_changes_the_model_or_its_training(task, varia
   assert {f'only_{name}' for name in schema.modalities} <= names
   assert {'without_attention', 'windows_10', 'published_events'} <= names
   assert ('without_accumulation' in names) == (task == 'mortality')
+  assert ('without_deep_network' in names) == (task == 'cvd')
 
 
 def test_the_ablations_for_length_of_stay_are_the_models_of_mortality_but_for_the_output():
@@ -259,11 +270,13 @@ def test_the_ablations_for_length_of_stay_are_the_models_of_mortality_but_for_th
   # What the small models for mortality have of their own.
   head = {path: v for path, v in FROZEN_ENCODERS.items() if path.startswith('model.')}
   for task in ('los', 'mortality'):
-    full, schema = EXPERIMENTS[task].get_config('small,bins'), fake_batch.schema(task)
+    full, schema = EXPERIMENTS[task].get_config('small,published'), fake_batch.schema(task)
     full = changed(full, head)
     models[task] = {}
     for ablation in declared(full, schema):
-      assert not ablation.reason
+      assert bool(ablation.reason) == (ablation.group == 'Trunk')
+      if ablation.reason:
+        continue
       config = changed(full, ablation.changes)
       chosen = schema.only(config.data.modalities or schema.modalities)
       built = model_config(task, config.model, chosen)

@@ -14,7 +14,10 @@ from medm2t_jax.optimizer import make_optimizer
 from tests import fake_batch
 
 EXPERIMENTS = [cvd, mortality, los, physionet2012]
-VARIANTS = [None, 'small', 'smoke', 'small,smoke', 'end_to_end', 'small,end_to_end']
+VARIANTS = [
+  None, 'small', 'smoke', 'small,smoke', 'end_to_end', 'small,end_to_end', 'published',
+  'small,published',
+]  # fmt: skip
 every_config = pytest.mark.parametrize('module', EXPERIMENTS)
 every_variant = pytest.mark.parametrize('variant', VARIANTS)
 
@@ -77,10 +80,12 @@ def test_end_to_end_trains_the_multimodal_model_alone(module, size):
   assert (config.stages, multimodal.starts_from) == ('multimodal', ())
   assert multimodal.learning_rate == statistics.median(rates)
   assert config.name != staged.name
+  assert config.model.single_stages == 'none'
   # Nothing else differs.
   with config.unlocked():
     config.stages, config.name = staged.stages, staged.name
     config.recipe.multimodal = staged.recipe.multimodal
+    config.model.single_stages = staged.model.single_stages
   assert config == staged
 
 

@@ -24,6 +24,7 @@ FLAGS = (
   '--config.recipe.multimodal.batch_size=16',
   '--config.recipe.multimodal.epochs=3',
   '--config.training.save_every_steps=2',
+  '--config.refit=True',
 )
 
 

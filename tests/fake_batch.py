@@ -17,9 +17,9 @@ from medm2t_jax.models.config import ModelConfig, model_config
 
 Batch = dict[str, Any]
 
-# The published encoding of events: its parts have oracles. Pair vectors count at once.
+# The published form: its parts have oracles. Pair vectors count at once.
 OPTIONS: dict[str, Any] = {
-  **mortality.get_config('small,bins').model.to_dict(),
+  **mortality.get_config('small,published').model.to_dict(),
   'pairs_from_zero': False,
 }
 
@@ -114,11 +114,11 @@ def fitted(collection: dict[str, Any], seed: int = 0) -> dict[str, Any]:
 
   def value(path, leaf):
     name, shape = path[-1].key, np.shape(leaf)
-    if name == 'knots':
+    if name.endswith('knots'):
       return np.sort(rng.normal(0, 1.5, shape), axis=-1).astype(np.float32)
     if name == 'time_cuts':
       return np.linspace(-24, 0, shape[0] + 2)[1:-1].astype(np.float32)
-    if name in ('item_seen', 'category_seen', 'level_seen', 'term_seen'):
+    if name.endswith(('_seen', '_flagged')):
       return np.ones(shape, bool)
     if name.endswith('scale'):
       return rng.uniform(0.5, 2, shape).astype(np.float32)
@@ -208,7 +208,8 @@ def variables(shapes: Any, seed: int = 0) -> Any:
     name, shape = path[-1].key, leaf.shape
     if name in ('scale', 'var'):
       return rng.uniform(0.5, 1.5, shape).astype(np.float32)
-    fan_in = max(int(np.prod(shape[:-1])), 1) if 'kernel' in name else 1
+    is_matrix = 'kernel' in name or name in ('chunk_table', 'vector_table', 'head')
+    fan_in = max(int(np.prod(shape[:-1])), 1) if is_matrix else 1
     return (rng.normal(0, 1, shape) / np.sqrt(fan_in)).astype(np.float32)
 
   made = {

@@ -204,3 +204,13 @@ def test_padding_has_no_part_even_when_its_loss_is_not_finite():
     padded, np.append(label, [0, 0]), np.append(weight, [0, 0]).astype(np.float32), ()
   )
   np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_members_together_count_as_much_as_what_stands_beside_them():
+  logits, label = _case()
+  heads = np.stack([logits, -logits, 2 * logits, 0.5 * logits])
+  found = jax.jit(lambda x: losses.of_heads(losses.nll, x, label, members=3))(heads)
+  each = [np.asarray(losses.nll(head, label)) for head in heads]
+  np.testing.assert_allclose(found, (np.mean(each[:3], axis=0) + each[3]) / 2, rtol=1e-5)
+  alone = losses.of_heads(losses.nll, heads[:3], label, members=3)
+  np.testing.assert_allclose(alone, np.mean(each[:3], axis=0), rtol=1e-5)

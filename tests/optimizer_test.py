@@ -94,19 +94,20 @@ def test_clipping_limits_the_global_norm():
     ({}, optax.constant_schedule(RATE)),
     ({'schedule': 'cosine'}, optax.cosine_decay_schedule(RATE, STEPS)),
     (
-      {'schedule': 'cosine', 'warmup_steps': 4, 'final_fraction': 0.1},
+      {'schedule': 'cosine', 'warmup': 0.2, 'final_fraction': 0.1},
       optax.warmup_cosine_decay_schedule(0.0, RATE, 4, STEPS, 0.1 * RATE),
     ),
     (
       {'schedule': 'linear', 'final_fraction': 0.5},
       lambda step: RATE * (1 - 0.5 * min(step / STEPS, 1)),
     ),
-    ({'warmup_steps': 5}, lambda step: RATE * min(step / 5, 1)),
+    ({'warmup': 0.25}, lambda step: RATE * min(step / 5, 1)),
   ],
 )
 def test_the_learning_rate_follows_its_schedule(changes, expected):
   recipe = common.stage(8, RATE, **changes)
-  schedule = optimizer.learning_rate(recipe, 'labs', STEPS)
+  rate = optimizer.learning_rate(recipe, 'labs')
+  schedule = lambda step: rate(jnp.asarray(step), jnp.asarray(STEPS))
   steps = range(STEPS + 3)  # a stage may turn out a little longer than planned
   np.testing.assert_allclose(
     [schedule(step) for step in steps], [expected(step) for step in steps], rtol=1e-5
@@ -114,10 +115,34 @@ def test_the_learning_rate_follows_its_schedule(changes, expected):
 
 
 def test_a_schedule_reaches_the_updates():
-  history, _ = run(make(optimizer='sgd', schedule='linear', warmup_steps=2), steps=2)
+  history, _ = run(make(optimizer='sgd', schedule='linear', warmup=0.1), steps=2)
   jax.tree.map(np.testing.assert_array_equal, history[0], start())  # rate 0
   moved = start()['decoder'] - history[1]['decoder']
   np.testing.assert_allclose(moved, RATE / 2 * gradients(1)['decoder'], rtol=1e-5)
+
+
+def test_decay_of_matrices_leaves_biases_and_the_scales_of_members():
+  ones = lambda *shape: jnp.ones(shape)
+  trunk = {
+    'chunk_table': ones(3, 2, 4), 'chunk_scale': ones(2, 3), 'chunk_bias': ones(4),
+    'scale_in_0': ones(2, 4), 'bias_0': ones(2, 4), 'head': ones(2, 4, 2),
+    'head_bias': ones(2, 2), 'hidden_0': {'kernel': ones(4, 4)},
+    'norm': {'scale': ones(4), 'bias': ones(4)},
+  }  # fmt: skip
+  changes = {'weight_decay': 0.5, 'optimizer': 'adamw'}
+  moved = {}
+  for decayed in ('all', 'matrices'):
+    transformation = make(decayed=decayed, **changes)
+    zeros = jax.tree.map(jnp.zeros_like, trunk)
+    updates, _ = transformation.update(zeros, transformation.init(trunk), trunk)
+    flat = jax.tree_util.tree_leaves_with_path(updates)
+    moved[decayed] = {
+      jax.tree_util.keystr(path, simple=True, separator='/')
+      for path, leaf in flat
+      if np.abs(leaf).max() > 0
+    }
+  assert len(moved['all']) == 10
+  assert moved['matrices'] == {'chunk_table', 'head', 'hidden_0/kernel'}
 
 
 @pytest.mark.parametrize('path', ['encoder', 'enc*', 'encoder/kernel', '*/kernel'])
@@ -136,8 +161,8 @@ def test_frozen_parameters_stay_and_have_no_part_in_clipping(path):
   [
     ({'optimizer': 'adan'}, "optimizer='adan'.*adam, sgd, adamw"),
     ({'schedule': 'cosin'}, "schedule='cosin'.*constant, cosine, linear"),
-    ({'warmup_steps': STEPS}, 'warmup_steps=20.*20 steps'),
-    ({'warmup_steps': -1}, 'warmup_steps'),
+    ({'warmup': 1.0}, 'warmup=1.0'),
+    ({'warmup': -0.1}, 'warmup=-0.1'),
     ({'final_fraction': 2.0}, 'final_fraction'),
     ({'ema_decay': 1.0}, 'ema_decay'),
     ({'weight_decay': -0.1}, 'weight_decay'),

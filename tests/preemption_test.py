@@ -21,6 +21,7 @@ FLAGS = (
   '--config.recipe.static.epochs=3',
   '--config.recipe.static.batch_size=8',
   '--config.training.save_every_steps=2',
+  '--config.model.trunk=decoder',
 )
 
 
@@ -34,7 +35,9 @@ def results(directory, dataset):
   lines = (directory / 'fold0/static/metrics.jsonl').read_text().splitlines()
   record['history'] = [without_times(epoch) for epoch in record['history']]
   history = [without_times(json.loads(line)) for line in lines]
-  fold = Fold(cvd.get_config('smoke'), open_dataset(dataset), 0, directory)
+  config = cvd.get_config('smoke')
+  config.model.trunk = 'decoder'
+  fold = Fold(config, open_dataset(dataset), 0, directory)
   variables, lineage = fold.restore_best('static')
   return without_times(record), history, jax.device_get(variables), lineage
 

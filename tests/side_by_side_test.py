@@ -34,12 +34,13 @@ def make(data, home, **changes):
 
 def test_runs_end_as_one_after_the_other(data, tmp_path):
   found, expected = [], []
-  for processes, members in ((1, expected), (2, found)):
+  for processes, restored in ((1, expected), (2, found)):
     home = tmp_path / str(processes)
-    fold = make(data, home, members=2, training={'processes': processes})[0]
-    train.train([fold])
-    members += fold.restore_members('static')
-  assert len(found) == 2
+    folds = make(data, home, refit=True, training={'processes': processes})
+    train.train(folds)
+    runs = [run for fold in folds for run in fold.runs]
+    restored += [run.restore_best('static')[0] for run in runs]
+  assert len(found) == 4
   jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 

@@ -35,7 +35,8 @@ pytestmark = [
 
 
 def experiment(**recipe):
-  config = cvd.get_config('smoke')
+  # The paper's form: a plain decoder, whose epochs are chosen.
+  config = cvd.get_config('smoke,published')
   with config.unlocked():
     config.recipe.static.update(batch_size=8, epochs=4, select_by='auroc', **recipe)
     config.evaluation.batch_size = 16

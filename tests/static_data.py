@@ -41,11 +41,17 @@ def build(
 
 
 def experiment(data: Path, **recipe: Any) -> Any:
-  """Two epochs of the stage `static`, with `recipe` in its recipe; not locked."""
+  """Two epochs of the stage `static`, with `recipe` in its recipe; not locked.
+
+  Encoders with plain decoders, no refit, no blend.
+  """
   config = mortality.get_config('small').unlock()
   config.data.dir = str(data)
   config.data.buckets = ({},)
   config.stages = 'static'
+  config.refit = False
+  config.blend = ()
+  config.model.trunk = 'decoder'
   config.evaluation.batch_size = 16
   config.recipe.static.update(batch_size=16, epochs=2)
   config.recipe.static.update(recipe)

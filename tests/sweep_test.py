@@ -33,8 +33,9 @@ def data(tmp_path_factory):
 
 
 def make_sweep(data, *, trials=2, space=(RATE,), **recipe):
-  experiment = static_data.experiment(data, **recipe).lock()
-  return common.sweep(experiment, space, stage='static', trials=trials)
+  experiment = static_data.experiment(data, **recipe)
+  experiment.refit = True
+  return common.sweep(experiment.lock(), space, stage='static', trials=trials)
 
 
 def lines(directory):
@@ -77,6 +78,7 @@ def test_the_best_trial_is_the_one_with_the_best_validation_figure(straight):
   winner = directory / f'trial-{best["trial"]:04d}' / 'config.json'
   assert (directory / 'best.json').read_bytes() == winner.read_bytes()
   assert not list(directory.glob('trial-*/eval')), 'no test subject was predicted'
+  assert not list(directory.glob('trial-*/refit')), 'and none needs to be'
 
 
 def test_an_interrupted_sweep_ends_as_an_uninterrupted_one(
@@ -112,6 +114,7 @@ def test_a_replayed_run_has_the_same_metrics_bit_for_bit(straight, tmp_path):
   dataset = default_data.open_or_simulate(config)
   train.train(make_folds(config, dataset, tmp_path))
   assert history(tmp_path) == history(directory / f'trial-{best["trial"]:04d}')
+  assert (tmp_path / 'refit/fold0/static/done.json').exists()
 
 
 def test_a_replay_accepts_no_other_data(data, straight):

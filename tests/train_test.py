@@ -38,6 +38,9 @@ def experiment(**changes):
   config = cvd.get_config('smoke')
   with config.unlocked():
     config.stages = ','.join(STAGES)
+    # Ensembles and blends: tests/blend_test.py, tests/main_test.py.
+    config.blend = ()
+    config.model.trunk = 'decoder'
     config.recipe.multimodal.starts_from = ('static', 'labs')
     config.recipe.multimodal.batch_size = 16
     config.data.buckets = ({'labs': 512},)
@@ -108,8 +111,8 @@ def test_a_restored_checkpoint_predicts_the_same(trained):
   table = pq.read_table(fold.workdir / 'eval' / 'predictions.parquet').to_pandas()
   before = table[table.split == 'test'].sort_values('sample_id')
   again = Fold(fold.config, fold.dataset, 0, fold.workdir)
-  members = again.restore_members('multimodal')
-  rows, predictions = evaluate.predict(again, members, 'test', {'all': ()})
+  variables, _ = again.restore_best('multimodal')
+  rows, predictions = evaluate.predict(again, variables, 'test', {'all': ()})
   order = np.argsort(fold.dataset.index['sample_id'][rows])
   np.testing.assert_array_equal(
     predictions['all'][order], before[[f'p{c}' for c in range(4)]].to_numpy()
@@ -118,16 +121,16 @@ def test_a_restored_checkpoint_predicts_the_same(trained):
 
 def test_batches_and_padding_change_no_prediction(trained):
   fold, _ = trained
-  members = fold.restore_members('multimodal')
+  variables, _ = fold.restore_best('multimodal')
   assert fold.dataset.lengths('labs').max() <= 512, 'nothing may be truncated here'
-  rows, expected = evaluate.predict(fold, members, 'test', {'all': ()})
+  rows, expected = evaluate.predict(fold, variables, 'test', {'all': ()})
   changes = {
     'evaluation__batch_size': 8,
     'data__buckets': ({'labs': 700},),
     'data__recordings_per_row': 5.0,
   }
   other = Fold(experiment(**changes), fold.dataset, 0, fold.workdir)
-  other_rows, found = evaluate.predict(other, members, 'test', {'all': ()})
+  other_rows, found = evaluate.predict(other, variables, 'test', {'all': ()})
   np.testing.assert_array_equal(other_rows, rows)
   np.testing.assert_allclose(found['all'], expected['all'], atol=1e-5)
 
@@ -169,10 +172,10 @@ def test_a_stage_alone_predicts_its_samples_and_the_prior_for_others(trained):
 
 def test_undamaged_samples_are_predicted_as_in_the_report(trained):
   fold, _ = trained
-  members = fold.restore_members('multimodal')
+  variables, _ = fold.restore_best('multimodal')
   table = pq.read_table(fold.workdir / 'eval' / 'predictions.parquet').to_pandas()
   before = table[table.split == 'test'].set_index('sample_id')
-  curves = robustness.pooled([robustness.damaged_predictions(fold, members, 16)])
+  curves = robustness.pooled([robustness.damaged_predictions(fold, variables, 16)])
   for curve in curves:
     assert curve.undamaged is not None, curve.reason
     expected = before.loc[curve.samples, [f'p{c}' for c in range(4)]].to_numpy()
@@ -233,7 +236,7 @@ def test_an_evaluation_made_from_the_same_is_not_made_again(trained, monkeypatch
     evaluate.evaluate([other], again=False)
   for path, change in (
     (page, page.read_text() + ' '),
-    (done, json.dumps(dataclasses.asdict(dataclasses.replace(record, best_step=1)))),
+    (done, json.dumps(dataclasses.asdict(dataclasses.replace(record, epochs=9)))),
   ):
     before = path.read_text()
     path.write_text(change)
@@ -299,20 +302,24 @@ def test_a_stage_without_its_modality_is_skipped_on_record(dataset, tmp_path):
     fold.restore_best('labs')
 
 
-def test_nothing_held_out_is_read_to_fit(dataset, tmp_path):
-  expected = Fold(experiment(), dataset, 0, tmp_path).statistics
+@pytest.mark.parametrize(
+  ('refit', 'held_out'), [(False, ('test', 'validation')), (True, ('test',))]
+)
+def test_nothing_held_out_is_read_to_fit(dataset, tmp_path, refit, held_out):
+  config = experiment(refit=refit)
+  expected = Fold(config, dataset, 0, tmp_path).final.statistics
   copy = tmp_path / 'copy'
   shutil.copytree(dataset.directory, copy)
-  # Every record of a test or validation subject becomes garbage: reading one would
-  # fail its checksum.
-  for split in ('test', 'validation'):
+  # Every record of a held-out subject becomes garbage: reading one would fail its
+  # checksum.
+  for split in held_out:
     for row in dataset.rows(0, split):
       index = dataset.index
       with (copy / dataset.files[index['file'][row]]).open('r+b') as shard:
         shard.seek(int(index['offset'][row]))
         shard.write(b'\xff' * int(index['bytes'][row]))
   damaged = open_dataset(copy)
-  found = Fold(experiment(), damaged, 0, tmp_path).statistics
+  found = Fold(config, damaged, 0, tmp_path).final.statistics
   jax.tree.map(np.testing.assert_array_equal, found, expected)
   with pytest.raises(DataError):
     list(Fold(experiment(), damaged, 0, tmp_path).batches('test', ('static',), 16))

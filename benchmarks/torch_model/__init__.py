@@ -1,7 +1,8 @@
 """MedM2T as one would write it in PyTorch, for comparison (`benchmarks/models.py`).
 
-The same corrected model as `medm2t_jax.models`, plainly: `torch.nn` layers, a loop over
-pairs of modalities, every window's tokens embedded anew, a placeholder recording for
-rows without any. Sizes come from our `ModelConfig`, statistics from our `fitted`
-collection; `weights` copies its weights into our parameters.
+The same model as the configs have by default, eager: `torch.nn` layers, sums and extremes
+of events by `index_add_` and `scatter_reduce_`, batched products for the members of the
+ensemble, a loop over pairs of modalities, a placeholder recording for rows without any.
+Sizes come from our `ModelConfig`, statistics from our `fitted` collection; `weights`
+copies its weights into our parameters.
 """

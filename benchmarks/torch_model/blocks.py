@@ -50,7 +50,7 @@ class CrossAttention(nn.Module):
   def forward(
     self, query: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor | None = None
   ) -> torch.Tensor:
-    """Args: query (b q e) or (q e); tokens (b t e) or (t e); mask valid tokens (b t)."""
+    """Args: query (b q e); tokens (b t e); mask valid tokens (b t)."""
     attended, _ = self.attention(
       query,
       tokens,

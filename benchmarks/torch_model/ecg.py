@@ -44,7 +44,7 @@ class EcgEncoder(nn.Module):
       'features': config.features_mlp,
       'text': config.text_mlp[-1],
     }
-    self.fusion = MultimodalFusion(widths, config.fusion, 'tokens')
+    self.fusion = MultimodalFusion(widths, config.fusion)
     self.recording_mlp = mlp(
       6 * config.fusion.width, [config.recording], config.recording_dropout
     )

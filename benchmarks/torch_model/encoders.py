@@ -1,4 +1,4 @@
-"""Encoders of static columns, events and grids."""
+"""Encoders of static columns and grids."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import nn
 
 from benchmarks.torch_model.blocks import CrossAttention, ResNet1d, mlp
 from benchmarks.torch_model.fusion import Encoded, of_summary
-from medm2t_jax.models.events_config import EventsConfig
 from medm2t_jax.models.hierarchical_fusion import GridConfig, MicroConfig
 from medm2t_jax.models.static_encoder import StaticConfig
 
@@ -43,71 +42,6 @@ class StaticEncoder(nn.Module):
       parts.append(nn.functional.one_hot(level, levels + 1).float())
     present = observed.any(dim=1) | (categorical >= 0).any(dim=1)
     return of_summary(self.mlp(torch.cat(parts, dim=1)), present)
-
-
-class EventEncoder(nn.Module):
-  """Embedded tokens, averaged anew over all tokens so far for every window; BiLSTM."""
-
-  knots: torch.Tensor
-  time_cuts: torch.Tensor
-  first_ids: torch.Tensor
-  categories: torch.Tensor
-
-  def __init__(self, config: EventsConfig, fitted: Fitted):
-    super().__init__()
-    self.windows = config.windows
-    self.none = (len(config.item_of_id) - 1, len(config.categories))
-    self.register_buffer('knots', torch.tensor(fitted['knots']))
-    self.register_buffer('time_cuts', torch.tensor(fitted['time_cuts']))
-    self.register_buffer('first_ids', torch.tensor(config.first_ids).long())
-    self.register_buffer('categories', torch.tensor(config.categories))
-    self.value_table = nn.Embedding(len(config.item_of_id), config.width)
-    self.source_table = nn.Embedding(len(config.categories) + 1, config.width)
-    self.lstm = nn.LSTM(
-      config.width,
-      config.width // 2,
-      num_layers=2,
-      bidirectional=True,
-      batch_first=True,
-    )
-    self.mlp = mlp(config.width, [config.width, config.width], config.dropout)
-    self.token_linear = nn.Linear(config.width, config.width)
-
-  def forward(self, events: Tensors, tokens: bool = True) -> Encoded:
-    windows, seen = self.embed(events)
-    outputs, _ = self.lstm(windows)
-    half = outputs.shape[2] // 2
-    # Forward at the last window, backward at the first: both have seen everything.
-    readout = torch.cat([outputs[:, -1, :half], outputs[:, 0, half:]], dim=1)
-    summary, present = self.mlp(readout), events['mask'].any(dim=1)
-    if not tokens:
-      return of_summary(summary, present)
-    return Encoded(self.token_linear(outputs), seen, summary, present)
-
-  def embed(self, events: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-    """Window vectors (b w e), and whether a window has seen anything (b w)."""
-    item = events['item'].long()
-    ids = self.tokenize(item, events['value'], events['category'])
-    window = torch.searchsorted(self.time_cuts, events['time'])
-    none = self.value_table.weight[self.none[0]] * self.source_table.weight[self.none[1]]
-    vectors, seen = [], []
-    for w in range(self.windows):
-      so_far = events['mask'] & (window <= w)
-      count = so_far.sum(dim=1, keepdim=True)
-      # Events are in order of time: padded to the longest row of this window.
-      length = max(int(count.max()), 1)
-      x = self.value_table(ids[:, :length]) * self.source_table(item[:, :length])
-      mean = (x * so_far[:, :length, None]).sum(dim=1) / count.clamp(min=1)
-      vectors.append(torch.where(count > 0, mean, none))
-      seen.append(count[:, 0] > 0)
-    return torch.stack(vectors, dim=1), torch.stack(seen, dim=1)
-
-  def tokenize(self, item, value, category) -> torch.Tensor:
-    """Value ids (b n)."""
-    knots = self.knots[item]
-    value = value.clamp(knots[..., 0], knots[..., -1])
-    bins = (knots[..., 1:-1] < value[..., None]).sum(dim=-1)
-    return self.first_ids[item] + torch.where(self.categories[item] == 0, bins, category)
 
 
 class GridEncoder(nn.Module):

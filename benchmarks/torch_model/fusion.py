@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -29,20 +29,11 @@ def of_summary(summary: torch.Tensor, present: torch.Tensor) -> Encoded:
 
 
 class MultimodalFusion(nn.Module):
-  """All modality vectors and all pair vectors, side by side.
+  """All modality vectors and all pair vectors, side by side."""
 
-  attend_over 'tokens' is the corrected form; 'summary' the published one, where the
-  blocks are given (b e) matrices, so that the rows of a batch attend to one another.
-  """
-
-  def __init__(
-    self,
-    widths: Mapping[str, int],
-    config: FusionConfig,
-    attend_over: Literal['tokens', 'summary'],
-  ):
+  def __init__(self, widths: Mapping[str, int], config: FusionConfig):
     super().__init__()
-    self.modality_dropout, self.attend_over = config.modality_dropout, attend_over
+    self.modality_dropout = config.modality_dropout
     self.project = nn.ModuleDict(
       {name: nn.Linear(width, config.width) for name, width in widths.items()}
     )
@@ -58,28 +49,27 @@ class MultimodalFusion(nn.Module):
       }
     )
 
+    pairs = len(widths) * (len(widths) - 1) // 2
+    self.pair_factor = nn.Parameter(torch.zeros(pairs)) if config.pairs_from_zero else None
+
   def forward(self, encoded: Mapping[str, Encoded]) -> torch.Tensor:
     """Returns (b, e times modalities and pairs)."""
     names = list(encoded)
     present = {name: one.present for name, one in encoded.items()}
     if self.training and self.modality_dropout:
-      present = self._drop_modalities(present)
+      present = kept_at_random(present, self.modality_dropout)
     summary = {name: self._space(name, one.summary) for name, one in encoded.items()}
-    tokens = {}
-    if self.attend_over == 'tokens':
-      tokens = {name: self._space(name, one.tokens) for name, one in encoded.items()}
+    tokens = {name: self._space(name, one.tokens) for name, one in encoded.items()}
     vectors = [
       torch.where(present[name][:, None], summary[name], self.absent[index])
       for index, name in enumerate(names)
     ]
-    for i, j in itertools.combinations(names, 2):
-      if self.attend_over == 'tokens':
-        fused = self._attend(i, j, summary, tokens, encoded) + self._attend(
-          j, i, summary, tokens, encoded
-        )
-      else:
-        fused = self.blocks[f'{i}_to_{j}'](summary[i], summary[j])
-        fused = fused + self.blocks[f'{j}_to_{i}'](summary[j], summary[i])
+    for pair, (i, j) in enumerate(itertools.combinations(names, 2)):
+      fused = self._attend(i, j, summary, tokens, encoded) + self._attend(
+        j, i, summary, tokens, encoded
+      )
+      if self.pair_factor is not None:
+        fused = fused * self.pair_factor[pair]
       both = (present[i] & present[j])[:, None]
       vectors.append(torch.where(both, fused, torch.zeros_like(fused)))
     return torch.cat(vectors, dim=1)
@@ -94,8 +84,12 @@ class MultimodalFusion(nn.Module):
     mask = mask | ~mask.any(dim=1, keepdim=True)
     return self.blocks[f'{i}_to_{j}'](summary[i][:, None], tokens[j], mask)[:, 0]
 
-  def _drop_modalities(self, present: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    stacked = torch.stack(list(present.values()))
-    kept = stacked & (torch.rand(stacked.shape) >= self.modality_dropout)
-    kept = torch.where(kept.any(dim=0, keepdim=True), kept, stacked)
-    return dict(zip(present, kept, strict=True))
+
+def kept_at_random(
+  present: Mapping[str, torch.Tensor], dropout: float
+) -> dict[str, torch.Tensor]:
+  """Hides modalities at random; a row that would lose all of them keeps them."""
+  stacked = torch.stack(list(present.values()))
+  kept = stacked & (torch.rand(stacked.shape) >= dropout)
+  kept = torch.where(kept.any(dim=0, keepdim=True), kept, stacked)
+  return dict(zip(present, kept, strict=True))

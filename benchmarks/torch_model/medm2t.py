@@ -2,35 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from benchmarks.torch_model import columns
 from benchmarks.torch_model.blocks import Decoder
 from benchmarks.torch_model.ecg import EcgEncoder
-from benchmarks.torch_model.encoders import EventEncoder, GridEncoder, StaticEncoder
-from benchmarks.torch_model.fusion import Encoded, MultimodalFusion
+from benchmarks.torch_model.encoders import GridEncoder, StaticEncoder
+from benchmarks.torch_model.events import EventEncoder
+from benchmarks.torch_model.fusion import Encoded, MultimodalFusion, kept_at_random
+from benchmarks.torch_model.trunk import (
+  Chunks,
+  EnsembleTrunk,
+  LateAddition,
+  ensemble_mean,
+  log_probabilities,
+)
 from medm2t_jax.models.config import ModelConfig
 from medm2t_jax.models.medm2t import segment_stage
 
 
-class TorchMedM2T(nn.Module):
-  """The parts that one stage uses.
+class Predictions(NamedTuple):
+  """Logits of units (u c); outputs of the deep network (u c), of the members (u k c).
 
-  Attributes of `config` that are options of ours keep the value that the paper has.
+  `members` is None where a stage has no ensemble: then `logits` are those of the deep
+  network; so they are in training, where nobody reads them.
   """
+
+  logits: torch.Tensor
+  deep: torch.Tensor
+  members: torch.Tensor | None
+
+
+class Head(nn.Module):
+  """Decoder of a stage; where it has columns, an ensemble trunk beside it, added late."""
+
+  offset: torch.Tensor
 
   def __init__(
     self,
+    decoder: nn.Module,
+    stage: str,
+    columns: int,
     config: ModelConfig,
     fitted: Mapping[str, Any],
-    stage: str,
-    attend_over: Literal['tokens', 'summary'] = 'tokens',
   ):
-    """Args: sizes; our `fitted` collection; stage; what Bi-Modal Attention reads."""
     super().__init__()
+    of_decoder = fitted[f'decoders_{stage}']
+    offset = of_decoder.get('output', of_decoder)['offset']
+    self.register_buffer('offset', torch.tensor(offset))
+    self.decoder, self.trunk = decoder, None
+    if columns:
+      assert config.ensemble
+      offset = fitted[f'trunks_{stage}']['offset']
+      self.trunk = EnsembleTrunk(config.ensemble, columns, offset)
+      self.addition = LateAddition(fitted[f'additions_{stage}'])
+
+  def forward(
+    self,
+    vectors: torch.Tensor,
+    chunks: torch.Tensor | None = None,
+    others: Sequence[torch.Tensor] = (),
+  ) -> Predictions:
+    """Args: vectors of the encoders, chunks, what other stages predict."""
+    deep = self.decoder(vectors) + self.offset
+    if self.trunk is None:
+      return Predictions(deep, deep, None)
+    members = self.trunk(chunks)
+    if self.training:
+      return Predictions(deep, deep, members)
+    parts = [ensemble_mean(members), log_probabilities(deep), *others]
+    return Predictions(self.addition(parts), deep, members)
+
+
+class TorchMedM2T(nn.Module):
+  """The parts that one stage uses; options have the values of the configs."""
+
+  def __init__(self, config: ModelConfig, fitted: Mapping[str, Any], stage: str):
+    """Args: sizes; our `fitted` collection of the stage and all encoders; stage."""
+    super().__init__()
+    assert config.deep == config.single_stages == 'late'
     self.stage = stage
     self.encoders = nn.ModuleDict()
     widths: dict[str, int] = {}
@@ -70,31 +124,73 @@ class TorchMedM2T(nn.Module):
         decoder[f'ecg_{view}'] = (hidden[view], ecg.view_decoder_dropout)
     if stage == 'multimodal':
       modalities = {name: widths[name] for name in config.modalities}
-      self.fusion = MultimodalFusion(modalities, config.fusion, attend_over)
+      self.fusion = MultimodalFusion(modalities, config.fusion)
       count = len(modalities)
       width = config.fusion.width * (count + count * (count - 1) // 2)
-      self.decoder = Decoder(width, width // 2, config.outputs, config.decoder_dropout)
+      last = Decoder(width, width // 2, config.outputs, config.decoder_dropout)
     elif stage == 'ecg_fusion':
       assert config.ecg
-      self.decoder = nn.Linear(config.ecg.recording, config.outputs)
+      last = nn.Linear(config.ecg.recording, config.outputs)
     else:
-      hidden_width, dropout = decoder[stage]
-      self.decoder = Decoder(widths[stage], hidden_width, config.outputs, dropout)
+      last = Decoder(widths[stage], decoder[stage][0], config.outputs, decoder[stage][1])
+    names = config.modalities if stage == 'multimodal' else (stage,)
+    kinds = {name: kind for name, kind in config.columns if name in names}
+    self.counts = {name: kind.count for name, kind in kinds.items()}
+    self.head = Head(last, stage, sum(self.counts.values()), config, fitted)
+    self.singles = nn.ModuleDict()
+    if kinds:
+      self.modality_dropout = config.fusion.modality_dropout
+      self.columns = nn.ModuleDict(
+        {name: columns.of_kind(kind) for name, kind in kinds.items()}
+      )
+      self.chunks = Chunks([fitted[f'chunks_{name}'] for name in kinds])
+    if stage == 'multimodal':
+      for name, (hidden_width, dropout) in decoder.items():
+        if name in self.counts:
+          last = Decoder(widths[name], hidden_width, config.outputs, dropout)
+          self.singles[name] = Head(last, name, self.counts[name], config, fitted)
+      self.singles.requires_grad_(False)
 
-  def forward(self, batch: Mapping[str, Any]) -> torch.Tensor:
-    """Logits of the stage's units: rows, recordings or segments (u c)."""
+  def forward(self, batch: Mapping[str, Any]) -> Predictions:
+    """Of the stage's units: rows, recordings or segments."""
     stage, encoders = self.stage, self.encoders
     if stage == 'multimodal':
       encoded = {name: self._encode(name, batch, tokens=True) for name in encoders}
-      return self.decoder(self.fusion(encoded))
+      chunks = self.chunks(self._columns(batch))
+      others = [] if self.training else self._singles(encoded, chunks, batch)
+      return self.head(self.fusion(encoded), chunks, others)
     if stage.startswith('ecg_'):
-      return self.decoder(self._recordings(batch['ecg']))
+      return self.head(self._recordings(batch['ecg']))
     if '_segments_' in stage:
       name, length = stage.split('_segments_')
       grid = encoders[name]
       assert isinstance(grid, GridEncoder)
-      return self.decoder(grid.segments(batch[name], int(length)).flatten(0, 1))
-    return self.decoder(self._encode(stage, batch, tokens=False).summary)
+      return self.head(grid.segments(batch[name], int(length)).flatten(0, 1))
+    summary = self._encode(stage, batch, tokens=False).summary
+    return self.head(summary, self.chunks(self._columns(batch)))
+
+  def _singles(
+    self, encoded: Mapping[str, Encoded], chunks: torch.Tensor, batch: Mapping[str, Any]
+  ) -> list[torch.Tensor]:
+    """What the stage of each modality predicts; the prior where a row lacks it."""
+    rows, found = len(chunks), []
+    of_each = chunks.split(list(self.counts.values()), dim=1)
+    heads = dict[str, Any](self.singles.items())
+    kinds = dict[str, Any](self.columns.items())
+    for name, own in zip(self.counts, of_each, strict=True):
+      present = kinds[name].present(batch[name], rows)[:, None]
+      logits = heads[name](encoded[name].summary, own).logits
+      found.append(torch.where(present, logits, heads[name].addition.offset))
+    return found
+
+  def _columns(self, batch: Mapping[str, Any]) -> columns.Columns:
+    rows, kinds = len(batch['label']), dict[str, Any](self.columns.items())
+    read = {name: batch[name] for name in kinds}
+    if self.training and len(read) > 1 and self.modality_dropout:
+      present = {name: kinds[name].present(read[name], rows) for name in read}
+      kept = kept_at_random(present, self.modality_dropout)
+      read = {name: kinds[name].hidden(read[name], kept[name]) for name in read}
+    return columns.beside([kinds[name](read[name], rows) for name in read])
 
   def _encode(self, name: str, batch: Mapping[str, Any], tokens: bool) -> Encoded:
     encoder = self.encoders[name]

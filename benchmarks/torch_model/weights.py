@@ -6,13 +6,16 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
 from benchmarks.torch_model.blocks import CrossAttention, Decoder, ResNet1d
 from benchmarks.torch_model.ecg import EcgEncoder
-from benchmarks.torch_model.encoders import EventEncoder, GridEncoder, StaticEncoder
+from benchmarks.torch_model.encoders import GridEncoder, StaticEncoder
+from benchmarks.torch_model.events import EventEncoder
 from benchmarks.torch_model.fusion import MultimodalFusion
-from benchmarks.torch_model.medm2t import TorchMedM2T
+from benchmarks.torch_model.medm2t import Head, TorchMedM2T
+from benchmarks.torch_model.trunk import EnsembleTrunk
 from medm2t_jax import torch_import
 from medm2t_jax.torch_import import Arrays, Block
 
@@ -20,14 +23,19 @@ from medm2t_jax.torch_import import Arrays, Block
 Placed = Iterator[tuple[str, Block, tuple[int, ...]]]
 
 
-def to_variables(model: TorchMedM2T, variables: dict[str, Any]) -> dict[str, Any]:
-  """Our variables of the model's stage with the weights of `model`.
+def to_variables(
+  model: TorchMedM2T, variables: dict[str, Any], arrays: Arrays | None = None
+) -> dict[str, Any]:
+  """A copy of our variables of the model's stage with the weights of `model`.
 
   Args:
-    model: corrected form (`attend_over='tokens'`).
+    model: of the stage.
     variables: arrays of the right shapes; `fitted` stays.
+    arrays: by the names of the model's state, in place of it (for example gradients).
   """
-  arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+  if arrays is None:
+    arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+  variables = jax.tree.map(lambda leaf: leaf, variables)
   params = variables['params']
   for path, block, index in _blocks(model, arrays):
     if path.startswith('table:'):
@@ -65,14 +73,23 @@ def _blocks(model: TorchMedM2T, arrays: Arrays) -> Placed:
       yield from _grid(encoder, arrays, prefix, path)
     elif isinstance(encoder, EcgEncoder):
       yield from _ecg(encoder, arrays, prefix, path)
-  stage = f'decoders_{model.stage}'
-  if isinstance(model.decoder, Decoder):
-    yield from _mlp(arrays, 'decoder.hidden', f'{stage}/hidden')
-    yield f'{stage}/output/linear', torch_import.linear(arrays, 'decoder.output'), ()
-  else:
-    yield f'{stage}/linear', torch_import.linear(arrays, 'decoder'), ()
   if model.stage == 'multimodal':
     yield from _fusion(model.fusion, arrays, 'fusion', 'fusion')
+  yield from _head(model.head, arrays, 'head', model.stage)
+  for name, single in model.singles.items():
+    assert isinstance(single, Head)
+    yield from _head(single, arrays, f'singles.{name}', name)
+
+
+def _head(head: Head, arrays: Arrays, prefix: str, stage: str) -> Placed:
+  decoder, path = f'{prefix}.decoder', f'decoders_{stage}'
+  if isinstance(head.decoder, Decoder):
+    yield from _mlp(arrays, f'{decoder}.hidden', f'{path}/hidden')
+    yield f'{path}/output/linear', torch_import.linear(arrays, f'{decoder}.output'), ()
+  else:
+    yield f'{path}/linear', torch_import.linear(arrays, decoder), ()
+  if head.trunk is not None:
+    yield from _trunk(head.trunk, arrays, f'{prefix}.trunk', f'trunks_{stage}')
 
 
 def _mlp(arrays: Arrays, prefix: str, path: str) -> Placed:
@@ -90,15 +107,26 @@ def _table(path: str, table: np.ndarray) -> Placed:
 
 
 def _events(arrays: Arrays, prefix: str, path: str) -> Placed:
-  for table in ('value_table', 'source_table'):
-    yield from _table(
-      f'{path}/{table}', torch_import.embedding(arrays, f'{prefix}.{table}')
-    )
-  lstm = torch_import.recurrent(arrays, f'{prefix}.lstm', cell='lstm')
-  yield f'{path}/recurrent', lstm, ()
+  of_items = f'{path}/item_statistics'
+  for table in ('statistic_table', 'rate_table'):
+    yield from _table(f'{of_items}/{table}', np.array(arrays[f'{prefix}.{table}']))
+  yield f'{of_items}/norm', torch_import.layer_norm(arrays, f'{prefix}.norm'), ()
   yield from _mlp(arrays, f'{prefix}.mlp', f'{path}/mlp')
   token = torch_import.linear(arrays, f'{prefix}.token_linear')
   yield f'{path}/token_linear', token, ()
+
+
+def _trunk(trunk: EnsembleTrunk, arrays: Arrays, prefix: str, path: str) -> Placed:
+  names = ['chunk_table', 'chunk_bias', 'head', 'head_bias']
+  names += ['chunk_scale'] if trunk.chunk_scale is not None else []
+  for name in names:
+    yield from _table(f'{path}/{name}', np.array(arrays[f'{prefix}.{name}']))
+  yield f'{path}/norm', torch_import.layer_norm(arrays, f'{prefix}.norm'), ()
+  for index in range(len(trunk.layers)):
+    layer = f'{prefix}.layers.{index}'
+    yield f'{path}/hidden_{index}', torch_import.linear(arrays, f'{layer}.linear'), ()
+    for name in ('scale_in', 'scale_out', 'bias'):
+      yield from _table(f'{path}/{name}_{index}', np.array(arrays[f'{layer}.{name}']))
 
 
 def _grid(encoder: GridEncoder, arrays: Arrays, prefix: str, path: str) -> Placed:
@@ -175,6 +203,8 @@ def _fusion(fusion: MultimodalFusion, arrays: Arrays, prefix: str, path: str) ->
     yield f'{path}/project_{name}', linear, ()
   yield f'{path}/shared', torch_import.linear(arrays, f'{prefix}.shared'), ()
   yield from _table(f'{path}/absent', np.array(arrays[f'{prefix}.absent']))
+  if fusion.pair_factor is not None:
+    yield from _table(f'{path}/pair_factor', np.array(arrays[f'{prefix}.pair_factor']))
   for key, block in fusion.blocks.items():
     assert isinstance(block, CrossAttention)
     query, target = key.split('_to_')

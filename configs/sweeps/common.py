@@ -18,7 +18,7 @@ def sweep(
     experiment: what every trial starts from; all its values can be given on the command
       line, as --sweep.experiment.data.dir=DIR. The objective is what
       `recipe.STAGE.select_by` names, on validation subjects, at the best epoch; with
-      several folds their mean.
+      several folds their mean. No trial has a refit; the best one has when it is replayed.
     space: one entry a swept value: (path, kind, ...). The path is that of a config
       value; `*` stands for any name, and all values that match change together. Kinds:
       ('uniform', low, high), ('log_uniform', low, high), ('integer', low, high) and

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from data_pipeline.schema import DataError, write_json
-from medm2t_jax import evaluate
+from medm2t_jax import blend, evaluate
 from medm2t_jax.audit import (
   drift,
   fitted,
@@ -76,11 +76,12 @@ def audit(folds: Sequence[Fold]) -> dict[str, Any]:
 def _checks(folds: Sequence[Fold]) -> Iterator[Check]:
   # Checkpoints first: what is missing there is an error and not a finding.
   for fold in folds:
-    restored = [member.restore_best(evaluate.STAGE) for member in fold.members]
-    refitted = fitted.refit(fold)
-    for member, (variables, lineage) in zip(fold.members, restored, strict=True):
-      yield from fitted.check(member, variables, lineage, refitted)
-    yield predictions.check(fold, [variables for variables, _ in restored])
+    for run in fold.runs:
+      variables, lineage = run.restore_best(evaluate.STAGE)
+      yield from fitted.check(run, variables, lineage, fitted.fit_again(run))
+      if run is fold.final:
+        variables = blend.restore(fold, variables)
+      yield predictions.check(run, variables)
   for fold in folds:
     _LOGGER.info('fold %d: a short training on shuffled labels', fold.index)
     yield shuffled.check(fold)

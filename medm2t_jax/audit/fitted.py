@@ -1,7 +1,8 @@
-"""Check: the fitted state depends on training subjects only.
+"""Check: the fitted state depends on the training subjects of its run only.
 
-It is fitted again while everybody who is not a training subject, by the keyed hashes of
-dataset.json, is read with absurd values. The checkpoint's state has to come out.
+It is fitted again while everybody else, by the keyed hashes of dataset.json, is read with
+absurd values. The checkpoint's state has to come out. In a refit, validation subjects are
+training subjects.
 """
 
 from __future__ import annotations
@@ -26,16 +27,19 @@ _MEANS = ('encoding_mean', 'offset')
 _TOLERANCE = 1e-6
 
 
-def refit(fold: Fold) -> fitting.Statistics:
-  """Fits a fold's state again, with absurd values for all but its training subjects."""
-  return _PoisonedFold(fold.config, fold.dataset, fold.index, fold.workdir).statistics
+def fit_again(fold: Fold) -> fitting.Statistics:
+  """Fits a run's state again, with absurd values for all but its training subjects."""
+  poisoned = _PoisonedFold(
+    fold.config, fold.dataset, fold.index, fold.workdir, first=fold.first
+  )
+  return poisoned.statistics
 
 
 def check(
   fold: Fold,
   variables: Mapping[str, Any],
   lineage: checkpoint.Lineage,
-  refitted: fitting.Statistics,
+  again: fitting.Statistics,
 ) -> list[Check]:
   """Compares the checkpoint's fitted state, and whom it says that it has seen.
 
@@ -43,18 +47,22 @@ def check(
     fold: of the checkpoint.
     variables: of its multimodal stage.
     lineage: of the checkpoint.
-    refitted: of `refit`, the same for all members of the fold.
+    again: of `fit_again`.
   """
-  return [_state(fold, variables['fitted'], refitted), _lineage(fold, lineage)]
+  return [_state(fold, variables['fitted'], again), _lineage(fold, lineage)]
 
 
-def _state(fold: Fold, saved: Mapping[str, Any], refitted: fitting.Statistics) -> Check:
-  again = traverse_util.flatten_dict(fitting.into_collection(refitted, saved))
+def _state(fold: Fold, saved: Mapping[str, Any], again: fitting.Statistics) -> Check:
+  fitted_again = traverse_util.flatten_dict(fitting.into_collection(again, saved))
+  # Fitted after training, on validation subjects.
+  fitted_again = {
+    path: leaf for path, leaf in fitted_again.items() if path[-1] != 'part_weights'
+  }
   ours = {
     path: np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(dict(saved)).items()
   }
   different, largest = [], 0.0
-  for path, expected in dict[Any, Any](again).items():
+  for path, expected in dict[Any, Any](fitted_again).items():
     found = ours[path].astype(np.float64)
     difference = np.abs(found - expected.astype(np.float64))
     difference = float((difference / np.maximum(1.0, np.abs(found))).max(initial=0.0))
@@ -74,10 +82,8 @@ def _state(fold: Fold, saved: Mapping[str, Any], refitted: fitting.Statistics) -
 
 def _lineage(fold: Fold, lineage: checkpoint.Lineage) -> Check:
   index = fold.dataset.index['subject_id']
-  held_out = np.concatenate(
-    [fold.dataset.rows(fold.index, split) for split in ('validation', 'test')]
-  )
-  tests = index[fold.dataset.rows(fold.index, 'test')]
+  held_out = np.concatenate([fold.rows('validation'), fold.rows('test')])
+  tests = index[fold.rows('test')]
   key = fold.dataset.fold_key
   hashes = lambda subjects: {hash_subject(subject, key) for subject in np.unique(subjects)}
   leaked = lineage.fitted_on & hashes(index[held_out])
@@ -104,7 +110,7 @@ class _PoisonedFold(Fold):
     training = np.array([hash_subject(subject, key) in trains for subject in subjects])
     held_out = ~training[owner]
     batches = super()._stream(plan, modalities, **options)
-    name = f'fold {self.index} fitted state'
+    name = f'{self.name} fitted state'
     for batch in tqdm(batches, desc=name, total=len(plan), unit='step', leave=False):
       yield poison(batch, held_out[batch['row']] & (batch['row'] >= 0))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,17 +18,17 @@ SAMPLES = 256
 TOLERANCE = 1e-5  # docs/design.md, "Numbers"; of days above 1, relative
 
 
-def check(fold: Fold, members: Sequence[Mapping[str, Any]]) -> Check:
+def check(fold: Fold, variables: Mapping[str, Any]) -> Check:
   """Predicts some test samples three times: together, in other company, and alone.
 
   Args:
     fold: whose test split it is.
-    members: variables of its multimodal stage, of each member.
+    variables: of its multimodal stage.
   """
   modalities = fold.dataset.schema.modalities
   size = fold.config.evaluation.batch_size
   generator = np.random.default_rng(fold.config.seed)
-  tests = fold.dataset.rows(fold.index, 'test')
+  tests = fold.rows('test')
   chosen = generator.permutation(tests)[:SAMPLES]
   halves = np.array_split(chosen, 2)
   plans = {
@@ -41,7 +41,7 @@ def check(fold: Fold, members: Sequence[Mapping[str, Any]]) -> Check:
   }
   found = {}
   for name, plan in plans.items():
-    rows, predictions = prediction.predict(fold, evaluate.STAGE, members, plan, name)
+    rows, predictions = prediction.predict(fold, evaluate.STAGE, variables, plan, name)
     np.testing.assert_array_equal(rows, np.sort(chosen))
     found[name] = predictions['all']
   together = found['together']
@@ -53,7 +53,7 @@ def check(fold: Fold, members: Sequence[Mapping[str, Any]]) -> Check:
   largest = max(differences.values())
   measured = ', '.join(f'{name} {value:.2g}' for name, value in differences.items())
   return Check(
-    f'predictions, fold {fold.index}',
+    f'predictions, {fold.name}',
     largest <= TOLERANCE,
     largest,
     f'largest difference of {len(chosen)} of {len(tests)} test samples from their '

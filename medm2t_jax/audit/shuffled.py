@@ -40,10 +40,10 @@ def check(fold: Fold) -> Check:
     train.train_stage(shuffled, stage)
     if shuffled.skipped(stage):
       return Check(name, False, None, f'not tested: no sample to train {stage} on')
-    members = shuffled.restore_members(stage)
+    variables, _ = shuffled.restore_best(stage)
   modalities = shuffled.modalities_of(stage)
   plan = shuffled.plan('test', modalities, fold.config.evaluation.batch_size, require=stage)
-  rows, predictions = prediction.predict(shuffled, stage, members, plan, 'shuffled')
+  rows, predictions = prediction.predict(shuffled, stage, variables, plan, 'shuffled')
   label, subject = shuffled.label[rows], fold.dataset.index['subject_id'][rows]
   if len(np.unique(label)) < 2:
     return Check(name, False, None, 'not tested: all test samples have the same label')
@@ -113,7 +113,7 @@ class ShuffledFold(Fold):
     self.label = index['label'].astype(np.float32)
     generator = np.random.default_rng((fold.config.seed, fold.index))
     for split in SPLITS:
-      rows = fold.dataset.rows(fold.index, split)
+      rows = fold.rows(split)
       self.label[rows] = permute_by_subject(
         self.label[rows], index['subject_id'][rows], generator
       )
@@ -154,6 +154,6 @@ def _short(fold: Fold, stage: str) -> Any:
       starts_from=(),
       frozen=(),
     )
-    config.members = 1
+    config.refit = False
     config.training.tensorboard = False
   return config

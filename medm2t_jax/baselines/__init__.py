@@ -1,8 +1,9 @@
 """Baselines: other predictors of the same test samples, in the same folds.
 
 `predict` is the one entry. Each baseline is fitted on the training subjects of a fold
-and chosen on its validation subjects; its test predictions are kept in the workdir and
-made again when anything that they were made from has changed.
+and chosen on its validation subjects; with `config.refit` what was chosen is fitted again
+on both. Its test predictions are kept in the workdir and made again when anything that
+they were made from has changed.
 """
 
 from __future__ import annotations
@@ -47,11 +48,14 @@ def require_known(config: Experiment) -> None:
       )
 
 
-def predict(folds: Sequence[Fold]) -> tuple[dict[str, np.ndarray], list[str]]:
+def predict(
+  folds: Sequence[Fold], inputs: Sequence[Inputs]
+) -> tuple[dict[str, np.ndarray], list[str]]:
   """Test predictions of every baseline of `config.evaluation.baselines`.
 
   Args:
     folds: of one experiment, pooled.
+    inputs: of the baselines, of each fold.
 
   Returns:
     Name -> class probabilities (n c) or days (n), rows in the order of the folds and
@@ -76,17 +80,16 @@ def predict(folds: Sequence[Fold]) -> tuple[dict[str, np.ndarray], list[str]]:
   if chosen:
     _LOGGER.info('fitting and predicting with baselines: %s', ', '.join(chosen))
   parts: dict[str, list[np.ndarray]] = {}
-  for fold in folds:
-    for name, prediction in _of_fold(fold, names, modalities).items():
+  for fold, given in zip(folds, inputs, strict=True):
+    for name, prediction in _of_fold(fold, given, names, modalities).items():
       parts.setdefault(name, []).append(prediction)
   return {name: np.concatenate(each) for name, each in parts.items()}, left_out
 
 
 def _of_fold(
-  fold: Fold, names: Sequence[str], modalities: Sequence[str]
+  fold: Fold, inputs: Inputs, names: Sequence[str], modalities: Sequence[str]
 ) -> dict[str, np.ndarray]:
   result = {}
-  inputs = Inputs(fold)
   for name in names:
     fit_predict = _FITTED[name].fit_predict
     made = lambda fit_predict=fit_predict: distributed.from_first(

@@ -6,13 +6,14 @@ import itertools
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from data_pipeline.schema import Target
 from medm2t_jax.baselines import choosing
 from medm2t_jax.baselines.inputs import Inputs
-from medm2t_jax.baselines.summary_statistics import Table
+from medm2t_jax.baselines.summary_statistics import Table, joined
 
 _FIXED: dict[str, Any] = {
   'learning_rate': 0.05,
@@ -36,24 +37,54 @@ SETTINGS = {'fixed': _FIXED, 'grid': _GRID, 'days_grid': _DAYS_GRID}
 
 def fit_predict(inputs: Inputs) -> np.ndarray:
   """Predictions of the test samples: (n c) probabilities, or days (n)."""
+  final = fitted(inputs).final
+  return choosing.predict(final, inputs.summaries['test'].value, inputs.target)
+
+
+def fitted(inputs: Inputs) -> choosing.Fitted:
+  """`fit` with the samples of a fold."""
+  return inputs.fitted('boosted_trees', _fit)
+
+
+def _fit(inputs: Inputs) -> choosing.Fitted:
   tables = inputs.summaries
-  model = fit(tables['train'], tables['validation'], inputs.target, inputs.seed[0])
-  return choosing.predict(model, tables['test'].value, inputs.target)
+  return fit(
+    tables['train'], tables['validation'], inputs.target, inputs.seed[0], refit=inputs.refit
+  )
 
 
-def fit(train: Table, validation: Table, target: Target, seed: int) -> Any:
-  """The trees that are best on the validation samples, fitted on the training samples."""
+def fit(
+  train: Table, validation: Table, target: Target, seed: int, *, refit: bool
+) -> choosing.Fitted:
+  """The trees that are best on the validation samples, fitted on the training samples.
+
+  Args:
+    train, validation: the samples.
+    target: what the label means.
+    seed: of the columns that a split sees.
+    refit: whether as many trees with the same settings are then fitted on both.
+  """
   if target.kind == 'classes' and len(np.unique(train.label)) == 1:
-    return DummyClassifier().fit(train.value, train.label)
+    chosen = DummyClassifier().fit(train.value, train.label)
+  else:
+    chosen = _chosen(train, validation, target, seed)
+  if not refit:
+    return choosing.Fitted(chosen, chosen)
+  final: Any = clone(chosen)
+  if not isinstance(chosen, DummyClassifier):
+    final.set_params(early_stopping=False, max_iter=chosen.n_iter_)
+  both = joined([train, validation])
+  return choosing.Fitted(chosen, final.fit(_binnable(both.value), both.label))
+
+
+def _chosen(train: Table, validation: Table, target: Target, seed: int) -> Any:
   days = target.kind == 'days'
   kind = HistGradientBoostingRegressor if days else HistGradientBoostingClassifier
   # A class that nobody trained on has no loss to stop by.
   stops = np.ones(len(validation.label), bool)
   if not days:
     stops = np.isin(validation.label, train.label)
-  # scikit-learn cannot bin a column without any value; one of a constant is never used.
-  never = np.isnan(train.value).all(axis=0)
-  value = np.where(never, np.float32(0), train.value)
+  value = _binnable(train.value)
   grid = _DAYS_GRID if days else _GRID
   candidates = []
   for values in itertools.product(*grid.values()):
@@ -68,3 +99,8 @@ def fit(train: Table, validation: Table, target: Target, seed: int) -> Any:
       )
     )
   return choosing.best(candidates, validation, target)
+
+
+def _binnable(value: np.ndarray) -> np.ndarray:
+  """Columns without any value become constant: scikit-learn can bin and never uses them."""
+  return np.where(np.isnan(value).all(axis=0), np.float32(0), value)

@@ -37,7 +37,7 @@ def identity(fold: Fold, name: str, settings: Any) -> str:
   digest = hashlib.sha256()
   for split in SPLITS:
     digest.update('\n'.join([split, *sorted(fold.subject_hashes(split))]).encode())
-    rows = fold.dataset.rows(fold.index, split)
+    rows = fold.rows(split)
     digest.update(fold.dataset.index['sample_id'][rows].astype('<i8').tobytes())
   config = json.loads(fold.config.to_json_best_effort())
   return json.dumps(
@@ -45,6 +45,7 @@ def identity(fold: Fold, name: str, settings: Any) -> str:
       'baseline': name,
       'settings': settings,
       'seed': config['seed'],
+      'refit': config['refit'],
       'data_version': fold.dataset.version,
       'splits': digest.hexdigest(),
       'buckets': config['data']['buckets'],
@@ -78,9 +79,7 @@ def read(fold: Fold, name: str, made_from: str) -> np.ndarray | None:
 
 def write(fold: Fold, name: str, made_from: str, prediction: np.ndarray) -> None:
   """Writes predictions of the test samples, rows in the order of the index, atomically."""
-  dataset = fold.dataset
-  rows = dataset.rows(fold.index, 'test')
-  columns = {'sample_id': dataset.index['sample_id'][rows]}
+  columns = {'sample_id': fold.dataset.index['sample_id'][fold.rows('test')]}
   if prediction.ndim == 1:
     columns['prediction'] = prediction
   else:

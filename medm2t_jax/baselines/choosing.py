@@ -1,7 +1,12 @@
-"""Which of several fitted estimators is used: the best on validation subjects."""
+"""Which of several fitted estimators is used: the best on validation subjects.
+
+What predicts these subjects themselves is not what predicts test subjects, if that is
+fitted on them too.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,6 +14,20 @@ import numpy as np
 
 from data_pipeline.schema import Target
 from medm2t_jax.baselines.summary_statistics import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+  """A baseline after its fit.
+
+  Attributes:
+    chosen: fitted on training samples, the best on validation samples, which it predicts.
+    final: predicts test samples: fitted with the settings of `chosen` on the training and
+      validation samples together, or `chosen` itself.
+  """
+
+  chosen: Any
+  final: Any
 
 
 def predict(estimator: Any, value: np.ndarray, target: Target) -> np.ndarray:

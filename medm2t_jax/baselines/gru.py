@@ -10,7 +10,8 @@ Letters: b samples, t windows, l levels, s static columns, c outputs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -131,12 +132,20 @@ class Samples:
       }
 
 
-def standardised(inputs: Inputs) -> dict[Split, Samples]:
-  """The splits, scaled by what the training samples say."""
-  center, scale = _label_scale(inputs)
-  windows = _Scaling.fit(inputs.windows['train'])
+def joined(parts: Sequence[Samples]) -> Samples:
+  """The samples of several splits that are scaled alike."""
+  join = lambda name: np.concatenate([getattr(part, name) for part in parts])
+  return Samples(join('windows'), join('static'), join('label'))
+
+
+def standardised(
+  inputs: Inputs, fitted_on: Sequence[Split] = ('train',)
+) -> dict[Split, Samples]:
+  """The splits, scaled by what the samples of those in `fitted_on` say."""
+  center, scale = _label_scale(inputs, fitted_on)
+  windows = _Scaling.fit(np.concatenate([inputs.windows[split] for split in fitted_on]))
   columns = {split: inputs.summaries[split].of_modalities(_STATIC) for split in SPLITS}
-  static = _Scaling.fit(columns['train'])
+  static = _Scaling.fit(np.concatenate([columns[split] for split in fitted_on]))
   return {
     split: Samples(
       windows.apply(inputs.windows[split]),
@@ -149,32 +158,38 @@ def standardised(inputs: Inputs) -> dict[Split, Samples]:
 
 def fit_predict(inputs: Inputs) -> np.ndarray:
   """Predictions of the test samples: (n c) probabilities, or days (n)."""
-  samples = standardised(inputs)
   network = Gru(
     SETTINGS['hidden'],
     inputs.target.outputs,
     tuple(window_ends(inputs.schema).tolist()),
     SETTINGS['dropout'],
   )
-  fitted = _Training(network, inputs).fit(samples['train'], samples['validation'])
-  outputs = fitted(samples['test'])
+  training = _Training(network, inputs)
+  fitted_on: tuple[Split, ...] = ('train',)
+  samples = standardised(inputs, fitted_on)
+  params, epochs = training.fit(samples['train'], samples['validation'])
+  if inputs.refit:
+    fitted_on = ('train', 'validation')
+    samples = standardised(inputs, fitted_on)
+    params = training.after(joined([samples[split] for split in fitted_on]), epochs)
+  outputs = training.outputs(params, samples['test'])
   if inputs.target.kind == 'classes':
     return special.softmax(outputs, axis=1)
-  center, scale = _label_scale(inputs)
+  center, scale = _label_scale(inputs, fitted_on)
   return outputs[:, 0] * scale + center
 
 
-def _label_scale(inputs: Inputs) -> tuple[float, float]:
-  """Mean and standard deviation of days in training; of classes nothing is scaled."""
+def _label_scale(inputs: Inputs, fitted_on: Sequence[Split]) -> tuple[float, float]:
+  """Mean and standard deviation of days; of classes nothing is scaled."""
   if inputs.target.kind == 'classes':
     return 0.0, 1.0
-  labels = inputs.summaries['train'].label
+  labels = np.concatenate([inputs.summaries[split].label for split in fitted_on])
   return labels.mean(), labels.std() or 1.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Scaling:
-  """Mean and standard deviation of the last axis over observed training values."""
+  """Mean and standard deviation of the last axis over observed values."""
 
   mean: np.ndarray
   deviation: np.ndarray
@@ -194,7 +209,7 @@ class _Scaling:
 
 
 class _Training:
-  """Adam until the validation loss has not improved for some epochs."""
+  """Adam until the validation loss has not improved for some epochs, or for a number."""
 
   def __init__(self, network: Gru, inputs: Inputs):
     self._network = network
@@ -205,27 +220,37 @@ class _Training:
     self._update = jax.jit(self._one_update)
     self._apply = jax.jit(self._outputs)
 
-  def fit(self, train: Samples, validation: Samples) -> Any:
-    """Returns `samples -> outputs (n c)`, float64, with the best parameters."""
+  def fit(self, train: Samples, validation: Samples) -> tuple[Any, int]:
+    """The best parameters, and after how many epochs they were found."""
+    epochs = self._epochs(train)
+    best, least, chosen = next(epochs), np.inf, 0
+    for epoch, params in enumerate(epochs, start=1):
+      loss = self._validation_loss(params, validation)
+      if loss < least:
+        best, least, chosen = params, loss, epoch
+      if epoch - chosen == SETTINGS['patience']:
+        break
+    return best, chosen
+
+  def after(self, train: Samples, epochs: int) -> Any:
+    """The parameters after a number of epochs."""
+    return next(itertools.islice(self._epochs(train), epochs, None))
+
+  def _epochs(self, train: Samples) -> Iterator[Any]:
+    """The parameters at the start, and after each epoch."""
     seed, fold = self._inputs.seed
     key = jax.random.fold_in(jax.random.key(seed, impl='unsafe_rbg'), fold)
     params = self._network.init(key, train.windows[:1], train.static[:1], train=False)
     params = self._from_prior(params['params'], train.label)
     state = self._optimizer.init(params)
-    best, least, since = params, np.inf, 0
+    yield params
     order = np.random.default_rng((seed, fold))
     for epoch in range(SETTINGS['epochs']):
       steps = train.steps(order.permutation(len(train.label)), SETTINGS['batch_size'])
       for number, batch in enumerate(steps):
         draw = jax.random.fold_in(jax.random.fold_in(key, epoch), number)
         params, state = self._update(params, state, batch, draw)
-      loss = self._validation_loss(params, validation)
-      since += 1
-      if loss < least:
-        best, least, since = params, loss, 0
-      if since == SETTINGS['patience']:
-        break
-    return lambda samples: self._all_outputs(best, samples)
+      yield params
 
   def _from_prior(self, params: Any, label: np.ndarray) -> Any:
     """Starts at the class shares of the training samples; days already have mean 0."""
@@ -257,12 +282,13 @@ class _Training:
     return optax.apply_updates(params, updates), state
 
   def _validation_loss(self, params: Any, validation: Samples) -> float:
-    outputs = self._all_outputs(params, validation)
+    outputs = self.outputs(params, validation)
     days = self._inputs.target.kind == 'days'
     prediction = outputs[:, 0] if days else special.softmax(outputs, axis=1)
     return choosing.loss(prediction, validation.label, self._inputs.target)
 
-  def _all_outputs(self, params: Any, samples: Samples) -> np.ndarray:
+  def outputs(self, params: Any, samples: Samples) -> np.ndarray:
+    """Logits, or standardised days, of all samples: float64 (n c)."""
     size = SETTINGS['batch_size']
     order = np.arange(len(samples.label))
     outputs = [

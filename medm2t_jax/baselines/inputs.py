@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
 from data_pipeline.dataset import Split
 from data_pipeline.schema import Schema, Target
 from medm2t_jax.baselines import reading
+from medm2t_jax.baselines.choosing import Fitted
 from medm2t_jax.baselines.summary_statistics import Table, summarise
 from medm2t_jax.baselines.windows import windowed
 from medm2t_jax.fold import Fold
@@ -19,12 +21,14 @@ SPLITS: tuple[Split, ...] = ('train', 'validation', 'test')
 class Inputs:
   """The three splits of a fold, as tables; read when first asked for.
 
-  Baselines fit on 'train', choose on 'validation' and predict 'test'. The tables are in
-  memory: four bytes a sample and column, or a sample, window and level.
+  Baselines fit on 'train', choose on 'validation', with `refit` fit again on both, and
+  predict 'test'. The tables are in memory: four bytes a sample and column, or a sample,
+  window and level.
   """
 
   def __init__(self, fold: Fold):
     self._fold = fold
+    self._fitted: dict[str, Fitted] = {}
 
   @property
   def schema(self) -> Schema:
@@ -38,6 +42,17 @@ class Inputs:
   def seed(self) -> tuple[int, int]:
     """Of all that is random in a baseline."""
     return self._fold.config.seed, self._fold.index
+
+  @property
+  def refit(self) -> bool:
+    """Whether what predicts test samples is fitted on validation samples too."""
+    return self._fold.config.refit
+
+  def fitted(self, name: str, fit: Callable[[Inputs], Fitted]) -> Fitted:
+    """What the baseline `name` has fitted to these inputs, once."""
+    if name not in self._fitted:
+      self._fitted[name] = fit(self)
+    return self._fitted[name]
 
   @functools.cached_property
   def summaries(self) -> dict[Split, Table]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.dummy import DummyClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -14,7 +15,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from data_pipeline.schema import Target
 from medm2t_jax.baselines import choosing
 from medm2t_jax.baselines.inputs import Inputs
-from medm2t_jax.baselines.summary_statistics import Table
+from medm2t_jax.baselines.summary_statistics import Table, joined
 
 SETTINGS: dict[str, Any] = {
   # Inverse strengths of the L2 penalty on a sum over samples; Ridge takes 1 / C.
@@ -27,23 +28,43 @@ SETTINGS: dict[str, Any] = {
 
 def fit_predict(inputs: Inputs) -> np.ndarray:
   """Predictions of the test samples: (n c) probabilities, or days (n)."""
+  final = fitted(inputs).final
+  return choosing.predict(final, inputs.summaries['test'].value, inputs.target)
+
+
+def fitted(inputs: Inputs) -> choosing.Fitted:
+  """`fit` with the samples of a fold."""
+  return inputs.fitted('logistic_regression', _fit)
+
+
+def _fit(inputs: Inputs) -> choosing.Fitted:
   tables = inputs.summaries
-  model = fit(tables['train'], tables['validation'], inputs.target)
-  return choosing.predict(model, tables['test'].value, inputs.target)
+  return fit(tables['train'], tables['validation'], inputs.target, refit=inputs.refit)
 
 
-def fit(train: Table, validation: Table, target: Target) -> Any:
+def fit(train: Table, validation: Table, target: Target, *, refit: bool) -> choosing.Fitted:
   """The pipeline with the penalty that is best on the validation samples.
 
-  Medians, means, scales and coefficients are of the training samples. Missing values
-  become the median, with an indicator column each.
+  Medians, means, scales and coefficients are of the samples that it is fitted on. Missing
+  values become the median, with an indicator column each.
+
+  Args:
+    train, validation: the samples.
+    target: what the label means.
+    refit: whether the final one is fitted on both.
   """
+  candidates: list[Any]
   if target.kind == 'classes' and len(np.unique(train.label)) == 1:
-    return DummyClassifier().fit(train.value, train.label)
-  candidates = [
-    _pipeline(strength, target).fit(train.value, train.label) for strength in SETTINGS['C']
-  ]
-  return choosing.best(candidates, validation, target)
+    candidates = [DummyClassifier()]
+  else:
+    candidates = [_pipeline(strength, target) for strength in SETTINGS['C']]
+  fitted = [each.fit(train.value, train.label) for each in candidates]
+  chosen = choosing.best(fitted, validation, target)
+  if not refit:
+    return choosing.Fitted(chosen, chosen)
+  both = joined([train, validation])
+  final: Any = clone(chosen)
+  return choosing.Fitted(chosen, final.fit(both.value, both.label))
 
 
 def _pipeline(strength: float, target: Target) -> Pipeline:

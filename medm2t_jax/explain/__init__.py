@@ -86,7 +86,8 @@ def explain(
   completeness: list[Completeness] = []
   for place, fold in enumerate(folds):
     # All processes restore together.
-    explainer = _Explainer(fold, steps, fold.restore_members(STAGE))
+    variables, _ = fold.final.restore_best(STAGE)
+    explainer = _Explainer(fold.final, steps, variables)
     pages = {
       int(row[i]): _Page(i, verdict, prediction[i])
       for i, verdict in chosen
@@ -152,12 +153,11 @@ class _Wanted:
 class _Explainer:
   """Explains samples of one fold on one device."""
 
-  def __init__(self, fold: Fold, steps: _Steps, members: Sequence[Mapping[str, Any]]):
+  def __init__(self, fold: Fold, steps: _Steps, variables: Mapping[str, Any]):
     self._fold = fold
     self._steps = steps
     device = jax.local_devices()[0]
-    place = lambda each: jax.device_put(jax.tree.map(np.asarray, dict(each)), device)
-    self._members = [place(variables) for variables in members]
+    self._variables = jax.device_put(jax.tree.map(np.asarray, dict(variables)), device)
 
   def samples(
     self, pages: Mapping[int, _Page], sampled: np.ndarray
@@ -227,19 +227,15 @@ class _Explainer:
     return classes
 
   def _at_level(self, level: int, batch: Batch, classes: np.ndarray) -> Integrated:
-    step = self._steps.integrated
-
-    def of_member(variables: Mapping[str, Any]) -> Integrated:
-      return level_of(functools.partial(step, variables, batch, classes), level)
-
-    return self._mean(of_member)
+    step = functools.partial(self._steps.integrated, self._variables, batch, classes)
+    return jax.tree.map(np.asarray, level_of(step, level))
 
   def page(self, page: _Page, batch: Batch, integrated: Integrated) -> ExplainedSample:
     """Everything that a sample's page shows; `batch` has one row."""
     fold, dataset = self._fold, self._fold.dataset
     row = int(batch['row'][0])
     arrays, attributions = self._unpacked(batch, integrated)
-    sown = self._mean(lambda variables: self._steps.attention(variables, batch))
+    sown = jax.tree.map(np.asarray, self._steps.attention(self._variables, batch))
     return ExplainedSample(
       hash=hash_subject(dataset.index['sample_id'][row], dataset.fold_key),
       fold=fold.index,
@@ -251,14 +247,9 @@ class _Explainer:
       arrays=arrays,
       attributions=attributions,
       attention=attention_of(
-        sown, fold.model_config, dataset.schema, self._members[0]['fitted'], arrays
+        sown, fold.model_config, dataset.schema, self._variables['fitted'], arrays
       ),
     )
-
-  def _mean(self, step: Callable[[Mapping[str, Any]], Any]) -> Any:
-    """What a step of a member's variables finds, averaged over the members."""
-    found = [step(variables) for variables in self._members]
-    return jax.tree.map(lambda *each: np.mean(each, axis=0), *found)
 
   def items(self, batch: Batch, integrated: Integrated) -> list[ItemAttribution]:
     """Attributions of a sample by variable; `batch` has one row."""

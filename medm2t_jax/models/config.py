@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from data_pipeline.schema import ECG_MEASUREMENTS, DataError, Grid, Item, Schema
+from medm2t_jax.models.columns import (
+  ColumnKind,
+  EcgColumns,
+  EventColumns,
+  GridColumns,
+  StaticColumns,
+)
 from medm2t_jax.models.ecg import EcgConfig
+from medm2t_jax.models.ensemble_trunk import EnsembleConfig
 from medm2t_jax.models.events_config import EventsConfig
 from medm2t_jax.models.hierarchical_fusion import GridConfig, MicroConfig
 from medm2t_jax.models.multimodal_fusion import FusionConfig
@@ -33,12 +41,17 @@ CHOICES = {
   'fusion': ('add', 'mul', 'linear', 'concat', 'none'),
   'attend_over': ('tokens', 'summary'),
   'shared_encoder': ('before', 'after'),
+  'trunk': ('ensemble', 'decoder'),
+  'deep': ('late', 'chunks', 'none'),
+  'single_stages': ('late', 'none'),
 }
 
 _DROPOUTS = (
   'shared_dropout',
   'decoder_dropout',
   'modality_dropout',
+  'trunk_dropout',
+  'chunk_dropout',
   'input_dropout',
   'window_dropout',
 )
@@ -59,6 +72,12 @@ class ModelConfig:
     grids: (modality, sizes) in model order.
     ecg: ECG recordings.
     fusion: multimodal head.
+    columns: (modality, its columns) in model order.
+    ensemble: the trunk; None for plain decoders alone.
+    deep: how encoders enter beside a trunk: their decoder's outputs added 'late', their
+      vectors as 'chunks' of the trunk, or not at all ('none').
+    single_stages: whether what the stages of the modalities predict is added 'late' to the
+      multimodal prediction.
     decoder_dropout: of the multimodal decoder.
     attend_over: what Bi-Modal Attention attends to: 'tokens' or 'summary'.
     dtype: of the computation; parameters, statistics and outputs are float32.
@@ -70,6 +89,10 @@ class ModelConfig:
   grids: tuple[tuple[str, GridConfig], ...]
   ecg: EcgConfig | None
   fusion: FusionConfig
+  columns: tuple[tuple[str, ColumnKind], ...]
+  ensemble: EnsembleConfig | None
+  deep: Literal['late', 'chunks', 'none']
+  single_stages: Literal['late', 'none']
   decoder_dropout: float
   attend_over: str
   dtype: str
@@ -112,8 +135,14 @@ def model_config(task: str, options: Mapping[str, Any], schema: Schema) -> Model
     raise DataError(
       "model.input_dropout and model.window_dropout belong to model.pooling='statistics'"
     )
-  if options['attention_blocks'] < 1:
-    raise DataError('model.attention_blocks is at least 1')
+  for name in ('attention_blocks', 'ensemble'):
+    if options[name] < 1:
+      raise DataError(f'model.{name} is at least 1')
+  if options['trunk'] == 'decoder' and options['deep'] != 'late':
+    raise DataError(
+      f"model.deep={options['deep']!r} needs model.trunk='ensemble': a decoder reads "
+      'nothing but encoders'
+    )
   named = sizes(options['size'], task)
   events = [
     (name, _events(name, items, options, named)) for name, items in schema.events.items()
@@ -133,9 +162,38 @@ def model_config(task: str, options: Mapping[str, Any], schema: Schema) -> Model
       modality_dropout=options['modality_dropout'],
       pairs_from_zero=options['pairs_from_zero'],
     ),
+    columns=tuple(column_kinds(schema).items()),
+    ensemble=_ensemble(options, named) if options['trunk'] == 'ensemble' else None,
+    deep=options['deep'],
+    single_stages=options['single_stages'],
     decoder_dropout=options['decoder_dropout'],
     attend_over=_attend_over(options),
     dtype=options['dtype'],
+  )
+
+
+def column_kinds(schema: Schema) -> dict[str, ColumnKind]:
+  """Modality -> its columns, in model order."""
+  kinds: dict[str, ColumnKind] = {}
+  if 'static' in schema.modalities:
+    levels = tuple(len(column.categories) for column in schema.static_categorical)
+    kinds['static'] = StaticColumns(len(schema.static_numeric), levels)
+  for name, items in schema.events.items():
+    kinds[name] = EventColumns(tuple(len(item.categories) for item in items))
+  for name, grid in schema.grids.items():
+    kinds[name] = GridColumns(len(grid.items), grid.step_hours)
+  if schema.ecg_terms:
+    kinds['ecg'] = EcgColumns(len(ECG_MEASUREMENTS), len(schema.ecg_terms))
+  return kinds
+
+
+def _ensemble(options: Mapping[str, Any], named: Sizes) -> EnsembleConfig:
+  return EnsembleConfig(
+    members=options['ensemble'],
+    width=named.trunk,
+    hidden=2,
+    dropout=options['trunk_dropout'],
+    chunk_dropout=options['chunk_dropout'],
   )
 
 

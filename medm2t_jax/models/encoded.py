@@ -28,15 +28,29 @@ class Encoded:
 class Predictions:
   """One prediction per unit: sample, recording or segment.
 
+  Outputs are class scores, to be put through log-softmax; or days (c = 1). float32.
+
   Attributes:
-    logits: class scores, to be put through log-softmax; or days (c = 1). float32.
+    logits: the prediction.
+    heads: outputs that are trained, each by its own loss; of a plain decoder one.
+    parts: what the prediction is the weighted sum of: the ensemble's mean, and the deep
+      network where there is one; of a plain decoder one.
     owner: batch row whose label and weight the unit takes, int32.
     mask: whether the unit exists.
   """
 
   logits: Float[Array, 'u c']
+  heads: Float[Array, 'h u c']
+  parts: Float[Array, 'm u c']
   owner: Int[Array, ' u']
   mask: Bool[Array, ' u']
+
+
+def of_decoder(
+  logits: Float[Array, 'u c'], owner: Int[Array, ' u'], mask: Bool[Array, ' u']
+) -> Predictions:
+  """Predictions of a plain decoder."""
+  return Predictions(logits, logits[jnp.newaxis], logits[jnp.newaxis], owner, mask)
 
 
 def summary_as_token(summary: Float[Array, 'b e'], present: Bool[Array, ' b']) -> Encoded:

@@ -38,6 +38,7 @@ class Sizes:
     ecg_decoders: hidden widths: signal, features, text, time.
     width: shared space of the modalities.
     heads: of their attention.
+    trunk: width of the ensemble trunk.
   """
 
   static: tuple[tuple[int, ...], float, int, float]
@@ -56,6 +57,7 @@ class Sizes:
   ecg_decoders: tuple[int, int, int, int]
   width: int
   heads: int
+  trunk: int
 
 
 def sizes(name: str, task: str) -> Sizes:
@@ -105,6 +107,7 @@ def _paper(task: str) -> Sizes:
     ecg_decoders=(320, features // 2, 128, time // 2),
     width=512,
     heads=64,
+    trunk=256,
   )
 
 
@@ -130,4 +133,5 @@ def _small() -> Sizes:
     ecg_decoders=(64, 32, 32, 32),
     width=64,
     heads=8,
+    trunk=128,
   )

@@ -23,8 +23,11 @@ _TITLES = {
   'logistic_regression': 'logistic regression',
   'boosted_trees': 'boosted trees',
   'gru': 'the GRU',
+  'model_alone': 'the network alone',
 }
 _SINGLE = 'single_'
+# Shown on the first screen, beside what predicts.
+ALONE = ('model_alone', 'boosted_trees', 'logistic_regression')
 
 
 def against_baselines(evaluation: Evaluation) -> Section | None:
@@ -50,6 +53,7 @@ def against_baselines(evaluation: Evaluation) -> Section | None:
     _row(title(each['name'], days), each['figures'], each['differences'], names, digits)
     for each in entries
   ]
+  again = ', fitted again on both with what was chosen' if evaluation.context.refit else ''
   header = ['']
   for name in names:
     unit = ' (days)' if days else ''
@@ -59,13 +63,22 @@ def against_baselines(evaluation: Evaluation) -> Section | None:
     Paragraph(
       f'{linear} and boosted trees read summary statistics of every variable, the GRU '
       'reads windows of time; all are fitted on the training subjects of each fold, '
-      'chosen on its validation subjects, and predict the same test samples. A single '
-      'stage is this model trained on one modality; where a sample lacks that, the '
-      'training average stands. Differences are baseline minus this model, on the same '
-      'resamples of the subjects.'
+      f'chosen on its validation subjects{again}, and predict the same test samples. A '
+      'single stage is this model trained on one modality; where a sample lacks that, the '
+      f'training average stands.{_of_blend(evaluation)} Differences are baseline minus '
+      'this model, on the same resamples of the subjects.'
     ),
   ]
   return Section('baselines', 'Against baselines', blocks)
+
+
+def _of_blend(evaluation: Evaluation) -> str:
+  if not evaluation.context.config.get('blend'):
+    return ''
+  return (
+    ' This model is a blend: weights of the network and of these simple models were fitted '
+    'on validation subjects.'
+  )
 
 
 def title(name: str, days: bool) -> str:

@@ -60,9 +60,11 @@ class Context:
     cohort: `cohort.json`: {'steps': [{'step', 'samples', 'subjects'}], 'rows':
       {table: {reason: n}}}.
     environment: versions and devices, name -> value.
-    stages: one entry a trained stage: {'fold', 'member', 'stage', 'epochs', 'best_epoch',
+    trained_on: one entry a fold: {'fold', 'first', 'final'}: numbers of subjects that its
+      first run, of which all validation figures are, and its final one were trained on.
+    stages: one entry a trained stage: {'fold', 'refit', 'stage', 'epochs', 'best_epoch',
       'validation_loss', 'parameters', 'seconds', 'history': [{'epoch', 'train_loss',
-      'validation_loss'}]}; figures may be None.
+      'validation_loss'}]}; figures may be None, and a refit's history has no validation.
     scenarios: name -> test predictions with only some modalities given, float
       (n c) or (n,), rows in the order of the test rows of the predictions.
     baselines: name -> test predictions of another predictor, shaped and ordered likewise.
@@ -79,6 +81,7 @@ class Context:
   config: Mapping[str, Any]
   cohort: Mapping[str, Any]
   environment: Mapping[str, Any]
+  trained_on: Sequence[Mapping[str, int]] = ()
   stages: Sequence[Mapping[str, Any]] = ()
   scenarios: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
   baselines: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
@@ -88,3 +91,8 @@ class Context:
   dataset_version: str = ''
   fold_hashes: Any = None
   notes: Sequence[str] = ()
+
+  @property
+  def refit(self) -> bool:
+    """Whether the final runs were trained on validation subjects too."""
+    return any(each['final'] > each['first'] for each in self.trained_on)

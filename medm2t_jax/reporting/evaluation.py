@@ -88,6 +88,7 @@ def evaluate(
     'baselines': baselines(test, context.baselines, resamples, seed),
     'robustness': robustness(test, context.damage, resamples, seed),
     'explanation': explanation(context.explanation),
+    'trained_on': [dict(each) for each in context.trained_on],
     'stages': [dict(stage) for stage in context.stages],
   }
   scaled = None

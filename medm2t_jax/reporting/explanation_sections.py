@@ -36,6 +36,13 @@ def looked_at(evaluation: Evaluation) -> Section | None:
       'it. Attributions describe the model; they are no causes of disease.'
     )
   ]
+  if evaluation.context.config.get('blend'):
+    blocks.append(
+      Paragraph(
+        'What predicts is a blend; explained is the network in it, not the simple models '
+        'beside it.'
+      )
+    )
   if found['items']:
     blocks += _globally(found)
   if found['patients']:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from medm2t_jax.reporting.baseline_sections import title
 from medm2t_jax.reporting.blocks import (
   Block,
   Bullets,
@@ -15,6 +16,7 @@ from medm2t_jax.reporting.blocks import (
   Table,
   to_markdown,
 )
+from medm2t_jax.reporting.context import Context
 from medm2t_jax.reporting.evaluation import Evaluation, fold_digest
 from medm2t_jax.reporting.text import (
   NONE,
@@ -50,6 +52,7 @@ def model_card(evaluation: Evaluation) -> list[Block]:
   facts = [
     ('Predicts', _TARGETS.get(schema.task, schema.task)),
     ('Model', 'MedM2T (arXiv 2510.27321) in JAX/Flax'),
+    ('Blended with', _blended_with(context)),
     ('Inputs', ', '.join(schema.modalities)),
     ('Observed', f'{hours:g} hours' if hours else 'the whole history before it'),
     ('Source', source),
@@ -57,12 +60,9 @@ def model_card(evaluation: Evaluation) -> list[Block]:
     ('Folds digest', fold_digest(context.fold_hashes) or NONE),
     ('Folds tested', ', '.join(metrics['folds'])),
     ('Test', f'{count(test["n"])} samples of {count(test["subjects"])} subjects'),
+    ('Trained on', _trained_on(context)),
     ('Training time', duration(sum(seconds)) if seconds else NONE),
   ]
-  members = 1 + max((stage['member'] for stage in metrics['stages']), default=0)
-  if members > 1:
-    mean = 'mean logits' if schema.target.kind == 'classes' else 'mean days'
-    facts.append(('Prediction', f'of the {mean} of {members} runs with different seeds'))
   return [
     Table(('', ''), facts),
     Heading('Intended use'),
@@ -98,8 +98,35 @@ def model_card_markdown(evaluation: Evaluation) -> str:
     *(Callout(note) for note in metrics['notes']),
     *model_card(evaluation),
   ]
-  title = to_markdown(Heading(f'Model card: {task}, {source}')).removeprefix('##')
-  return title + '\n' + '\n'.join(map(to_markdown, blocks))
+  heading = to_markdown(Heading(f'Model card: {task}, {source}')).removeprefix('##')
+  return heading + '\n' + '\n'.join(map(to_markdown, blocks))
+
+
+def _blended_with(context: Context) -> str:
+  """Baselines that predict together with the network."""
+  days = context.schema.target.kind == 'days'
+  names = [title(name, days) for name in context.config.get('blend', ())]
+  return ', '.join(names) if names else 'nothing: the network alone predicts'
+
+
+def _trained_on(context: Context) -> str:
+  """How many subjects the final model has learnt from, and whose validation figures are."""
+  if not context.trained_on:
+    return NONE
+  final = _span([each['final'] for each in context.trained_on])
+  if not context.refit:
+    return f'{final} training subjects a fold'
+  first = _span([each['first'] for each in context.trained_on])
+  return (
+    f'{final} subjects a fold, training and validation together, for as many epochs as a '
+    f'first run on the {first} training subjects chose on the others. Validation figures '
+    'are those of the first run.'
+  )
+
+
+def _span(counts: Sequence[int]) -> str:
+  low, high = count(min(counts)), count(max(counts))
+  return low if low == high else f'{low} to {high}'
 
 
 def _limits(evaluation: Evaluation) -> Iterator[str]:

@@ -7,11 +7,19 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medm2t_jax.reporting.baseline_sections import ALONE, title
 from medm2t_jax.reporting.blocks import Bullets, Callout, Section, to_html
 from medm2t_jax.reporting.document import document
 from medm2t_jax.reporting.evaluation import Evaluation
 from medm2t_jax.reporting.sections import SECTIONS
-from medm2t_jax.reporting.text import count, interval, number, source_name, task_name
+from medm2t_jax.reporting.text import (
+  count,
+  in_words,
+  interval,
+  number,
+  source_name,
+  task_name,
+)
 
 _SUMMARY = string.Template("""$notes
 <div class="headline">
@@ -39,7 +47,7 @@ def render(evaluation: Evaluation) -> str:
     source=metrics['source'],
     notes=metrics['notes'],
     headline=_headline(headline, metrics['target']['kind']),
-    facts=_facts(metrics),
+    facts=_facts(evaluation),
     sections=sections,
     footer=footer,
   )
@@ -109,9 +117,11 @@ def _headline(headline: Mapping[str, Any], kind: str) -> tuple[str, str, str]:
   return f'Test {name}', number(headline['value'], digits) + unit, spread
 
 
-def _facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
+  metrics = evaluation.metrics
   test = metrics['test']
   facts = [
+    *_predictors(evaluation),
     ('Test samples', f'{count(test["n"])} of {count(test["subjects"])} subjects'),
   ]
   if metrics['target']['kind'] == 'classes':
@@ -126,6 +136,29 @@ def _facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
     ('Folds tested', ', '.join(metrics['folds'])),
     ('Data version', metrics['dataset_version'] or 'not recorded'),
   ]
+
+
+def _predictors(evaluation: Evaluation) -> list[tuple[str, str]]:
+  """What predicts, and how far the network and simple models get alone."""
+  days = evaluation.test.target.kind == 'days'
+  digits = 2 if days else 3
+  blend = evaluation.context.config.get('blend', ())
+  *most, last = ['the network', *(title(name, days) for name in blend)]
+  what = f'a blend of {", ".join(most)} and {last}' if most else last
+  facts = [('Predicts', what)]
+  for each in evaluation.metrics['baselines']:
+    if each['name'] not in ALONE:
+      continue
+    figure, found = next(iter(each['figures'].items()))
+    difference = in_words(each['differences'][figure], digits)
+    term = title(each['name'], days)
+    facts.append(
+      (
+        f'{term[0].upper()}{term[1:]}',
+        f'{number(found["value"], digits)}, difference {difference}',
+      )
+    )
+  return facts
 
 
 def _calibrated(metrics: Mapping[str, Any]) -> str:

@@ -189,7 +189,7 @@ def days_reliability(bins: Sequence[Mapping[str, Any]]) -> Figure:
 def training(title: str, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
   """Losses over epochs: name of the run -> [{'epoch', 'train_loss', 'validation_loss'}].
 
-  Loss values may be None: such points are left out.
+  A loss may be None or missing: such points are left out.
   """
 
   def draw(axes: Axes) -> None:
@@ -199,7 +199,7 @@ def training(title: str, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -
     )
     for color, (name, history) in zip(cycle(histories), histories.items(), strict=True):
       for key, label, style in lines:
-        points = [(row['epoch'], row[key]) for row in history if row[key] is not None]
+        points = [(row['epoch'], row[key]) for row in history if row.get(key) is not None]
         if points:
           axes.plot(
             *zip(*points, strict=True),

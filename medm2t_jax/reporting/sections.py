@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from medm2t_jax.reporting import plots
 from medm2t_jax.reporting.baseline_sections import against_baselines
-from medm2t_jax.reporting.blocks import Details, Gallery, Section, Table
+from medm2t_jax.reporting.blocks import Block, Details, Gallery, Paragraph, Section, Table
 from medm2t_jax.reporting.evaluation import Evaluation
 from medm2t_jax.reporting.explanation_sections import looked_at
 from medm2t_jax.reporting.group_sections import by_subgroup, with_less_data
@@ -24,7 +24,7 @@ def training(evaluation: Evaluation) -> Section | None:
     return None
   rows = [
     (
-      run_name(stage['fold'], stage['member']).capitalize(),
+      run_name(stage['fold'], stage['refit']).capitalize(),
       str(stage['stage']),
       count(stage['parameters']),
       count(stage['epochs']),
@@ -39,7 +39,7 @@ def training(evaluation: Evaluation) -> Section | None:
     plots.training(
       name,
       {
-        run_name(stage['fold'], stage['member']): stage['history']
+        run_name(stage['fold'], stage['refit']): stage['history']
         for stage in stages
         if str(stage['stage']) == name and stage['history']
       },
@@ -55,11 +55,21 @@ def training(evaluation: Evaluation) -> Section | None:
     'Validation loss',
     'Time',
   )
-  return Section(
-    'training',
-    'Training',
-    [Table(header, rows, (2, 3, 4, 5, 6)), Details('Loss curves', [Gallery(pictures)])],
-  )
+  blocks: list[Block] = [
+    Table(header, rows, (2, 3, 4, 5, 6)),
+    Details('Loss curves', [Gallery(pictures)]),
+  ]
+  if evaluation.context.refit:
+    blocks.insert(
+      0,
+      Paragraph(
+        'A refit trains on the training and validation subjects of its fold together, for '
+        'as many epochs as were best in the first run, and predicts the test subjects. '
+        'What is measured on validation subjects, temperatures included, is of the first '
+        'run.'
+      ),
+    )
+  return Section('training', 'Training', blocks)
 
 
 def card(evaluation: Evaluation) -> Section:

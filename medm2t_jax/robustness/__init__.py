@@ -143,13 +143,13 @@ def _ecg_curves(seed: int) -> list[Curve]:
 
 
 def damaged_predictions(
-  fold: Fold, members: Sequence[Mapping[str, Any]], samples: int
+  fold: Fold, variables: Mapping[str, Any], samples: int
 ) -> list[DamageCurve]:
   """Predicts test samples of a fold under every damage.
 
   Args:
     fold: of the checkpoint.
-    members: variables of the multimodal stage, of each member.
+    variables: of the multimodal stage.
     samples: most samples of a curve, drawn from those that have what is damaged.
 
   Raises:
@@ -163,13 +163,13 @@ def damaged_predictions(
   found: dict[str, DamageCurve] = {}
   for of, group in groups.items():
     rows = choose(fold, of, samples)
-    found |= {curve.name: curve for curve in _predict_group(fold, members, group, rows)}
+    found |= {curve.name: curve for curve in _predict_group(fold, variables, group, rows)}
   return [found[curve.name] for curve in order]
 
 
 def choose(fold: Fold, of: Sequence[str], samples: int) -> np.ndarray:
   """At most `samples` random test rows with one of the modalities `of`, ascending."""
-  rows = fold.dataset.rows(fold.index, 'test')
+  rows = fold.rows('test')
   if of:
     rows = rows[np.any([fold.dataset.lengths(name)[rows] > 0 for name in of], axis=0)]
   if len(rows) > samples:
@@ -213,7 +213,7 @@ def pooled(folds: Sequence[Sequence[DamageCurve]]) -> list[DamageCurve]:
 
 def _predict_group(
   fold: Fold,
-  members: Sequence[Mapping[str, Any]],
+  variables: Mapping[str, Any],
   group: Sequence[Curve],
   rows: np.ndarray,
 ) -> Iterator[DamageCurve]:
@@ -247,7 +247,7 @@ def _predict_group(
   found, predictions = prediction.predict(
     fold,
     stage,
-    members,
+    variables,
     fold.plan_rows(rows, modalities, fold.config.evaluation.batch_size),
     f'damaged {" or ".join(group[0].of) or "samples"}',
     names=[_UNDAMAGED, *(_key(*each) for each in (*in_batch, *of_raw))],

@@ -32,7 +32,7 @@ def restored(trained):
 
 
 def test_predictions_do_not_depend_on_the_batch(trained, restored):
-  check = predictions.check(trained, [restored[0]])
+  check = predictions.check(trained, restored[0])
   assert check.passed and check.figure <= 1e-5
 
 
@@ -51,12 +51,12 @@ def test_a_model_that_looks_at_its_batch_is_found(trained, restored, monkeypatch
   monkeypatch.setattr(parallel, 'predict_step', leaking)
   # Another one: the first keeps its compiled steps.
   fold = Fold(trained.config, trained.dataset, trained.index, trained.workdir)
-  check = predictions.check(fold, [restored[0]])
+  check = predictions.check(fold, restored[0])
   assert not check.passed and check.figure > 1e-4
 
 
 def test_the_fitted_state_of_a_checkpoint_passes(trained, restored):
-  state, lineage = fitted.check(trained, *restored, fitted.refit(trained))
+  state, lineage = fitted.check(trained, *restored, fitted.fit_again(trained))
   assert state.passed and lineage.passed and state.figure == 0
 
 
@@ -71,31 +71,32 @@ def test_a_state_fitted_with_test_subjects_is_found(trained, restored):
     ),
     trained.dataset.schema,
     {},
+    trained.model_config.columns,
   )
   leaking = fitting.into_collection(statistics, variables['fitted'])
   leaking = {**variables, 'fitted': leaking}
-  state, _ = fitted.check(trained, leaking, lineage, fitted.refit(trained))
+  state, _ = fitted.check(trained, leaking, lineage, fitted.fit_again(trained))
   assert not state.passed and 'center' in state.detail
 
 
 def test_an_index_that_lets_test_subjects_train_is_found(trained, restored):
-  """Both the checkpoint and the refit would follow the index: the hashes do not."""
+  """Both the checkpoint and a second fit would follow the index: the hashes do not."""
   index = trained.dataset.index
   moved = {**index, 'fold': np.where(index['fold'] == 0, 1, index['fold'])}
   dataset = dataclasses.replace(trained.dataset, index=moved)
   spoiled = Fold(trained.config, dataset, 0, trained.workdir)
-  state, _ = fitted.check(spoiled, *restored, fitted.refit(spoiled))
+  state, _ = fitted.check(spoiled, *restored, fitted.fit_again(spoiled))
   assert not state.passed and 'center' in state.detail
 
 
 def test_a_lineage_with_a_test_subject_is_found(trained, restored):
   variables, lineage = restored
-  tests, refitted = trained.subject_hashes('test'), fitted.refit(trained)
+  tests, again = trained.subject_hashes('test'), fitted.fit_again(trained)
   for spoiled in (
     dataclasses.replace(lineage, fitted_on=lineage.fitted_on | set(sorted(tests)[:1])),
     dataclasses.replace(lineage, selected_on=lineage.selected_on | set(sorted(tests)[:1])),
   ):
-    check = fitted.check(trained, variables, spoiled, refitted)[1]
+    check = fitted.check(trained, variables, spoiled, again)[1]
     assert not check.passed and check.figure == 1
 
 
@@ -182,7 +183,7 @@ def test_the_command_passes_clean_data_and_fails_on_a_leak(
     'evaluation.batch_size': 16,
     'recipe.multimodal.batch_size': 16,
   }
-  config = mortality.get_config('smoke,end_to_end')
+  config = mortality.get_config('smoke,published,end_to_end')
   with config.unlocked():
     config.update_from_flattened_dict(changes)
   train.train(make_folds(config, open_dataset(data), workdir))
@@ -191,7 +192,10 @@ def test_the_command_passes_clean_data_and_fails_on_a_leak(
     return subprocess.run(
       [
         *(sys.executable, '-m', 'medm2t_jax.main', '--mode=audit'),
-        *('--config=configs/mortality.py:smoke,end_to_end', f'--workdir={workdir}'),
+        *(
+          '--config=configs/mortality.py:smoke,published,end_to_end',
+          f'--workdir={workdir}',
+        ),
         *(f'--config.{name}={value}' for name, value in changes.items()),
       ],
       cwd=ROOT,

@@ -8,11 +8,21 @@ import jax
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.preprocessing import StandardScaler
 
 from configs import mortality
 from data_pipeline.schema import DataError, Target
 from medm2t_jax import baselines
-from medm2t_jax.baselines import boosted_trees, gru, logistic_regression, reading
+from medm2t_jax.baselines import (
+  boosted_trees,
+  choosing,
+  gru,
+  logistic_regression,
+  reading,
+)
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.baselines.summary_statistics import Table
 from medm2t_jax.fold import Fold
@@ -41,6 +51,7 @@ def _fold(dataset, directory, names=('logistic_regression',), target=None, **dat
   if target is not None:
     schema = dataclasses.replace(schema, target=target)
   config = mortality.get_config('smoke').unlock()
+  config.refit = True
   config.data.buckets = ({'labs': 32},)
   config.data.update(data)
   config.evaluation.batch_size = 16
@@ -122,7 +133,7 @@ def test_tables_do_not_depend_on_batches(dataset, fold, tmp_path):
 
 
 def test_predictions_are_kept_with_their_samples(fold, monkeypatch):
-  first, left_out = baselines.predict([fold])
+  first, left_out = baselines.predict([fold], [Inputs(fold)])
   assert list(first) == ['logistic_regression'] and left_out == []
   path = fold.workdir / 'fold0' / 'baselines' / 'logistic_regression.parquet'
   rows = fold.dataset.rows(0, 'test')
@@ -133,13 +144,15 @@ def test_predictions_are_kept_with_their_samples(fold, monkeypatch):
     raise AssertionError('fitted again')
 
   monkeypatch.setattr(logistic_regression, 'fit_predict', fail)
-  again, _ = baselines.predict([fold])
+  again, _ = baselines.predict([fold], [Inputs(fold)])
   np.testing.assert_array_equal(again['logistic_regression'], first['logistic_regression'])
 
 
-@pytest.mark.parametrize('changed', ['data', 'splits', 'settings', 'seed', 'input'])
+@pytest.mark.parametrize(
+  'changed', ['data', 'splits', 'settings', 'seed', 'refit', 'input']
+)
 def test_stale_predictions_are_made_again(changed, fold, monkeypatch):
-  baselines.predict([fold])
+  baselines.predict([fold], [Inputs(fold)])
   marked = np.full((len(fold.dataset.rows(0, 'test')), 2), 0.5)
   monkeypatch.setattr(logistic_regression, 'fit_predict', lambda inputs: marked)
   if changed == 'data':
@@ -152,29 +165,31 @@ def test_stale_predictions_are_made_again(changed, fold, monkeypatch):
     monkeypatch.setitem(logistic_regression.SETTINGS, 'clip', 9.0)
   elif changed == 'seed':
     fold.config.seed = 7
+  elif changed == 'refit':
+    fold.config.refit = False
   else:
     fold.config.data.max_recordings = 2
-  found, _ = baselines.predict([fold])
+  found, _ = baselines.predict([fold], [Inputs(fold)])
   np.testing.assert_array_equal(found['logistic_regression'], marked)
 
 
 def test_damaged_predictions_are_refused(fold):
-  baselines.predict([fold])
+  baselines.predict([fold], [Inputs(fold)])
   path = fold.workdir / 'fold0' / 'baselines' / 'logistic_regression.parquet'
   path.write_bytes(path.read_bytes()[:100])
   with pytest.raises(DataError, match=r'logistic_regression\.parquet.*Delete it'):
-    baselines.predict([fold])
+    baselines.predict([fold], [Inputs(fold)])
 
 
 def test_unknown_baselines_are_refused(dataset, tmp_path):
   with pytest.raises(DataError, match="unknown 'forest'; known: logistic_regression"):
-    baselines.predict([_fold(dataset, tmp_path, names=('gru', 'forest'))])
+    fold = _fold(dataset, tmp_path, names=('gru', 'forest'))
+    baselines.predict([fold], [Inputs(fold)])
 
 
 def test_stages_that_were_not_trained_are_left_out_by_name(dataset, tmp_path):
-  predictions, left_out = baselines.predict(
-    [_fold(dataset, tmp_path, names=('single_modalities',))]
-  )
+  fold = _fold(dataset, tmp_path, names=('single_modalities',))
+  predictions, left_out = baselines.predict([fold], [Inputs(fold)])
   assert predictions == {}
   assert [sentence.split()[0] for sentence in left_out] == ['static', 'labs', 'ecg']
 
@@ -188,7 +203,98 @@ def test_classes_that_nobody_trained_on_have_probability_0(baseline):
   validation = table(np.arange(40) % 3.0)
   seed = (0,) if baseline is boosted_trees else ()
   for labels, expected in ((np.arange(40) % 2.0, 2), (np.ones(40), 1)):
-    model = baseline.fit(table(labels), validation, target, *seed)
-    predicted = baselines.boosted_trees.choosing.predict(model, value, target)
+    fitted = baseline.fit(table(labels), validation, target, *seed, refit=False)
+    assert fitted.final is fitted.chosen
+    predicted = choosing.predict(fitted.final, value, target)
     assert (predicted.max(axis=0) > 0).sum() == expected
     np.testing.assert_allclose(predicted.sum(axis=1), 1, atol=1e-6)
+
+
+def _tables(target, sizes=(60, 40)):
+  """Training and validation samples, interleaved in the index, and others."""
+  rng = np.random.default_rng(0)
+  order = rng.permutation(sum(sizes))
+  for row in (*np.split(order, [sizes[0]]), np.arange(200, 230)):
+    value = rng.normal(size=(len(row), 4)).astype(np.float32)
+    value[rng.random(value.shape) < 0.2] = np.nan
+    label = np.nan_to_num(value[:, 0]) + rng.normal(size=len(row))
+    if target.kind == 'classes':
+      label = (label > 0).astype(float)
+    order = np.argsort(row)
+    yield Table(row[order], label, value, ('a', 'b', 'c', 'd'))
+
+
+def _together(train, validation):
+  order = np.argsort(np.concatenate([train.row, validation.row]))
+  join = lambda name: np.concatenate([getattr(train, name), getattr(validation, name)])
+  return join('value')[order], join('label')[order]
+
+
+@pytest.mark.parametrize('target', [Target('classes', ('no', 'yes')), DAYS])
+def test_a_linear_refit_is_that_of_scikit_learn_on_both(target):
+  train, validation, others = _tables(target)
+  fitted = logistic_regression.fit(train, validation, target, refit=True)
+  value, label = _together(train, validation)
+  impute = SimpleImputer(strategy='median', add_indicator=True).fit(value)
+  scale = StandardScaler().fit(impute.transform(value))
+  given = lambda value: np.clip(scale.transform(impute.transform(value)), -5, 5)
+  chosen = fitted.chosen[-1]
+  if target is DAYS:
+    model = Ridge(alpha=chosen.alpha).fit(given(value), label)
+  else:
+    model = LogisticRegression(C=chosen.C, max_iter=5000).fit(given(value), label)
+  expected = choosing.predict(model, given(others.value), target)
+  found = choosing.predict(fitted.final, others.value, target)
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+  first = logistic_regression.fit(train, validation, target, refit=False)
+  of_first = choosing.predict(first.final, others.value, target)
+  np.testing.assert_array_equal(
+    of_first, choosing.predict(fitted.chosen, others.value, target)
+  )
+  assert np.abs(of_first - found).max() > 1e-3
+
+
+@pytest.mark.parametrize('target', [Target('classes', ('no', 'yes')), DAYS])
+def test_refitted_trees_are_those_of_scikit_learn_on_both(target, monkeypatch):
+  monkeypatch.setitem(boosted_trees._FIXED, 'max_iter', 60)
+  monkeypatch.setitem(boosted_trees._FIXED, 'n_iter_no_change', 3)
+  train, validation, others = _tables(target)
+  fitted = boosted_trees.fit(train, validation, target, 0, refit=True)
+  chosen = fitted.chosen
+  assert chosen.n_iter_ < 60, 'else nothing was stopped'
+  settings = {name: getattr(chosen, name) for name in ('max_leaf_nodes', 'loss')}
+  kind = HistGradientBoostingClassifier
+  if target is DAYS:
+    kind = HistGradientBoostingRegressor
+  model = kind(
+    random_state=0,
+    learning_rate=0.05,
+    max_iter=chosen.n_iter_,
+    early_stopping=False,
+    max_features=0.2,
+    min_samples_leaf=5,
+    l2_regularization=1.0,
+    **settings,
+  ).fit(*_together(train, validation))
+  expected = choosing.predict(model, others.value, target)
+  found = choosing.predict(fitted.final, others.value, target)
+  np.testing.assert_array_equal(found, expected)
+  assert fitted.final.n_iter_ == chosen.n_iter_
+
+
+def test_the_network_is_trained_again_on_both_for_as_many_epochs(fold, monkeypatch):
+  monkeypatch.setitem(gru.SETTINGS, 'epochs', 20)
+  seen, epochs = [], gru._Training._epochs
+
+  def counted(self, train):
+    seen.append([len(train.label), 0])
+    for number, params in enumerate(epochs(self, train)):
+      seen[-1][1] = number
+      yield params
+
+  losses = iter([3.0, 1.0, *[2.0] * 5])
+  monkeypatch.setattr(gru._Training, '_epochs', counted)
+  monkeypatch.setattr(gru._Training, '_validation_loss', lambda *_: next(losses))
+  gru.fit_predict(Inputs(fold))
+  train, validation = (len(fold.rows(split)) for split in ('train', 'validation'))
+  assert seen == [[train, 7], [train + validation, 2]]

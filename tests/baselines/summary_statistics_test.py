@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from data_pipeline.schema import ECG_MEASUREMENTS
-from medm2t_jax.baselines.summary_statistics import STATISTICS, summarise
+from medm2t_jax.baselines.summary_statistics import summarise
+from medm2t_jax.models.columns import SEGMENT_STEPS, STATISTICS
 from tests import fake_batch
 
 SCHEMA = fake_batch.schema('mortality')
@@ -23,6 +24,16 @@ def _of_numbers(pairs):
     'mean': np.mean(value), 'variance': np.var(value), 'slope': slope,
     'count': len(value), 'hours_since_last': -time[-1],
   }  # fmt: skip
+
+
+def _spread(steps, values):
+  """Standard deviation inside segments, pooled: a free observation less a segment."""
+  squares, free = 0.0, 0
+  for segment in set(steps // SEGMENT_STEPS):
+    inside = values[steps[steps // SEGMENT_STEPS == segment]].astype(np.float64)
+    squares += np.sum((inside - inside.mean()) ** 2)
+    free += len(inside) - 1
+  return np.sqrt(squares / free) if free else np.nan
 
 
 def _oracle(batch, row):
@@ -57,6 +68,8 @@ def _oracle(batch, row):
     ]
     for key, value in _of_numbers(pairs).items():
       result[f'vitals/{item.itemid}/{key}'] = value
+    values = batch['vitals']['value'][row, :, index]
+    result[f'vitals/{item.itemid}/spread'] = _spread(steps, values)
   ecg = batch['ecg']
   own = [m for m in range(len(ecg['mask'])) if ecg['mask'][m] and ecg['owner'][m] == row]
   for index, measurement in enumerate(ECG_MEASUREMENTS):

@@ -77,6 +77,13 @@ def micro(length, width, plan, out, signals):
   return size + resnet(width, plan, 3) + mlp(plan[-1][0] * length // 2, out)
 
 
+def trunk(columns, width, members, out):
+  """Tables of the chunks, scales of the members, LayerNorm; two layers; outputs."""
+  first = columns * 10 * width + members * columns + width + 2 * width
+  layers = 2 * (width * width + 3 * members * width)
+  return first + layers + members * (width * out + out)
+
+
 def grid(paper, signals, out):
   """Encoder, its stages, width of the summary and of a token before projection."""
   if paper:
@@ -199,11 +206,56 @@ def test_parameter_counts(task, size):
     assert size == 'paper' or count <= 5_000_000
 
 
-@pytest.mark.parametrize('encoding', ['bins', 'statistics'])
+# Of the schema of tests/fake_batch.py: nine statistics a number, two columns a category
+# and one a categorical item; ten a signal; measurements twice, terms, two of the ECG.
+COLUMNS = {
+  'static': 2 + 2,
+  'labs': 3 * 9 + 2 * 2 + 1,
+  'vitals_categorical': 2 * 5 + 2,
+  'vitals': SIGNALS * 10,
+  'ecg': 9 * 2 + TERMS + 2,
+}
+
+
+@pytest.mark.parametrize('size', ['paper', 'small'])
+@pytest.mark.parametrize('task', ['cvd', 'mortality', 'los'])
+def test_parameter_counts_with_an_ensemble(task, size):
+  config = fake_batch.config(task, size=size, trunk='ensemble', ensemble=16)
+  batch = fake_batch.batch(task=task)
+  expected = expected_counts(task, size)
+  width, out = {'paper': 256, 'small': 128}[size], OUTPUTS[task]
+  columns = {name: COLUMNS[name] for name in config.modalities}
+  # What the stages of the modalities predict is part of the multimodal prediction.
+  width_of = lambda pick: pick[('cvd', 'mortality', 'los').index(task)]
+  widths = dict.fromkeys(columns, 64)
+  if size == 'paper':
+    widths = {
+      'static': width_of((128, 128, 512)), 'labs': width_of((128, 512, 512)),
+      'vitals_categorical': 256, 'vitals': 256, 'ecg': width_of((256, 256, 512)),
+    }  # fmt: skip
+  expected['multimodal'] += sum(
+    trunk(count, width, 16, out) + decoder(widths[name], widths[name] // 2, out)
+    for name, count in columns.items()
+  )
+  for stage in (*config.modalities, 'multimodal'):
+    count = columns.get(stage, sum(columns.values()))
+    shapes = jax.eval_shape(
+      lambda stage=stage: MedM2T(config).init(
+        jax.random.key(0), batch, stage=stage, train=False
+      )
+    )
+    found = sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(shapes['params']))
+    assert found == expected[stage] + trunk(count, width, 16, out), stage
+    assert size == 'paper' or found <= 5_000_000
+
+
+@pytest.mark.parametrize('form', ['published', 'default'])
 @pytest.mark.parametrize('size', ['paper', 'small'])
 @pytest.mark.parametrize('task', ['mortality', 'los'])
-def test_parameter_counts_of_physionet2012(task, size, encoding):
-  chosen = {'los': task == 'los', 'paper': size == 'paper', 'bins': encoding == 'bins'}
+def test_parameter_counts_of_physionet2012(task, size, form):
+  chosen = {
+    'los': task == 'los', 'paper': size == 'paper', 'published': form == 'published'
+  }  # fmt: skip
   variant = ','.join(name for name, wanted in chosen.items() if wanted)
   experiment = physionet2012.get_config(variant)
   schema = physionet2012_source.schema(task)
@@ -230,8 +282,21 @@ def test_parameter_counts_of_physionet2012(task, size, encoding):
       'observed': np.ones((2, 96, 12), bool),
     },
   }
-  encoders = {'bins': ste, 'statistics': ste_of_statistics}
-  expected = physionet_counts(task, size, encoders[encoding])
+  encoders = {'published': ste, 'default': ste_of_statistics}
+  expected = physionet_counts(task, size, encoders[form])
+  if form == 'default':
+    # 36 numbers and ventilation, off or on; 12 signals; three numbers and six levels.
+    columns = {'static': 3 + 6, 'events': 36 * 9 + 2 * 2 + 1, 'vitals': 12 * 10}
+    width, out = {'paper': 256, 'small': 128}[size], OUTPUTS[task]
+    static = {'mortality': 128, 'los': 512}[task] if size == 'paper' else 64
+    events, vitals = (512, 256) if size == 'paper' else (64, 64)
+    expected['multimodal'] += sum(
+      trunk(count, width, 16, out) + decoder(e, e // 2, out)
+      for count, e in zip(columns.values(), (static, events, vitals), strict=True)
+    )
+    columns['multimodal'] = sum(columns.values())
+    for stage, count in columns.items():
+      expected[stage] += trunk(count, width, 16, OUTPUTS[task])
   for stage in stages(config):
     shapes = jax.eval_shape(
       lambda stage=stage: model.init(jax.random.key(0), batch, stage=stage, train=False)
@@ -284,6 +349,11 @@ def test_stages_follow_the_order_of_training():
     ('shared_dropout', -0.1),
     ('decoder_dropout', 1.0),
     ('attention_blocks', 0),
+    ('ensemble', 0),
+    ('trunk', 'forest'),
+    ('deep', 'early'),
+    ('chunk_dropout', 1.0),
+    ('trunk_dropout', -0.1),
   ],
 )
 def test_a_bad_option_is_named(option, value):

@@ -19,11 +19,12 @@ def make(config, batch, stage, seed=0):
   return model, fake_batch.variables(shapes, seed)
 
 
-@pytest.fixture(scope='module')
-def multimodal():
-  """Batch, and a compiled evaluation of the multimodal stage."""
+@pytest.fixture(scope='module', params=['decoder', 'ensemble'])
+def multimodal(request):
+  """Batch, and a compiled evaluation of the multimodal stage, for each trunk."""
   batch = fake_batch.batch()
-  model, variables = make(fake_batch.tiny(), batch, 'multimodal')
+  config = fake_batch.tiny(trunk=request.param, ensemble=3)
+  model, variables = make(config, batch, 'multimodal')
   run = jax.jit(lambda b: model.apply(variables, b, stage='multimodal', train=False))
   dropped = lambda b, drop: model.apply(
     variables, b, stage='multimodal', train=False, drop=drop
@@ -140,16 +141,24 @@ def step(model, variables, batch, stage):
       mutable=['batch_stats'],
       rngs={'dropout': jax.random.key(0, impl='rbg')},
     )
-    value = jnp.sum(jnp.where(out.mask[:, None], out.logits**2, 0.0))
+    value = jnp.sum(jnp.where(out.mask[None, :, None], out.heads**2, 0.0))
     return value, (out, new)
 
   return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables['params'])
 
 
-@pytest.mark.parametrize('stage', stages(fake_batch.tiny('mortality')))
-def test_every_stage_trains(stage):
+@pytest.mark.parametrize(
+  ('stage', 'trunk'),
+  [
+    *((stage, 'decoder') for stage in stages(fake_batch.tiny('mortality'))),
+    ('labs', 'ensemble'),
+    ('multimodal', 'ensemble'),
+  ],
+)
+def test_every_stage_trains(stage, trunk):
   batch = fake_batch.batch(rows=8, events=8, recordings=8)
-  model, variables = make(fake_batch.tiny(ecg_crop='random'), batch, stage)
+  config = fake_batch.tiny(ecg_crop='random', trunk=trunk, ensemble=3)
+  model, variables = make(config, batch, stage)
   (_, (out, new)), gradients = step(model, variables, batch, stage)
   assert all(np.isfinite(x).all() for x in jax.tree.leaves((out, new, gradients)))
   recordings = stage.startswith('ecg_')
@@ -159,13 +168,13 @@ def test_every_stage_trains(stage):
   assert out.owner.shape == out.mask.shape == (count,)
   if recordings:
     np.testing.assert_array_equal(out.owner, batch['ecg']['owner'])
-  # Every parameter trains.
-  dead = [
-    jax.tree_util.keystr(path)
+  # Every parameter trains, but those that the stages of the modalities have trained.
+  dead = {
+    path[0].key
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)
     if not np.any(leaf) and 'absent' not in str(path)
-  ]
-  assert not dead
+  }
+  assert dead == set(model.untrained(stage))
 
 
 def test_a_stage_shares_its_paths_with_the_multimodal_model():
@@ -240,3 +249,24 @@ def test_unknown_stage_and_modality_are_named():
     model.init(jax.random.key(0), batch, stage='vitals_segments_99', train=False)
   with pytest.raises(ValueError, match='cannot drop'):
     model.init(jax.random.key(0), batch, stage='labs', train=False, drop=('lab',))
+
+
+def test_the_stage_of_a_modality_is_a_part_of_the_multimodal_prediction():
+  """It says there what it says alone; where its modality is absent, the prior."""
+  batch = fake_batch.batch()
+  config = fake_batch.tiny(trunk='ensemble', ensemble=3)
+  model, variables = make(config, batch, 'multimodal')
+  run = lambda stage: jax.jit(
+    lambda b: model.apply(variables, b, stage=stage, train=False)
+  )(batch)
+  whole = run('multimodal')
+  names = model.part_names('multimodal')
+  assert names == ('ensemble', 'deep', *config.modalities)
+  assert whole.parts.shape == (len(names), 6, 2)
+  for name in ('labs', 'static'):
+    alone, part = run(name), whole.parts[names.index(name)]
+    present = np.asarray(alone.mask)
+    np.testing.assert_allclose(part[present], alone.logits[present], atol=1e-5)
+    prior = variables['fitted'][f'additions_{name}']['offset']
+    np.testing.assert_array_equal(part[~present], np.tile(prior, ((~present).sum(), 1)))
+  assert not np.asarray(run('labs').mask).all()

@@ -113,7 +113,7 @@ def _context(task: str, test: int = 0, **fields: Any) -> Context:
   ]
   stages = [
     {
-      'fold': fold, 'member': 0, 'stage': stage, 'epochs': 6, 'best_epoch': 5,
+      'fold': fold, 'refit': False, 'stage': stage, 'epochs': 6, 'best_epoch': 5,
       'validation_loss': 0.361, 'parameters': 123_456, 'seconds': 75.2, 'history': history,
     }
     for fold in (0, 1)

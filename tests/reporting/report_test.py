@@ -76,6 +76,7 @@ def test_report_of_every_task_and_size(task, samples, tmp_path, predictions, con
     'baselines', 'bootstrap', 'calibration', 'dataset_version', 'folds', 'format',
     'explanation', 'headline', 'missing_modality', 'modalities', 'notes', 'pooled',
     'robustness', 'source', 'stages', 'subgroups', 'target', 'task', 'test',
+    'trained_on',
   }  # fmt: skip
   assert set(metrics) == common | ({'decisions'} if task != 'los' else set())
   assert metrics['test']['n'] == samples

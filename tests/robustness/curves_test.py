@@ -21,7 +21,7 @@ class StandIn(Fold):
   """A fold whose model is a sum over everything that a sample has."""
 
   def __init__(self, dataset):
-    self.dataset, self.index = dataset, 0
+    self.dataset, self.index, self.first = dataset, 0, None
     self.config = config_dict.ConfigDict(
       {
         'seed': 0,
@@ -56,7 +56,7 @@ class StandIn(Fold):
 
 @pytest.fixture(scope='module')
 def curves(dataset):
-  found = robustness.damaged_predictions(StandIn(dataset), [{}], SAMPLES)
+  found = robustness.damaged_predictions(StandIn(dataset), {}, SAMPLES)
   return {curve.name: curve for curve in robustness.pooled([found])}
 
 
@@ -100,7 +100,7 @@ def test_samples_are_test_samples_that_have_what_is_damaged(curves, dataset):
 
 def test_undamaged_is_the_normal_prediction_bit_for_bit(curves, dataset):
   fold = StandIn(dataset)
-  rows, predictions = evaluate.predict(fold, [{}], 'test', {'all': ()})
+  rows, predictions = evaluate.predict(fold, {}, 'test', {'all': ()})
   normal = dict(
     zip(dataset.index['sample_id'][rows], predictions['all'].tolist(), strict=True)
   )
@@ -121,7 +121,7 @@ def test_every_damage_changes_predictions(curves):
 
 
 def test_the_same_seed_gives_the_same_curves(curves, dataset):
-  again = robustness.damaged_predictions(StandIn(dataset), [{}], SAMPLES)
+  again = robustness.damaged_predictions(StandIn(dataset), {}, SAMPLES)
   for curve in again:
     for level, other in zip(curve.levels, curves[curve.name].levels, strict=True):
       np.testing.assert_array_equal(level.prediction, other.prediction)
@@ -133,7 +133,7 @@ def test_absent_raw_files_leave_a_reason_and_the_other_curves(dataset, tmp_path)
   table = pd.read_parquet(copy / 'recordings.parquet')
   table['path'] = '/moved/' + table['path'].str.rsplit('/', n=1).str[-1]
   table.to_parquet(copy / 'recordings.parquet')
-  found = robustness.damaged_predictions(StandIn(open_dataset(copy)), [{}], SAMPLES)
+  found = robustness.damaged_predictions(StandIn(open_dataset(copy)), {}, SAMPLES)
   for curve in robustness.pooled([found]):
     raw = curve.name in ('ecg_sampling_rate', 'ecg_white', 'ecg_powerline',
                          'ecg_baseline_wander', 'ecg_electrode_motion')  # fmt: skip

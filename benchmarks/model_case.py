@@ -1,0 +1,160 @@
+"""What of the model is measured, and our side of it: train step and prediction."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import model_workload
+from configs import cvd, los, mortality, physionet2012
+from data_pipeline.schema import Schema
+from medm2t_jax import losses, parallel
+from medm2t_jax.experiment import Experiment
+from medm2t_jax.models.config import ModelConfig, model_config
+from medm2t_jax.models.medm2t import MedM2T
+from medm2t_jax.optimizer import make_optimizer
+
+LEARNING_RATE = 1e-4
+
+_CONFIGS: dict[str, ModuleType] = {
+  'cvd': cvd, 'mortality': mortality, 'los': los, 'physionet2012': physionet2012
+}  # fmt: skip
+_VARIANTS = {'paper': '', 'small': 'small', 'tiny': 'smoke'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """What is measured: a stage of the model that a config file has by default.
+
+  Attributes:
+    task: name of a config file.
+    stage: of the model.
+    size: named size.
+    rows: samples of a batch.
+    capacity: packed recordings that there is room for, per real one.
+    events: factor on the numbers of events.
+    members: of the ensemble; 0 for the config's.
+  """
+
+  task: str
+  stage: str
+  size: str = 'paper'
+  rows: int = model_workload.SAMPLE_ROWS
+  capacity: float = 1.15
+  events: float = 1.0
+  members: int = 0
+
+  @functools.cached_property
+  def experiment(self) -> Experiment:
+    paper = self.task == 'physionet2012' and self.size == 'paper'
+    variant = 'paper' if paper else _VARIANTS[self.size]
+    return _CONFIGS[self.task].get_config(variant)
+
+  @property
+  def recipe(self) -> Any:
+    return self.experiment.recipe[self.stage]
+
+  @property
+  def schema(self) -> Schema:
+    return model_workload.schema(self.task)
+
+  @functools.cached_property
+  def config(self) -> ModelConfig:
+    options = self.experiment.model.to_dict()
+    if self.members:
+      options['ensemble'] = self.members
+    return model_config(self.experiment.task, options, self.schema)
+
+  @functools.cached_property
+  def batch(self) -> dict[str, Any]:
+    return model_workload.batch(
+      self.task, self.stage, self.rows, self.capacity, self.events
+    )
+
+  def shapes(self) -> dict[str, Any]:
+    """Of the stage's variables."""
+    model = MedM2T(self.config)
+    init: Any = lambda: model.init(
+      jax.random.key(0), self.batch, stage=self.stage, train=False
+    )
+    return dict(jax.eval_shape(init))
+
+
+def without_dropout(config: Any) -> Any:
+  """A model configuration with every dropout rate at 0, at any depth."""
+  if isinstance(config, tuple):
+    return tuple(map(without_dropout, config))
+  if not dataclasses.is_dataclass(config) or isinstance(config, type):
+    return config
+  changed = {
+    field.name: 0.0
+    if field.name.endswith('dropout')
+    else without_dropout(getattr(config, field.name))
+    for field in dataclasses.fields(config)
+  }
+  return dataclasses.replace(config, **changed)
+
+
+class Ours:
+  """Our stage, through the steps that training and evaluation use."""
+
+  def __init__(self, case: Case, variables: dict[str, Any] | None = None):
+    """Args: case; variables to start from, fresh ones if None."""
+    self._key = jax.random.key(0, impl='unsafe_rbg')
+    model = MedM2T(case.config, axis_name=parallel.DEVICE_AXIS)
+    frozen = (*case.recipe.frozen, *model.untrained(case.stage))
+    recipe = {**case.recipe, 'learning_rate': LEARNING_RATE, 'frozen': frozen}
+    optimizer = make_optimizer(recipe, case.stage, 1000)
+    kind = case.schema.target.kind
+    loss = losses.squared if kind == 'days' else losses.nll
+    self._model, self._stage = model, case.stage
+    # The leading axis is that of the devices, of which there is one.
+    self._batch = jax.tree.map(lambda x: jnp.asarray(x[np.newaxis]), case.batch)
+    if variables is None:
+      made = jax.jit(self._init)(case.batch)
+      variables = {**made, 'fitted': model_workload.fitted(made['fitted'])}
+    variables = dict(jax.tree.map(jnp.array, variables))
+    state = parallel.TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=variables['params'],
+      batch_stats=variables['batch_stats'],
+      fitted=variables['fitted'],
+      optimizer=jax.jit(optimizer.init)(variables['params']),
+    )
+    self._state = jax.device_put(state, parallel.replicated())
+    # The state's buffers are given to the train step, so inference has its own.
+    self._variables = jax.device_put(
+      jax.tree.map(jnp.copy, variables), parallel.replicated()
+    )
+    self._train_step: Any = parallel.train_step(
+      model, case.stage, optimizer, loss, (), frozen
+    )
+    self._predict_step: Any = parallel.predict_step(model, case.stage)
+
+  @functools.cached_property
+  def compiled(self) -> Any:
+    """The train step."""
+    return self._train_step.lower(self._state, self._batch, self._key).compile()
+
+  @functools.cached_property
+  def _predict(self) -> Any:
+    return self._predict_step.lower(self._variables, self._batch).compile()
+
+  def _init(self, batch: Any) -> dict[str, Any]:
+    init: Any = self._model.init
+    return init(self._key, batch, stage=self._stage, train=False)
+
+  def train(self) -> None:
+    """One update."""
+    self._state, loss = self.compiled(self._state, self._batch, self._key)
+    jax.block_until_ready((self._state, loss))
+
+  def infer(self) -> np.ndarray:
+    """Logits of all units (u c)."""
+    return np.asarray(self._predict(self._variables, self._batch))[0]

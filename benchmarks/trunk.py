@@ -1,0 +1,131 @@
+"""What members of the ensemble trunk cost, side by side.
+
+  python -m benchmarks.trunk                                    # about seven minutes
+  python -m benchmarks.trunk --only=mortality --members=1,16    # about two
+
+Of ensembles with different numbers of members, in turns in one process, milliseconds:
+
+  trunk    loss and gradient of the trunk alone, for the chunks of a batch
+  train    one update of the multimodal stage, as the config trains it
+  predict  the prediction of one patient who has all modalities
+
+The model is the small one, of mortality with all modalities and of PhysioNet 2012. Figures
+are medians, ratios are those of medians over the first number of members. The goal is
+that 16 members predict in at most 1.5 times the time of one. The last line on stdout is
+one JSON object. Flags of time and memory: `benchmarks/in_turns.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import model_workload
+from benchmarks.in_turns import Work, add_flags, in_turns, keep_memory, rounded, say
+from benchmarks.model_case import Case, Ours
+from data_pipeline import processors
+from medm2t_jax import losses
+from medm2t_jax.models import chunks
+from medm2t_jax.models.ensemble_trunk import EnsembleTrunk
+
+_TASKS = ('mortality', 'physionet2012')
+_GOAL = {'members': (1, 16), 'ratio': 1.5}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Args: arguments: of the command line; those of the process if None."""
+  arguments = list(sys.argv[1:] if arguments is None else arguments)
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--only', default='', help=f'prefix of {_TASKS}')
+  parser.add_argument('--members', default='1,8,16,32', help='comma-separated')
+  parser.add_argument('--size', choices=('tiny', 'small', 'paper'), default='small')
+  add_flags(parser, repetitions=15, seconds=60)
+  options = parser.parse_args(arguments)
+  keep_memory(options, 'benchmarks.trunk', arguments)
+  members = [int(each) for each in options.members.split(',')]
+  result: dict[str, Any] = {
+    'threads': processors.available(),
+    'allocator': options.allocator,
+    'size': options.size,
+    'goal': _GOAL,
+  }
+  for task in _TASKS:
+    if task.startswith(options.only):
+      result[task] = _measure(task, members, options)
+  print(json.dumps(result))
+
+
+def _measure(
+  task: str, members: Sequence[int], options: argparse.Namespace
+) -> dict[str, Any]:
+  work: dict[str, Work] = {}
+  for count in members:
+    case = Case(task, 'multimodal', options.size, members=count)
+    patient = Case(task, 'multimodal', options.size, rows=1, capacity=1.0, members=count)
+    variables = _drawn(case)
+    work |= {
+      f'trunk {count}': _trunk(case, variables),
+      f'train {count}': Ours(case, variables).train,
+      f'predict {count}': Ours(patient, variables).infer,
+    }
+  times = in_turns(work, options)
+  columns = sum(kind.count for _, kind in case.config.columns)
+  row: dict[str, Any] = {'columns': columns, 'rows': case.rows}
+  for what in ('trunk', 'train', 'predict'):
+    of_each = {str(count): times[f'{what} {count}'] for count in members}
+    first = of_each[str(members[0])]
+    row[f'{what}_ms'] = rounded({name: 1000 * each for name, each in of_each.items()})
+    row[f'{what}_ratio'] = rounded({name: each / first for name, each in of_each.items()})
+    say(f'{task} {what}', row[f'{what}_ms'] | {'ratios': row[f'{what}_ratio']})
+  one, several = _GOAL['members']
+  if {one, several} <= set(members):
+    ratio = times[f'predict {several}'] / times[f'predict {one}']
+    row |= rounded({'predict_16_over_1': ratio}) | {'goal_met': ratio <= _GOAL['ratio']}
+  return row
+
+
+def _drawn(case: Case) -> dict[str, Any]:
+  """Variables of the stage: no time depends on their values, and init takes long."""
+  rng = np.random.default_rng(0)
+  shapes = case.shapes()
+  draw = lambda leaf: rng.uniform(0.01, 0.1, leaf.shape).astype(leaf.dtype)
+  return {
+    'params': jax.tree.map(draw, shapes['params']),
+    'batch_stats': jax.tree.map(draw, shapes['batch_stats']),
+    'fitted': model_workload.fitted(shapes['fitted']),
+  }
+
+
+def _trunk(case: Case, variables: dict[str, Any]) -> Work:
+  """Loss and gradient of all members, dropout included."""
+  config = case.config
+  assert config.ensemble
+  members, rng = config.ensemble.members, np.random.default_rng(0)
+  trunk = EnsembleTrunk(config.ensemble, config.outputs)
+  count = sum(kind.count for _, kind in config.columns)
+  x = rng.uniform(-1, 1, (case.rows, count, chunks.SIZE)).astype(np.float32)
+  name = f'trunks_{case.stage}'
+  params, fitted = variables['params'][name], variables['fitted'][name]
+
+  def loss(params: Any, x: Any, label: Any, key: Any) -> Any:
+    given = {'params': params, 'fitted': fitted}
+    heads: Any = trunk.apply(given, x, train=True, rngs={'dropout': key})
+    return jnp.mean(losses.of_heads(losses.nll, heads, label, members))
+
+  given = jax.tree.map(jnp.asarray, (params, x, case.batch['label']))
+  key = jax.random.key(0, impl='unsafe_rbg')
+  gradient = jax.jit(jax.value_and_grad(loss))
+  return lambda: jax.block_until_ready(gradient(*given, key))
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,135 @@
+"""The PyTorch model of the benchmark is ours: logits, losses, gradients."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.model_case import Case, without_dropout
+from benchmarks.model_steps import check_logits, embedding, same_weights
+from benchmarks.torch_model import weights
+from medm2t_jax import losses
+from medm2t_jax.models.medm2t import MedM2T, stages
+from tests.xla_flags import xla_flags
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = 6
+
+
+def names():
+  found = []
+  for task in ('mortality', 'cvd'):
+    found += [(task, stage) for stage in stages(Case(task, 'multimodal', 'tiny').config)]
+  # The views of an ECG are the same blocks in both tasks.
+  found = [name for name in found if name[0] != 'cvd' or not name[1].startswith('ecg_')]
+  return [*found, ('los', 'labs')]
+
+
+class Still(Case):
+  """A case without dropout, so that training is the same on both sides."""
+
+  @functools.cached_property
+  def config(self):
+    return without_dropout(super().config)
+
+
+@pytest.mark.parametrize(('task', 'stage'), names())
+def test_logits_are_the_same(task, stage):
+  case = Case(task, stage, 'tiny', rows=ROWS)
+  variables, theirs = same_weights(case)
+  model = MedM2T(case.config)
+  apply = jax.jit(functools.partial(model.apply, stage=stage, train=False))
+  found, expected = np.asarray(apply(variables, case.batch).logits), theirs.infer()
+  check_logits(case, found, expected)
+  with pytest.raises(AssertionError, match='logits differ by'):
+    check_logits(case, found + 2e-4 * max(1, np.abs(expected).max()), expected)
+
+
+# Where all rows have all modalities, which PyTorch's BatchNorm does not ask.
+@pytest.mark.parametrize(
+  ('task', 'stage'), [('cvd', 'multimodal'), ('mortality', 'vitals'), ('los', 'labs')]
+)
+def test_gradients_are_the_same(task, stage):
+  case = Still(task, stage, 'tiny', rows=ROWS)
+  variables, theirs = same_weights(case)
+  theirs.model.requires_grad_(True).train()
+  their_loss = theirs.loss()
+  their_loss.backward()
+  arrays = {name: one.numpy() for name, one in theirs.model.state_dict().items()}
+  for name, parameter in theirs.model.named_parameters():
+    grad = parameter.grad
+    arrays[name] = (torch.zeros_like(parameter) if grad is None else grad).numpy()
+  expected = weights.to_variables(theirs.model, variables, arrays)['params']
+  variables = jax.tree.map(jnp.asarray, variables)
+  model = MedM2T(case.config)
+  each = losses.squared if task == 'los' else losses.nll
+
+  @jax.jit
+  @jax.value_and_grad
+  def gradient(params):
+    given = {**variables, 'params': params}
+    found, _ = model.apply(
+      given,
+      case.batch,
+      stage=stage,
+      train=True,
+      mutable=['batch_stats'],
+      rngs={'dropout': jax.random.key(0)},
+    )
+    label = jnp.asarray(case.batch['label'])[found.owner]
+    return jnp.mean(losses.of_heads(each, found.heads, label, model.members(stage)))
+
+  loss, gradients = gradient(variables['params'])
+  np.testing.assert_allclose(loss, their_loss.item(), rtol=1e-5)
+  largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(gradients))
+
+  def compare(path, found, wanted):
+    scale = max(float(np.abs(wanted).max()), 1e-3 * largest)
+    name = jax.tree_util.keystr(path)
+    np.testing.assert_allclose(found, wanted, atol=1e-3 * scale, rtol=0, err_msg=name)
+
+  jax.tree_util.tree_map_with_path(compare, gradients, expected)
+
+
+def test_torch_trains():
+  _, theirs = same_weights(Case('mortality', 'multimodal', 'tiny', rows=ROWS))
+  before = {name: one.clone() for name, one in theirs.model.named_parameters()}
+  theirs.train()
+  moved = {
+    name for name, one in theirs.model.named_parameters() if not one.equal(before[name])
+  }
+  still = {name for name in before if name.startswith(('encoders.', 'singles.'))}
+  assert not moved & still  # frozen, as in the config
+  assert {name for name in before if name.startswith('head.trunk.')} <= moved
+
+
+def test_windows_alone():
+  for work in embedding(Case('mortality', 'labs', 'tiny', rows=ROWS)):
+    for run in work:
+      run()
+
+
+def test_report():
+  command = [
+    *(sys.executable, '-m', 'benchmarks.models', '--parts=throughput'),
+    *('--only=mortality/static', '--repetitions=1', '--allocator=default'),
+  ]
+  environment = os.environ | {'XLA_FLAGS': xla_flags(1)}
+  result = subprocess.run(
+    command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+  )
+  assert result.returncode == 0, result.stderr
+  report = json.loads(result.stdout.splitlines()[-1])
+  row = report['mortality/static']
+  for name in ('train_vs_torch', 'inference_vs_torch', 'peak_share', 'ours_train_ms'):
+    assert row[name] > 0
