@@ -60,15 +60,13 @@ def get_config(variant: str | None = None) -> Experiment:
   config.data.dir = f'data/physionet2012-{task}'
   # Events hold all 37 variables: the grid of vital signs has twelve of them again, costs
   # more than all else together and adds nothing here (docs/experiments.md).
-  config.data.modalities = ('static', 'events')
+  config.data.modalities = () if 'published' in names else ('static', 'events')
   # They hold 36 %, 76 %, 98.6 % and all but one of the 4,000 stays of set-a.
   config.data.buckets = tuple({'events': length} for length in (384, 512, 768, 1024))
   # Windows of six hours.
   config.model.windows = {
     'events': ('hours', tuple(float(hour) for hour in range(6 - HOURS, 0, 6)))
   }
-  if 'published' in names:
-    config.data.modalities = ()
   others = [name for name in names if name not in ('los', 'paper', 'small')]
   if 'paper' in names:
     config.name += '_paper'

@@ -33,6 +33,7 @@ OURS = 'model'
 ALONE = 'model_alone'  # our model without the blend, beside the baselines
 BASELINES = {'boosted_trees': boosted_trees, 'logistic_regression': logistic_regression}
 _SEPARATOR = '/'
+_RECORD = 'blend.json'  # written last
 
 
 def require_known(config: Experiment) -> None:
@@ -43,7 +44,7 @@ def require_known(config: Experiment) -> None:
 
 
 def fit(fold: Fold, inputs: Inputs, ours: np.ndarray) -> np.ndarray:
-  """Fits the weights of a fold and keeps them with the baselines, unless they are kept.
+  """Fits the weights of a fold and keeps them with the baselines.
 
   Args:
     fold: its first run.
@@ -69,16 +70,13 @@ def fit(fold: Fold, inputs: Inputs, ours: np.ndarray) -> np.ndarray:
       predictors[name] = np.asarray(jax.jit(outputs)(chosen, validation.value))
       for key, array in as_arrays(fitted.final, target).items():
         final[f'{name}{_SEPARATOR}{key}'] = array
-    known = _read(folder, made_from)
-    weights = known['weights'] if known else {}
-    if not known:
-      weights = fit_weights(predictors, validation.label, prior, target)
-      folder.mkdir(parents=True, exist_ok=True)
-      partial = folder / 'arrays.partial.npz'
-      np.savez(partial, allow_pickle=False, **final)
-      partial.replace(folder / 'arrays.npz')
-      content = {'made_from': made_from, 'weights': weights, 'prior': prior.tolist()}
-      write_json(folder / 'blend.json', content)
+    weights = fit_weights(predictors, validation.label, prior, target)
+    folder.mkdir(parents=True, exist_ok=True)
+    # The arrays are those of the record beside them, or there is no record.
+    (folder / _RECORD).unlink(missing_ok=True)
+    np.savez(folder / 'arrays.npz', allow_pickle=False, **final)
+    content = {'made_from': made_from, 'weights': weights, 'prior': prior.tolist()}
+    write_json(folder / _RECORD, content)
     told = ', '.join(f'{name} {weight:.2f}' for name, weight in weights.items())
     _LOGGER.info('%s: weights of the blend: %s', fold.name, told)
     return _as_predictions(blend(predictors, weights, prior))
@@ -142,7 +140,7 @@ def _folder(fold: Fold) -> Path:
 
 
 def _read(folder: Path, made_from: Mapping[str, Any]) -> dict[str, Any] | None:
-  path = folder / 'blend.json'
+  path = folder / _RECORD
   if not path.exists():
     return None
   kept = json.loads(path.read_text())
