@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from medm2t_jax.models import columns as ours
+from medm2t_jax.models.column_statistics import SEGMENT_STEPS
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -292,7 +293,7 @@ def _extreme(x: torch.Tensor, place: torch.Tensor, size: int, how: str) -> torch
 
 def _spread(value: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
   """Standard deviation inside segments of 12 steps, and its degrees of freedom (b v)."""
-  steps = ours.SEGMENT_STEPS
+  steps = SEGMENT_STEPS
   pad = (0, 0, -value.shape[1] % steps, 0)
   cut = lambda x: functional.pad(x, pad).unflatten(1, (-1, steps))
   value, weight = cut(value), cut(weight)

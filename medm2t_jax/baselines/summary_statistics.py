@@ -15,6 +15,7 @@ import numpy as np
 from data_pipeline.schema import ECG_MEASUREMENTS, Item, Schema
 from medm2t_jax.baselines.reading import Batch
 from medm2t_jax.models import columns
+from medm2t_jax.models.column_statistics import STATISTICS
 from medm2t_jax.models.config import column_kinds
 
 
@@ -80,7 +81,7 @@ def column_names(schema: Schema) -> tuple[str, ...]:
   for name, items in schema.events.items():
     names += _of_events(name, items)
   for name, grid in schema.grids.items():
-    each = (*columns.STATISTICS, 'spread')
+    each = (*STATISTICS, 'spread')
     names += [f'{name}/{item.itemid}/{key}' for item in grid.items for key in each]
   if 'ecg' in schema.modalities:
     names += [
@@ -98,7 +99,7 @@ def _of_events(modality: str, items: Sequence[Item]) -> list[str]:
     f'{modality}/{item.itemid}/{key}'
     for item in items
     if not item.categories
-    for key in columns.STATISTICS
+    for key in STATISTICS
   ]
   for item in items:
     for category in item.categories:

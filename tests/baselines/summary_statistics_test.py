@@ -7,7 +7,7 @@ import pytest
 
 from data_pipeline.schema import ECG_MEASUREMENTS
 from medm2t_jax.baselines.summary_statistics import summarise
-from medm2t_jax.models.columns import SEGMENT_STEPS, STATISTICS
+from medm2t_jax.models.column_statistics import SEGMENT_STEPS, STATISTICS
 from tests import fake_batch
 
 SCHEMA = fake_batch.schema('mortality')
