@@ -203,6 +203,7 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
         'processes': 1,
         # Also saved at the end of every epoch.
         'save_every_steps': 1000,
+        'save_every_seconds': 30.0,
         # TensorBoard events beside metrics.jsonl; needs the extra `tensorboard`.
         'tensorboard': False,
       },

@@ -66,7 +66,6 @@ def plan_epoch(
   devices: int = 1,
   shuffle: tuple[int, int] | None = None,
   require: str | None = None,
-  capacity: int = 0,
 ) -> Plan:
   """Plans one epoch over `rows`; each of them appears as often as it is given.
 
@@ -75,13 +74,12 @@ def plan_epoch(
     rows: index rows, for example `dataset.rows(fold, 'train')`.
     modalities: those that the batches will hold; others do not matter for buckets.
     config: with `data.buckets` (mappings event modality -> padded length, ascending),
-      `data.max_recordings`, `data.recordings_per_row` (0: a sixth more than `rows` have).
+      `data.max_recordings`, `data.recordings_per_row` (0: a sixth more than the samples of
+      the data set have, so that all splits share the shapes of their batches).
     batch_rows: rows of one device's batch.
     devices: of all hosts together.
     shuffle: (seed, epoch) of the order; None: by bucket, then index.
     require: only samples that have this modality.
-    capacity: ECG recordings that a device's batch holds, as in another plan whose shapes
-      this one is to share; 0: from the config.
 
   Raises:
     DataError: the config's buckets do not suit the data set.
@@ -96,14 +94,15 @@ def plan_epoch(
   }
   bucket = assign_buckets(lengths, config.data.buckets, count=len(rows))
   recordings = np.zeros(len(rows), np.int64)
-  overflowing = 0
+  most, overflowing, capacity = config.data.max_recordings, 0, 0
   if 'ecg' in modalities:
-    recorded = dataset.lengths('ecg')[rows]
-    recordings = np.minimum(recorded, config.data.max_recordings).astype(np.int64)
-    overflowing = int((recorded > config.data.max_recordings).sum())
-  if not capacity:
-    per_row = config.data.recordings_per_row or _ample_recordings_per_row(recordings)
-    capacity = max(config.data.max_recordings, math.ceil(batch_rows * per_row))
+    recorded = dataset.lengths('ecg')
+    kept = np.minimum(recorded, most).astype(np.int64)
+    recordings, overflowing = kept[rows], int((recorded[rows] > most).sum())
+    per_row = config.data.recordings_per_row
+    if not per_row:
+      per_row = _ample_recordings_per_row(kept[kept > 0] if require == 'ecg' else kept)
+    capacity = max(most, math.ceil(batch_rows * per_row))
 
   order = np.arange(len(rows))
   generator = None
@@ -143,7 +142,7 @@ def plan_epoch(
 
 
 def _ample_recordings_per_row(recordings: np.ndarray) -> float:
-  """A sixth more than the mean, rounded up to quarters: folds mostly share a shape."""
+  """A sixth more than the mean, rounded up to quarters."""
   mean = recordings.mean() if len(recordings) else 0.0
   return math.ceil(4 * mean * 7 / 6) / 4
 

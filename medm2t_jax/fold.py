@@ -206,12 +206,10 @@ class Fold:
     require: str | None = None,
     shuffle: tuple[int, int] | None = None,
     devices: int | None = None,
-    capacity: int = 0,
   ) -> planning.Plan:
     """`plan` for any rows of the index (n,) instead of a split's.
 
     `devices` is for work that one process does alone; by default all there are.
-    `capacity` as in `planning.plan_epoch`.
     """
     devices = devices or jax.device_count()
     if batch_size % devices:
@@ -228,7 +226,6 @@ class Fold:
       devices=devices,
       require=require,
       shuffle=shuffle,
-      capacity=capacity,
     )
 
   def read(

@@ -119,8 +119,8 @@ def train_step(
     frozen: paths of parameters that the optimizer does not update.
 
   The key is one for the run and stage; it is folded with the step and the device.
-  The old state's buffers are donated. A loss whose gradient is not finite is NaN, so that
-  the batch that did it is known, and not only the next one.
+  The old state's buffers are donated. A loss whose gradient has no finite norm is NaN, so
+  that the batch that did it is known, and not only the next one.
   """
 
   def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, LossSum]:
@@ -147,9 +147,10 @@ def train_step(
       trained
     )
     total, count, gradients = _sum_over_devices((total, count, gradients))
-    finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients)]
-    total = jnp.where(jnp.stack(finite).all(), total, jnp.nan)
     gradients = jax.tree.map(lambda g: g / count, gradients)
+    # The norm is what clipping needs, too: it costs and compiles once.
+    norm = optax.tree.norm(gradients)
+    total = jnp.where(jnp.isfinite(norm), total, jnp.nan)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
     state = dataclasses.replace(
       state,
@@ -183,22 +184,48 @@ class Units(NamedTuple):
   weight: Float[Array, 'd u']
 
 
+def forward_step(model: MedM2T, stage: str) -> Callable[[Mapping[str, Any], Batch], Units]:
+  """Returns the compiled `(variables, batch) -> units of this process`, without dropout.
+
+  The one program of validation and prediction: compiled once for all folds, runs, splits
+  and scenarios of equal models.
+
+  Args:
+    model: with `axis_name=DEVICE_AXIS`.
+    stage: of the model.
+  """
+  key: Any = model  # an unbound module is hashable, which its type does not say
+  return _forward_step(key, stage)
+
+
+@functools.lru_cache(maxsize=64)
+def _forward_step(model: MedM2T, stage: str) -> Callable[[Mapping[str, Any], Batch], Units]:
+  def step(variables: Mapping[str, Any], batch: Batch) -> Units:
+    predictions = model.apply(variables, batch, stage=stage, train=False)
+    assert isinstance(predictions, Predictions)  # nothing is mutable here
+    return Units(predictions.logits, predictions.parts, *_targets(batch, predictions))
+
+  return jax.pmap(step, axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=0)
+
+
 def validation_step(
   model: MedM2T, stage: str, loss: losses.Loss, class_weights: Sequence[float]
 ) -> Callable[[Mapping[str, Any], Batch], tuple[LossSum, Units]]:
   """Returns the compiled `(variables, batch) -> (loss, units of this process)`."""
 
-  def step(variables: Mapping[str, Any], batch: Batch) -> tuple[LossSum, Units]:
-    predictions = _apply(model, variables, batch, stage)
-    label, weight = _targets(batch, predictions)
-    total, count = losses.weighted_sum(
-      loss(predictions.logits, label), label, weight, class_weights
-    )
-    total, count = _sum_over_devices((total, count))
-    units = Units(predictions.logits, predictions.parts, label, weight)
-    return LossSum(total, count), units
+  def summed(units: Units) -> LossSum:
+    each = loss(units.logits, units.label)
+    sums = losses.weighted_sum(each, units.label, units.weight, class_weights)
+    return LossSum(*_sum_over_devices(sums))
 
-  return jax.pmap(step, axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=(None, 0))
+  loss_step = jax.pmap(summed, axis_name=DEVICE_AXIS, in_axes=0, out_axes=None)
+  forward = forward_step(model, stage)
+
+  def step(variables: Mapping[str, Any], batch: Batch) -> tuple[LossSum, Units]:
+    units = forward(variables, batch)
+    return loss_step(units), units
+
+  return step
 
 
 def predict_step(
@@ -206,42 +233,42 @@ def predict_step(
 ) -> Callable[[Mapping[str, Any], Batch], Float[Array, 'd b c']]:
   """Returns the compiled prediction `(variables, batch) -> logits` of each batch row.
 
-  Variables with an entry 'blend' (`medm2t_jax.blend.restore`) are those of a blend. It is
-  compiled once for all folds, runs, splits and scenarios of equal models.
+  Variables with an entry 'blend' (`medm2t_jax.blend.restore`) are those of a blend.
 
   Args:
     model: with `axis_name=DEVICE_AXIS`.
     stage: a stage whose unit is the sample.
   """
+  forward = forward_step(model, stage)
 
-  key: Any = model  # an unbound module is hashable, which its type does not say
-  return _predict_step(key, stage)
+  def step(variables: Mapping[str, Any], batch: Batch) -> Float[Array, 'd b c']:
+    own = {name: part for name, part in variables.items() if name != 'blend'}
+    logits = forward(own, batch).logits
+    if 'blend' not in variables:
+      return logits
+    return _blend_step(model.config.columns)(
+      variables['blend'], columns.without_signals(batch), logits
+    )
+
+  return step
 
 
 @functools.lru_cache(maxsize=64)
-def _predict_step(
-  model: MedM2T, stage: str
-) -> Callable[[Mapping[str, Any], Batch], Float[Array, 'd b c']]:
-  def step(variables: Mapping[str, Any], batch: Batch) -> Float[Array, 'b c']:
-    own = {name: part for name, part in variables.items() if name != 'blend'}
-    logits = _apply(model, own, batch, stage).logits
-    if 'blend' not in variables:
-      return logits
-    return _blended(model, variables['blend'], batch, logits)
-
-  return jax.pmap(step, axis_name=DEVICE_AXIS, in_axes=(None, 0), out_axes=0)
-
-
-def _blended(
-  model: MedM2T, kept: Mapping[str, Any], batch: Batch, logits: Float[Array, 'b c']
-) -> Float[Array, 'b c']:
+def _blend_step(
+  kinds: tuple[tuple[str, columns.ColumnKind], ...],
+) -> Callable[[Mapping[str, Any], Batch, Array], Float[Array, 'd b c']]:
   """Our model's outputs with those of baselines, which read the same columns."""
-  of_device = jax.tree.map(lambda x: x[jnp.newaxis], dict(batch))
-  table = columns.table(model.config.columns, of_device)
-  predictors = {name: outputs(arrays, table) for name, arrays in kept['models'].items()}
-  return blend(
-    {'model': log_probabilities(logits), **predictors}, kept['weights'], kept['prior']
-  )
+
+  def step(
+    kept: Mapping[str, Any], batch: Batch, logits: Float[Array, 'b c']
+  ) -> Float[Array, 'b c']:
+    table = columns.table(kinds, jax.tree.map(lambda x: x[jnp.newaxis], dict(batch)))
+    predictors = {name: outputs(arrays, table) for name, arrays in kept['models'].items()}
+    return blend(
+      {'model': log_probabilities(logits), **predictors}, kept['weights'], kept['prior']
+    )
+
+  return jax.pmap(step, axis_name=DEVICE_AXIS, in_axes=(None, 0, 0), out_axes=0)
 
 
 def release_programs() -> None:
@@ -259,14 +286,6 @@ def _sum_over_devices(tree: Any) -> Any:
   if jax.lax.axis_size(DEVICE_AXIS) == 1:
     return tree  # XLA would copy every gradient
   return jax.lax.psum(tree, DEVICE_AXIS)
-
-
-def _apply(
-  model: MedM2T, variables: Mapping[str, Any], batch: Batch, stage: str
-) -> Predictions:
-  predictions = model.apply(variables, batch, stage=stage, train=False)
-  assert isinstance(predictions, Predictions)  # nothing is mutable here
-  return predictions
 
 
 def _targets(

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import logging
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -56,10 +57,13 @@ def _plan_epoch(fold: Fold, stage: str, epoch: int) -> planning.Plan:
 def _plan(
   fold: Fold, stage: str, split: Split, shuffle: tuple[int, int] | None = None
 ) -> planning.Plan:
+  config = fold.config
+  # Validation has the shapes of prediction, and so its program.
+  of = config.recipe[stage] if split == 'train' else config.evaluation
   return fold.plan(
     split,
     fold.modalities_of(stage),
-    fold.config.recipe[stage].batch_size,
+    of.batch_size,
     require=fold.modality_of(stage),
     shuffle=shuffle,
   )
@@ -169,6 +173,7 @@ class StageTraining:
     )
     self._state, self._lineage = initial_state(fold, stage, optimizer)
     self._position = Position()
+    self._saved_at = time.monotonic()
     self._writer = None
     if distributed.is_first():
       directory = workdir.stage_directory(fold.workdir, fold.index, stage)
@@ -204,8 +209,22 @@ class StageTraining:
           '%s: epoch %d of %d, %s, %.0f s',
           self._name, self._position.epoch, self._epochs, told, record['seconds'],
       )  # fmt: skip
-      self._save()
+      if self._is_due():
+        self._save()
     return self._position
+
+  def _is_due(self) -> bool:
+    """Whether the end of an epoch is saved: the best one, the last, or after some time."""
+    best = self.best
+    if self._position.epoch >= self._epochs or (
+      self._select_by != selection.LAST
+      and best is not None
+      and best['epoch'] == self._position.epoch
+    ):
+      return True
+    # The clocks of processes differ, and all of them save together.
+    waited = distributed.from_first(lambda: {'seconds': time.monotonic() - self._saved_at})
+    return waited['seconds'] >= self._fold.config.training.save_every_seconds
 
   @property
   def best(self) -> dict[str, Any] | None:
@@ -244,6 +263,7 @@ class StageTraining:
     )  # fmt: skip
 
   def _save(self) -> None:
+    self._saved_at = time.monotonic()
     best = self.best
     self._checkpoints.save(
       self._state,

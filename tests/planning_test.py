@@ -109,17 +109,20 @@ def test_recordings_never_exceed_the_capacity(recordings_per_row):
   # A mean of .6, 2 and 0 a row: .75, 2.5 and nothing beside room for one sample.
   [([0, 0, 1, 1, 1], 6), ([2, 2, 2, 2, 2], 20), ([0, 0, 0, 0, 0], 3)],
 )
-def test_without_a_given_capacity_it_follows_the_rows(recordings, capacity):
+def test_without_a_given_capacity_it_follows_the_data_set(recordings, capacity):
   dataset = SimpleNamespace(
     schema=staging_fixture.SCHEMA, lengths={'ecg': np.array(recordings)}.get
   )
   config = staging_fixture.config(recordings_per_row=0.0)
   plan = _plan(dataset, np.arange(5), modalities=('ecg',), config=config, batch_rows=8)
   assert plan.capacity == capacity
-  same_shapes = _plan(
-    dataset, np.arange(2), modalities=('ecg',), config=config, batch_rows=8, capacity=20
+  few = _plan(dataset, np.arange(2), modalities=('ecg',), config=config, batch_rows=8)
+  assert few.capacity == capacity  # whatever the rows: all splits share their shapes
+  recorded = _plan(
+    dataset, np.arange(5), modalities=('ecg',), config=config, batch_rows=8, require='ecg'
   )
-  assert same_shapes.capacity == 20
+  mean = np.mean([x for x in recordings if x] or [0])
+  assert recorded.capacity == max(3, 8 * np.ceil(4 * mean * 7 / 6) / 4)
 
 
 def test_a_batch_closes_early_only_when_the_next_row_does_not_fit():

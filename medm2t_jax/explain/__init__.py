@@ -27,6 +27,7 @@ from medm2t_jax.explain.integrated_gradients import (
   LEVELS,
   STAGE,
   Integrated,
+  Part,
   attention_step,
   doubled,
   explain_step,
@@ -121,7 +122,7 @@ def explain(
 class _Steps(NamedTuple):
   """Compiled functions, common to the folds."""
 
-  integrated: Callable[..., Integrated]
+  integrated: Callable[..., Part]
   attention: Callable[..., dict[str, Any]]
 
 
@@ -189,7 +190,6 @@ class _Explainer:
     fold = self._fold
     modalities = fold.modalities_of(STAGE)
     recordings = fold.config.data.max_recordings
-    capacity = 0
     for level in range(LEVELS + 1):
       waiting: dict[int, list[_Wanted]] = {}
       for each in wanted:
@@ -198,9 +198,7 @@ class _Explainer:
       if not waiting:
         return
       rows = np.array([row for row, each in waiting.items() for _ in each])
-      # Every level has the shapes of the first.
-      plan = fold.plan_rows(rows, modalities, _AT_ONCE, devices=1, capacity=capacity)
-      capacity = plan.capacity
+      plan = fold.plan_rows(rows, modalities, _AT_ONCE, devices=1)
       for stacked in fold.read_here(plan, modalities):
         batch = jax.tree.map(lambda x: x[0], stacked)
         found = np.flatnonzero(batch['row'] >= 0)

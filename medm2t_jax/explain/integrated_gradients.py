@@ -32,8 +32,8 @@ from medm2t_jax.models.gates import Gates, open_gates, with_gates
 from medm2t_jax.models.medm2t import MedM2T
 
 NODES = 8  # of one call of a compiled step
-FEWEST = 64  # nodes of a sample
-LEVELS = 6  # doublings at most: 4,096 nodes
+FEWEST = 63  # intervals of a sample: 64 nodes
+LEVELS = 6  # doublings at most: 4,032 intervals
 
 STAGE = 'multimodal'
 
@@ -52,6 +52,18 @@ class Integrated(NamedTuple):
   baseline: Float[Array, ' b']
 
 
+class Part(NamedTuple):
+  """What some nodes say.
+
+  Attributes:
+    attributions: their part of the integral, one per gate.
+    value: f at every node.
+  """
+
+  attributions: Any
+  value: Float[Array, 'nodes b']
+
+
 class Nodes(NamedTuple):
   """Nodes of a quadrature on the path.
 
@@ -65,20 +77,22 @@ class Nodes(NamedTuple):
 
 
 def nodes_of(level: int) -> list[Nodes]:
-  """The nodes that a level adds, `NODES` at a time.
+  """The nodes that a level adds, `NODES` at a time; the last may have no weight.
 
-  Level 0 is the trapezoidal rule with `FEWEST` intervals (its node at the start has no
-  weight). Every other level is the midpoint rule on the intervals so far: the mean of
+  Level 0 is the trapezoidal rule with `FEWEST` intervals, from the start of the path to
+  its end. Every other level is the midpoint rule on the intervals so far: the mean of
   both is the trapezoidal rule with twice as many intervals.
   """
   if level == 0:
-    root = np.arange(1, FEWEST + 1) / FEWEST
+    root = np.arange(FEWEST + 1) / FEWEST
+    weight = 2 * root / FEWEST  # d(root**2)
+    weight[-1] /= 2
   else:
     count = FEWEST * 2 ** (level - 1)
     root = (np.arange(count) + 0.5) / count
-  weight = 2 * root / len(root)  # d(root**2)
-  if level == 0:
-    weight[-1] /= 2
+    weight = 2 * root / count
+  padding = (0, -len(root) % NODES)
+  root, weight = np.pad(root, padding, mode='edge'), np.pad(weight, padding)
   return [
     Nodes(part.astype(np.float32), its_weight.astype(np.float32))
     for part, its_weight in zip(
@@ -87,17 +101,17 @@ def nodes_of(level: int) -> list[Nodes]:
   ]
 
 
-def level_of(step: Callable[[Nodes], Integrated], level: int) -> Integrated:
-  """What a level says by itself, as NumPy arrays.
+def level_of(step: Callable[[Nodes], Part], level: int) -> Integrated:
+  """What a level says by itself, as NumPy arrays; the ends of the path are of level 0.
 
   Args:
-    step: the part of the integral at some nodes.
+    step: what some nodes say.
     level: from 0.
   """
   found = [jax.device_get(step(nodes)) for nodes in nodes_of(level)]
   total = lambda *parts: functools.reduce(np.add, parts)
-  attributions = jax.tree.map(total, *(each.attributions for each in found))
-  return found[0]._replace(attributions=attributions)
+  attributions = jax.tree.map(total, *(part.attributions for part in found))
+  return Integrated(attributions, found[-1].value[-1], found[0].value[0])
 
 
 def doubled(before: Integrated, midpoints: Integrated) -> Integrated:
@@ -115,7 +129,7 @@ def doubled(before: Integrated, midpoints: Integrated) -> Integrated:
 
 def integrate(
   function: Callable[[Any], Float[Array, ' b']], gates: Any, nodes: Nodes
-) -> Integrated:
+) -> Part:
   """Integrates the gradient over some nodes of the path from closed to open gates.
 
   Args:
@@ -124,21 +138,22 @@ def integrate(
     gates: the tree with every gate open, 1.
     nodes: where to take the gradient.
   """
-  gradient = jax.grad(lambda each: function(each).sum())
+
+  def summed(each: Any) -> tuple[Float[Array, ''], Float[Array, ' b']]:
+    value = function(each)
+    return value.sum(), value
+
+  gradient = jax.grad(summed, has_aux=True)
   # All nodes at once: XLA's convolutions are four times slower inside a loop.
   at = lambda root: gradient(jax.tree.map(lambda gate: root**2 * gate, gates))
-  found = jax.vmap(at)(nodes.root)
-  attributions = jax.tree.map(lambda each: jnp.tensordot(nodes.weight, each, 1), found)
-  zeros = jax.tree.map(jnp.zeros_like, gates)
-  return Integrated(attributions, function(gates), function(zeros))
+  found, value = jax.vmap(at)(nodes.root)
+  return Part(jax.tree.map(lambda x: jnp.tensordot(nodes.weight, x, 1), found), value)
 
 
 def explain_step(
   model: MedM2T, kind: Literal['classes', 'days']
-) -> Callable[
-  [Mapping[str, Any], Mapping[str, Any], Bool[Array, 'b c'], Nodes], Integrated
-]:
-  """Returns the compiled `(variables, batch, against_first, nodes) -> Integrated`.
+) -> Callable[[Mapping[str, Any], Mapping[str, Any], Bool[Array, 'b c'], Nodes], Part]:
+  """Returns the compiled `(variables, batch, against_first, nodes) -> Part`.
 
   `batch` has no device axis. The explained output of a row is the days, or, of classes,
   the log odds of those where its `against_first` is true, together, against the first
@@ -156,7 +171,7 @@ def explain_step(
     batch: Mapping[str, Any],
     against_first: Bool[Array, 'b c'],
     nodes: Nodes,
-  ) -> Integrated:
+  ) -> Part:
     def output(gates: Gates) -> Float[Array, ' b']:
       predictions = model.apply(
         variables, with_gates(batch, gates), stage=STAGE, train=False

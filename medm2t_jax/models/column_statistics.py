@@ -100,11 +100,12 @@ def numeric_statistics(observed: Observations, shape: tuple[int, int]) -> Column
       value == of_high,
       jnp.ones_like(is_first),
     ]
-    each = [jnp.where(one, observed.gate, 0.0) for one in found]
-    sums = total(*each, *(one.astype(jnp.float32) for one in found))
+    # Apart, for gates may have an axis more: that of the nodes of an explanation.
+    sums = total(*(jnp.where(one, observed.gate, 0.0) for one in found))
+    counts = total(*(one.astype(jnp.float32) for one in found))
     of_first, of_last, of_low, of_high, of_all = (
       jnp.where(among > 0, gate / jnp.maximum(among, 1.0), 1.0)
-      for gate, among in zip(sums[: len(found)], sums[len(found) :], strict=True)
+      for gate, among in zip(sums, counts, strict=True)
     )
     ones = jnp.ones(shape)  # that something was measured, and when, is not gated
     gates = jnp.stack(

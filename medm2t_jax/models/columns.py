@@ -219,11 +219,17 @@ def table(
   devices, rows = batch['row'].shape
   parts = []
   for name, kind in kinds:
-    read = {key: array for key, array in batch[name].items() if key != 'signal'}
-    found = jax.vmap(functools.partial(kind, rows=rows))(read)
+    found = jax.vmap(functools.partial(kind, rows=rows))(without_signals(batch)[name])
     value = jnp.where(found.known, found.value, jnp.nan)
     parts.append(value.reshape(devices * rows, -1))
   return jnp.concatenate(parts, axis=1)
+
+
+def without_signals(batch: Mapping[str, Any]) -> dict[str, Any]:
+  """A batch without ECG signals, which no column is made of and which are most of it."""
+  if 'ecg' not in batch:
+    return dict(batch)
+  return {**batch, 'ecg': {k: x for k, x in batch['ecg'].items() if k != 'signal'}}
 
 
 def _flat(columns: Columns) -> Columns:

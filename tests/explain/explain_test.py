@@ -86,9 +86,9 @@ class StandIn(Fold):
     assert stage == 'multimodal'
     return self.variables, None
 
-  def plan_rows(self, rows, modalities, batch_size, *, devices, capacity):  # pyright: ignore
+  def plan_rows(self, rows, modalities, batch_size, *, devices):  # pyright: ignore
     assert devices == 1
-    return SimpleNamespace(rows=rows, capacity=capacity or 6)
+    return SimpleNamespace(rows=rows)
 
   def read_here(self, plan, modalities):  # pyright: ignore
     """Two rows at a time, of which the last may be padding."""

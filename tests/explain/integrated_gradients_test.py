@@ -139,7 +139,9 @@ def test_rows_do_not_share_attributions():
   for row in range(3):
     alone = jax.tree.map(lambda x, row=row: x[row : row + 1], batch)
     found = step(variables, alone, ODDS, nodes)
-    for one, all_ in zip(*map(jax.tree.leaves, (found, together)), strict=True):
+    np.testing.assert_allclose(together.value[:, row], found.value[:, 0], atol=1e-5)
+    each = map(jax.tree.leaves, (found.attributions, together.attributions))
+    for one, all_ in zip(*each, strict=True):
       np.testing.assert_allclose(all_[row : row + 1], one, atol=1e-5)
 
 
