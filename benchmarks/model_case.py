@@ -135,7 +135,7 @@ class Ours:
     self._train_step: Any = parallel.train_step(
       model, case.stage, optimizer, loss, (), frozen
     )
-    self._predict_step: Any = parallel.predict_step(model, case.stage)
+    self._forward_step: Any = parallel.forward_step(model, case.stage)
 
   @functools.cached_property
   def compiled(self) -> Any:
@@ -144,7 +144,7 @@ class Ours:
 
   @functools.cached_property
   def _predict(self) -> Any:
-    return self._predict_step.lower(self._variables, self._batch).compile()
+    return self._forward_step.lower(self._variables, self._batch).compile()
 
   def _init(self, batch: Any) -> dict[str, Any]:
     init: Any = self._model.init
@@ -157,4 +157,4 @@ class Ours:
 
   def infer(self) -> np.ndarray:
     """Logits of all units (u c)."""
-    return np.asarray(self._predict(self._variables, self._batch))[0]
+    return np.asarray(self._predict(self._variables, self._batch).logits)[0]

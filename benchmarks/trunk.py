@@ -2,6 +2,7 @@
 
   python -m benchmarks.trunk                                    # about seven minutes
   python -m benchmarks.trunk --only=mortality --members=1,16    # about two
+  python -m benchmarks.trunk --of=predict --members=1,16        # the goal alone
 
 Of ensembles with different numbers of members, in turns in one process, milliseconds:
 
@@ -36,6 +37,7 @@ from medm2t_jax.models import chunks
 from medm2t_jax.models.ensemble_trunk import EnsembleTrunk
 
 _TASKS = ('mortality', 'physionet2012')
+_WORK = ('trunk', 'train', 'predict')
 _GOAL = {'members': (1, 16), 'ratio': 1.5}
 
 
@@ -47,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   )
   parser.add_argument('--only', default='', help=f'prefix of {_TASKS}')
   parser.add_argument('--members', default='1,8,16,32', help='comma-separated')
+  parser.add_argument('--of', default=','.join(_WORK), help='which of the three')
   parser.add_argument('--size', choices=('tiny', 'small', 'paper'), default='small')
   add_flags(parser, repetitions=15, seconds=60)
   options = parser.parse_args(arguments)
@@ -68,26 +71,28 @@ def _measure(
   task: str, members: Sequence[int], options: argparse.Namespace
 ) -> dict[str, Any]:
   work: dict[str, Work] = {}
+  chosen = options.of.split(',')
   for count in members:
     case = Case(task, 'multimodal', options.size, members=count)
     patient = Case(task, 'multimodal', options.size, rows=1, capacity=1.0, members=count)
     variables = _drawn(case)
-    work |= {
-      f'trunk {count}': _trunk(case, variables),
-      f'train {count}': Ours(case, variables).train,
-      f'predict {count}': Ours(patient, variables).infer,
+    made = {
+      'trunk': lambda case=case, variables=variables: _trunk(case, variables),
+      'train': lambda case=case, variables=variables: Ours(case, variables).train,
+      'predict': lambda case=patient, variables=variables: Ours(case, variables).infer,
     }
+    work |= {f'{name} {count}': made[name]() for name in chosen}
   times = in_turns(work, options)
   columns = sum(kind.count for _, kind in case.config.columns)
   row: dict[str, Any] = {'columns': columns, 'rows': case.rows}
-  for what in ('trunk', 'train', 'predict'):
+  for what in chosen:
     of_each = {str(count): times[f'{what} {count}'] for count in members}
     first = of_each[str(members[0])]
     row[f'{what}_ms'] = rounded({name: 1000 * each for name, each in of_each.items()})
     row[f'{what}_ratio'] = rounded({name: each / first for name, each in of_each.items()})
     say(f'{task} {what}', row[f'{what}_ms'] | {'ratios': row[f'{what}_ratio']})
   one, several = _GOAL['members']
-  if {one, several} <= set(members):
+  if 'predict' in chosen and {one, several} <= set(members):
     ratio = times[f'predict {several}'] / times[f'predict {one}']
     row |= rounded({'predict_16_over_1': ratio}) | {'goal_met': ratio <= _GOAL['ratio']}
   return row
