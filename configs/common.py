@@ -248,6 +248,7 @@ def apply_variants(
   *,
   small_rate: float,
   small_overrides: Mapping[str, Any],
+  of_samples: Mapping[str, Any] = ENSEMBLE_RECIPE,
 ) -> Experiment:
   """Applies comma-separated variants and locks the config.
 
@@ -259,6 +260,7 @@ def apply_variants(
       the starting point in 20 epochs.
     small_overrides: path -> value of what `small` changes besides. The multimodal stage
       starts from what the others have learnt, so its rate at least is another.
+    of_samples: recipe of the stages whose unit is the sample, except in `published`.
 
   Raises:
     ValueError: an unknown variant.
@@ -288,7 +290,7 @@ def apply_variants(
   else:
     for name, fields in config.recipe.items():
       if predicts_samples(name):
-        fields.update(ENSEMBLE_RECIPE)
+        fields.update(of_samples)
     config.recipe.multimodal.frozen = ('encoders_*',)
   if 'end_to_end' in variants:
     config.update_from_flattened_dict(ablations.end_to_end(config))

@@ -18,6 +18,8 @@ from scipy import optimize
 
 from data_pipeline.schema import Target
 
+_SMOOTH = 0.1  # days: an absolute error has no gradient at 0
+
 
 def fit_weights(
   outputs: Mapping[str, Float[np.ndarray, 'n c']],
@@ -94,17 +96,17 @@ def _objective(
   """Loss and penalty of weights, divided by the number of samples, and their gradient."""
   equal = np.full(len(said), 1 / len(said))
   blended = lambda weights: prior + np.tensordot(weights, said, 1)
-  # Of days: the squared error of equal weights, so that the loss is in nats, too.
-  variance = 1.0
+  loss = _nll if target.kind == 'classes' else _absolute
+  # Of days: the mean error of equal weights, so that the loss is in nats, too.
+  scale = 1.0
   if target.kind == 'days':
-    variance = np.square(blended(equal)[:, 0] - label).mean() or 1.0
+    scale = loss(blended(equal), label)[0] / len(label)
 
   def objective(weights):
-    loss = _nll if target.kind == 'classes' else _squared
     value, slope = loss(blended(weights), label)
     apart = weights - equal
-    value = value / variance + np.square(apart).sum() / (2 * weight_sd**2)
-    gradient = np.tensordot(said, slope, 2) / variance + apart / weight_sd**2
+    value = value / scale + np.square(apart).sum() / (2 * weight_sd**2)
+    gradient = np.tensordot(said, slope, 2) / scale + apart / weight_sd**2
     return value / len(label), gradient / len(label)
 
   return objective
@@ -121,9 +123,10 @@ def _nll(
   return -log_probability[own].sum(), slope
 
 
-def _squared(
+def _absolute(
   days: Float[np.ndarray, 'n 1'], label: Float[np.ndarray, ' n']
 ) -> tuple[float, Float[np.ndarray, 'n 1']]:
-  """Half the summed squared error, in days^2, and its gradient."""
+  """Summed absolute error in days, smooth below `_SMOOTH`, and its gradient."""
   error = days - label[:, np.newaxis]
-  return np.square(error).sum() / 2, error
+  size = np.hypot(error, _SMOOTH)
+  return size.sum(), error / size

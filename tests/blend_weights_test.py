@@ -69,8 +69,9 @@ def test_the_optimum(target):
     if target.kind == 'classes':
       data = -blended[np.arange(300), label.astype(int)].sum()
     else:
-      equal = np.mean(list(outputs.values()), axis=0)[:, 0] - label
-      data = np.square(blended[:, 0] - label).sum() / (2 * np.square(equal).mean())
+      equal = np.mean(list(outputs.values()), axis=0)[:, 0]
+      size = lambda days: np.sqrt(np.square(days - label) + 0.1**2)
+      data = size(blended[:, 0]).sum() / size(equal).mean()
     return data + np.square(np.array(weights) - 1 / 3).sum() / (2 * 0.3**2)
 
   least = optimize.minimize(
