@@ -4,10 +4,10 @@
 
 Runs the main job three times in a process of its own, in an empty folder: cold (no
 compiled program is kept), again (everything is there) and warm (compiled programs are
-kept, results are not). By default the job is the one of `./run.sh`. The last line on
-stdout is one JSON object: for each run the seconds of every phase, what is left of the
-whole as `start and rest`, the programs that were compiled or loaded, the seconds that
-this took, and the longest of them. Installation is not in it.
+kept, results are not). By default the job is the one of `./run.sh`, with its flags of XLA.
+The last line on stdout is one JSON object: for each run the seconds of every phase, what
+is left of the whole as `start and rest`, the programs that were compiled or loaded, the
+seconds that this took, and the longest of them. Installation is not in it.
 
   ./run.sh exec python -m benchmarks.start --first_step=configs/mortality.py:small
 
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,7 @@ from typing import Any
 from data_pipeline import processors
 
 _ROOT = Path(__file__).resolve().parents[1]
+_JOB = f'--config={_ROOT}/configs/first.py'
 _LONGEST = 12
 _COMPILED = '/jax/core/compile/backend_compile_duration'
 _TRACED = '/jax/core/compile/jaxpr_trace_duration'
@@ -49,7 +51,7 @@ def main() -> None:
   if sys.argv[1:] and sys.argv[1].startswith('--first_step='):
     _first_steps(sys.argv[1].partition('=')[2])
     return
-  flags = sys.argv[1:] or ['--config=configs/first.py']
+  flags = sys.argv[1:] or [_JOB]
   found = {}
   with tempfile.TemporaryDirectory() as folder:
     for name in ('cold', 'again', 'warm'):
@@ -66,6 +68,10 @@ def _child(folder: Path, *arguments: str) -> None:
     'JAX_COMPILATION_CACHE_DIR': str(folder / 'cache'),
     'PYTHONPATH': str(_ROOT),
   }
+  if _JOB in arguments:
+    found = re.search(r'XLA_FLAGS:-([^}]*)}', (_ROOT / 'run.sh').read_text())
+    assert found
+    environment.setdefault('XLA_FLAGS', found.group(1))
   subprocess.run(
     [sys.executable, '-m', 'benchmarks.start', *arguments],
     cwd=folder,

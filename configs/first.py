@@ -1,6 +1,6 @@
 """The job of `./run.sh`: in-hospital mortality of 2,000 simulated patients.
 
-  python -m medm2t_jax.main --config=configs/first.py   # six minutes on two CPU cores
+  python -m medm2t_jax.main --config=configs/first.py   # five minutes on two CPU cores
 
 Enough deaths among the test stays of one fold that the figures of most subgroups have
 intervals. Static columns, laboratory values and ECGs: the stages of vital signs would take
@@ -19,7 +19,7 @@ def get_config() -> Experiment:
   with config.unlocked():
     config.name = 'first'
     config.data.update(simulated_patients=2000, modalities=('static', 'labs', 'ecg'))
-    # What fits into some six minutes.
+    # What fits into some five minutes.
     config.refit = False
     for stage in ('ecg_signal', 'ecg_fusion', 'ecg'):
       config.recipe[stage].epochs = 5
