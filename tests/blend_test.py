@@ -31,7 +31,7 @@ def make(data, home, **changes):
   for stage in ('static', 'labs', 'multimodal'):
     config.recipe[stage].update(batch_size=16, epochs=2)
   config.evaluation.update(
-    baselines=(), bootstrap=20, robustness=False, explained=1, explained_globally=2
+    baselines=(), bootstrap=20, robustness=False, explained=0, explained_globally=0
   )
   config.update(changes)
   return Fold(config.lock(), open_dataset(data), 0, home)

@@ -71,7 +71,7 @@ class StandIn(Fold):
       fold_key=fold_key('fake'),
       index={'sample_id': SAMPLE_IDS, 'label': np.array([0, 0, 0, 1, 1])},
     )
-    self.model_config = fake_batch.tiny()
+    self.model_config = fake_batch.tiny(trunk='ensemble', ensemble=3)
     self.model = MedM2T(self.model_config, axis_name='device')
     init = lambda: MedM2T(self.model_config).init(
       jax.random.key(0), batch_of(0), stage='multimodal', train=False
@@ -81,6 +81,7 @@ class StandIn(Fold):
     # Random parameters hardly pass on what a sample says.
     for name in SCHEMA.modalities:
       self.variables['params']['fusion'][f'project_{name}']['kernel'] *= SCALE
+    self.variables['params']['trunks_multimodal']['head'] *= SCALE
 
   def restore_best(self, stage):  # pyright: ignore
     assert stage == 'multimodal'

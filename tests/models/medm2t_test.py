@@ -131,11 +131,11 @@ def test_any_subset_of_modalities_is_finite_and_matters(multimodal):
 
 def test_dropping_by_argument_equals_dropping_by_mask(multimodal):
   batch, run, dropped = multimodal
-  for absent in (('labs', 'ecg'), ('static', 'vitals')):
-    by_argument = jax.jit(dropped, static_argnums=1)(batch, absent)
-    expected = run(masked(batch, absent))
-    np.testing.assert_allclose(by_argument.logits, expected.logits, atol=1e-6)
-    np.testing.assert_allclose(by_argument.parts, expected.parts, atol=1e-5)
+  absent = ('labs', 'ecg', 'static', 'vitals')  # one of every kind
+  by_argument = jax.jit(dropped, static_argnums=1)(batch, absent)
+  expected = run(masked(batch, absent))
+  np.testing.assert_allclose(by_argument.logits, expected.logits, atol=1e-6)
+  np.testing.assert_allclose(by_argument.parts, expected.parts, atol=1e-5)
 
 
 def step(model, variables, batch, stage):
