@@ -21,7 +21,7 @@ from data_pipeline.schema import DataError, write_json
 from medm2t_jax import distributed, workdir
 from medm2t_jax.baselines import boosted_trees, cache, logistic_regression
 from medm2t_jax.baselines.inputs import Inputs
-from medm2t_jax.blend_weights import blend, fit_weights
+from medm2t_jax.blend_weights import OURS, blend, fit_weights
 from medm2t_jax.experiment import Experiment
 from medm2t_jax.fitted_arrays import LEAST_PROBABILITY, as_arrays, outputs
 from medm2t_jax.fold import Fold
@@ -29,7 +29,6 @@ from medm2t_jax.fold import Fold
 _LOGGER = logging.getLogger(__name__)
 
 STAGE = 'multimodal'
-OURS = 'model'
 ALONE = 'model_alone'  # our model without the blend, beside the baselines
 BASELINES = {'boosted_trees': boosted_trees, 'logistic_regression': logistic_regression}
 _SEPARATOR = '/'

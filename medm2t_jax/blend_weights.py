@@ -18,6 +18,8 @@ from scipy import optimize
 
 from data_pipeline.schema import Target
 
+OURS = 'model'  # our model among the predictors of a blend
+
 _SMOOTH = 0.1  # days: an absolute error has no gradient at 0
 
 

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Int
 
 from medm2t_jax import losses
 from medm2t_jax import optimizer as optimizers
-from medm2t_jax.blend_weights import blend
+from medm2t_jax.blend_weights import OURS, blend
 from medm2t_jax.fitted_arrays import outputs
 from medm2t_jax.models import columns
 from medm2t_jax.models.encoded import Predictions
@@ -265,7 +265,7 @@ def _blend_step(
     table = columns.table(kinds, jax.tree.map(lambda x: x[jnp.newaxis], dict(batch)))
     predictors = {name: outputs(arrays, table) for name, arrays in kept['models'].items()}
     return blend(
-      {'model': log_probabilities(logits), **predictors}, kept['weights'], kept['prior']
+      {OURS: log_probabilities(logits), **predictors}, kept['weights'], kept['prior']
     )
 
   return jax.pmap(step, axis_name=DEVICE_AXIS, in_axes=(None, 0, 0), out_axes=0)

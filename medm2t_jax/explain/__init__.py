@@ -226,7 +226,7 @@ class _Explainer:
 
   def _at_level(self, level: int, batch: Batch, classes: np.ndarray) -> Integrated:
     step = functools.partial(self._steps.integrated, self._variables, batch, classes)
-    return jax.tree.map(np.asarray, level_of(step, level))
+    return level_of(step, level)
 
   def page(self, page: _Page, batch: Batch, integrated: Integrated) -> ExplainedSample:
     """Everything that a sample's page shows; `batch` has one row."""

@@ -217,9 +217,10 @@ def table(
     A row for each place of the batch, device after device.
   """
   devices, rows = batch['row'].shape
+  read = without_signals(batch)
   parts = []
   for name, kind in kinds:
-    found = jax.vmap(functools.partial(kind, rows=rows))(without_signals(batch)[name])
+    found = jax.vmap(functools.partial(kind, rows=rows))(read[name])
     value = jnp.where(found.known, found.value, jnp.nan)
     parts.append(value.reshape(devices * rows, -1))
   return jnp.concatenate(parts, axis=1)
