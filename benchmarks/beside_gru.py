@@ -30,13 +30,17 @@ from torch import nn
 
 from configs import physionet2012
 from data_pipeline import processors
-from data_pipeline.dataset import open_dataset
-from medm2t_jax import parallel
+from data_pipeline.format.dataset import open_dataset
 from medm2t_jax.baselines.gru import standardised, with_gaps
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.baselines.windows import window_ends
-from medm2t_jax.fold import Fold
-from medm2t_jax.stage_training import first_epoch, initial_state, loss_and_optimizer
+from medm2t_jax.runs.fold import Fold
+from medm2t_jax.training import steps as training_steps
+from medm2t_jax.training.stage_training import (
+  first_epoch,
+  initial_state,
+  loss_and_optimizer,
+)
 
 _STAGES = ('events', 'vitals', 'multimodal')
 _WIDTH = 64
@@ -113,7 +117,7 @@ class _Ours:
     loss, optimizer = loss_and_optimizer(fold, stage, steps)
     self._state, _ = initial_state(fold, stage, optimizer)
     self._key = fold.key(stage)
-    self._step = parallel.train_step(
+    self._step = training_steps.train_step(
       fold.model, stage, optimizer, loss, recipe.class_weights, recipe.frozen
     )
 
@@ -128,10 +132,10 @@ class _Ours:
   def inference(self) -> None:
     fold, stage = self._fold, self._stage
     modalities = fold.modalities_of(stage)
-    step = fold.predict_step(stage)
+    predictor = training_steps.predictor(fold.model, stage, self._state.variables)
     size = fold.config.evaluation.batch_size
     for batch in fold.read(fold.plan('test', modalities, size), modalities):
-      np.asarray(step(self._state.variables, batch))
+      np.asarray(predictor(batch))
 
 
 class _Network(nn.Module):

@@ -21,6 +21,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from medm2t_jax.runs import devices
+from medm2t_jax.training import steps
+
 _DEVICES = (1, 2, 4, 8)
 _STAGE = 'multimodal'
 _LEARNING_RATE = 5e-5  # the paper's
@@ -76,11 +79,11 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
 
   from benchmarks.model_case import without_dropout
   from configs import mortality
-  from medm2t_jax import losses, parallel
-  from medm2t_jax.default_data import open_or_simulate
-  from medm2t_jax.fold import Fold
+  from medm2t_jax.experiment.default_data import open_or_simulate
   from medm2t_jax.models.medm2t import MedM2T
-  from medm2t_jax.stage_training import initial_state
+  from medm2t_jax.runs.fold import Fold
+  from medm2t_jax.training import losses
+  from medm2t_jax.training.stage_training import initial_state
 
   assert jax.device_count() == options.devices
   config = mortality.get_config('small,end_to_end')
@@ -91,14 +94,14 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
     config.data.update(max_recordings=2, recordings_per_row=2.0)
   fold = Fold(config, open_or_simulate(config), 0, Path('unused'))
   fold.model_config = without_dropout(fold.model_config)
-  fold.model = MedM2T(fold.model_config, axis_name=parallel.DEVICE_AXIS)
+  fold.model = MedM2T(fold.model_config, axis_name=devices.DEVICE_AXIS)
   recipe = config.recipe[_STAGE]
   # With the usual epsilon of 1e-8 Adam makes whole steps out of the rounding error of
   # gradients that are zero, and which those are depends on the order of sums.
   optimizer = optax.adam(_LEARNING_RATE, eps=1e-5)
   state, _ = initial_state(fold, _STAGE, optimizer)
   loss = losses.make_loss(recipe, fold.dataset.schema.target, _STAGE)
-  step = parallel.train_step(fold.model, _STAGE, optimizer, loss, recipe.class_weights)
+  step = steps.train_step(fold.model, _STAGE, optimizer, loss, recipe.class_weights)
   modalities = fold.modalities_of(_STAGE)
   found, times = [], []
   epoch = 0

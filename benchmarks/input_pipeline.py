@@ -36,13 +36,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from configs import cvd
-from data_pipeline import input_pipeline, planning, prepare
-from data_pipeline.dataset import Dataset, open_dataset
-from data_pipeline.schema import ECG_LEADS, ECG_MEASUREMENTS, Item, Schema, Target
+from data_pipeline.format.dataset import Dataset, open_dataset
+from data_pipeline.format.schema import ECG_LEADS, ECG_MEASUREMENTS, Item, Schema, Target
+from data_pipeline.preparation import build
+from data_pipeline.reading import input_pipeline, planning
 from data_pipeline.sources import Staged
-from medm2t_jax import parallel, train
 from medm2t_jax.experiment import Experiment
-from medm2t_jax.fold import Fold
+from medm2t_jax.runs.fold import Fold
+from medm2t_jax.training import steps as training_steps
+from medm2t_jax.training import train
 
 _ITEMS = 50
 _RAW_RECORDINGS = 64
@@ -159,7 +161,7 @@ def _train(
   directory = folder / f'{dataset.directory.name}-{stage}'
   fold = Fold(config, dataset, 0, directory)
   traces = 0
-  make_step = parallel.train_step
+  make_step = training_steps.train_step
 
   def counted(model: Any, stage: str, optimizer: Any, loss: Any, weights: Any) -> Any:
     def traced(*arguments: Any) -> Any:
@@ -169,7 +171,7 @@ def _train(
 
     return make_step(model, stage, optimizer, traced, weights)
 
-  with mock.patch.object(parallel, 'train_step', counted):
+  with mock.patch.object(training_steps, 'train_step', counted):
     train.train_stage(fold, stage)
   record = fold.record(stage)
   assert record is not None
@@ -227,7 +229,7 @@ def _prepare(
     return Staged(schema, {'steps': [], 'rows': {}}, {})
 
   request = {'source': 'benchmark', 'samples_per_shard': 1024}
-  prepare.build(stage, out, request=request, memory_limit='4GB', workers=2)
+  build.build(stage, out, request=request, memory_limit='4GB', workers=2)
   _say(f'{out.name}: prepared in {time.perf_counter() - start:.0f} s')
   return open_dataset(out)
 

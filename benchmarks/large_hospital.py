@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.schema import write_json
+from data_pipeline.format.schema import write_json
 from data_pipeline.sources.simulated import lab_dictionary
 from data_pipeline.sources.simulated.tables import NULL, Table
 

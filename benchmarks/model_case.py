@@ -13,12 +13,15 @@ import numpy as np
 
 from benchmarks import model_workload
 from configs import cvd, los, mortality, physionet2012
-from data_pipeline.schema import Schema
-from medm2t_jax import losses, parallel
+from data_pipeline.format.schema import Schema
 from medm2t_jax.experiment import Experiment
-from medm2t_jax.models.config import ModelConfig, model_config
+from medm2t_jax.experiment.model_config import model_config
+from medm2t_jax.models.config import ModelConfig
 from medm2t_jax.models.medm2t import MedM2T
-from medm2t_jax.optimizer import make_optimizer
+from medm2t_jax.runs import devices
+from medm2t_jax.runs.train_state import TrainState
+from medm2t_jax.training import losses, steps
+from medm2t_jax.training.optimizer import make_optimizer
 
 LEARNING_RATE = 1e-4
 
@@ -107,7 +110,7 @@ class Ours:
   def __init__(self, case: Case, variables: dict[str, Any] | None = None):
     """Args: case; variables to start from, fresh ones if None."""
     self._key = jax.random.key(0, impl='unsafe_rbg')
-    model = MedM2T(case.config, axis_name=parallel.DEVICE_AXIS)
+    model = MedM2T(case.config, axis_name=devices.DEVICE_AXIS)
     frozen = (*case.recipe.frozen, *model.untrained(case.stage))
     recipe = {**case.recipe, 'learning_rate': LEARNING_RATE, 'frozen': frozen}
     optimizer = make_optimizer(recipe, case.stage, 1000)
@@ -120,22 +123,20 @@ class Ours:
       made = jax.jit(self._init)(case.batch)
       variables = {**made, 'fitted': model_workload.fitted(made['fitted'])}
     variables = dict(jax.tree.map(jnp.array, variables))
-    state = parallel.TrainState(
+    state = TrainState(
       step=jnp.zeros((), jnp.int32),
       params=variables['params'],
       batch_stats=variables['batch_stats'],
       fitted=variables['fitted'],
       optimizer=jax.jit(optimizer.init)(variables['params']),
     )
-    self._state = jax.device_put(state, parallel.replicated())
+    self._state = jax.device_put(state, devices.replicated())
     # The state's buffers are given to the train step, so inference has its own.
     self._variables = jax.device_put(
-      jax.tree.map(jnp.copy, variables), parallel.replicated()
+      jax.tree.map(jnp.copy, variables), devices.replicated()
     )
-    self._train_step: Any = parallel.train_step(
-      model, case.stage, optimizer, loss, (), frozen
-    )
-    self._forward_step: Any = parallel.forward_step(model, case.stage)
+    self._train_step: Any = steps.train_step(model, case.stage, optimizer, loss, (), frozen)
+    self._forward_step: Any = steps.forward_step(model, case.stage)
 
   @functools.cached_property
   def compiled(self) -> Any:

@@ -20,7 +20,7 @@ from benchmarks.torch_model import weights
 from benchmarks.torch_model.batch import for_torch
 from benchmarks.torch_model.events import EventEncoder
 from benchmarks.torch_model.medm2t import Predictions, TorchMedM2T
-from medm2t_jax.models.sparse_time_series import SparseTimeSeriesEncoder
+from medm2t_jax.models.events.sparse_time_series import SparseTimeSeriesEncoder
 
 TOLERANCE = 1e-4  # of logits, of the largest
 
@@ -45,7 +45,7 @@ class Theirs:
     self._days = case.schema.target.kind == 'days'
 
   def loss(self) -> torch.Tensor:
-    """Of the batch, as `medm2t_jax.losses.of_heads` has it."""
+    """Of the batch, as `medm2t_jax.training.losses.of_heads` has it."""
     predictions: Predictions = self.model(self._batch)
     label = self._batch['label'][self.model.owners(self._batch)]
     deep = self._mean_loss(predictions.deep, label)

@@ -16,9 +16,9 @@ import numpy as np
 
 from configs import common
 from data_pipeline.ecg.report_terms import terms
-from data_pipeline.schema import ECG_MEASUREMENTS, Grid, Item, Schema, Target
+from data_pipeline.format.schema import ECG_MEASUREMENTS, Grid, Item, Schema, Target
 from data_pipeline.sources import physionet2012
-from data_pipeline.sources.mimic_iv.items import items, static_items
+from data_pipeline.sources.common.items import items, static_items
 
 Batch = dict[str, Any]
 

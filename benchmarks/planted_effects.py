@@ -26,10 +26,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import special, stats
 
-from data_pipeline.schema import DataError
+from data_pipeline.format.schema import DataError
 from data_pipeline.sources.simulated.best_possible import PLANTED, first_stays
-from medm2t_jax.reporting.bootstrap import bootstrap, estimate
-from medm2t_jax.reporting.ranking import Ranking
+from medm2t_jax.evaluation.metrics.bootstrap import bootstrap, estimate
+from medm2t_jax.evaluation.metrics.ranking import Ranking
 
 _FULL = 'multimodal'
 

@@ -36,8 +36,9 @@ import numpy as np
 import wfdb
 
 from benchmarks.large_hospital import write_large_hospital
-from data_pipeline import processors, records
+from data_pipeline import processors
 from data_pipeline.ecg import conditioning, reading
+from data_pipeline.format import records
 from data_pipeline.sources.simulated import write_hospital
 
 _PROJECT = Path(__file__).resolve().parents[1]

@@ -31,6 +31,9 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline import processors
+from medm2t_jax.runs import devices
+from medm2t_jax.runs.train_state import TrainState
+from medm2t_jax.training import steps
 
 _ROOT = Path(__file__).resolve().parents[1]
 _JOB = f'--config={_ROOT}/configs/first.py'
@@ -99,8 +102,10 @@ def _first_step(told: Path, name: str) -> None:
   import numpy as np
   from flax import traverse_util
 
-  from medm2t_jax import compilation_cache, default_data, fold, parallel, stage_training
+  from medm2t_jax.experiment import default_data
   from medm2t_jax.models import medm2t
+  from medm2t_jax.runs import compilation_cache, fold
+  from medm2t_jax.training import stage_training
 
   compilation_cache.use()
   path, _, variant = name.partition(':')
@@ -127,15 +132,15 @@ def _first_step(told: Path, name: str) -> None:
   loss, optimizer = stage_training.loss_and_optimizer(one, stage, len(plan))
   batch = next(one.read(plan, one.modalities_of(stage)))
   variables = one.init(stage, given)
-  state = parallel.TrainState(
+  state = TrainState(
     step=jnp.zeros((), jnp.int32),
     optimizer=optimizer.init(variables['params']),
     **variables,
   )
-  state = jax.device_put(state, parallel.replicated())
+  state = jax.device_put(state, devices.replicated())
   jax.block_until_ready(state)
   times['plan, batch and parameters'] = round(time.monotonic() - start, 1)
-  step = parallel.train_step(
+  step = steps.train_step(
     one.model, stage, optimizer, loss, recipe.class_weights, recipe.frozen
   )
   jax.block_until_ready(step(state, batch, one.key(stage)))
@@ -161,17 +166,10 @@ def _measured(told: Path, flags: list[str]) -> None:
   import jax.monitoring
   from absl import app
 
-  from medm2t_jax import (
-    baselines,
-    command_line,
-    default_data,
-    evaluate,
-    explain,
-    main,
-    reporting,
-    robustness,
-    train,
-  )
+  from medm2t_jax import baselines, command_line, main
+  from medm2t_jax.evaluation import evaluate, explain, reporting, robustness
+  from medm2t_jax.experiment import default_data
+  from medm2t_jax.training import train
 
   phases: dict[str, float] = defaultdict(float)
   spent: dict[str, float] = defaultdict(float)

@@ -32,9 +32,9 @@ from benchmarks import model_workload
 from benchmarks.in_turns import Work, add_flags, in_turns, keep_memory, rounded, say
 from benchmarks.model_case import Case, Ours
 from data_pipeline import processors
-from medm2t_jax import losses
-from medm2t_jax.models import chunks
-from medm2t_jax.models.ensemble_trunk import EnsembleTrunk
+from medm2t_jax.models.trunk import chunks
+from medm2t_jax.models.trunk.ensemble_trunk import EnsembleTrunk
+from medm2t_jax.training import losses
 
 _TASKS = ('mortality', 'physionet2012')
 _WORK = ('trunk', 'train', 'predict')

@@ -19,8 +19,8 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from medm2t_jax import ablations
 from medm2t_jax.experiment import Experiment
+from medm2t_jax.studies import ablations
 
 VARIANTS = ('small', 'smoke', 'published', 'end_to_end')
 SMALL_BATCH = 32
@@ -96,8 +96,9 @@ def stage(batch_size: int, learning_rate: float, **overrides: Any) -> dict[str, 
     'epochs': 20,
     # Epochs without an improvement before the stage ends.
     'patience': 5,
-    # What the best epoch is chosen by: 'loss' or a figure of `medm2t_jax.selection`. With
-    # 'last' nothing is: it is the last one, whatever `patience` says.
+    # What the best epoch is chosen by: 'loss' or a figure of
+    # `medm2t_jax.training.selection`. With 'last' nothing is: it is the last one,
+    # whatever `patience` says.
     'select_by': 'loss',
     # Stages whose parameters this one continues from.
     'starts_from': (),

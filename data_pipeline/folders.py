@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from data_pipeline.schema import DataError
+from data_pipeline.format.schema import DataError
 
 _LEFT_BEHIND = ('.ds_store', 'thumbs.db', 'desktop.ini', '.ipynb_checkpoints')
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_pipeline.schema import DataError
+from data_pipeline.format.schema import DataError
 
 # What file systems without locks answer, some network ones among them.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)

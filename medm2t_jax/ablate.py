@@ -17,8 +17,9 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from data_pipeline.schema import DataError
+from data_pipeline.format.schema import DataError
 from medm2t_jax import command_line
+from medm2t_jax.runs import start_up
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Experiment, for example configs/cvd.py or configs/cvd.py:small.'
@@ -38,9 +39,10 @@ def main(_: list[str]) -> None:
   if not all(seed.isdecimal() for seed in _SEEDS.value):
     sys.exit(f'error: --seeds={",".join(_SEEDS.value)}: give whole numbers, as 0,1,2')
   # Imported here so that --help and wrong flags answer at once.
-  from medm2t_jax import ablation_study, preemption, stage_training
+  from medm2t_jax.studies import ablation_study
+  from medm2t_jax.training import preemption, stage_training
 
-  command_line.start()
+  start_up.start()
   config = _CONFIG.value
   directory = Path(_WORKDIR.value or f'runs/{config.name}').resolve()
   seeds = [int(seed) for seed in _SEEDS.value]

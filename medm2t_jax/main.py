@@ -19,8 +19,9 @@ from typing import Any
 from absl import app, flags
 from ml_collections import config_flags
 
-from data_pipeline.schema import DataError
+from data_pipeline.format.schema import DataError
 from medm2t_jax import command_line
+from medm2t_jax.runs import start_up
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Experiment, for example configs/cvd.py or configs/cvd.py:small.'
@@ -42,24 +43,19 @@ _PROCESS = flags.DEFINE_integer('process_id', None, 'Which one this is, from 0.'
 
 def main(_: list[str]) -> None:
   # Imported here so that --help and wrong flags answer at once.
-  from medm2t_jax import (
-    audit,
-    distributed,
-    evaluate,
-    preemption,
-    stage_training,
-    train,
-    workdir,
-  )
-  from medm2t_jax.default_data import open_or_simulate
-  from medm2t_jax.fold import make_folds
+  from medm2t_jax import audit
+  from medm2t_jax.evaluation import evaluate
+  from medm2t_jax.experiment.default_data import open_or_simulate
+  from medm2t_jax.runs import distributed, workdir
+  from medm2t_jax.runs.fold import make_folds
+  from medm2t_jax.training import preemption, stage_training, train
 
   try:
     # Before anything touches a device.
     distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
   except DataError as error:
     sys.exit(f'error: {error}')
-  command_line.start()
+  start_up.start()
   config = _CONFIG.value
   directory = Path(_WORKDIR.value or f'runs/{config.name}').resolve()
   with contextlib.ExitStack() as stack:
@@ -70,6 +66,7 @@ def main(_: list[str]) -> None:
       distributed.from_first(lambda: stack.enter_context(held))
       distributed.from_first(lambda: workdir.claim(directory, config, dataset.version))
       if _MODE.value == 'train':
+        evaluate.require_known(config)
         with preemption.deferred():
           train.train(folds)
       if _MODE.value == 'audit':

@@ -19,8 +19,9 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
-from data_pipeline.schema import DataError
+from data_pipeline.format.schema import DataError
 from medm2t_jax import command_line
+from medm2t_jax.runs import start_up
 
 _SWEEP = config_flags.DEFINE_config_file(
   'sweep', None, 'Sweep, for example configs/sweeps/mortality.py:small.'
@@ -36,9 +37,10 @@ def main(_: list[str]) -> None:
       "error: sweeps need the package optuna: pip install -c constraints.txt -e '.[sweeps]'"
     )
   # Imported here so that --help and wrong flags answer at once.
-  from medm2t_jax import preemption, sweep_study
+  from medm2t_jax.studies import sweep_study
+  from medm2t_jax.training import preemption
 
-  command_line.start()
+  start_up.start()
   sweep = _SWEEP.value
   directory = Path(_DIRECTORY.value or f'sweeps/{sweep.name}').resolve()
   try:

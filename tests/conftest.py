@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tests.xla_flags import xla_flags
+from tests.support.xla_flags import xla_flags
 
 # Before jax is imported anywhere: it reads them at import.
 os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {xla_flags(8)}'.strip()
@@ -19,7 +19,7 @@ import jax
 import pytest
 from absl import flags
 
-from medm2t_jax import compilation_cache
+from medm2t_jax.runs import compilation_cache
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 compilation_cache.use()
@@ -43,14 +43,14 @@ _LONGEST = (
   'model_test',
   'side_by_side_test',
   'models_test',
-  'parallel_test',
+  'steps_test',
   'checkpoint_test',
   'baselines_test',
   'preemption_test',
   'explain_test',
   'fuzz_test',
   'physionet2012_test',
-  'config_test',
+  'model_config_test',
   'integrated_gradients_test',
   'refit_test',
   'shards_test',
@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(scope='session')
 def folder(tmp_path_factory):
   """The small random data set: staging files in `raw`, prepared in `out`; read only."""
-  from tests import staging_fixture
+  from tests.support import staging_fixture
 
   path = tmp_path_factory.mktemp('data')
   staging_fixture.build_dataset(path)
@@ -85,7 +85,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='session')
 def dataset(folder):
   """The same, opened."""
-  from data_pipeline.dataset import open_dataset
+  from data_pipeline.format.dataset import open_dataset
 
   return open_dataset(folder / 'out')
 
@@ -93,7 +93,7 @@ def dataset(folder):
 @pytest.fixture(scope='session')
 def static_directory(tmp_path_factory):
   """A small simulated data set with the static modality alone, for whole runs."""
-  from tests import training_process
+  from tests.support import training_process
 
   directory = tmp_path_factory.mktemp('hospital') / 'cvd'
   training_process.static_dataset(directory)

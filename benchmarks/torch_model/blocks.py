@@ -64,7 +64,7 @@ class CrossAttention(nn.Module):
 
 
 class ResNet1d(nn.Module):
-  """The two-track residual network; `medm2t_jax/models/resnet1d.py` describes it."""
+  """The two-track residual network; `medm2t_jax/models/layers/resnet1d.py` describes it."""
 
   def __init__(self, channels: int, length: int, plan, kernel: int, dropout: float):
     super().__init__()

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from medm2t_jax.models import columns as ours
-from medm2t_jax.models.column_statistics import SEGMENT_STEPS
+from medm2t_jax.models.trunk import columns as ours
+from medm2t_jax.models.trunk.column_statistics import SEGMENT_STEPS
 
 Tensors = Mapping[str, torch.Tensor]
 

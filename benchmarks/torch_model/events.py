@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from benchmarks.torch_model.blocks import mlp
 from benchmarks.torch_model.fusion import Encoded, of_summary
-from medm2t_jax.models.event_statistics import FRESH_HOURS, RATES, STATISTICS
-from medm2t_jax.models.events_config import NUM_BINS, EventsConfig
+from medm2t_jax.models.events.event_statistics import FRESH_HOURS, RATES, STATISTICS
+from medm2t_jax.models.events.events_config import NUM_BINS, EventsConfig
 
 
 class EventEncoder(nn.Module):

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.torch_model.columns import Columns
-from medm2t_jax.models import chunks
-from medm2t_jax.models.ensemble_trunk import EnsembleConfig
+from medm2t_jax.models.trunk import chunks
+from medm2t_jax.models.trunk.ensemble_trunk import EnsembleConfig
 
 
 class Chunks(nn.Module):

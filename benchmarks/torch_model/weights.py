@@ -1,4 +1,4 @@
-"""Weights of `TorchMedM2T` into our variables, through `medm2t_jax.torch_import`."""
+"""Weights of `TorchMedM2T` in our variables (`medm2t_jax.inference.torch_import`)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from benchmarks.torch_model.events import EventEncoder
 from benchmarks.torch_model.fusion import MultimodalFusion
 from benchmarks.torch_model.medm2t import Head, TorchMedM2T
 from benchmarks.torch_model.trunk import EnsembleTrunk
-from medm2t_jax import torch_import
-from medm2t_jax.torch_import import Arrays, Block
+from medm2t_jax.inference import torch_import
+from medm2t_jax.inference.torch_import import Arrays, Block
 
 # Our path, the weights that belong there, and where they go if blocks are stacked.
 Placed = Iterator[tuple[str, Block, tuple[int, ...]]]

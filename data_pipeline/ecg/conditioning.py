@@ -17,7 +17,7 @@ import numpy as np
 from scipy import signal as scipy_signal
 
 from data_pipeline.ecg.reading import EcgError, costing_one_file, read_record
-from data_pipeline.schema import ECG_SAMPLES, ECG_SAMPLING_RATE
+from data_pipeline.format.schema import ECG_SAMPLES, ECG_SAMPLING_RATE
 
 _BAND = (0.5, 40.0)  # Hz
 _ORDER = 3

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.schema import ECG_LEADS
-from data_pipeline.sources.units import unit_key
+from data_pipeline.format.schema import ECG_LEADS
+from data_pipeline.sources.common.units import unit_key
 
 _INVALID_FORMAT_16 = -32768  # WFDB: sample not available
 # Samples of all leads: 12 leads at 1,000 Hz for over an hour. Of a recording ten seconds

@@ -17,12 +17,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy import signal as scipy_signal
 
-from data_pipeline import heads, publish
-from data_pipeline.dataset import Dataset
 from data_pipeline.ecg import noise
 from data_pipeline.ecg.conditioning import condition
 from data_pipeline.ecg.reading import EcgError, read_record
-from data_pipeline.schema import DataError
+from data_pipeline.format import heads
+from data_pipeline.format.dataset import RECORDINGS, Dataset
+from data_pipeline.format.schema import DataError
 
 SAMPLING_RATE = 'sampling_rate'
 
@@ -78,7 +78,7 @@ def locate(
     unlisted = [study for study in studies if (sample, study) not in listed]
     if unlisted:
       raise DataError(
-        f'{dataset.directory / publish.RECORDINGS}: study {unlisted[0]} of sample '
+        f'{dataset.directory / RECORDINGS}: study {unlisted[0]} of sample '
         f'{sample} is not listed. Prepare the data set again.'
       )
     result[row] = tuple(Recording(study, listed[sample, study]) for study in studies)
@@ -162,7 +162,7 @@ def resample(signal_mv: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
 
 def _listed_paths(dataset: Dataset, rows: np.ndarray) -> dict[tuple[int, int], str]:
   """(sample, study) -> path."""
-  path = dataset.directory / publish.RECORDINGS
+  path = dataset.directory / RECORDINGS
   if not path.exists():
     raise RawRecordingsNotFound(
       f'raw recordings not found: {path} does not exist, prepare the data set again'

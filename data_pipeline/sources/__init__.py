@@ -6,7 +6,7 @@ A source is a package in this folder with
   Settings                                 a frozen dataclass; a field is a flag
   stage(task, staging, settings, resources) -> Staged
 
-Nothing else has to know of it.
+Nothing else has to know of it. What sources share is in `common`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pkgutil
 from pathlib import Path
 from typing import Any, Protocol, get_args, get_type_hints
 
-from data_pipeline.schema import DataError, Schema
+from data_pipeline.format.schema import DataError, Schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +86,9 @@ def existing(flag: str, path: Path, kind: str = 'folder') -> None:
 
 
 def names() -> tuple[str, ...]:
-  """All sources: the packages of this folder."""
-  return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.ispkg))
+  """All sources: the packages of this folder, but `common`."""
+  packages = (m.name for m in pkgutil.iter_modules(__path__) if m.ispkg)
+  return tuple(sorted(name for name in packages if name != 'common'))
 
 
 def load(name: str) -> Source:

@@ -16,8 +16,7 @@ from typing import Any
 
 import jax
 
-from data_pipeline.schema import DataError, write_json
-from medm2t_jax import blend, evaluate
+from data_pipeline.format.schema import DataError, write_json
 from medm2t_jax.audit import (
   drift,
   fitted,
@@ -29,7 +28,10 @@ from medm2t_jax.audit import (
   times,
 )
 from medm2t_jax.audit.check import Check
-from medm2t_jax.fold import Fold
+from medm2t_jax.evaluation import evaluate
+from medm2t_jax.inference import blend
+from medm2t_jax.runs.fold import Fold
+from medm2t_jax.training import steps
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -79,9 +81,10 @@ def _checks(folds: Sequence[Fold]) -> Iterator[Check]:
     for run in fold.runs:
       variables, lineage = run.restore_best(evaluate.STAGE)
       yield from fitted.check(run, variables, lineage, fitted.fit_again(run))
+      predictor = steps.predictor(run.model, evaluate.STAGE, variables)
       if run is fold.final:
-        variables = blend.restore(fold, variables)
-      yield predictions.check(run, variables)
+        predictor = blend.predictor(fold, predictor)
+      yield predictions.check(run, predictor)
   for fold in folds:
     _LOGGER.info('fold %d: a short training on shuffled labels', fold.index)
     yield shuffled.check(fold)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from data_pipeline.schema import ECG_MEASUREMENTS, Schema
+from data_pipeline.format.schema import ECG_MEASUREMENTS, Schema
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,11 +14,12 @@ import numpy as np
 from flax import traverse_util
 from tqdm import tqdm
 
-from data_pipeline import planning
-from data_pipeline.folds import hash_subject
-from medm2t_jax import checkpoint, fitting
+from data_pipeline.format.subjects import hash_subject
+from data_pipeline.reading import planning
 from medm2t_jax.audit.check import Check
-from medm2t_jax.fold import Batch, Fold
+from medm2t_jax.modalities import fitting
+from medm2t_jax.runs import checkpoint
+from medm2t_jax.runs.fold import Batch, Fold
 
 _ABSURD = 1e9
 # Means of float64 sums, whose last bits depend on how samples are dealt to batches and

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 from scipy import stats
 
-from data_pipeline.schema import Schema, Target
+from data_pipeline.format.schema import Schema, Target
 from medm2t_jax.audit.check import Check
 from medm2t_jax.audit.columns import columns
 from medm2t_jax.audit.ranks import auroc

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
 
-from data_pipeline import planning
-from medm2t_jax import evaluate, prediction
+from data_pipeline.reading import planning
 from medm2t_jax.audit.check import Check
-from medm2t_jax.fold import Fold
+from medm2t_jax.evaluation import evaluate
+from medm2t_jax.runs.fold import Fold
+from medm2t_jax.training import prediction
+from medm2t_jax.training.steps import Predictor
 
 SAMPLES = 256
 TOLERANCE = 1e-5  # docs/design.md, "Numbers"; of days above 1, relative
 
 
-def check(fold: Fold, variables: Mapping[str, Any]) -> Check:
+def check(fold: Fold, predictor: Predictor) -> Check:
   """Predicts some test samples three times: together, in other company, and alone.
 
   Args:
     fold: whose test split it is.
-    variables: of its multimodal stage.
+    predictor: of its multimodal stage.
   """
   modalities = fold.dataset.schema.modalities
   size = fold.config.evaluation.batch_size
@@ -41,7 +41,7 @@ def check(fold: Fold, variables: Mapping[str, Any]) -> Check:
   }
   found = {}
   for name, plan in plans.items():
-    rows, predictions = prediction.predict(fold, evaluate.STAGE, variables, plan, name)
+    rows, predictions = prediction.predict(fold, evaluate.STAGE, predictor, plan, name)
     np.testing.assert_array_equal(rows, np.sort(chosen))
     found[name] = predictions['all']
   together = found['together']

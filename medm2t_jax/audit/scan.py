@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from data_pipeline.dataset import Dataset, Split
-from data_pipeline.heads import read_heads
+from data_pipeline.format.dataset import Dataset, Split
+from data_pipeline.format.heads import read_heads
 from medm2t_jax.audit.columns import Column, columns, last_values
 
 CAPACITY = 8192  # samples that a column's random sample holds

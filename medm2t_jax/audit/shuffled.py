@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from data_pipeline import planning
-from data_pipeline.schema import Schema
-from medm2t_jax import prediction, train
+from data_pipeline.format.schema import Schema
+from data_pipeline.reading import planning
 from medm2t_jax.audit.check import Check
 from medm2t_jax.audit.ranks import auroc
 from medm2t_jax.audit.scan import SPLITS
-from medm2t_jax.fold import Batch, Fold
+from medm2t_jax.runs.fold import Batch, Fold
+from medm2t_jax.training import prediction, steps, train
 
 # A few hundred steps: one epoch of large data, some of small.
 STEPS, EPOCHS = 200, 8
@@ -41,9 +41,10 @@ def check(fold: Fold) -> Check:
     if shuffled.skipped(stage):
       return Check(name, False, None, f'not tested: no sample to train {stage} on')
     variables, _ = shuffled.restore_best(stage)
+  predictor = steps.predictor(shuffled.model, stage, variables)
   modalities = shuffled.modalities_of(stage)
   plan = shuffled.plan('test', modalities, fold.config.evaluation.batch_size, require=stage)
-  rows, predictions = prediction.predict(shuffled, stage, variables, plan, 'shuffled')
+  rows, predictions = prediction.predict(shuffled, stage, predictor, plan, 'shuffled')
   label, subject = shuffled.label[rows], fold.dataset.index['subject_id'][rows]
   if len(np.unique(label)) < 2:
     return Check(name, False, None, 'not tested: all test samples have the same label')

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipeline.schema import NUM_FOLDS
+from data_pipeline.format.schema import NUM_FOLDS
 from medm2t_jax.audit.check import Check
 from medm2t_jax.audit.scan import SPLITS, Scan
 

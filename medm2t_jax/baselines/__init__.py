@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.schema import DataError
-from medm2t_jax import distributed
+from data_pipeline.format.schema import DataError
 from medm2t_jax.baselines import (
   boosted_trees,
   cache,
@@ -26,7 +25,8 @@ from medm2t_jax.baselines import (
 )
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.experiment import Experiment
-from medm2t_jax.fold import Fold
+from medm2t_jax.runs import distributed
+from medm2t_jax.runs.fold import Fold
 
 _LOGGER = logging.getLogger(__name__)
 

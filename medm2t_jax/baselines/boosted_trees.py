@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
-from data_pipeline.schema import Target
+from data_pipeline.format.schema import Target
 from medm2t_jax.baselines import choosing
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.baselines.summary_statistics import Table, joined

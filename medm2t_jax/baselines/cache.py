@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import medm2t_jax
-from data_pipeline.schema import DataError
-from medm2t_jax import workdir
+from data_pipeline.format.schema import DataError
 from medm2t_jax.baselines.inputs import SPLITS
-from medm2t_jax.fold import Fold
+from medm2t_jax.runs import workdir
+from medm2t_jax.runs.fold import Fold
 
 _KEY = b'made_from'
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.schema import Target
+from data_pipeline.format.schema import Target
 from medm2t_jax.baselines.summary_statistics import Table
 
 

@@ -22,12 +22,12 @@ import optax
 from jaxtyping import Array, Float
 from scipy import special
 
-from data_pipeline.dataset import Split
-from medm2t_jax import losses
+from data_pipeline.format.dataset import Split
 from medm2t_jax.baselines import choosing
 from medm2t_jax.baselines.inputs import SPLITS, Inputs
 from medm2t_jax.baselines.windows import window_ends
-from medm2t_jax.models.dropout import Dropout
+from medm2t_jax.models.layers.dropout import Dropout
+from medm2t_jax.training import losses
 
 SETTINGS: dict[str, Any] = {
   'hidden': 64,

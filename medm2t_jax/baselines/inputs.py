@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from data_pipeline.dataset import Split
-from data_pipeline.schema import Schema, Target
+from data_pipeline.format.dataset import Split
+from data_pipeline.format.schema import Schema, Target
 from medm2t_jax.baselines import reading
 from medm2t_jax.baselines.choosing import Fitted
 from medm2t_jax.baselines.summary_statistics import Table, summarise
 from medm2t_jax.baselines.windows import windowed
-from medm2t_jax.fold import Fold
+from medm2t_jax.runs.fold import Fold
 
 SPLITS: tuple[Split, ...] = ('train', 'validation', 'test')
 

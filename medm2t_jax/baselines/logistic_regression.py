@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from data_pipeline.schema import Target
+from data_pipeline.format.schema import Target
 from medm2t_jax.baselines import choosing
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.baselines.summary_statistics import Table, joined

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from data_pipeline import input_pipeline
-from data_pipeline.dataset import Split
-from data_pipeline.schema import Schema
-from medm2t_jax.fold import Fold
+from data_pipeline.format.dataset import Split
+from data_pipeline.format.schema import Schema
+from data_pipeline.reading import input_pipeline
+from medm2t_jax.runs.fold import Fold
 
 Batch = Mapping[str, Any]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from medm2t_jax import prediction
-from medm2t_jax.fold import Fold
+from medm2t_jax.runs.fold import Fold
+from medm2t_jax.training import prediction, steps
 
 
 def settings(fold: Fold, modality: str) -> dict[str, Any]:
@@ -37,7 +37,8 @@ def predict(fold: Fold, modality: str) -> np.ndarray:
   if len(plan):
     variables, _ = final.restore_best(modality)
     description = f'{modality} alone'
-    row, found = prediction.predict(final, modality, variables, plan, description)
+    predictor = steps.predictor(final.model, modality, variables)
+    row, found = prediction.predict(final, modality, predictor, plan, description)
     predicted[np.searchsorted(rows, row)] = found['all'].reshape(len(row), -1)
   return predicted[:, 0] if target.kind == 'days' else predicted
 

@@ -1,6 +1,6 @@
 """One row of columns a sample, those that the ensemble trunk reads.
 
-`medm2t_jax.models.columns` says which there are. NaN where there is nothing to
+`medm2t_jax.models.trunk.columns` says which there are. NaN where there is nothing to
 summarise; nothing is fitted.
 """
 
@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 import jax
 import numpy as np
 
-from data_pipeline.schema import ECG_MEASUREMENTS, Item, Schema
+from data_pipeline.format.schema import ECG_MEASUREMENTS, Item, Schema
 from medm2t_jax.baselines.reading import Batch
-from medm2t_jax.models import columns
-from medm2t_jax.models.column_statistics import STATISTICS
-from medm2t_jax.models.config import column_kinds
+from medm2t_jax.experiment.model_config import column_kinds
+from medm2t_jax.models.trunk import columns
+from medm2t_jax.models.trunk.column_statistics import STATISTICS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

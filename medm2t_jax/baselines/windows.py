@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from data_pipeline.schema import Item, Schema
+from data_pipeline.format.schema import Item, Schema
 from medm2t_jax.baselines import reading
 from medm2t_jax.baselines.reading import Batch, Observations
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from medm2t_jax.models.attention import CrossAttentionBlock
+from medm2t_jax.models.layers.attention import CrossAttentionBlock
 
 Fusion = Literal['add', 'mul', 'linear', 'concat']
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from medm2t_jax.models.mlp import Mlp
+from medm2t_jax.models.layers.mlp import Mlp
 
 
 class Decoder(nn.Module):

@@ -18,9 +18,9 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from medm2t_jax.models.encoded import Encoded, summary_as_token
 from medm2t_jax.models.gates import gated
-from medm2t_jax.models.mlp import Mlp
+from medm2t_jax.models.layers.mlp import Mlp
+from medm2t_jax.models.layers.resnet1d import ResNet1d
 from medm2t_jax.models.multimodal_fusion import FusionConfig, MultimodalFusion
-from medm2t_jax.models.resnet1d import ResNet1d
 
 VIEWS = ('signal', 'features', 'text')
 

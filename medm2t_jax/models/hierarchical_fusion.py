@@ -17,10 +17,10 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from medm2t_jax.models.attention import CrossAttentionBlock
 from medm2t_jax.models.encoded import Encoded, summary_as_token
-from medm2t_jax.models.mlp import Mlp
-from medm2t_jax.models.resnet1d import ResNet1d
+from medm2t_jax.models.layers.attention import CrossAttentionBlock
+from medm2t_jax.models.layers.mlp import Mlp
+from medm2t_jax.models.layers.resnet1d import ResNet1d
 
 
 @dataclasses.dataclass(frozen=True)

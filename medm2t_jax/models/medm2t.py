@@ -20,21 +20,21 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from medm2t_jax.models.chunks import Chunks
 from medm2t_jax.models.config import ModelConfig
 from medm2t_jax.models.decoder import Decoder, OutputLayer
 from medm2t_jax.models.ecg import VIEWS, EcgEncoder
 from medm2t_jax.models.encoded import Predictions, of_decoder
-from medm2t_jax.models.ensemble_trunk import EnsembleTrunk
+from medm2t_jax.models.events.sparse_time_series import SparseTimeSeriesEncoder
 from medm2t_jax.models.hierarchical_fusion import HierarchicalTimeAwareFusion
-from medm2t_jax.models.late_addition import (
+from medm2t_jax.models.multimodal_fusion import MultimodalFusion
+from medm2t_jax.models.static_encoder import StaticEncoder
+from medm2t_jax.models.trunk.chunks import Chunks
+from medm2t_jax.models.trunk.ensemble_trunk import EnsembleTrunk
+from medm2t_jax.models.trunk.late_addition import (
   LateAddition,
   ensemble_mean,
   log_probabilities,
 )
-from medm2t_jax.models.multimodal_fusion import MultimodalFusion
-from medm2t_jax.models.sparse_time_series import SparseTimeSeriesEncoder
-from medm2t_jax.models.static_encoder import StaticEncoder
 
 Batch = Mapping[str, Any]
 
@@ -66,7 +66,7 @@ class MedM2T(nn.Module):
   b, heads, 1, tokens); the querying modalities are those other than j, in order.
 
   Attributes:
-    config: of `medm2t_jax.models.config.model_config`.
+    config: of `medm2t_jax.experiment.model_config.model_config`.
     axis_name: mapped axis over which BatchNorm is synchronised.
   """
 

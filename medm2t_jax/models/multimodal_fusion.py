@@ -14,8 +14,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from medm2t_jax.models.bimodal_attention import BiModalAttention, Fusion, pairs
-from medm2t_jax.models.dropout import Dropout
 from medm2t_jax.models.encoded import Encoded
+from medm2t_jax.models.layers.dropout import Dropout
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from medm2t_jax.models.encoded import Encoded, summary_as_token
 from medm2t_jax.models.gates import gated
-from medm2t_jax.models.mlp import Mlp
+from medm2t_jax.models.layers.mlp import Mlp
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data_pipeline import records
-from data_pipeline.dataset import open_dataset
-from medm2t_jax import train
-from medm2t_jax.fold import make_folds
-from tests import static_data
+from data_pipeline.format import records
+from data_pipeline.format.dataset import open_dataset
+from medm2t_jax.runs.fold import make_folds
+from medm2t_jax.training import train
+from tests.support import static_data
 
 
 @pytest.fixture(scope='session')

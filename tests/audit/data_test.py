@@ -7,9 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from data_pipeline.dataset import open_dataset
-from data_pipeline.heads import read_heads
-from data_pipeline.schema import Item, Target
+from data_pipeline.format.dataset import open_dataset
+from data_pipeline.format.heads import read_heads
+from data_pipeline.format.schema import Item, Target
 from medm2t_jax.audit import drift, leaks, splits, times
 from medm2t_jax.audit import scan as scans
 from medm2t_jax.audit.columns import last_values

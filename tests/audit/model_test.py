@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 
 from configs import mortality
-from data_pipeline import input_pipeline, planning
-from data_pipeline.dataset import open_dataset
-from data_pipeline.schema import DataError
-from medm2t_jax import evaluate, fitting, parallel, train
+from data_pipeline.format.dataset import open_dataset
+from data_pipeline.format.schema import DataError
+from data_pipeline.reading import input_pipeline, planning
 from medm2t_jax.audit import audit, fitted, predictions, shuffled
-from medm2t_jax.fold import Fold, make_folds
-from tests import staging_fixture
-from tests.xla_flags import xla_flags
+from medm2t_jax.evaluation import evaluate
+from medm2t_jax.modalities import fitting
+from medm2t_jax.runs.fold import Fold, make_folds
+from medm2t_jax.training import steps, train
+from tests.support import staging_fixture
+from tests.support.xla_flags import xla_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,26 +34,19 @@ def restored(trained):
 
 
 def test_predictions_do_not_depend_on_the_batch(trained, restored):
-  check = predictions.check(trained, restored[0])
+  ours = steps.predictor(trained.model, evaluate.STAGE, restored[0])
+  check = predictions.check(trained, ours)
   assert check.passed and check.figure <= 1e-5
 
 
-def test_a_model_that_looks_at_its_batch_is_found(trained, restored, monkeypatch):
-  honest = parallel.predict_step
+def test_a_model_that_looks_at_its_batch_is_found(trained, restored):
+  honest = steps.predictor(trained.model, evaluate.STAGE, restored[0])
 
-  def leaking(model, stage):
-    step = honest(model, stage)
+  def leaking(batch):
+    logits = np.asarray(honest(batch))
+    return logits + 0.1 * logits.mean(axis=1, keepdims=True) * [[[0, 1]]]
 
-    def with_batch_mean(variables, batch):
-      logits = np.asarray(step(variables, batch))
-      return logits + 0.1 * logits.mean(axis=1, keepdims=True) * [[[0, 1]]]
-
-    return with_batch_mean
-
-  monkeypatch.setattr(parallel, 'predict_step', leaking)
-  # Another one: the first keeps its compiled steps.
-  fold = Fold(trained.config, trained.dataset, trained.index, trained.workdir)
-  check = predictions.check(fold, restored[0])
+  check = predictions.check(trained, leaking)
   assert not check.passed and check.figure > 1e-4
 
 

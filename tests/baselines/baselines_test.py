@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
 from configs import mortality
-from data_pipeline.schema import DataError, Target
+from data_pipeline.format.schema import DataError, Target
 from medm2t_jax import baselines
 from medm2t_jax.baselines import (
   boosted_trees,
@@ -25,7 +25,7 @@ from medm2t_jax.baselines import (
 )
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.baselines.summary_statistics import Table
-from medm2t_jax.fold import Fold
+from medm2t_jax.runs.fold import Fold
 
 FITTED = (logistic_regression, boosted_trees, gru)
 DAYS = Target('days')

@@ -10,7 +10,7 @@ import pytest
 
 from medm2t_jax.baselines import gru
 from medm2t_jax.baselines.windows import window_ends, windowed
-from tests import fake_batch
+from tests.support import fake_batch
 
 SCHEMA = fake_batch.schema('mortality')
 ENDS = (-3.0, -1.0, 0.0)

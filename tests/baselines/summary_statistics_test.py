@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_pipeline.schema import ECG_MEASUREMENTS
+from data_pipeline.format.schema import ECG_MEASUREMENTS
 from medm2t_jax.baselines.summary_statistics import summarise
-from medm2t_jax.models.column_statistics import SEGMENT_STEPS, STATISTICS
-from tests import fake_batch
+from medm2t_jax.models.trunk.column_statistics import SEGMENT_STEPS, STATISTICS
+from tests.support import fake_batch
 
 SCHEMA = fake_batch.schema('mortality')
 

@@ -18,9 +18,9 @@ import torch
 from benchmarks.model_case import Case, without_dropout
 from benchmarks.model_steps import check_logits, embedding, same_weights
 from benchmarks.torch_model import weights
-from medm2t_jax import losses
 from medm2t_jax.models.medm2t import MedM2T, stages
-from tests.xla_flags import xla_flags
+from medm2t_jax.training import losses
+from tests.support.xla_flags import xla_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 6

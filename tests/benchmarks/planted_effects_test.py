@@ -11,7 +11,7 @@ import pytest
 from scipy import special
 
 from benchmarks.planted_effects import planted_effects
-from data_pipeline.schema import DataError
+from data_pipeline.format.schema import DataError
 from data_pipeline.sources.simulated.best_possible import first_stays
 
 PATIENTS = 400

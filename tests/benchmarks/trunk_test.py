@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.xla_flags import xla_flags
+from tests.support.xla_flags import xla_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 

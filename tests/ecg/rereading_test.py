@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_pipeline import input_pipeline, planning
-from data_pipeline.dataset import open_dataset
 from data_pipeline.ecg import rereading
 from data_pipeline.ecg.conditioning import condition
 from data_pipeline.ecg.rereading import Damage, RawRecordingsNotFound
-from data_pipeline.schema import DataError
-from tests import staging_fixture
+from data_pipeline.format.dataset import open_dataset
+from data_pipeline.format.schema import DataError
+from data_pipeline.reading import input_pipeline, planning
 from tests.ecg.conditioning_test import heartbeat, in_millivolts
+from tests.support import staging_fixture
 
 MOST = 3
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medm2t_jax.models.attention import CrossAttentionBlock
 from medm2t_jax.models.bimodal_attention import BiModalAttention, pairs
-from tests import fake_batch
+from medm2t_jax.models.layers.attention import CrossAttentionBlock
+from tests.support import fake_batch
 
 RNG = np.random.default_rng(0)
 SUMMARIES = RNG.normal(size=(3, 4, 8)).astype(np.float32)

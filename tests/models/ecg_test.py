@@ -15,7 +15,7 @@ from medm2t_jax.models.ecg import (
   TextView,
   pool_by_owner,
 )
-from tests import fake_batch, oracle
+from tests.support import fake_batch, oracle
 
 CONFIG = fake_batch.config().ecg
 ECG = fake_batch.batch(samples=1250)['ecg']

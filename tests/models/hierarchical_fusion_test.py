@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medm2t_jax.models.hierarchical_fusion import HierarchicalTimeAwareFusion
-from tests import fake_batch
+from tests.support import fake_batch
 
 BASE = dict(fake_batch.config().grids)['vitals']
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medm2t_jax.models.medm2t import MedM2T, stages
-from tests import fake_batch
+from tests.support import fake_batch
 
 ENSEMBLE = {'trunk': 'ensemble', 'ensemble': 3}
 

@@ -11,7 +11,7 @@ import pytest
 
 from medm2t_jax.models.encoded import Encoded
 from medm2t_jax.models.multimodal_fusion import MultimodalFusion
-from tests import fake_batch
+from tests.support import fake_batch
 
 ROWS, TOKENS, WIDTH, MODALITIES, PAIRS = 4, 5, 64, 3, 3
 RNG = np.random.default_rng(0)

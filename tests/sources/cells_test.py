@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_pipeline.schema import DataError
-from data_pipeline.sources import cells
-from data_pipeline.sources.raw_tables import RawTables, UnreadableCells
+from data_pipeline.format.schema import DataError
+from data_pipeline.sources.common import cells
+from data_pipeline.sources.common.raw_tables import RawTables, UnreadableCells
 
 TIME = datetime.datetime(2167, 3, 28, 10, 4)
 DATE = datetime.date(2167, 3, 28)
@@ -171,7 +171,7 @@ def test_no_result_depends_on_the_time_zone_of_the_machine(tmp_path):
   pq.write_table(pa.table({'c': times}), tmp_path / 't.parquet')
   script = f"""
 from pathlib import Path
-from data_pipeline.sources.raw_tables import RawTables
+from data_pipeline.sources.common.raw_tables import RawTables
 folder = Path({str(tmp_path)!r})
 raw = RawTables(folder / 'spill', '1GB', 1)
 raw.open(folder, 't', {{'c': 'TIMESTAMP'}})

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipeline.schema import DataError
+from data_pipeline.format.schema import DataError
 from data_pipeline.sources import Resources
 from data_pipeline.sources.mimic_iv import Settings, stage
 from data_pipeline.sources.simulated.hospital import write_hospital
-from tests.sources.small_hospital import HEADERS
+from tests.support.small_hospital import HEADERS
 
 # Columns whose text is data, whatever it says: another text is another value.
 _TEXTS = {

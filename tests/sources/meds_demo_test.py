@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from data_pipeline.sources import Resources, meds, mimic_iv
-from data_pipeline.sources.mimic_iv.items import read_rows
+from data_pipeline.sources.common.items import read_rows
 
 DATA = Path(__file__).resolve().parents[2] / '../shared/data'
 MEDS, RAW = DATA / 'mimic-iv-demo-meds', DATA / 'mimic-iv-demo'

@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 from data_pipeline import sources
-from data_pipeline.schema import DataError
+from data_pipeline.format.schema import DataError
 from data_pipeline.sources import Resources
+from data_pipeline.sources.common.items import items
 from data_pipeline.sources.meds import Settings, stage
 from data_pipeline.sources.meds.mapping import load
-from data_pipeline.sources.mimic_iv.items import items
 
 PREDICTION = dt.datetime(2150, 3, 2, 10)
 CREATININE = {

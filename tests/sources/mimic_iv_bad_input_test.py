@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 
 from data_pipeline.ecg import conditioning
-from data_pipeline.schema import DataError
+from data_pipeline.format.schema import DataError
 from data_pipeline.sources import Resources
 from data_pipeline.sources.mimic_iv import Settings, stage
-from tests import staging_fixture
-from tests.sources.small_hospital import EVENTS, LAYOUT_3_1, Hospital
+from tests.support import staging_fixture
+from tests.support.small_hospital import EVENTS, LAYOUT_3_1, Hospital
 
 
 @pytest.fixture

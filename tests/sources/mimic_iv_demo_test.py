@@ -16,16 +16,17 @@ import pandas as pd
 import pytest
 
 from data_pipeline.ecg.report_terms import terms_of
-from data_pipeline.schema import ECG_MEASUREMENTS
+from data_pipeline.format.schema import ECG_MEASUREMENTS
 from data_pipeline.sources import Resources
-from data_pipeline.sources.mimic_iv import Settings, drugs, results, stage
-from data_pipeline.sources.mimic_iv.items import (
+from data_pipeline.sources.common import results
+from data_pipeline.sources.common.items import (
   conversions,
   items,
   read_rows,
   static_items,
   unit_key,
 )
+from data_pipeline.sources.mimic_iv import Settings, drugs, stage
 
 DATA = Path(__file__).resolve().parents[2] / '../shared/data'
 HOUR, DAY = pd.Timedelta(hours=1), pd.Timedelta(days=1)

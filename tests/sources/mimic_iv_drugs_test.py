@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from data_pipeline.schema import DataError
+from data_pipeline.format.schema import DataError
 from data_pipeline.sources.mimic_iv import Settings
 from data_pipeline.sources.mimic_iv.drugs import GROUPS, groups_of, rules
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.schema import Item
-from data_pipeline.sources.mimic_iv.items import conversions, items, read_rows
-from data_pipeline.sources.mimic_iv.results import is_void, number_in, parse
+from data_pipeline.format.schema import Item
+from data_pipeline.sources.common.items import conversions, items, read_rows
+from data_pipeline.sources.common.results import is_void, number_in, parse
 
 REFERENCE = Path(__file__).resolve().parents[2] / '../shared/reference'
 needs_reference = pytest.mark.skipif(

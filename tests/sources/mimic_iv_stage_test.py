@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from data_pipeline.schema import DataError
-from data_pipeline.sources.mimic_iv.items import items
-from tests.sources.small_hospital import Hospital
+from data_pipeline.format.schema import DataError
+from data_pipeline.sources.common.items import items
+from tests.support.small_hospital import Hospital
 
 
 @pytest.fixture

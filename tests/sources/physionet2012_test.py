@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_pipeline.schema import DataError
+from data_pipeline.format.schema import DataError
 from data_pipeline.sources import Resources, make_settings
 from data_pipeline.sources.physionet2012 import Settings, stage
 from data_pipeline.sources.physionet2012.variables import repairs, variables

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline.schema import DataError
-from data_pipeline.sources.raw_tables import RawTables
+from data_pipeline.format.schema import DataError
+from data_pipeline.sources.common.raw_tables import RawTables
 
 ROWS = 60_000
 

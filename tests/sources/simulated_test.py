@@ -15,7 +15,7 @@ from scipy.stats import pearsonr
 from sklearn.metrics import roc_auc_score
 
 from data_pipeline import lock
-from data_pipeline.schema import DataError
+from data_pipeline.format.schema import DataError
 from data_pipeline.sources.simulated import (
   best_possible,
   chart,

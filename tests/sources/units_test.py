@@ -7,8 +7,8 @@ import itertools
 import duckdb
 import pytest
 
-from data_pipeline.sources.mimic_iv.items import read_rows
-from data_pipeline.sources.units import key_sql, unit_key
+from data_pipeline.sources.common.items import read_rows
+from data_pipeline.sources.common.units import key_sql, unit_key
 
 SAME = (
   ('ug/L', 'µg/L', 'μg/L', 'mcg/L', 'UG/L', 'MCG/L', ' ug / L', 'Μg/L', 'ug/ℓ', 'µg／L'),

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_pipeline.duckdb_files import parquet
-from data_pipeline.schema import DataError, Grid, Item, Schema
+from data_pipeline.format.schema import DataError, Grid, Item, Schema
 from data_pipeline.sources import Resources, Staged, existing, setting
+from data_pipeline.sources.common import vitals
+from data_pipeline.sources.common.duckdb_files import parquet
+from data_pipeline.sources.common.items import items, make_table
+from data_pipeline.sources.common.raw_tables import RawTables, in_scratch
 from data_pipeline.sources.meds import codes, files, labels, mapping, rows, static
 from data_pipeline.sources.meds.variables import Events, Mapping, Variable
-from data_pipeline.sources.mimic_iv import vitals
-from data_pipeline.sources.mimic_iv.items import items, make_table
-from data_pipeline.sources.raw_tables import RawTables, in_scratch
 
 TASKS = tuple(labels.TARGETS)
 

@@ -13,12 +13,12 @@ from typing import Literal
 
 import pyarrow as pa
 
-from data_pipeline.schema import DataError, Item
+from data_pipeline.format.schema import DataError, Item
+from data_pipeline.sources.common import results
+from data_pipeline.sources.common.items import make_table
+from data_pipeline.sources.common.raw_tables import RawTables
+from data_pipeline.sources.common.units import unit_key
 from data_pipeline.sources.meds.variables import Automatic, Codes, Variable
-from data_pipeline.sources.mimic_iv import results
-from data_pipeline.sources.mimic_iv.items import make_table
-from data_pipeline.sources.raw_tables import RawTables
-from data_pipeline.sources.units import unit_key
 
 # What the MIMIC-IV conversion writes where a unit is null.
 _NO_UNIT = 'UNK'

@@ -16,9 +16,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipeline.duckdb_files import parquet
-from data_pipeline.schema import DataError
-from data_pipeline.sources.raw_tables import RawTables
+from data_pipeline.format.schema import DataError
+from data_pipeline.sources.common.duckdb_files import parquet
+from data_pipeline.sources.common.raw_tables import RawTables
 
 _REMEDY = 'Export the data set again as MEDS 0.4, or cast and rename the columns.'
 _VALUES = {'numeric_value': 'FLOAT', 'text_value': 'VARCHAR'}

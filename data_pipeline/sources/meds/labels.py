@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipeline.schema import DataError, Target
+from data_pipeline.format.schema import DataError, Target
+from data_pipeline.sources.common.classes import CVD_CLASSES
+from data_pipeline.sources.common.raw_tables import RawTables
 from data_pipeline.sources.meds.files import check, meds_package, parquet_files, read_schema
-from data_pipeline.sources.mimic_iv.cohort import CVD_CLASSES
-from data_pipeline.sources.raw_tables import RawTables
 
 TARGETS = {
   'mortality': Target('classes', ('survived', 'died')),

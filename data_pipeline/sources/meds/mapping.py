@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 import yaml
 
-from data_pipeline.schema import DataError, Item
+from data_pipeline.format.schema import DataError, Item
+from data_pipeline.sources.common.units import unit_key
 from data_pipeline.sources.meds.mimic_items import mimic_variables
 from data_pipeline.sources.meds.variables import (
   Automatic,
@@ -24,7 +25,6 @@ from data_pipeline.sources.meds.variables import (
   Repair,
   Variable,
 )
-from data_pipeline.sources.units import unit_key
 
 _T = TypeVar('_T')
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from data_pipeline.sources.common.items import conversions, items, read_rows
+from data_pipeline.sources.common.units import unit_key
 from data_pipeline.sources.meds.variables import Codes, Repair, Variable
-from data_pipeline.sources.mimic_iv.items import conversions, items, read_rows
-from data_pipeline.sources.units import unit_key
 
 
 def mimic_variables(modality: str, codes: tuple[Codes, ...]) -> tuple[Variable, ...]:

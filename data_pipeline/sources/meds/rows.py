@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_pipeline.duckdb_files import parquet
+from data_pipeline.sources.common.duckdb_files import parquet
+from data_pipeline.sources.common.items import make_table
+from data_pipeline.sources.common.raw_tables import RawTables
 from data_pipeline.sources.meds.codes import Reading, parse_text
 from data_pipeline.sources.meds.variables import Variable
-from data_pipeline.sources.mimic_iv.items import make_table
-from data_pipeline.sources.raw_tables import RawTables
 
 
 def make_windows(raw: RawTables) -> None:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_pipeline.duckdb_files import parquet, text
-from data_pipeline.schema import Item
+from data_pipeline.format.schema import Item
+from data_pipeline.sources.common.duckdb_files import parquet, text
+from data_pipeline.sources.common.items import make_table
+from data_pipeline.sources.common.raw_tables import RawTables
 from data_pipeline.sources.meds.codes import match, readings
 from data_pipeline.sources.meds.rows import resolve, scan
 from data_pipeline.sources.meds.variables import Mapping
-from data_pipeline.sources.mimic_iv.items import make_table
-from data_pipeline.sources.raw_tables import RawTables
 
 _AGE = Item('age', 'Age', 'years', low=0, high=120)
 _MICROSECONDS_A_YEAR = 365.25 * 86400e6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from data_pipeline.schema import Item
+from data_pipeline.format.schema import Item
 
 
 @dataclasses.dataclass(frozen=True)

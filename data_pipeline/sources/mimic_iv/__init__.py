@@ -11,18 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 from data_pipeline.ecg.report_terms import terms
-from data_pipeline.schema import DataError, Grid, Schema, Target
+from data_pipeline.format.schema import DataError, Grid, Schema, Target
 from data_pipeline.sources import Resources, Staged, existing, setting
-from data_pipeline.sources.mimic_iv import (
-  cohort,
-  drugs,
-  events,
-  recordings,
-  static,
-  vitals,
-)
-from data_pipeline.sources.mimic_iv.items import items, read_rows
-from data_pipeline.sources.raw_tables import RawTables, in_scratch
+from data_pipeline.sources.common import vitals
+from data_pipeline.sources.common.classes import CVD_CLASSES, DEATH_CLASSES
+from data_pipeline.sources.common.items import items, read_rows
+from data_pipeline.sources.common.raw_tables import RawTables, in_scratch
+from data_pipeline.sources.mimic_iv import cohort, drugs, events, recordings, static
 
 TASKS = ('cvd', 'mortality', 'los')
 _ATTRIBUTES = ('sex', 'age', 'race', 'insurance', 'admission_type', 'unit', 'year_group')
@@ -164,7 +159,7 @@ def _merge(rows: dict[str, dict[str, int]], more: dict[str, dict[str, int]]) -> 
 def _target(task: str) -> Target:
   if task == 'los':
     return Target('days')
-  return Target('classes', cohort.CVD_CLASSES if task == 'cvd' else ('survived', 'died'))
+  return Target('classes', CVD_CLASSES if task == 'cvd' else DEATH_CLASSES)
 
 
 def _versions(raw: RawTables, root: Path, ecg_root: Path | None) -> dict[str, str]:

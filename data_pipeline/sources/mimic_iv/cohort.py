@@ -18,15 +18,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from data_pipeline.schema import DataError
-from data_pipeline.sources.mimic_iv.items import read_rows
-from data_pipeline.sources.raw_tables import RawTables
+from data_pipeline.format.schema import DataError
+from data_pipeline.sources.common.classes import CVD_CLASSES
+from data_pipeline.sources.common.items import read_rows
+from data_pipeline.sources.common.raw_tables import RawTables
 
 ICU_HOURS = 24
 CVD_DAYS = 90
 CVD_ADMISSION_HOURS = 24
 CVD_AGES = (18, 89)
-CVD_CLASSES = ('non_CVD', 'CHD', 'stroke', 'HF')
 
 Steps = list[dict[str, str | int]]
 

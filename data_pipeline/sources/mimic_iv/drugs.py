@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_pipeline.schema import DataError
-from data_pipeline.sources.mimic_iv.items import make_table, read_rows
-from data_pipeline.sources.raw_tables import RawTables
+from data_pipeline.format.schema import DataError
+from data_pipeline.sources.common.items import make_table, read_rows
+from data_pipeline.sources.common.raw_tables import RawTables
 
 GROUPS = (
   *(f'C01{letter}' for letter in 'ABCDE'), 'C02A', 'C02C', 'C02D', 'C02K',
@@ -120,7 +120,7 @@ def make_flags(raw: RawTables, root: Path, known: Sequence[Rule]) -> dict[str, i
 
 def _read(path: Path) -> list[Rule]:
   """A user's rules, those without a group among them."""
-  remedy = 'Write it as data_pipeline/sources/mimic_iv/tables/drug_groups.csv is written.'
+  remedy = 'Write it as data_pipeline/sources/common/tables/drug_groups.csv is written.'
   where = f'--drug_groups={path}'
   try:
     lines = path.read_text(encoding='utf-8-sig').splitlines()

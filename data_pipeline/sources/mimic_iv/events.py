@@ -16,16 +16,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_pipeline.duckdb_files import parquet
-from data_pipeline.sources import cells
-from data_pipeline.sources.mimic_iv import results
-from data_pipeline.sources.mimic_iv.items import (
+from data_pipeline.sources.common import cells, results
+from data_pipeline.sources.common.duckdb_files import parquet
+from data_pipeline.sources.common.items import (
   items,
   make_table,
   register,
 )
-from data_pipeline.sources.raw_tables import RawTables
-from data_pipeline.sources.units import key_sql
+from data_pipeline.sources.common.raw_tables import RawTables
+from data_pipeline.sources.common.units import key_sql
 
 _COLUMNS = {
   'subject_id': 'BIGINT', 'itemid': 'INTEGER', 'charttime': 'TIMESTAMP',

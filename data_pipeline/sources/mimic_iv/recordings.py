@@ -14,11 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from data_pipeline.duckdb_files import parquet, text
 from data_pipeline.ecg import report_terms
-from data_pipeline.schema import ECG_MEASUREMENTS, DataError
-from data_pipeline.sources.mimic_iv.items import make_table, read_rows
-from data_pipeline.sources.raw_tables import RawTables
+from data_pipeline.format.schema import ECG_MEASUREMENTS, DataError
+from data_pipeline.sources.common.duckdb_files import parquet, text
+from data_pipeline.sources.common.items import make_table, read_rows
+from data_pipeline.sources.common.raw_tables import RawTables
 
 _REPORT_LINES = 18
 MAX_LISTED_LINES = 50

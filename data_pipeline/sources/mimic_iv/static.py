@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_pipeline.duckdb_files import text
-from data_pipeline.schema import Item
-from data_pipeline.sources import cells
+from data_pipeline.format.schema import Item
+from data_pipeline.sources.common import cells
+from data_pipeline.sources.common.duckdb_files import text
+from data_pipeline.sources.common.items import read_rows, static_items
+from data_pipeline.sources.common.raw_tables import RawTables
 from data_pipeline.sources.mimic_iv import drugs
-from data_pipeline.sources.mimic_iv.items import read_rows, static_items
-from data_pipeline.sources.raw_tables import RawTables
 
 _POUND = 0.45359237  # kg
 _INCH = 2.54  # cm

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_pipeline.duckdb_files import parquet
-from data_pipeline.schema import DataError, Grid, Schema, Target
+from data_pipeline.format.schema import DataError, Grid, Schema, Target
 from data_pipeline.sources import Resources, Staged, setting
-from data_pipeline.sources.mimic_iv.items import make_table
+from data_pipeline.sources.common.duckdb_files import parquet
+from data_pipeline.sources.common.items import make_table
+from data_pipeline.sources.common.raw_tables import RawTables, in_scratch
 from data_pipeline.sources.physionet2012 import observations, outcomes, records
 from data_pipeline.sources.physionet2012.variables import (
   event_items,
@@ -23,7 +24,6 @@ from data_pipeline.sources.physionet2012.variables import (
   static_items,
   variables,
 )
-from data_pipeline.sources.raw_tables import RawTables, in_scratch
 
 TASKS = tuple(outcomes.COLUMNS)
 GRID_STEPS = 96

@@ -8,12 +8,12 @@ from itertools import islice
 import pyarrow as pa
 from tqdm import tqdm
 
-from data_pipeline.schema import DataError
-from data_pipeline.sources import cells
-from data_pipeline.sources.mimic_iv.items import make_table
+from data_pipeline.format.schema import DataError
+from data_pipeline.sources.common import cells
+from data_pipeline.sources.common.items import make_table
+from data_pipeline.sources.common.raw_tables import RawTables
 from data_pipeline.sources.physionet2012 import records
 from data_pipeline.sources.physionet2012.variables import repairs, variables
-from data_pipeline.sources.raw_tables import RawTables
 
 HOURS = 48
 _BATCH = 250  # records, about 2 MB of text

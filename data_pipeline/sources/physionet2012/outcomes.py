@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from data_pipeline.schema import DataError
+from data_pipeline.format.schema import DataError
 from data_pipeline.sources.physionet2012.records import DOWNLOAD
 
 # Of the file's columns; SAPS-I, SOFA and Survival are not read.

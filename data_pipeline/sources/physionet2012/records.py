@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
-from data_pipeline.schema import DataError
+from data_pipeline.format.schema import DataError
 
 DOWNLOAD = 'https://physionet.org/files/challenge-2012/1.0.0/'
 HEADER = 'Time,Parameter,Value'

@@ -7,8 +7,8 @@ import functools
 from pathlib import Path
 from typing import Literal
 
-from data_pipeline.schema import Item
-from data_pipeline.sources.mimic_iv.items import read_rows
+from data_pipeline.format.schema import Item
+from data_pipeline.sources.common.items import read_rows
 
 Role = Literal['static', 'event', 'both']
 

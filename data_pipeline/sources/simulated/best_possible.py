@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from data_pipeline.schema import DataError
+from data_pipeline.format.schema import DataError
 from data_pipeline.sources.simulated import latent
 
 PLANTED = ('swing', 'drift', 'pairing')

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipeline import folders, lock
-from data_pipeline.schema import DataError, write_json
+from data_pipeline.format.schema import DataError, write_json
 from data_pipeline.sources.simulated import chart, hosp, lab_dictionary, labs, latent
 from data_pipeline.sources.simulated.ecg_records import EcgWriter
 from data_pipeline.sources.simulated.tables import Table

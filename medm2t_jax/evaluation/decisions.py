@@ -1,0 +1,114 @@
+"""What a threshold would mean in use: operating points and the decision curve.
+
+Net benefit (Vickers and Elkin 2006, doi 10.1177/0272989X06295361) at threshold t is
+TP/n - FP/n * t / (1 - t): t is the risk at which a clinician would act.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES, bootstrap, estimate
+from medm2t_jax.evaluation.metrics.metrics import why_undefined
+from medm2t_jax.evaluation.metrics.ranking import Curves, Ranking
+from medm2t_jax.evaluation.rows import Rows
+
+THRESHOLDS = tuple(round(0.01 * step, 2) for step in range(1, 100))
+
+# A point is the lowest (or highest) threshold at which the condition holds.
+_Choice = Callable[[Curves], np.ndarray]
+
+
+def operating_points(
+  rows: Rows, index: int, resamples: int = RESAMPLES, seed: int = 0
+) -> list[dict[str, Any]]:
+  """Operating points of class `index` against the rest.
+
+  Each is {'name', 'threshold', 'sensitivity', 'specificity', 'ppv',
+  'alerts_per_100'}: estimates but for `name` and `threshold` (a probability, None where
+  undefined). Every resample chooses its own threshold, so the intervals include
+  the uncertainty of the choice.
+  """
+  ranking = Ranking(rows.prediction[:, index], rows.positive(index))
+  counts = {**rows.counts(), 'events': int(rows.positive(index).sum())}
+  reason = why_undefined(rows, index)
+  points = []
+  for name, choose in _POINTS.items():
+    draws = bootstrap(
+      lambda weights, choose=choose: _at(ranking.curves(weights), choose),
+      rows.subject,
+      resamples,
+      seed,
+    )
+    everything = ranking.curves(np.ones((1, len(rows))))
+    position = int(choose(everything)[0])
+    threshold = float(ranking.thresholds[position]) if position >= 0 else None
+    missing = reason or 'no threshold reaches this: the highest scores are tied'
+    points.append(
+      {
+        'name': name,
+        'threshold': threshold if reason is None else None,
+        **{key: estimate(each, counts, missing) for key, each in draws.items()},
+      }
+    )
+  return points
+
+
+def decision_curve(rows: Rows, index: int) -> dict[str, list[float]]:
+  """Net benefit (per sample) of class `index`: {'threshold', 'model', 'all'}."""
+  positive = rows.positive(index)
+  odds = np.array(THRESHOLDS) / (1 - np.array(THRESHOLDS))
+  probability = rows.prediction[:, index]
+  ascending = {case: np.sort(probability[positive == case]) for case in (True, False)}
+  flagged = {
+    case: len(ordered) - np.searchsorted(ordered, THRESHOLDS, side='left')
+    for case, ordered in ascending.items()
+  }
+  prevalence = positive.mean()
+  return {
+    'threshold': list(THRESHOLDS),
+    'model': ((flagged[True] - odds * flagged[False]) / len(rows)).tolist(),
+    'all': (prevalence - odds * (1 - prevalence)).tolist(),
+  }
+
+
+def _specific(least: float) -> _Choice:
+  """The lowest threshold with a specificity of at least `least`."""
+  # The false positive rate rises with the position: count the admissible ones.
+  return lambda curves: (
+    (curves.false <= (1 - least) * curves.negatives[:, None] + 1e-9).sum(axis=1) - 1
+  )
+
+
+def _sensitive(least: float) -> _Choice:
+  """The highest threshold with a sensitivity of at least `least`."""
+  return lambda curves: (curves.true < least * curves.positives[:, None] - 1e-9).sum(axis=1)
+
+
+_POINTS: dict[str, _Choice] = {
+  'specificity at least 90 %': _specific(0.9),
+  'specificity at least 95 %': _specific(0.95),
+  'sensitivity at least 90 %': _sensitive(0.9),
+}
+
+
+def _at(curves: Curves, choose: _Choice) -> dict[str, np.ndarray]:
+  position = choose(curves)
+  row = np.arange(len(position))
+  # Position -1: nothing is flagged.
+  pick = lambda values: np.where(position < 0, 0.0, values[row, np.maximum(position, 0)])
+  true, false = pick(curves.true), pick(curves.false)
+  total = curves.positives + curves.negatives
+  defined = (curves.positives > 0) & (curves.negatives > 0)
+  positives = np.where(defined, curves.positives, np.nan)
+  negatives = np.where(defined, curves.negatives, np.nan)
+  flagged = true + false
+  return {
+    'sensitivity': true / positives,
+    'specificity': 1 - false / negatives,
+    'ppv': true / np.where(defined & (flagged > 0), flagged, np.nan),
+    'alerts_per_100': 100 * flagged / np.where(defined, total, np.nan),
+  }

@@ -1,0 +1,279 @@
+"""Evaluation: restores the best checkpoint of every fold, predicts, reports.
+
+Our model comes from checkpoints alone, and the optimizer state is not read. Validation
+subjects are predicted by the first run of a fold, test subjects by its final one. What it
+is compared with (`baselines`) is fitted here, on the same subjects.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data_pipeline.format.dataset import Dataset, Split
+from data_pipeline.format.schema import DataError
+from medm2t_jax import baselines
+from medm2t_jax.baselines.inputs import Inputs
+from medm2t_jax.evaluation import explain, finished, reporting, robustness
+from medm2t_jax.experiment import Experiment
+from medm2t_jax.inference import blend
+from medm2t_jax.models import medm2t
+from medm2t_jax.runs import distributed, workdir
+from medm2t_jax.runs.fold import Batch, Fold
+from medm2t_jax.training import prediction, steps
+from medm2t_jax.training.steps import Predictor
+
+_LOGGER = logging.getLogger(__name__)
+
+STAGE = 'multimodal'
+_ALL = 'all modalities'
+# Of more modalities there are too many subsets to predict them all.
+MOST_IN_SUBSETS = 5
+
+
+def evaluate(folds: Sequence[Fold], *, again: bool = True) -> dict[str, Any]:
+  """Writes `eval/` of the workdir: predictions, metrics and the report.
+
+  Args:
+    folds: of one experiment, evaluated and pooled.
+    again: also where there is an evaluation that was made from the same.
+
+  Returns:
+    The content of metrics.json.
+
+  Raises:
+    DataError: a fold's multimodal stage is not complete, or was fitted on subjects
+      that it must not have seen; an unknown baseline.
+  """
+  config, dataset = folds[0].config, folds[0].dataset
+  require_known(config)
+  results = folds[0].workdir / 'eval'
+  made_from = finished.made_from(folds)
+  if not again:
+    kept = distributed.from_first(lambda: finished.read(results, made_from))
+    if kept is not None:
+      _LOGGER.info(
+        'the evaluation is complete and nothing that it was made from has changed: %s',
+        results / 'report.html',
+      )
+      return kept
+  tables = []
+  tests: dict[str, list[np.ndarray]] = {}
+  tested: list[tuple[np.ndarray, np.ndarray]] = []
+  damaged: list[list[reporting.DamageCurve]] = []
+  measured = config.evaluation.robustness
+  scenarios = modality_scenarios(dataset.schema.modalities, every_subset=measured)
+  inputs = [Inputs(fold) for fold in folds]
+  alone: list[np.ndarray] = []
+  for fold, given in zip(folds, inputs, strict=True):
+    variables, _ = fold.restore_best(STAGE)
+    _LOGGER.info('%s: predicting from the best checkpoint of %s', fold.name, STAGE)
+    predictor = steps.predictor(fold.model, STAGE, variables)
+    rows, predictions = predict(fold, predictor, 'validation', {_ALL: ()})
+    validated = predictions[_ALL]
+    if config.blend:
+      validated = blend.fit(fold, given, validated)
+    tables.append(predictions_table(fold, 'validation', rows, validated))
+    final = fold.final
+    variables, _ = final.restore_best(STAGE)
+    ours = steps.predictor(final.model, STAGE, variables)
+    _LOGGER.info('%s: predicting from the best checkpoint of %s', final.name, STAGE)
+    predictor = blend.predictor(fold, ours)
+    if config.blend:
+      alone.append(predict(final, ours, 'test', {_ALL: ()})[1][_ALL])
+    rows, predictions = predict(final, predictor, 'test', {_ALL: (), **scenarios})
+    tables.append(predictions_table(final, 'test', rows, predictions[_ALL]))
+    tested.append((rows, predictions[_ALL]))
+    for name in scenarios:
+      tests.setdefault(name, []).append(predictions[name])
+    if measured:
+      _LOGGER.info('%s: predicting from damaged input', final.name)
+      share = max(1, config.evaluation.robustness_samples // len(folds))
+      damaged.append(robustness.damaged_predictions(final, predictor, share))
+  compared, left_out = baselines.predict(folds, inputs)
+  if alone:
+    compared = {blend.ALONE: np.concatenate(alone), **compared}
+  explanation = explain.explain(folds, *zip(*tested, strict=True))
+  table = pa.concat_tables(tables)
+  context = reporting.Context(
+    schema=dataset.schema,
+    config=json.loads(config.to_json_best_effort()),
+    cohort=json.loads((dataset.directory / 'cohort.json').read_text()),
+    environment=workdir.environment(),
+    trained_on=[_trained_on(fold) for fold in folds],
+    stages=_stage_records(folds),
+    scenarios={name: np.concatenate(parts) for name, parts in tests.items()},
+    baselines=compared,
+    baselines_left_out=left_out,
+    damage=robustness.pooled(damaged) if damaged else (),
+    explanation=explanation,
+    dataset_version=dataset.version,
+    fold_hashes=dataset.metadata['folds'],
+    notes=_notes(dataset, folds, table),
+  )
+
+  def write() -> dict[str, Any]:
+    _LOGGER.info('writing the report, with %d resamples', config.evaluation.bootstrap)
+    metrics = reporting.write_report(
+      results, table, context, resamples=config.evaluation.bootstrap
+    )
+    finished.write(results, made_from)
+    return metrics
+
+  return distributed.from_first(write)
+
+
+def require_known(config: Experiment) -> None:
+  """Raises DataError for a baseline that does not exist: before training, not after it."""
+  blend.require_known(config)
+  baselines.require_known(config)
+
+
+def predict(
+  fold: Fold,
+  predictor: Predictor,
+  split: Split,
+  scenarios: Mapping[str, tuple[str, ...]],
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+  """Predicts every sample of a split, once per scenario.
+
+  Args:
+    fold: of the checkpoint.
+    predictor: of the multimodal stage.
+    split: 'validation' or 'test'.
+    scenarios: name -> modalities to treat as absent.
+
+  Returns:
+    Rows of the data set's index, ascending (n,), and per scenario their predictions:
+    class probabilities (n, c), or days (n,).
+
+  Raises:
+    DataError: the split has no sample.
+  """
+  modalities = fold.dataset.schema.modalities
+  plan = fold.plan(split, modalities, fold.config.evaluation.batch_size)
+  if not len(plan):
+    raise DataError(f'fold {fold.index}: the {split} split has no sample')
+
+  def versions(batch: Batch) -> Iterator[Batch]:
+    for drop in scenarios.values():
+      yield {**batch, **{name: medm2t.without(name, batch[name]) for name in drop}}
+
+  return prediction.predict(
+    fold, STAGE, predictor, plan, split, names=tuple(scenarios), versions=versions
+  )
+
+
+def modality_scenarios(
+  modalities: tuple[str, ...], every_subset: bool
+) -> dict[str, tuple[str, ...]]:
+  """Name -> modalities to drop.
+
+  Args:
+    modalities: of the data set.
+    every_subset: all subsets but the empty and the whole one, or, of more than
+      `MOST_IN_SUBSETS` modalities, each alone, each pair and each left out; if false,
+      each alone and each left out.
+  """
+  count = len(modalities)
+  sizes = dict.fromkeys((1, count - 1))
+  if every_subset:
+    sizes = dict.fromkeys((1, 2, count - 1))
+    if count <= MOST_IN_SUBSETS:
+      sizes = dict.fromkeys(range(1, count))
+  return {
+    _scenario_name(given, modalities): tuple(
+      name for name in modalities if name not in given
+    )
+    for size in sizes
+    if 0 < size < count
+    for given in itertools.combinations(modalities, size)
+  }
+
+
+def _scenario_name(given: tuple[str, ...], modalities: tuple[str, ...]) -> str:
+  if len(given) == 1:
+    return f'only {given[0]}'
+  if len(given) == len(modalities) - 1:
+    return f'without {next(name for name in modalities if name not in given)}'
+  return ' + '.join(given)
+
+
+def predictions_table(
+  fold: Fold, split: Split, rows: np.ndarray, predictions: np.ndarray
+) -> pa.Table:
+  """Predictions with what the report groups them by: the table of `write_report`.
+
+  Args:
+    fold: that predicted.
+    split: of the rows.
+    rows: of the data set's index (n,).
+    predictions: class probabilities (n, c), or days (n,).
+  """
+  dataset = fold.dataset
+  chosen = {name: column[rows] for name, column in dataset.index.items()}
+  schema = dataset.schema
+  columns: dict[str, Any] = {
+    'sample_id': chosen['sample_id'],
+    'subject_id': chosen['subject_id'],
+    'fold': pa.array(np.full(len(rows), fold.index, np.int32)),
+    'split': pa.array([split] * len(rows)),
+    'label': chosen['label'],
+  }
+  if schema.target.kind == 'classes':
+    for index in range(schema.target.outputs):
+      columns[f'p{index}'] = pa.array(predictions[:, index])
+  else:
+    columns['prediction'] = pa.array(predictions)
+  for name in schema.attributes:
+    columns[name] = chosen[name]
+  for name in schema.modalities:
+    if name != 'static':
+      columns[f'present_{name}'] = chosen[f'n_{name}'] > 0
+  return pa.table(columns)
+
+
+def _trained_on(fold: Fold) -> dict[str, int]:
+  """How many subjects the runs of a fold have trained on."""
+  count = lambda run: len(run.subject_hashes('train'))
+  return {'fold': fold.index, 'first': count(fold), 'final': count(fold.final)}
+
+
+def _stage_records(folds: Sequence[Fold]) -> list[dict[str, Any]]:
+  return [dataclasses.asdict(record) for record in _records(folds) if not record.skipped]
+
+
+def _records(folds: Sequence[Fold]) -> list[workdir.StageRecord]:
+  records = [
+    run.record(stage)
+    for fold in folds
+    for run in fold.runs
+    for stage in medm2t.stages(fold.model_config)
+  ]
+  return [record for record in records if record is not None]
+
+
+def _notes(dataset: Dataset, folds: Sequence[Fold], table: pa.Table) -> list[str]:
+  """What a reader of the report must know first."""
+  notes = []
+  for record in _records(folds):
+    run = workdir.run_name(record.fold, record.refit).capitalize()
+    if record.skipped and not record.refit:  # whose first run says it
+      notes.append(f'{run}: the stage {record.stage} was skipped, its modality is missing.')
+    notes.extend(f'{run}, {record.stage}: {note}' for note in record.notes)
+  if dataset.schema.source == 'simulated':
+    notes.append('Simulated patients: these figures say nothing about real ones.')
+  tested = table['split'].to_numpy(zero_copy_only=False) == 'test'
+  subjects = len(np.unique(table['subject_id'].to_numpy()[tested]))
+  if subjects < 100:
+    notes.append(
+      f'Only {subjects} test subjects: intervals are wide, some figures undefined.'
+    )
+  return notes

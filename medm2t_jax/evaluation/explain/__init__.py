@@ -1,0 +1,337 @@
+"""What the model looked at: pages of single test samples, and importance over many.
+
+`config.evaluation.explained` test samples get a page each, `explained_globally` random ones
+go into the importance of every variable. Both are explained together, a few rows at a time,
+by one compiled function (a bucket), with as many nodes as a sample needs until its
+attributions add up; `reporting/explanation.py` makes figures of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from data_pipeline.format.schema import Target
+from data_pipeline.format.subjects import hash_subject
+from medm2t_jax.evaluation.explain.attention import attention_of
+from medm2t_jax.evaluation.explain.choose import Verdict, choose_samples
+from medm2t_jax.evaluation.explain.explanation import (
+  Completeness,
+  ExplainedSample,
+  Explanation,
+  ItemAttribution,
+  items_of,
+)
+from medm2t_jax.evaluation.explain.integrated_gradients import (
+  LEVELS,
+  STAGE,
+  Integrated,
+  Part,
+  attention_step,
+  doubled,
+  explain_step,
+  level_of,
+)
+from medm2t_jax.runs import distributed
+from medm2t_jax.runs.fold import Batch, Fold
+
+_AT_ONCE = 8  # rows of a computation
+# Residuals with which the nodes of a sample are enough: stricter than what the report
+# tolerates, for errors of single variables may cancel.
+_ENOUGH, _SHARE_ENOUGH = 0.01, 0.01
+_IN_MEMORY = 128  # samples whose attributions are kept until they add up
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def explain(
+  folds: Sequence[Fold], rows: Sequence[np.ndarray], predictions: Sequence[np.ndarray]
+) -> Explanation | None:
+  """Explains test samples; None where the configuration wants none.
+
+  The first process works, the others wait and have nothing to show.
+
+  Args:
+    folds: of one experiment, with complete multimodal stages.
+    rows: of each fold, the index rows that it tests.
+    predictions: of each fold, their predictions (n c) or (n).
+
+  Raises:
+    DataError: a fold's multimodal stage is not complete.
+  """
+  asked = folds[0].config.evaluation
+  if not asked.explained and not asked.explained_globally:
+    return None
+  _LOGGER.info(
+      'explaining %d samples with a page and at most %d without one',
+      asked.explained, asked.explained_globally,
+  )  # fmt: skip
+  dataset = folds[0].dataset
+  row, prediction = np.concatenate(rows), np.concatenate(predictions)
+  fold_of = np.repeat(np.arange(len(folds)), [len(each) for each in rows])
+  chosen = choose_samples(prediction, dataset.index['label'][row], asked.explained)
+  share = -(-asked.explained_globally // len(folds))
+  steps = _Steps(
+    explain_step(folds[0].model, dataset.schema.target.kind),
+    attention_step(folds[0].model),
+  )
+  patients: dict[int, ExplainedSample] = {}
+  samples: list[list[ItemAttribution]] = []
+  completeness: list[Completeness] = []
+  for place, fold in enumerate(folds):
+    # All processes restore together.
+    variables, _ = fold.final.restore_best(STAGE)
+    explainer = _Explainer(fold.final, steps, variables)
+    pages = {
+      int(row[i]): _Page(i, verdict, prediction[i])
+      for i, verdict in chosen
+      if fold_of[i] == place
+    }
+    sampled = _random_rows(fold, rows[place], share)
+
+    def work(
+      explainer: _Explainer = explainer,
+      pages: Mapping[int, _Page] = pages,
+      sampled: np.ndarray = sampled,
+    ) -> None:
+      for page, batch, integrated in explainer.samples(pages, sampled):
+        if page is not None:
+          patients[page.place] = explainer.page(page, batch, integrated)
+        else:
+          samples.append(explainer.items(batch, integrated))
+          completeness.append(_completeness(integrated))
+
+    distributed.from_first(work)
+  found = Explanation(
+    patients=[patients[i] for i, _ in chosen if i in patients],
+    explained=_explained_output(dataset.schema.target, None),
+    samples=samples,
+    completeness=completeness,
+  )
+  _warn(found)
+  return found
+
+
+class _Steps(NamedTuple):
+  """Compiled functions, common to the folds."""
+
+  integrated: Callable[..., Part]
+  attention: Callable[..., dict[str, Any]]
+
+
+class _Page(NamedTuple):
+  """A sample that gets a page: its place among all tested ones, and why."""
+
+  place: int
+  verdict: Verdict
+  prediction: np.ndarray
+
+
+@dataclasses.dataclass
+class _Wanted:
+  """A sample on its way.
+
+  Attributes:
+    row: of the index.
+    page: that it gets, or None.
+    so_far: its attributions from the nodes so far.
+    over: whether they have been handed out.
+  """
+
+  row: int
+  page: _Page | None
+  so_far: Integrated | None = None
+  over: bool = False
+
+
+class _Explainer:
+  """Explains samples of one fold on one device."""
+
+  def __init__(self, fold: Fold, steps: _Steps, variables: Mapping[str, Any]):
+    self._fold = fold
+    self._steps = steps
+    device = jax.local_devices()[0]
+    self._variables = jax.device_put(jax.tree.map(np.asarray, dict(variables)), device)
+
+  def samples(
+    self, pages: Mapping[int, _Page], sampled: np.ndarray
+  ) -> Iterator[tuple[_Page | None, Batch, Integrated]]:
+    """Explains index rows: those of `pages`, and with None those of `sampled`.
+
+    A page is about the class other than the first that is most probable; `sampled` are
+    about all classes but the first. A row may be both. They come in the order in which
+    their attributions add up.
+    """
+    wanted = [_Wanted(row, page) for row, page in pages.items()]
+    wanted += [_Wanted(int(row), None) for row in sampled]
+    progress = tqdm(
+      desc=f'fold {self._fold.index} explained',
+      total=len(wanted),
+      unit='sample',
+      leave=False,
+    )
+    with progress:
+      for start in range(0, len(wanted), _IN_MEMORY):
+        for found in self._integrated(wanted[start : start + _IN_MEMORY]):
+          yield found
+          progress.update()
+
+  def _integrated(
+    self, wanted: Sequence[_Wanted]
+  ) -> Iterator[tuple[_Page | None, Batch, Integrated]]:
+    """Doubles the nodes of every sample until its attributions add up."""
+    fold = self._fold
+    modalities = fold.modalities_of(STAGE)
+    recordings = fold.config.data.max_recordings
+    for level in range(LEVELS + 1):
+      waiting: dict[int, list[_Wanted]] = {}
+      for each in wanted:
+        if not each.over:
+          waiting.setdefault(each.row, []).append(each)
+      if not waiting:
+        return
+      rows = np.array([row for row, each in waiting.items() for _ in each])
+      plan = fold.plan_rows(rows, modalities, _AT_ONCE, devices=1)
+      for stacked in fold.read_here(plan, modalities):
+        batch = jax.tree.map(lambda x: x[0], stacked)
+        found = np.flatnonzero(batch['row'] >= 0)
+        taken = [waiting[int(batch['row'][place])].pop(0) for place in found]
+        integrated = self._at_level(level, batch, self._classes(batch, found, taken))
+        for place, each in zip(found, taken, strict=True):
+          single, its_own = _one_row(batch, integrated, int(place), recordings)
+          each.so_far = doubled(each.so_far, its_own) if each.so_far else its_own
+          if _completeness(each.so_far).within(_ENOUGH, _SHARE_ENOUGH) or level == LEVELS:
+            each.over = True
+            yield each.page, single, each.so_far
+            each.so_far = None
+
+  def _classes(
+    self, batch: Batch, places: Sequence[int] | np.ndarray, taken: Sequence[_Wanted]
+  ) -> np.ndarray:
+    """The classes that are explained against the first of every row: bool (b c)."""
+    classes = np.zeros((len(batch['row']), self._fold.dataset.schema.target.outputs), bool)
+    classes[:, 1:] = True
+    for place, each in zip(places, taken, strict=True):
+      favourite = None if each.page is None else _favourite(each.page.prediction)
+      if favourite is not None:
+        classes[place] = np.arange(classes.shape[1]) == favourite
+    return classes
+
+  def _at_level(self, level: int, batch: Batch, classes: np.ndarray) -> Integrated:
+    step = functools.partial(self._steps.integrated, self._variables, batch, classes)
+    return level_of(step, level)
+
+  def page(self, page: _Page, batch: Batch, integrated: Integrated) -> ExplainedSample:
+    """Everything that a sample's page shows; `batch` has one row."""
+    fold, dataset = self._fold, self._fold.dataset
+    row = int(batch['row'][0])
+    arrays, attributions = self._unpacked(batch, integrated)
+    sown = jax.tree.map(np.asarray, self._steps.attention(self._variables, batch))
+    return ExplainedSample(
+      hash=hash_subject(dataset.index['sample_id'][row], dataset.fold_key),
+      fold=fold.index,
+      verdict=page.verdict,
+      label=float(dataset.index['label'][row]),
+      prediction=np.asarray(page.prediction),
+      explained=_explained_output(dataset.schema.target, _favourite(page.prediction)),
+      completeness=_completeness(integrated),
+      arrays=arrays,
+      attributions=attributions,
+      attention=attention_of(
+        sown, fold.model_config, dataset.schema, self._variables['fitted'], arrays
+      ),
+    )
+
+  def items(self, batch: Batch, integrated: Integrated) -> list[ItemAttribution]:
+    """Attributions of a sample by variable; `batch` has one row."""
+    arrays, attributions = self._unpacked(batch, integrated)
+    return items_of(self._fold.dataset.schema, arrays, attributions)
+
+  def _unpacked(
+    self, batch: Batch, integrated: Integrated
+  ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, np.ndarray]]]:
+    """The sample's arrays and attributions, without the axis of batch rows."""
+    arrays, attributions = {}, {}
+    for name in self._fold.modalities_of(STAGE):
+      first = (lambda x: x) if name == 'ecg' else (lambda x: x[0])
+      arrays[name] = {key: first(array) for key, array in batch[name].items()}
+      attributions[name] = {
+        key.removesuffix('_gate'): first(array)
+        for key, array in integrated.attributions[name].items()
+      }
+    return arrays, attributions
+
+
+def _one_row(
+  batch: Batch, integrated: Integrated, row: int, recordings: int
+) -> tuple[Batch, Integrated]:
+  """The batch of one row alone, padded to `recordings`, and what belongs to it."""
+  slots = np.empty(0, np.int64)
+  if 'ecg' in batch:
+    slots = np.flatnonzero(batch['ecg']['mask'] & (batch['ecg']['owner'] == row))
+
+  def own(x: np.ndarray) -> np.ndarray:
+    padding = np.zeros((recordings - len(slots), *x.shape[1:]), x.dtype)
+    return np.concatenate([x[slots], padding])
+
+  def alone(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+      key: jax.tree.map(own if key == 'ecg' else lambda x: x[row : row + 1], each)
+      for key, each in tree.items()
+    }
+
+  single = alone(batch)
+  if 'ecg' in batch:
+    single['ecg']['owner'] = np.zeros_like(single['ecg']['owner'])
+  return single, Integrated(
+    alone(integrated.attributions), integrated.output[row], integrated.baseline[row]
+  )
+
+
+def _favourite(prediction: np.ndarray) -> int | None:
+  """The most probable class but the first; None of days."""
+  return 1 + int(np.argmax(prediction[1:])) if np.ndim(prediction) else None
+
+
+def _random_rows(fold: Fold, rows: np.ndarray, count: int) -> np.ndarray:
+  if len(rows) <= count:
+    return rows
+  generator = np.random.default_rng((fold.config.seed, fold.index))
+  return np.sort(generator.choice(rows, count, replace=False))
+
+
+def _completeness(integrated: Integrated) -> Completeness:
+  attributed = sum(
+    np.asarray(leaf).sum(dtype=np.float64)
+    for leaf in jax.tree.leaves(integrated.attributions)
+  )
+  return Completeness(
+    float(integrated.output), float(integrated.baseline), float(attributed)
+  )
+
+
+def _explained_output(target: Target, against_first: int | None) -> str:
+  """The output in words; `against_first` None stands for all classes but the first."""
+  if target.kind == 'days':
+    return 'predicted days'
+  if against_first is None and target.outputs > 2:
+    return f'log odds of any class but "{target.classes[0]}"'
+  other = target.classes[against_first or 1]
+  return f'log odds of "{other}" against "{target.classes[0]}"'
+
+
+def _warn(found: Explanation) -> None:
+  every = [*found.completeness, *(each.completeness for each in found.patients)]
+  missed = [abs(each.residual) for each in every if not each.holds]
+  if missed:
+    _LOGGER.warning(
+      'attributions of %d of %d samples do not add up to their outputs: off by up to %.3g',
+      len(missed), len(every), max(missed),
+    )  # fmt: skip

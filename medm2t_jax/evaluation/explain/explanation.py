@@ -1,0 +1,310 @@
+"""What single predictions and the model as a whole depend on: attributions as figures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from data_pipeline.format.schema import ECG_LEADS, ECG_MEASUREMENTS, Item, Schema
+
+Arrays = Mapping[str, np.ndarray]
+
+# A residual is small where it is below either.
+SHARE_TOLERATED = 0.05  # of |f(sample) - f(baseline)|
+TOLERATED = 0.02  # log odds or days
+_LEAST_SAMPLES = 5  # for a correlation
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention:
+  """What one part of the model looked at in another.
+
+  Attributes:
+    of: what was looked at.
+    by: what looked.
+    tokens: names of what there was to look at (t).
+    weights: float (t), mean over the heads; they sum to 1, and are 0 where a token was
+      masked.
+  """
+
+  of: str
+  by: str
+  tokens: Sequence[str]
+  weights: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Completeness:
+  """Whether attributions account for an output.
+
+  Attributes:
+    output: f of the sample.
+    baseline: f of the baseline.
+    attributed: sum of all attributions.
+  """
+
+  output: float
+  baseline: float
+  attributed: float
+
+  @property
+  def residual(self) -> float:
+    """What the attributions leave unexplained."""
+    return self.output - self.baseline - self.attributed
+
+  @property
+  def holds(self) -> bool:
+    """Whether the residual is small."""
+    return self.within(TOLERATED, SHARE_TOLERATED)
+
+  def within(self, allowed: float, share: float) -> bool:
+    """Whether the residual is at most `allowed`, or this share of what is attributed."""
+    return abs(self.residual) <= max(allowed, share * abs(self.output - self.baseline))
+
+
+@dataclasses.dataclass(frozen=True)
+class ItemAttribution:
+  """What one variable added to one output.
+
+  Attributes:
+    modality: of the variable.
+    name: of the variable, with its category where it has one.
+    unit: physical unit.
+    value: mean of what was observed; None without a number.
+    observed: how many values.
+    attribution: sum over these.
+  """
+
+  modality: str
+  name: str
+  unit: str
+  value: float | None
+  observed: int
+  attribution: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ExplainedSample:
+  """A test sample, its prediction, and what this looked at.
+
+  Attributes:
+    hash: keyed hash of the sample.
+    fold: that predicted it.
+    verdict: 'right', 'wrong', 'close' or 'far off'.
+    label: class index or days.
+    prediction: probabilities (c), or days ().
+    explained: the output in words.
+    completeness: of the attributions.
+    arrays: modality -> arrays of docs/design.md, "The batch", without batch rows.
+    attributions: modality -> attributions shaped like the arrays of that name; those
+      of events are `token`.
+    attention: of Bi-Modal Attention.
+  """
+
+  hash: str
+  fold: int
+  verdict: str
+  label: float
+  prediction: np.ndarray
+  explained: str
+  completeness: Completeness
+  arrays: Mapping[str, Arrays]
+  attributions: Mapping[str, Arrays]
+  attention: Sequence[Attention]
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+  """What is explained of a set of test samples.
+
+  Attributes:
+    patients: samples with a page each.
+    explained: the output that `samples` are about, in words.
+    samples: the variables of each sample.
+    completeness: of each sample.
+  """
+
+  patients: Sequence[ExplainedSample] = ()
+  explained: str = ''
+  samples: Sequence[Sequence[ItemAttribution]] = ()
+  completeness: Sequence[Completeness] = ()
+
+
+def explanation(found: Explanation | None) -> dict[str, Any] | None:
+  """The figures of an explanation: importance of every variable, pages, residuals."""
+  if found is None:
+    return None
+  return {
+    'explained': found.explained,
+    'samples': len(found.samples),
+    'incomplete': sum(not each.holds for each in found.completeness),
+    'largest_residual': max(
+      (abs(each.residual) for each in found.completeness), default=None
+    ),
+    'items': _importance(found.samples),
+    'patients': [
+      {
+        'page': f'patients/{number}.html',
+        'sample': each.hash,
+        'fold': each.fold,
+        'verdict': each.verdict,
+        'label': each.label,
+        'prediction': each.prediction,
+        'explained': each.explained,
+        'output': each.completeness.output,
+        'baseline': each.completeness.baseline,
+        'residual': each.completeness.residual,
+        'complete': each.completeness.holds,
+      }
+      for number, each in enumerate(found.patients, start=1)
+    ],
+  }
+
+
+def _importance(samples: Sequence[Sequence[ItemAttribution]]) -> list[dict[str, Any]]:
+  """One entry a variable, the most important first; means are over all samples."""
+  found: dict[tuple[str, str, str], list[ItemAttribution]] = defaultdict(list)
+  for items in samples:
+    for each in items:
+      found[each.modality, each.name, each.unit].append(each)
+  entries = []
+  for (modality, name, unit), group in found.items():
+    attributions = np.array([each.attribution for each in group])
+    entries.append(
+      {
+        'modality': modality,
+        'name': name,
+        'unit': unit,
+        'samples': len(group),
+        'mean_absolute': float(np.abs(attributions).sum() / len(samples)),
+        'mean': float(attributions.sum() / len(samples)),
+        'correlation': _correlation(group),
+      }
+    )
+  return sorted(entries, key=lambda each: (-each['mean_absolute'], each['name']))
+
+
+def _correlation(group: Sequence[ItemAttribution]) -> float | None:
+  """Rank correlation of value and attribution over the samples."""
+  pairs = [(each.value, each.attribution) for each in group if each.value is not None]
+  values, attributions = np.array(pairs, np.float64).reshape(-1, 2).T
+  if len(pairs) < _LEAST_SAMPLES or np.ptp(values) == 0 or np.ptp(attributions) == 0:
+    return None
+  ranks = [stats.rankdata(each) for each in (values, attributions)]
+  return float(np.corrcoef(*ranks)[0, 1])
+
+
+def items_of(
+  schema: Schema, arrays: Mapping[str, Arrays], attributions: Mapping[str, Arrays]
+) -> list[ItemAttribution]:
+  """The variables that a sample has.
+
+  Args:
+    schema: of the data set.
+    arrays: as in `ExplainedSample`.
+    attributions: likewise.
+  """
+  result: list[ItemAttribution] = []
+  for name, items in schema.events.items():
+    result += _events(name, items, arrays[name], attributions[name]['token'])
+  for name, grid in schema.grids.items():
+    value, seen = arrays[name]['value'], arrays[name]['observed']
+    result += _columns(name, grid.items, value, seen, attributions[name]['value'])
+  if 'static' in schema.modalities:
+    result += _static(schema, arrays['static'], attributions['static'])
+  if 'ecg' in schema.modalities:
+    result += _ecg(schema, arrays['ecg'], attributions['ecg'])
+  return result
+
+
+def most_recent(ecg: Arrays) -> int:
+  """Slot of the most recent recording; there must be one."""
+  return int(np.argmax(np.where(ecg['mask'], ecg['time'], -np.inf)))
+
+
+def _events(
+  modality: str, items: Sequence[Item], events: Arrays, token: np.ndarray
+) -> Iterator[ItemAttribution]:
+  mask = events['mask']
+  category = np.where(mask, events['category'], -1)
+  for index in np.unique(events['item'][mask]):
+    item = items[index]
+    here = mask & (events['item'] == index)
+    for level in np.unique(category[here]):
+      each = here & (category == level)
+      labelled = 0 <= level < len(item.categories)
+      name = f'{item.name}: {item.categories[level]}' if labelled else item.name
+      value = None if item.categories else _mean(events['value'][each])
+      yield ItemAttribution(
+        modality, name, item.unit, value, int(each.sum()), float(token[each].sum())
+      )
+
+
+def _columns(
+  modality: str,
+  items: Sequence[Item],
+  value: np.ndarray,
+  seen: np.ndarray,
+  attribution: np.ndarray,
+) -> Iterator[ItemAttribution]:
+  """Variables that are the columns of arrays (n v)."""
+  for column, item in enumerate(items):
+    there = seen[:, column]
+    if there.any():
+      yield ItemAttribution(
+        modality,
+        item.name,
+        item.unit,
+        _mean(value[there, column]),
+        int(there.sum()),
+        float(attribution[:, column].sum()),
+      )
+
+
+def _static(
+  schema: Schema, static: Arrays, attributions: Arrays
+) -> Iterator[ItemAttribution]:
+  row = lambda array: array[np.newaxis]
+  yield from _columns(
+    'static',
+    schema.static_numeric,
+    row(static['numeric']),
+    row(static['numeric_mask']),
+    row(attributions['numeric']),
+  )
+  for column, item in enumerate(schema.static_categorical):
+    level = int(static['categorical'][column])
+    if level >= 0:
+      name = f'{item.name}: {item.categories[level]}'
+      attribution = float(attributions['categorical'][column])
+      yield ItemAttribution('static', name, '', None, 1, attribution)
+
+
+def _ecg(schema: Schema, ecg: Arrays, attributions: Arrays) -> Iterator[ItemAttribution]:
+  recordings = int(ecg['mask'].sum())
+  if recordings:
+    leads = attributions['signal'].sum(axis=(0, 1), dtype=np.float64)
+    for lead, attribution in zip(ECG_LEADS, leads, strict=True):
+      yield ItemAttribution('ecg', f'lead {lead}', '', None, recordings, float(attribution))
+  yield from _columns(
+    'ecg',
+    [Item(name, name.replace('_', ' ')) for name in ECG_MEASUREMENTS],
+    ecg['measurements'],
+    ecg['measurements_mask'],
+    attributions['measurements'],
+  )
+  for index, term in enumerate(schema.ecg_terms):
+    reported = int((ecg['terms'][:, index] > 0).sum())
+    if reported:
+      attribution = float(attributions['terms'][:, index].sum())
+      yield ItemAttribution('ecg', f'term {term}', '', None, reported, attribution)
+
+
+def _mean(values: np.ndarray) -> float | None:
+  finite = values[np.isfinite(values)]
+  return float(finite.mean(dtype=np.float64)) if len(finite) else None

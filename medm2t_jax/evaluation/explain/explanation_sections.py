@@ -1,0 +1,139 @@
+"""Section on what the model looked at: variables over many samples, pages of a few."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from medm2t_jax.evaluation.explain import explanation_plots
+from medm2t_jax.evaluation.results import Evaluation
+from medm2t_jax.report.blocks import (
+  Block,
+  Callout,
+  Cell,
+  Heading,
+  Paragraph,
+  Section,
+  Table,
+  link,
+)
+from medm2t_jax.report.text import NONE, count, number
+
+MOST_ITEMS = 20
+
+
+def looked_at(evaluation: Evaluation) -> Section | None:
+  """Importance of the variables, and links to the pages of single samples."""
+  found = evaluation.metrics['explanation']
+  if found is None:
+    return None
+  blocks: list[Block] = [
+    Paragraph(
+      'Integrated gradients: the change of an output from a baseline to the sample, '
+      'shared out among everything that was observed. The baseline was observed just as '
+      'often and at the same times, but every number is a median, every event unknown, '
+      'every ECG flat. So what a value says is attributed, and not that somebody measured '
+      'it. Attributions describe the model; they are no causes of disease.'
+    )
+  ]
+  if evaluation.context.config.get('blend'):
+    blocks.append(
+      Paragraph(
+        'What predicts is a blend; explained is the network in it, not the simple models '
+        'beside it.'
+      )
+    )
+  if found['items']:
+    blocks += _globally(found)
+  if found['patients']:
+    blocks += [
+      Heading('Single samples'),
+      Paragraph(
+        'The most confident predictions that were right and wrong (of days: the closest '
+        'and the farthest). The pages hold values of single patients: handle them like '
+        'the data.'
+      ),
+      _pages(evaluation, found),
+    ]
+  return Section('explanation', 'What the model looked at', blocks)
+
+
+def _globally(found: Mapping[str, Any]) -> list[Block]:
+  samples = count(found['samples'])
+  blocks: list[Block] = [Heading(f'Most important variables, {samples} test samples')]
+  if found['incomplete']:
+    blocks.append(
+      Callout(
+        f'Attributions of {count(found["incomplete"])} of {samples} samples do not add up '
+        f'to their outputs: off by up to {number(found["largest_residual"])}.'
+      )
+    )
+  top = found['items'][:MOST_ITEMS]
+  rows: list[tuple[Cell, ...]] = [
+    (
+      _name(each),
+      each['modality'],
+      number(each['mean_absolute'], 4),
+      number(each['mean'], 4),
+      NONE if each['correlation'] is None else number(each['correlation'], 2),
+      count(each['samples']),
+    )
+    for each in top
+  ]
+  header = (
+    'Variable',
+    'Modality',
+    'Mean absolute attribution',
+    'Mean attribution',
+    'Correlation of value and attribution',
+    'Samples that have it',
+  )
+  caption = (
+    f'Of the {found["explained"]}; absent variables count as 0. Correlation: Spearman, of '
+    'the mean value. Above 0: higher values raise the output.'
+  )
+  signs = [
+    each['mean'] if each['correlation'] is None else each['correlation'] for each in top
+  ]
+  return [
+    *blocks,
+    explanation_plots.bars(
+      [f'{_name(each)}, {each["modality"]}' for each in top],
+      [each['mean_absolute'] for each in top],
+      signs,
+      f'Mean absolute attribution to the {found["explained"]}',
+    ),
+    Paragraph(
+      'Orange: higher values raise the output, or, without a value, its presence does. '
+      'Blue: they lower it.'
+    ),
+    Table(header, rows, (2, 3, 4, 5), caption),
+  ]
+
+
+def _name(each: Mapping[str, Any]) -> str:
+  return f'{each["name"]} ({each["unit"]})' if each['unit'] else each['name']
+
+
+def _pages(evaluation: Evaluation, found: Mapping[str, Any]) -> Table:
+  target = evaluation.test.target
+  rows: list[tuple[Cell, ...]] = []
+  for place, each in enumerate(found['patients'], start=1):
+    if target.kind == 'days':
+      truth, predicted = f'{number(each["label"], 2)} days', number(each['prediction'], 2)
+    else:
+      best = max(range(target.outputs), key=each['prediction'].__getitem__)
+      truth = target.classes[int(each['label'])]
+      predicted = f'{target.classes[best]} ({number(each["prediction"][best])})'
+    rows.append(
+      (
+        link(each['page'], f'Sample {place}'),
+        each['verdict'],
+        predicted,
+        truth,
+        each['sample'],
+        number(each['residual'], 4) + ('' if each['complete'] else ' (too large)'),
+      )
+    )
+  header = ('', 'Prediction was', 'Predicted', 'True', 'Keyed hash', 'Residual')
+  return Table(header, rows, (5,))

@@ -1,0 +1,232 @@
+"""Calibration: reliability, ECE, Brier, slope and intercept; temperature scaling.
+
+Temperature scaling (Guo et al. 2017, arXiv 1706.04599) is fitted for each fold on its
+validation rows alone and applied to its test rows. Slope and intercept follow Van
+Calster et al. 2016 (doi 10.1016/j.jclinepi.2015.12.005): the slope is the coefficient
+of logit(p) in a logistic regression of the outcome, the intercept is calibration in
+the large, fitted with the slope held at 1. A perfect model has slope 1, intercept 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy import optimize, special
+
+from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES, Draws, bootstrap, estimate
+from medm2t_jax.evaluation.rows import Rows
+
+BINS = 10
+# Probabilities are float32: further out they carry no information.
+_SMALLEST = 1e-7
+_LOG_TEMPERATURE = 3.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Temperature:
+  """Temperature of one fold: `value`, or None and a `reason`."""
+
+  value: float | None
+  samples: int
+  reason: str | None = None
+
+
+def fit_temperatures(test: Rows, validation: Rows) -> dict[int, Temperature]:
+  """The temperature of every fold in `test`, fitted on its `validation` rows."""
+  return {
+    int(fold): _fit_temperature(validation.take(validation.fold == fold))
+    for fold in np.unique(test.fold)
+  }
+
+
+def scale(test: Rows, temperatures: Mapping[int, Temperature]) -> Rows | None:
+  """`test` with calibrated probabilities, None where a fold has no temperature."""
+  if any(each.value is None for each in temperatures.values()):
+    return None
+  divisor = np.array([temperatures[int(fold)].value for fold in test.fold], np.float64)
+  logits = _log(test.prediction) / divisor[:, None]
+  return test.with_prediction(special.softmax(logits, axis=1), 'calibrated')
+
+
+def class_calibration(
+  rows: Rows, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Any]:
+  """{'log_loss', 'brier': estimate, 'classes': {name: {...}}} of probabilities.
+
+  `brier` is the mean over samples of the squared error summed over the classes, or of
+  the second class alone where there are two. Each class has estimates 'ece' (quantile
+  bins), 'brier', 'slope', 'intercept' and 'curve', a list of bins {'predicted',
+  'observed', 'n'}.
+  """
+  chosen = np.maximum(
+    rows.prediction[np.arange(len(rows)), rows.label.astype(int)], _SMALLEST
+  )
+  onehot = rows.label[:, None] == np.arange(rows.prediction.shape[1])
+  squared = (rows.prediction - onehot)[:, list(rows.scored_classes)] ** 2
+  columns = {'log_loss': -np.log(chosen), 'brier': squared.sum(axis=1)}
+  draws = bootstrap(lambda w: _means(w, columns), rows.subject, resamples, seed)
+  result: dict[str, Any] = {name: estimate(draws[name], rows.counts()) for name in columns}
+  result['classes'] = {
+    rows.target.classes[index]: _one_class(rows, index, resamples, seed)
+    for index in rows.scored_classes
+  }
+  return result
+
+
+def days_calibration(
+  rows: Rows, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Any]:
+  """{'slope', 'intercept': estimate, 'curve'} of the true on the predicted days."""
+  x, y = rows.prediction, rows.label
+  center = x.mean()
+
+  def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+    columns = {'x': x - center, 'y': y, 'xx': (x - center) ** 2, 'xy': (x - center) * y}
+    mean = _means(weights, columns)
+    variance = mean['xx'] - mean['x'] ** 2
+    varied = variance > 1e-12 * max(1.0, center**2)
+    slope = (mean['xy'] - mean['x'] * mean['y']) / np.where(varied, variance, np.nan)
+    return {'slope': slope, 'intercept': mean['y'] - slope * (mean['x'] + center)}
+
+  draws = bootstrap(statistic, rows.subject, resamples, seed)
+  reason = 'all predictions are equal'
+  return {
+    **{name: estimate(each, rows.counts(), reason) for name, each in draws.items()},
+    'curve': _curve(x, y, quantile_bins(x)),
+  }
+
+
+def quantile_bins(values: np.ndarray, bins: int = BINS) -> np.ndarray:
+  """int (n): bin of each value (n); equal values share a bin, no bin is empty."""
+  cuts = np.unique(np.quantile(values, np.arange(1, bins) / bins))
+  return np.unique(np.searchsorted(cuts, values, side='left'), return_inverse=True)[1]
+
+
+def _one_class(rows: Rows, index: int, resamples: int, seed: int) -> dict[str, Any]:
+  probability = rows.prediction[:, index]
+  positive = rows.positive(index).astype(np.float64)
+  member = quantile_bins(probability)
+  gap = np.zeros((len(rows), member.max() + 1))
+  gap[np.arange(len(rows)), member] = positive - probability
+
+  def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+    ece = np.abs(weights @ gap).sum(axis=1) / weights.sum(axis=1)
+    brier = _means(weights, {'brier': (positive - probability) ** 2})
+    return {'ece': ece, **brier}
+
+  counts = {**rows.counts(), 'events': int(positive.sum())}
+  draws = bootstrap(statistic, rows.subject, resamples, seed)
+  result = {name: estimate(each, counts) for name, each in draws.items()}
+  clipped = np.clip(probability, _SMALLEST, 1 - _SMALLEST)
+  result |= _logistic(special.logit(clipped), positive, rows.subject, counts)
+  return {**result, 'curve': _curve(probability, positive, member)}
+
+
+def _logistic(
+  logit: np.ndarray, positive: np.ndarray, subjects: np.ndarray, counts: Mapping
+) -> dict[str, Any]:
+  """Slope and intercept with 95 % intervals, robust to samples of one subject."""
+  undefined = lambda reason: estimate(Draws(np.nan, np.empty(0)), counts, reason)
+  if positive.min() == positive.max():
+    reason = 'the samples are of one class only'
+    return {'slope': undefined(reason), 'intercept': undefined(reason)}
+  ones = np.ones((len(logit), 1))
+  intercept = _newton(ones, positive, logit, subjects, counts, 0)
+  inside, outside = logit[positive == 1], logit[positive == 0]
+  if logit.min() == logit.max():
+    slope = undefined('all predicted probabilities are equal')
+  elif inside.min() >= outside.max() or inside.max() <= outside.min():
+    slope = undefined('the prediction separates the classes completely')
+  else:
+    design = np.stack([ones[:, 0], logit], axis=1)
+    slope = _newton(design, positive, np.zeros(len(logit)), subjects, counts, 1)
+  return {'slope': slope, 'intercept': intercept}
+
+
+def _newton(
+  design: np.ndarray,
+  positive: np.ndarray,
+  offset: np.ndarray,
+  subjects: np.ndarray,
+  counts: Mapping,
+  position: int,
+) -> dict[str, Any]:
+  """Coefficient `position` of a logistic regression, clustered Wald interval."""
+  loss = lambda beta: (
+    np.logaddexp(0, offset + design @ beta) - positive * (offset + design @ beta)
+  ).sum()
+  gradient = lambda beta: design.T @ (special.expit(offset + design @ beta) - positive)
+
+  def hessian(beta: np.ndarray) -> np.ndarray:
+    probability = special.expit(offset + design @ beta)
+    return (design * (probability * (1 - probability))[:, None]).T @ design
+
+  fit = optimize.minimize(
+    loss,
+    np.zeros(design.shape[1]),
+    jac=gradient,
+    hess=hessian,
+    method='trust-exact',
+    options={'gtol': 1e-8 * len(positive)},
+  )
+  result = {'value': float(fit.x[position]), 'low': None, 'high': None, **counts}
+  clusters = np.unique(subjects, return_inverse=True)[1]
+  number = clusters.max() + 1
+  if number < 3:
+    return {**result, 'reason': 'no interval: fewer than three subjects'}
+  residual = positive - special.expit(offset + design @ fit.x)
+  scores = np.zeros((number, design.shape[1]))
+  np.add.at(scores, clusters, design * residual[:, None])
+  bread = np.linalg.inv(hessian(fit.x))
+  covariance = bread @ (scores.T @ scores) @ bread * number / (number - 1)
+  margin = 1.959964 * float(np.sqrt(covariance[position, position]))
+  low, high = result['value'] - margin, result['value'] + margin
+  return {**result, 'low': low, 'high': high, 'reason': None}
+
+
+def _fit_temperature(rows: Rows) -> Temperature:
+  if not len(rows):
+    return Temperature(None, 0, 'no validation predictions')
+  if rows.label.min() == rows.label.max():
+    name = rows.target.classes[int(rows.label[0])]
+    reason = f'all {len(rows)} validation samples are of class "{name}"'
+    return Temperature(None, len(rows), reason)
+  logits = _log(rows.prediction)
+  label = rows.label.astype(int)
+
+  def loss(log_temperature: float) -> float:
+    scaled = special.log_softmax(logits / np.exp(log_temperature), axis=1)
+    return -float(scaled[np.arange(len(rows)), label].mean())
+
+  limits = (-_LOG_TEMPERATURE, _LOG_TEMPERATURE)
+  fit: Mapping[str, Any] = optimize.minimize_scalar(
+    loss, bounds=limits, method='bounded', options={'xatol': 1e-6}
+  )
+  optimum = float(fit['x'])
+  if abs(optimum) > _LOG_TEMPERATURE - 1e-3:
+    reason = f'no optimum inside {np.exp(limits[0]):.2f} to {np.exp(limits[1]):.0f}'
+    return Temperature(None, len(rows), f'{reason} on {len(rows)} validation samples')
+  return Temperature(float(np.exp(optimum)), len(rows))
+
+
+def _curve(x: np.ndarray, y: np.ndarray, member: np.ndarray) -> list[dict[str, Any]]:
+  return [
+    {
+      'predicted': float(x[member == index].mean()),
+      'observed': float(y[member == index].mean()),
+      'n': int((member == index).sum()),
+    }
+    for index in range(member.max() + 1)
+  ]
+
+
+def _log(probability: np.ndarray) -> np.ndarray:
+  return np.log(np.maximum(probability, _SMALLEST))
+
+
+def _means(weights: np.ndarray, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  total = weights.sum(axis=1)
+  return {name: weights @ column / total for name, column in columns.items()}

@@ -1,0 +1,198 @@
+"""The blend of a fold: our model together with baselines (`config.blend`).
+
+Weights are fitted on validation subjects, whom the first run of the fold and the baselines
+chosen there predict. What predicts test subjects and new samples is the final run with the
+baselines' final fit. All of it is kept as plain arrays beside the fold's checkpoints:
+nothing is fitted again or unpickled.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from data_pipeline.format.schema import DataError, write_json
+from medm2t_jax.baselines import boosted_trees, cache, logistic_regression
+from medm2t_jax.baselines.fitted_arrays import LEAST_PROBABILITY, as_arrays, outputs
+from medm2t_jax.baselines.inputs import Inputs
+from medm2t_jax.experiment import Experiment
+from medm2t_jax.models.trunk import columns
+from medm2t_jax.models.trunk.late_addition import log_probabilities
+from medm2t_jax.runs import distributed, workdir
+from medm2t_jax.runs.devices import on_devices
+from medm2t_jax.runs.fold import Batch, Fold
+from medm2t_jax.training.blend_weights import OURS, blend, fit_weights
+from medm2t_jax.training.steps import Predictor
+
+_LOGGER = logging.getLogger(__name__)
+
+STAGE = 'multimodal'
+ALONE = 'model_alone'  # our model without the blend, beside the baselines
+BASELINES = {'boosted_trees': boosted_trees, 'logistic_regression': logistic_regression}
+_SEPARATOR = '/'
+_RECORD = 'blend.json'  # written last
+
+
+def require_known(config: Experiment) -> None:
+  """Raises DataError if `config.blend` names a baseline that cannot be blended."""
+  for name in config.blend:
+    if name not in BASELINES:
+      raise DataError(f'config.blend: unknown {name!r}; known: {", ".join(BASELINES)}')
+
+
+def fit(fold: Fold, inputs: Inputs, ours: np.ndarray) -> np.ndarray:
+  """Fits the weights of a fold and keeps them with the baselines.
+
+  Args:
+    fold: its first run.
+    inputs: of its baselines.
+    ours: what the first run predicts for the validation samples, rows in the order of the
+      index: class probabilities (n, c), or days (n,).
+
+  Returns:
+    The blend's predictions of the same samples, likewise.
+  """
+  # All processes take part in these.
+  made_from, prior = _made_from(fold), fold.statistics['decoder']['offset']
+  folder = _folder(fold)
+
+  def make() -> np.ndarray:
+    target = inputs.target
+    validation = inputs.summaries['validation']
+    predictors = {OURS: _as_outputs(ours)}
+    final: dict[str, np.ndarray] = {}
+    for name in fold.config.blend:
+      fitted = BASELINES[name].fitted(inputs)
+      chosen = as_arrays(fitted.chosen, target)
+      predictors[name] = np.asarray(jax.jit(outputs)(chosen, validation.value))
+      for key, array in as_arrays(fitted.final, target).items():
+        final[f'{name}{_SEPARATOR}{key}'] = array
+    weights = fit_weights(predictors, validation.label, prior, target)
+    folder.mkdir(parents=True, exist_ok=True)
+    # The arrays are those of the record beside them, or there is no record.
+    (folder / _RECORD).unlink(missing_ok=True)
+    np.savez(folder / 'arrays.npz', allow_pickle=False, **final)
+    content = {'made_from': made_from, 'weights': weights, 'prior': prior.tolist()}
+    write_json(folder / _RECORD, content)
+    told = ', '.join(f'{name} {weight:.2f}' for name, weight in weights.items())
+    _LOGGER.info('%s: weights of the blend: %s', fold.name, told)
+    return _as_predictions(blend(predictors, weights, prior))
+
+  return distributed.from_first(make)
+
+
+def predictor(fold: Fold, ours: Predictor) -> Predictor:
+  """What predicts test subjects and new samples: the final run of a fold in its blend.
+
+  Args:
+    fold: its first run.
+    ours: the predictor of the final run; without `config.blend` it is the answer.
+
+  Raises:
+    DataError: the blend was not fitted, or from something else.
+  """
+  if not fold.config.blend:
+    return ours
+  folder, made_from = _folder(fold), _made_from(fold)
+
+  def read() -> dict[str, Any]:
+    kept = _read(folder, made_from)
+    if kept is None:
+      raise DataError(
+        f'{folder}: there is no blend of this model. --mode=eval fits it; '
+        "--config.blend='()' does without."
+      )
+    with np.load(folder / 'arrays.npz', allow_pickle=False) as arrays:
+      return {**kept, 'arrays': dict(arrays)}
+
+  kept = distributed.from_first(read)
+  models: dict[str, dict[str, np.ndarray]] = {}
+  for key, array in kept['arrays'].items():
+    name, _, part = key.partition(_SEPARATOR)
+    models.setdefault(name, {})[part] = array
+  fitted = {
+    'weights': {name: np.float32(weight) for name, weight in kept['weights'].items()},
+    'prior': np.asarray(kept['prior'], np.float32),
+    'models': models,
+  }
+  return blended(fold.model_config.columns, fitted, ours)
+
+
+def blended(
+  kinds: tuple[tuple[str, columns.ColumnKind], ...],
+  fitted: Mapping[str, Any],
+  ours: Predictor,
+) -> Predictor:
+  """The predictor `ours` in a blend.
+
+  Args:
+    kinds: the columns of each modality, which the baselines read.
+    fitted: `weights` and `prior` of the blend, and `models`: name of a baseline -> its
+      arrays (`fitted_arrays`).
+    ours: the predictor of our model.
+  """
+  step = _blend_step(kinds)
+  return lambda batch: step(fitted, columns.without_signals(batch), ours(batch))
+
+
+@functools.lru_cache(maxsize=64)
+def _blend_step(
+  kinds: tuple[tuple[str, columns.ColumnKind], ...],
+) -> Callable[[Mapping[str, Any], Batch, Array], Float[Array, 'd b c']]:
+  """Our model's outputs with those of baselines, which read the same columns."""
+
+  def step(
+    fitted: Mapping[str, Any], batch: Batch, logits: Float[Array, 'b c']
+  ) -> Float[Array, 'b c']:
+    table = columns.table(kinds, jax.tree.map(lambda x: x[jnp.newaxis], dict(batch)))
+    predictors = {name: outputs(arrays, table) for name, arrays in fitted['models'].items()}
+    return blend(
+      {OURS: log_probabilities(logits), **predictors}, fitted['weights'], fitted['prior']
+    )
+
+  return on_devices(step, in_axes=(None, 0, 0), out_axes=0)
+
+
+def _made_from(fold: Fold) -> dict[str, Any]:
+  """All that a blend depends on, JSON-able."""
+  record, final = fold.record(STAGE), fold.final.record(STAGE)
+  assert record is not None and final is not None
+  settings = {name: BASELINES[name].SETTINGS for name in fold.config.blend}
+  made = {
+    'baselines': cache.identity(fold, 'blend', settings),
+    'model': [[each.best_step, each.seconds] for each in (record, final)],
+  }
+  return json.loads(json.dumps(made))
+
+
+def _folder(fold: Fold) -> Path:
+  return workdir.stage_directory(fold.workdir, fold.index, 'blend')
+
+
+def _read(folder: Path, made_from: Mapping[str, Any]) -> dict[str, Any] | None:
+  path = folder / _RECORD
+  if not path.exists():
+    return None
+  kept = json.loads(path.read_text())
+  return kept if kept['made_from'] == made_from else None
+
+
+def _as_outputs(predictions: np.ndarray) -> np.ndarray:
+  """Log probabilities, or days (n 1)."""
+  if predictions.ndim == 1:
+    return predictions[:, np.newaxis]
+  return np.log(np.maximum(predictions, LEAST_PROBABILITY))
+
+
+def _as_predictions(outputs: np.ndarray) -> np.ndarray:
+  """Probabilities (n c), or days (n)."""
+  return np.exp(outputs) if outputs.shape[1] > 1 else outputs[:, 0]

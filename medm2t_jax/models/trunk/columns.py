@@ -1,0 +1,249 @@
+"""What is known of every item of a sample, as columns of numbers: summary statistics.
+
+Columns are what the ensemble trunk and the baselines read (after HAIM, Soenksen et al.
+2022). Per numeric item of events and per signal of a grid: `STATISTICS`. Per signal also
+its spread inside short segments. Per category of an item: whether it came last, how often
+it came; per categorical item the hours since the last. ECG: last value and mean of each
+measurement, which terms were ever reported, number of recordings, hours since the last.
+Static columns as they are, categories one-hot. Nothing is fitted.
+
+Letters: b rows, n columns, j items, o observations of a batch in any shape.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from medm2t_jax.models.trunk.column_statistics import (
+  STATISTICS,
+  Columns,
+  Observations,
+  categorical_statistics,
+  cell_spread,
+  cell_statistics,
+  numeric_statistics,
+)
+
+OF_MEASUREMENTS = ('last', 'mean')
+
+
+@dataclasses.dataclass(frozen=True)
+class EventColumns:
+  """Columns of an event modality: numeric items first, then categorical ones.
+
+  Attributes:
+    categories: number of categories per item, 0 for a numeric item.
+  """
+
+  categories: tuple[int, ...]
+
+  @property
+  def count(self) -> int:
+    numeric = sum(not levels for levels in self.categories)
+    levels = sum(self.categories)
+    return numeric * len(STATISTICS) + 2 * levels + len(self.categories) - numeric
+
+  def __call__(self, events: Mapping[str, Array], rows: int) -> Columns:
+    """Columns of the rows (b n); events as in docs/design.md, "The batch"."""
+    levels = np.array(self.categories, np.int32)
+    item, category = events['item'], events['category']
+    shape = jnp.shape(item)
+    row = jnp.broadcast_to(jnp.arange(rows)[:, jnp.newaxis], shape)
+    of_item = jnp.asarray(levels)[item]
+    parts = []
+    if (levels == 0).any():
+      place = jnp.asarray(np.cumsum(levels == 0) - 1)
+      is_number = events['mask'] & (category < 0) & (of_item == 0)
+      value = jnp.where(is_number, events['value'], 0.0)
+      observed = Observations(
+        row, place[item], value, events['time'], is_number, events.get('token_gate')
+      )
+      parts.append(_flat(numeric_statistics(observed, (rows, int((levels == 0).sum())))))
+    if (levels > 0).any():
+      is_category = events['mask'] & (category >= 0) & (category < of_item)
+      observed = Observations(
+        row, item, category, events['time'], is_category, events.get('token_gate')
+      )
+      parts.append(categorical_statistics(observed, rows, levels))
+    return _beside(parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class GridColumns:
+  """Columns of a grid: per signal its `STATISTICS`, then its spread.
+
+  Attributes:
+    signals: of the grid.
+    step_hours: between its cells.
+  """
+
+  signals: int
+  step_hours: float
+
+  @property
+  def count(self) -> int:
+    return self.signals * (len(STATISTICS) + 1)
+
+  def __call__(self, grid: Mapping[str, Array], rows: int) -> Columns:
+    """Columns of the rows (b n); grid as in docs/design.md, "The batch"."""
+    del rows
+    observed = jnp.asarray(grid['observed'])
+    value = jnp.where(observed, grid['value'], 0.0)
+    statistics = cell_statistics(value, observed, self.step_hours, grid.get('value_gate'))
+    deviation, known = cell_spread(value, observed)
+    last = lambda x: x[..., jnp.newaxis]
+    joined = lambda many, one: jnp.concatenate([many, last(one)], axis=-1)
+    gates = None
+    if statistics.gate is not None:
+      mean = statistics.gate[..., STATISTICS.index('mean')]
+      gates = joined(statistics.gate, mean)
+    return _flat(
+      Columns(joined(statistics.value, deviation), joined(statistics.known, known), gates)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EcgColumns:
+  """Columns of ECG recordings.
+
+  Attributes:
+    measurements: of the machine.
+    terms: of its report.
+  """
+
+  measurements: int
+  terms: int
+
+  @property
+  def count(self) -> int:
+    return self.measurements * len(OF_MEASUREMENTS) + self.terms + 2
+
+  def __call__(self, ecg: Mapping[str, Array], rows: int) -> Columns:
+    """Columns of the rows (b n); ecg as in docs/design.md, "The batch"."""
+    mask, owner = jnp.asarray(ecg['mask']), jnp.asarray(ecg['owner'])
+    shape = (len(mask), self.measurements)
+    spread = lambda x: jnp.broadcast_to(x, shape)
+    measured = ecg['measurements_mask'] & mask[:, jnp.newaxis]
+    observed = Observations(
+      spread(owner[:, jnp.newaxis]),
+      spread(jnp.arange(self.measurements)[jnp.newaxis]),
+      jnp.where(measured, ecg['measurements'], 0.0),
+      spread(ecg['time'][:, jnp.newaxis]),
+      measured,
+      ecg.get('measurements_gate'),
+    )
+    chosen = np.array([STATISTICS.index(name) for name in OF_MEASUREMENTS])
+    of_machine = _flat(
+      jax.tree.map(
+        lambda x: x[..., chosen], numeric_statistics(observed, (rows, self.measurements))
+      )
+    )
+    place = jnp.where(mask, owner, rows)
+    total = lambda x: jax.ops.segment_sum(x, place, rows + 1)[:-1]
+    reported = (ecg['terms'] > 0) & mask[:, jnp.newaxis]
+    times = total(reported.astype(jnp.float32))
+    gate = None
+    if 'terms_gate' in ecg:
+      gate = total(jnp.where(reported, ecg['terms_gate'], 0.0))
+      gate = jnp.where(times > 0, gate / jnp.maximum(times, 1.0), 1.0)
+    known = jnp.ones(times.shape, bool)
+    of_terms = Columns((times > 0).astype(jnp.float32), known, gate)
+    count = total(mask.astype(jnp.float32))[:, jnp.newaxis]
+    latest = jax.ops.segment_max(jnp.where(mask, ecg['time'], -jnp.inf), place, rows + 1)
+    hours = jnp.where(count[:, 0] > 0, -latest[:-1], 0.0)[:, jnp.newaxis]
+    of_time = Columns(
+      jnp.concatenate([count, hours], axis=1),
+      jnp.concatenate([jnp.ones_like(count, bool), count > 0], axis=1),
+      None if gate is None else jnp.ones((rows, 2)),
+    )
+    return _beside([of_machine, of_terms, of_time])
+
+
+@dataclasses.dataclass(frozen=True)
+class StaticColumns:
+  """Static columns: numbers, then the levels of each categorical column.
+
+  Attributes:
+    numeric: number of numeric columns.
+    levels: number of levels per categorical column.
+  """
+
+  numeric: int
+  levels: tuple[int, ...]
+
+  @property
+  def count(self) -> int:
+    return self.numeric + sum(self.levels)
+
+  def __call__(self, static: Mapping[str, Array], rows: int) -> Columns:
+    """Columns of the rows (b n); static as in docs/design.md, "The batch"."""
+    del rows
+    known = jnp.asarray(static['numeric_mask'])
+    value = jnp.where(known, static['numeric'], 0.0)
+    parts = [Columns(value, known, static.get('numeric_gate'))]
+    for index, levels in enumerate(self.levels):
+      level = static['categorical'][:, index, jnp.newaxis]
+      one_hot = (level == jnp.arange(levels)[jnp.newaxis]).astype(jnp.float32)
+      spread = lambda x, like=one_hot: jnp.broadcast_to(x, like.shape)
+      gate = None
+      if 'categorical_gate' in static:
+        gate = spread(static['categorical_gate'][:, index, jnp.newaxis])
+      parts.append(Columns(one_hot, spread(level >= 0), gate))
+    return _beside(parts)
+
+
+ColumnKind = EventColumns | GridColumns | EcgColumns | StaticColumns
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def table(
+  kinds: tuple[tuple[str, ColumnKind], ...], batch: Mapping[str, Any]
+) -> Float[Array, 'r n']:
+  """The columns of all modalities side by side, NaN where nothing is known.
+
+  Args:
+    kinds: modality -> its columns.
+    batch: docs/design.md, "The batch", with the device axis; ECG signals are not read.
+
+  Returns:
+    A row for each place of the batch, device after device.
+  """
+  devices, rows = batch['row'].shape
+  read = without_signals(batch)
+  parts = []
+  for name, kind in kinds:
+    found = jax.vmap(functools.partial(kind, rows=rows))(read[name])
+    value = jnp.where(found.known, found.value, jnp.nan)
+    parts.append(value.reshape(devices * rows, -1))
+  return jnp.concatenate(parts, axis=1)
+
+
+def without_signals(batch: Mapping[str, Any]) -> dict[str, Any]:
+  """A batch without ECG signals, which no column is made of and which are most of it."""
+  if 'ecg' not in batch:
+    return dict(batch)
+  return {**batch, 'ecg': {k: x for k, x in batch['ecg'].items() if k != 'signal'}}
+
+
+def _flat(columns: Columns) -> Columns:
+  """(b j s) as (b n), the statistics of an item side by side."""
+  return jax.tree.map(lambda x: x.reshape(len(x), -1), columns)
+
+
+def _beside(parts: list[Columns]) -> Columns:
+  """Columns side by side."""
+  gates = [part.gate for part in parts if part.gate is not None]
+  joined = lambda arrays: jnp.concatenate(arrays, axis=1)
+  return Columns(
+    joined([part.value for part in parts]),
+    joined([part.known for part in parts]),
+    joined(gates) if gates else None,
+  )

@@ -1,0 +1,281 @@
+"""The ablations of an experiment, as data: what each asks, which config values it changes.
+
+`declared` lists them for an experiment and a data set. Which stages one has to train
+anew follows from its changes (`ablation_study.definition`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from data_pipeline.format.schema import Schema
+from medm2t_jax.experiment import Experiment
+
+WINDOW_COUNTS = (1, 3, 10)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+  """One change of an experiment.
+
+  Attributes:
+    name: of its folder.
+    group: its heading in the table.
+    question: what it asks.
+    changes: path of a config value -> its value here.
+    reason: why it does not apply to the data set or the experiment; '' where it does.
+  """
+
+  name: str
+  group: str
+  question: str
+  changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  reason: str = ''
+
+
+def declared(config: Experiment, schema: Schema) -> tuple[Ablation, ...]:
+  """All ablations, those that do not apply included.
+
+  Args:
+    config: of the full model.
+    schema: of its data set.
+  """
+  return (
+    *_modalities(config, schema),
+    *_trunk(config),
+    *_fusion(config, schema),
+    *_grids(config, schema),
+    *_events(schema),
+    *_windows(config, schema),
+    *_training(config, schema),
+  )
+
+
+def changed(config: Experiment, changes: Mapping[str, Any]) -> Experiment:
+  """A locked copy of the experiment with other values at some paths."""
+  config = config.copy_and_resolve_references()
+  config.update_from_flattened_dict(dict(changes))
+  return config.lock()
+
+
+def end_to_end(config: Experiment) -> dict[str, Any]:
+  """The multimodal stage alone, from fresh parameters.
+
+  Nothing is frozen. Its rate is the median of those of the stages that it would have
+  started from: its own is one for fine-tuning.
+  """
+  sources = config.recipe.multimodal.starts_from
+  rates = [config.recipe[name].learning_rate for name in sources]
+  changes = {
+    'recipe.multimodal.starts_from': (),
+    'recipe.multimodal.frozen': (),
+    'model.single_stages': 'none',
+    'stages': 'multimodal',
+  }
+  if rates:
+    changes['recipe.multimodal.learning_rate'] = statistics.median(rates)
+  return changes
+
+
+def published() -> dict[str, Any]:
+  """The model of the paper: its encoding of events, and encoders with plain decoders."""
+  return {**published_events(), 'model.trunk': 'decoder', 'model.deep': 'late'}
+
+
+def published_events() -> dict[str, Any]:
+  """Events as in the paper: one of 11 bins each, mean over all tokens so far, BiLSTM."""
+  return {
+    'model.value_encoding': 'bins',
+    'model.pooling': 'tokens',
+    'model.sequence': 'lstm',
+    'model.input_dropout': 0.0,
+    'model.window_dropout': 0.0,
+  }
+
+
+def _modalities(config: Experiment, schema: Schema) -> Iterator[Ablation]:
+  found = schema.modalities
+  known = dict.fromkeys([*found, *config.recipe.multimodal.starts_from])
+  for kind in ('only', 'without'):
+    for name in known:
+      kept = (name,) if kind == 'only' else tuple(each for each in found if each != name)
+      reason = ''
+      if name not in found:
+        reason = f'the data set has no {name}'
+      elif len(found) == 1:
+        reason = 'the data set has no other modality'
+      elif kind == 'without' and len(found) == 2:
+        reason = f'of two modalities, that is only_{kept[0]}'
+      question = f'How far does {name} get alone?'
+      if kind == 'without':
+        question = f'What does {name} add to the others?'
+      yield Ablation(
+        f'{kind}_{name}', 'Modalities', question, {'data.modalities': kept}, reason
+      )
+
+
+def _trunk(config: Experiment) -> Iterator[Ablation]:
+  reason = ''
+  if config.model.trunk != 'ensemble':
+    reason = "model.trunk='decoder' has no ensemble"
+  fresh = '' if config.model.single_stages == 'late' else 'the experiment adds none'
+  yield Ablation(
+    'without_deep_network',
+    'Trunk',
+    'What does the deep network add to an ensemble that reads summary statistics?',
+    {'model.deep': 'none', 'recipe.multimodal.frozen': ()},
+    reason,
+  )
+  yield Ablation(
+    'without_ensemble',
+    'Trunk',
+    'What does the ensemble of summary statistics add to the deep network?',
+    {'model.trunk': 'decoder', 'model.deep': 'late'},
+    reason,
+  )
+  yield Ablation(
+    'deep_vectors_as_chunks',
+    'Trunk',
+    'Is the deep network worth more inside the ensemble than added to it at the end?',
+    {'model.deep': 'chunks'},
+    reason,
+  )
+  yield Ablation(
+    'without_single_stages',
+    'Trunk',
+    'Is it worth to add what each modality predicts by itself?',
+    {'model.single_stages': 'none'},
+    reason or fresh,
+  )
+  yield Ablation(
+    'one_member',
+    'Trunk',
+    'What are the members of the ensemble worth?',
+    {'model.ensemble': 1},
+    reason,
+  )
+
+
+def _fusion(config: Experiment, schema: Schema) -> Iterator[Ablation]:
+  # The three views of an ECG are fused likewise.
+  alone = len(schema.modalities) == 1 and not schema.ecg_terms
+  reason = 'the data set has one modality: nothing is fused' if alone else ''
+  other = 'after' if config.model.shared_encoder == 'before' else 'before'
+  yield Ablation(
+    'without_attention',
+    'Fusion',
+    'What does Bi-Modal Attention add to vectors side by side?',
+    {'model.fusion': 'none'},
+    reason,
+  )
+  yield Ablation(
+    'attend_over_summary',
+    'Fusion',
+    'Are the time tokens of the other modality worth more than its summary?',
+    {'model.attend_over': 'summary'},
+    reason,
+  )
+  yield Ablation(
+    f'shared_encoder_{other}',
+    'Fusion',
+    f'Does it matter that the shared encoder stands {config.model.shared_encoder} '
+    'Bi-Modal Attention?',
+    {'model.shared_encoder': other},
+    reason,
+  )
+
+
+def _grids(config: Experiment, schema: Schema) -> Iterator[Ablation]:
+  group = 'Dense signals'
+  reason = '' if schema.grids else 'the data set has no grid of signals'
+  yield Ablation(
+    'without_micro_level',
+    group,
+    "Is the course inside a segment worth more than the segment's mean?",
+    {'model.grid_levels': 'macro'},
+    reason,
+  )
+  yield Ablation(
+    'without_macro_level',
+    group,
+    'Is the course over segments worth more than their mean?',
+    {'model.grid_levels': 'micro'},
+    reason,
+  )
+  lengths = tuple(config.model.segment_lengths)
+  for length in lengths:
+    one = 'the model has one scale' if len(lengths) == 1 else ''
+    yield Ablation(
+      f'single_scale_{length}',
+      group,
+      f'Do segments of {length} steps alone do as well as several scales?',
+      {'model.segment_lengths': (length,)},
+      reason or one,
+    )
+
+
+def _events(schema: Schema) -> Iterator[Ablation]:
+  yield Ablation(
+    'published_events',
+    'Events',
+    'Is the mean of binned tokens, as in the paper, as good as what this model does?',
+    published_events(),
+    '' if schema.events else 'the data set has no events',
+  )
+
+
+def _windows(config: Experiment, schema: Schema) -> Iterator[Ablation]:
+  group = 'Time'
+  named = [name for name in config.model.windows if name in schema.modalities]
+  for count in WINDOW_COUNTS:
+    yield Ablation(
+      f'windows_{count}',
+      group,
+      f'How much does it take from time to have {count} '
+      f'{"window" if count == 1 else "windows"}?',
+      {
+        f'model.windows.{name}': _cuts(config.model.windows[name][0], count, schema)
+        for name in named
+      },
+      '' if named else 'the data set has neither events nor ECGs',
+    )
+  reason = '' if schema.events else 'the data set has no events'
+  if config.model.pooling == 'statistics':
+    reason = "model.pooling='statistics' needs accumulation"
+  yield Ablation(
+    'without_accumulation',
+    group,
+    'Does it help that a window sees what was before it?',
+    {'model.accumulation': 'none'},
+    reason,
+  )
+
+
+def _cuts(kind: str, count: int, schema: Schema) -> tuple[str, tuple[float, ...]]:
+  """Cuts of windows with equal shares of the events, or of the observed hours."""
+  shares = [place / count for place in range(1, count)]
+  hours = schema.observation_hours
+  if kind == 'hours' and hours is not None:
+    return 'hours', tuple(hours * (share - 1) for share in shares)
+  return 'percentiles', tuple(100 * share for share in shares)
+
+
+def _training(config: Experiment, schema: Schema) -> Iterator[Ablation]:
+  del schema
+  fresh = not config.recipe.multimodal.starts_from
+  yield Ablation(
+    'without_pretraining',
+    'Training',
+    'What is it worth to train each modality before all together?',
+    end_to_end(config),
+    'the experiment has no pretraining' if fresh else '',
+  )
+  yield Ablation(
+    'without_modality_dropout',
+    'Training',
+    'Does hiding modalities in training help?',
+    {'model.modality_dropout': 0.0},
+  )

@@ -1,0 +1,134 @@
+"""Blended outputs of several predictors, with weights fitted on validation subjects.
+
+Each predictor says by how much its output differs from the prior; the blend is the prior
+and the weighted sum of what they say. Weights are shrunk towards equal ones that sum
+to 1, so that few subjects cannot move them far.
+
+Letters: n samples, c outputs, m predictors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy import optimize
+
+from data_pipeline.format.schema import Target
+
+OURS = 'model'  # our model among the predictors of a blend
+
+_SMOOTH = 0.1  # days: an absolute error has no gradient at 0
+
+
+def fit_weights(
+  outputs: Mapping[str, Float[np.ndarray, 'n c']],
+  label: Float[np.ndarray, ' n'],
+  prior: Float[np.ndarray, ' c'],
+  target: Target,
+  weight_sd: float = 0.2,
+) -> dict[str, float]:
+  """The most probable weights, none below 0, if each is near 1/m a priori.
+
+  Args:
+    outputs: name of a predictor -> log probabilities, or days (c = 1).
+    label: class index, or days.
+    prior: log probabilities of the classes, or the mean days, of training subjects.
+    target: what the label means.
+    weight_sd: a priori standard deviation of a weight around 1/m.
+
+  Returns:
+    Name -> weight, in the order of `outputs`. The order has no influence; the only
+    predictor has weight 1.
+
+  Raises:
+    ValueError: an output, label or prior is not finite.
+  """
+  if len(outputs) == 1:
+    return dict.fromkeys(outputs, 1.0)
+  names = sorted(outputs)
+  prior, label = np.asarray(prior, np.float64), np.asarray(label, np.float64)
+  said = np.stack([np.asarray(outputs[name], np.float64) for name in names]) - prior
+  if not (np.isfinite(said).all() and np.isfinite(label).all()):
+    raise ValueError('outputs, labels and prior are finite')
+  result = optimize.minimize(
+    _objective(said, label, prior, target, weight_sd),
+    np.full(len(names), 1 / len(names)),
+    jac=True,
+    method='L-BFGS-B',
+    bounds=[(0, None)] * len(names),
+    options={'ftol': 1e-13, 'gtol': 1e-9},
+  )
+  weights = dict(zip(names, result.x.tolist(), strict=True))
+  return {name: weights[name] for name in outputs}
+
+
+def blend(outputs: Mapping[str, Any], weights: Mapping[str, float], prior: Any) -> Any:
+  """The blended output: log probabilities that add up to 1, or days (c = 1).
+
+  Args:
+    outputs: name of a predictor -> float (... c), all of NumPy or all of JAX.
+    weights: of these predictors, from `fit_weights`.
+    prior: as there, (c).
+
+  Returns:
+    float (... c), of NumPy or JAX as the outputs.
+  """
+  first = next(iter(outputs.values()))
+  xp = first.__array_namespace__()
+  prior = xp.broadcast_to(xp.asarray(prior), first.shape)
+  score = prior + sum(weights[name] * (outputs[name] - prior) for name in sorted(weights))
+  return score if score.shape[-1] == 1 else _log_softmax(xp, score)
+
+
+def _log_softmax(xp: Any, score: Any) -> Any:
+  score = score - score.max(axis=-1, keepdims=True)
+  return score - xp.log(xp.exp(score).sum(axis=-1, keepdims=True))
+
+
+def _objective(
+  said: Float[np.ndarray, 'm n c'],
+  label: Float[np.ndarray, ' n'],
+  prior: Float[np.ndarray, ' c'],
+  target: Target,
+  weight_sd: float,
+) -> Callable[[Float[np.ndarray, ' m']], tuple[float, Float[np.ndarray, ' m']]]:
+  """Loss and penalty of weights, divided by the number of samples, and their gradient."""
+  equal = np.full(len(said), 1 / len(said))
+  blended = lambda weights: prior + np.tensordot(weights, said, 1)
+  loss = _nll if target.kind == 'classes' else _absolute
+  # Of days: the mean error of equal weights, so that the loss is in nats, too.
+  scale = 1.0
+  if target.kind == 'days':
+    scale = loss(blended(equal), label)[0] / len(label)
+
+  def objective(weights):
+    value, slope = loss(blended(weights), label)
+    apart = weights - equal
+    value = value / scale + np.square(apart).sum() / (2 * weight_sd**2)
+    gradient = np.tensordot(said, slope, 2) / scale + apart / weight_sd**2
+    return value / len(label), gradient / len(label)
+
+  return objective
+
+
+def _nll(
+  score: Float[np.ndarray, 'n c'], label: Float[np.ndarray, ' n']
+) -> tuple[float, Float[np.ndarray, 'n c']]:
+  """Summed negative log likelihood, in nats, and its gradient."""
+  log_probability = _log_softmax(np, score)
+  own = np.arange(len(label)), label.astype(int)
+  slope = np.exp(log_probability)
+  slope[own] -= 1
+  return -log_probability[own].sum(), slope
+
+
+def _absolute(
+  days: Float[np.ndarray, 'n 1'], label: Float[np.ndarray, ' n']
+) -> tuple[float, Float[np.ndarray, 'n 1']]:
+  """Summed absolute error in days, smooth below `_SMOOTH`, and its gradient."""
+  error = days - label[:, np.newaxis]
+  size = np.hypot(error, _SMOOTH)
+  return size.sum(), error / size

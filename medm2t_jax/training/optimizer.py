@@ -1,0 +1,274 @@
+"""Optimizer of a stage: schedule, clipping, weight decay, frozen paths, averaging.
+
+All of it is optax, chosen by name in a stage's recipe (`configs.common.stage`).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from data_pipeline.format.schema import DataError
+from medm2t_jax.models.layers.batch_norm import MOMENTUM
+
+# Weight decay in the gradient, as torch.optim.Adam and SGD have it.
+_COUPLED = {'adam': optax.adam, 'sgd': optax.sgd}
+# Weight decay beside the gradient's step.
+_DECOUPLED = {'adamw': optax.adamw, 'lamb': optax.lamb, 'lion': optax.lion}
+_SCHEDULES = ('constant', 'cosine', 'linear')
+_DECAYED = ('all', 'matrices')
+# Parts of the names of parameters with two axes that are no matrices.
+_NO_MATRIX = ('scale', 'bias', 'absent', 'log_weights')
+
+
+def make_optimizer(
+  recipe: Mapping[str, Any], stage: str, steps: int
+) -> optax.GradientTransformation:
+  """The optimizer of a stage.
+
+  Args:
+    recipe: `configs.common.stage(...)`.
+    stage: for messages.
+    steps: planned updates of the whole stage, over which a schedule extends.
+
+  Raises:
+    DataError: an unknown name or a number out of range; from its `init`: a frozen path
+      that no parameter has.
+  """
+  where = f'config.recipe.{stage}'
+  name, decay = recipe['optimizer'], recipe['weight_decay']
+  if name not in {**_COUPLED, **_DECOUPLED}:
+    raise DataError(
+      f'{where}.optimizer={name!r}: known are {", ".join([*_COUPLED, *_DECOUPLED])}'
+    )
+  if decay < 0 or recipe['clip_norm'] < 0 or not 0 <= recipe['ema_decay'] < 1:
+    raise DataError(
+      f'{where}: weight_decay and clip_norm are at least 0, ema_decay at least 0 and '
+      'below 1'
+    )
+  if recipe['decayed'] not in _DECAYED:
+    raise DataError(f'{where}.decayed={recipe["decayed"]!r}: known are {_DECAYED}')
+  mask = matrices if recipe['decayed'] == 'matrices' else None
+  parts = []
+  if recipe['clip_norm']:
+    parts.append(optax.clip_by_global_norm(recipe['clip_norm']))
+  if name in _DECOUPLED:
+    parts.append(_DECOUPLED[name](1.0, weight_decay=decay, mask=mask))
+  else:
+    if decay:
+      parts.append(optax.add_decayed_weights(decay, mask))
+    parts.append(_COUPLED[name](1.0))
+  optimizer = optax.chain(*parts, _scheduled(recipe, stage, steps))
+  if recipe['frozen']:
+    # Frozen gradients have no part in the norm that is clipped either.
+    optimizer = optax.partition(
+      {'trained': optimizer, 'frozen': optax.set_to_zero()},
+      _frozen_labels(tuple(recipe['frozen']), where),
+    )
+  return averaged(optimizer, recipe['ema_decay']) if recipe['ema_decay'] else optimizer
+
+
+def matrices(params: Any) -> Any:
+  """A tree of bool: which parameters are matrices or tables.
+
+  Not so the biases and scales that each member of an ensemble has for itself.
+  """
+
+  def is_matrix(path: tuple[Any, ...], leaf: Array) -> bool:
+    name = jax.tree_util.keystr(path[-1:], simple=True)
+    return leaf.ndim > 1 and not any(part in name for part in _NO_MATRIX)
+
+  return jax.tree_util.tree_map_with_path(is_matrix, params)
+
+
+def learning_rate(
+  recipe: Mapping[str, Any], stage: str
+) -> Callable[[Int[Array, ''], Int[Array, '']], Float[Array, '']]:
+  """Learning rate of an update of a stage: `(updates before it, all updates) -> rate`.
+
+  A linear warm-up from 0 over the share `warmup` of the updates, then 'constant', or a
+  'cosine' or 'linear' decay to `final_fraction` of the rate at the last one.
+
+  Raises:
+    DataError: an unknown schedule, or numbers that do not suit.
+  """
+  where = f'config.recipe.{stage}'
+  peak, share = recipe['learning_rate'], recipe['warmup']
+  schedule, final = recipe['schedule'], recipe['final_fraction']
+  if schedule not in _SCHEDULES:
+    raise DataError(
+      f'{where}.schedule={schedule!r}: known are {", ".join(_SCHEDULES)}, each with warmup'
+    )
+  if not 0 <= share < 1 or not 0 <= final <= 1:
+    raise DataError(
+      f'{where}: warmup={share} is at least 0 and below 1, final_fraction={final} from 0 '
+      'to 1'
+    )
+
+  def rate(count: Int[Array, ''], steps: Int[Array, '']) -> Float[Array, '']:
+    warmup = jnp.floor(share * steps)
+    done = jnp.clip((count - warmup) / (steps - warmup), 0.0, 1.0)
+    left = {
+      'constant': lambda: jnp.ones_like(done),
+      'cosine': lambda: 0.5 * (1 + jnp.cos(jnp.pi * done)),
+      'linear': lambda: 1 - done,
+    }[schedule]()
+    rising = jnp.where(count < warmup, count / jnp.maximum(warmup, 1.0), 1.0)
+    return peak * rising * (final + (1 - final) * left)
+
+  return rate
+
+
+class Scheduled(NamedTuple):
+  """State of `_scheduled`.
+
+  Attributes:
+    count: updates made.
+    steps: planned updates of the whole stage.
+  """
+
+  count: Int[Array, '']
+  steps: Int[Array, '']
+
+
+def _scheduled(
+  recipe: Mapping[str, Any], stage: str, steps: int
+) -> optax.GradientTransformation:
+  """Multiplies the updates of rate 1 by the learning rate.
+
+  The number of steps is part of the state, so that folds and runs of other numbers share
+  one compiled update.
+  """
+  rate = learning_rate(recipe, stage)
+
+  def init(params: optax.Params) -> Scheduled:
+    del params
+    return Scheduled(jnp.zeros((), jnp.int32), jnp.asarray(steps, jnp.int32))
+
+  def update(
+    updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+  ) -> tuple[optax.Updates, Scheduled]:
+    del params
+    assert isinstance(state, Scheduled)
+    now = rate(state.count, state.steps)
+    scaled = jax.tree.map(lambda x: x * now.astype(x.dtype), updates)
+    return scaled, Scheduled(state.count + 1, state.steps)
+
+  return optax.GradientTransformation(init, update)
+
+
+def without_frozen_gradients(params: Any, frozen: Sequence[str]) -> Any:
+  """The parameters; those under a `frozen` path are constants to a gradient.
+
+  What led to such a gradient alone is not computed.
+  """
+  if not frozen:
+    return params
+  stop = lambda held, leaf: jax.lax.stop_gradient(leaf) if held else leaf
+  return jax.tree.map(stop, _is_frozen(params, frozen), params)
+
+
+def _is_frozen(params: Any, frozen: Sequence[str]) -> Any:
+  """A tree of bool: whether one of the paths `frozen` leads to a parameter."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: any(_is_under(prefix, path) for prefix in frozen), params
+  )
+
+
+def _is_under(prefix: str, path: tuple[Any, ...]) -> bool:
+  name = jax.tree_util.keystr(path, simple=True, separator='/')
+  return fnmatch.fnmatchcase(f'{name}/', f'{prefix}/*')
+
+
+def _frozen_labels(frozen: Sequence[str], where: str) -> Callable[[Any], Any]:
+  """A function from parameters to a tree of 'frozen' and 'trained'."""
+
+  def labels(params: Any) -> Any:
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    for prefix in frozen:
+      if not any(_is_under(prefix, path) for path in paths):
+        known = sorted({jax.tree_util.keystr(path[:1], simple=True) for path in paths})
+        raise DataError(
+          f'{where}.frozen: no parameter of this stage is under {prefix!r}; it has {known}'
+        )
+    held = _is_frozen(params, frozen)
+    return jax.tree.map(lambda frozen: 'frozen' if frozen else 'trained', held)
+
+  return labels
+
+
+class Averaged(NamedTuple):
+  """State of `averaged`.
+
+  Attributes:
+    count: updates made.
+    decay: of the last update.
+    trained: the parameters that the inner optimizer moves.
+    inner: its state.
+  """
+
+  count: Int[Array, '']
+  decay: Float[Array, '']
+  trained: optax.Params
+  inner: optax.OptState
+
+
+def averaged(
+  inner: optax.GradientTransformation, decay: float
+) -> optax.GradientTransformation:
+  """Exponential moving average of the parameters that `inner` trains.
+
+  The average takes the place of the parameters: validation, checkpoints and the stages
+  that start from them see nothing else. The trained parameters live in this optimizer's
+  state (`trained_parameters`): gradients are taken there. The decay of update t is
+  min(decay, (1 + t) / (10 + t)), so that the average leaves the start early
+  (TensorFlow's ExponentialMovingAverage with `num_updates`).
+  """
+
+  def init(params: optax.Params) -> Averaged:
+    zero = jnp.zeros((), jnp.int32)
+    # A copy: a step donates its buffers, and none may be donated twice.
+    trained = jax.tree.map(jnp.copy, params)
+    return Averaged(zero, jnp.zeros((), jnp.float32), trained, inner.init(params))
+
+  def update(
+    updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+  ) -> tuple[optax.Updates, Averaged]:
+    assert isinstance(state, Averaged)
+    moves, inner_state = inner.update(updates, state.inner, state.trained)
+    trained = optax.apply_updates(state.trained, moves)
+    count = state.count + 1
+    now = jnp.minimum(decay, (1 + count) / (10 + count)).astype(jnp.float32)
+    towards = lambda new, average: (1 - now) * (new - average)
+    change = jax.tree.map(towards, trained, params)
+    return change, Averaged(count, now, trained, inner_state)
+
+  return optax.GradientTransformation(init, update)
+
+
+def trained_parameters(params: optax.Params, state: optax.OptState) -> optax.Params:
+  """The parameters at which the gradient is taken: `params`, or what they average."""
+  return state.trained if isinstance(state, Averaged) else params
+
+
+def averaged_statistics(old: Any, new: Any, state: optax.OptState) -> Any:
+  """BatchNorm's running statistics to go with the parameters.
+
+  Those of averaged parameters are averaged with the same decay: they take from this
+  batch what the parameters take from this update.
+
+  Args:
+    old: `batch_stats` before the step.
+    new: after it, moved by BatchNorm's own momentum.
+    state: of the optimizer, after its update.
+  """
+  if not isinstance(state, Averaged):
+    return new
+  share = (1 - state.decay) / (1 - MOMENTUM)
+  return jax.tree.map(lambda before, after: before + share * (after - before), old, new)

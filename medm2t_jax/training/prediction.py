@@ -1,0 +1,72 @@
+"""Predictions of the samples of a plan, each batch in several versions.
+
+A version has the shapes of the batch and other values or masks, so one compiled step
+serves them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from scipy import special
+from tqdm import tqdm
+
+from data_pipeline.reading.planning import Plan
+from medm2t_jax.runs import distributed
+from medm2t_jax.runs.fold import Batch, Fold
+from medm2t_jax.training.steps import Predictor
+
+
+def predict(
+  fold: Fold,
+  stage: str,
+  predictor: Predictor,
+  plan: Plan,
+  description: str,
+  *,
+  names: Sequence[str] = ('all',),
+  versions: Callable[[Batch], Iterable[Batch]] = lambda batch: (batch,),
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+  """Predicts every sample of a plan, once per version.
+
+  Args:
+    fold: of the checkpoint.
+    stage: one whose unit is the sample.
+    predictor: of the stage.
+    plan: with the modalities of the stage, at least one step.
+    description: of the progress bar.
+    names: of the versions.
+    versions: a batch -> its versions, in the order of `names`.
+
+  Returns:
+    Rows of the data set's index, ascending (n,), and per version their predictions:
+    class probabilities (n, c), or days (n,).
+  """
+  rows: list[np.ndarray] = []
+  outputs: dict[str, list[np.ndarray]] = {name: [] for name in names}
+  progress = tqdm(
+    desc=f'fold {fold.index} {description}',
+    total=len(plan) * len(names),
+    unit='prediction',
+    leave=False,
+    disable=not distributed.is_first(),
+  )
+  with progress:
+    for batch in fold.read(plan, fold.modalities_of(stage)):
+      rows.append(batch['row'])
+      for name, version in zip(names, versions(batch), strict=True):
+        outputs[name].append(np.asarray(predictor(version)))
+        progress.update()
+  row = distributed.gather(np.concatenate(rows, axis=1)).ravel()
+  order = np.argsort(row, kind='stable')
+  order = order[np.count_nonzero(row < 0) :]  # padding comes first
+  predictions = {}
+  for name, parts in outputs.items():
+    logits = distributed.gather(np.concatenate(parts, axis=1))
+    logits = logits.reshape(len(row), -1)[order].astype(np.float64)
+    if fold.dataset.schema.target.kind == 'classes':
+      predictions[name] = special.softmax(logits, axis=1)
+    else:
+      predictions[name] = logits[:, 0]
+  return row[order], predictions

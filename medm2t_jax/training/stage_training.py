@@ -1,0 +1,419 @@
+"""One stage on its way through its epochs: state, steps, checkpoints, position."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import traverse_util
+from ml_collections import FrozenConfigDict
+
+from data_pipeline.format.dataset import Split
+from data_pipeline.format.schema import Target
+from data_pipeline.format.subjects import hash_subject
+from data_pipeline.reading import planning
+from medm2t_jax.models import medm2t
+from medm2t_jax.runs import checkpoint, devices, distributed, workdir
+from medm2t_jax.runs.fold import Batch, Fold
+from medm2t_jax.runs.train_state import TrainState
+from medm2t_jax.training import losses, preemption, selection, steps
+from medm2t_jax.training.blend_weights import fit_weights
+from medm2t_jax.training.metric_writer import MetricWriter
+from medm2t_jax.training.optimizer import make_optimizer
+from medm2t_jax.training.position import Position
+from medm2t_jax.training.progress import Progress
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class TrainingError(Exception):
+  """Training cannot go on. The message names the stage, the step and the remedy."""
+
+
+def first_epoch(fold: Fold, stage: str) -> planning.Plan:
+  """The plan of a stage's first epoch: the others have about as many steps."""
+  return _plan_epoch(fold, stage, 0)
+
+
+def _plan_epoch(fold: Fold, stage: str, epoch: int) -> planning.Plan:
+  return _plan(fold, stage, 'train', (fold.config.seed, epoch))
+
+
+def _plan(
+  fold: Fold, stage: str, split: Split, shuffle: tuple[int, int] | None = None
+) -> planning.Plan:
+  config = fold.config
+  # Validation has the shapes of prediction, and so its program.
+  of = config.recipe[stage] if split == 'train' else config.evaluation
+  return fold.plan(
+    split,
+    fold.modalities_of(stage),
+    of.batch_size,
+    require=fold.modality_of(stage),
+    shuffle=shuffle,
+  )
+
+
+def loss_and_optimizer(
+  fold: Fold, stage: str, steps: int
+) -> tuple[losses.Loss, optax.GradientTransformation]:
+  """Loss and optimizer of a stage; DataError for what does not suit in its recipe.
+
+  `steps` is the number of an epoch's steps.
+  """
+  recipe, target = fold.config.recipe[stage], fold.dataset.schema.target
+  selection.require_known(recipe.select_by, target, stage)
+  loss = losses.make_loss(recipe, target, stage)
+  fields = {**recipe, 'frozen': _frozen(fold.model, stage, recipe.frozen)}
+  return loss, make_optimizer(fields, stage, recipe.epochs * steps)
+
+
+def _frozen(model: medm2t.MedM2T, stage: str, frozen: Sequence[str]) -> tuple[str, ...]:
+  """What the recipe freezes, and what a stage never trains."""
+  return (*frozen, *model.untrained(stage))
+
+
+@functools.lru_cache(maxsize=64)
+def _steps(
+  model: medm2t.MedM2T, stage: str, recipe: FrozenConfigDict, target: Target
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+  """Train and validation step, compiled once for all folds, runs and seeds alike."""
+  fields: dict[str, Any] = recipe.to_dict()
+  fields['frozen'] = _frozen(model, stage, fields['frozen'])
+  loss = losses.make_loss(fields, target, stage)
+  # How many updates there are in all stands in the optimizer's state.
+  optimizer = make_optimizer(fields, stage, steps=1)
+  weights = fields['class_weights']
+  train = steps.train_step(model, stage, optimizer, loss, weights, fields['frozen'])
+  return train, steps.validation_step(model, stage, loss, weights)
+
+
+def initial_state(
+  fold: Fold, stage: str, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, checkpoint.Lineage]:
+  """Fresh variables, overwritten by every equal path of the stages to start from.
+
+  Raises:
+    DataError: such a stage is not complete, or its checkpoint must not be used here.
+  """
+  lineage = fold.lineage()
+  stages = medm2t.stages(fold.model_config)
+  given: dict[tuple[str, ...], Any] = {}
+  weights: dict[str, Any] = {}
+  for source in fold.config.recipe[stage].starts_from:
+    if source not in stages or fold.skipped(source):
+      continue  # the data set lacks that modality
+    restored, seen = fold.restore_best(source)
+    lineage = lineage.joined(seen)
+    given |= {
+      path: value
+      for path, value in traverse_util.flatten_dict(restored).items()
+      if path[0] != 'fitted'
+    }
+    # Fitted after that stage's training, on validation subjects.
+    weights |= {f'additions_{source}': restored['fitted'].get(f'additions_{source}')}
+  variables = fold.init(stage, given)
+  variables['fitted'] |= {
+    path: found for path, found in weights.items() if path in variables['fitted']
+  }
+  state = TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=variables['params'],
+    batch_stats=variables['batch_stats'],
+    fitted=variables['fitted'],
+    optimizer=optimizer.init(variables['params']),
+  )
+  # Placed as the step returns it: placed otherwise, its first call compiles alone.
+  return jax.device_put(state, devices.replicated()), lineage
+
+
+class StageTraining:
+  """One stage on its way through its epochs.
+
+  That of a refit trains for as many epochs as the first run's best one says, without a
+  look at validation subjects, whom it trains on.
+  """
+
+  def __init__(self, fold: Fold, stage: str, checkpoints: checkpoint.Checkpoints):
+    self._fold = fold
+    self._stage = stage
+    self._name = f'{fold.name}, {stage}'
+    self._recipe = fold.config.recipe[stage]
+    self._checkpoints = checkpoints
+    self._first_epoch = first_epoch(fold, stage)
+    self._validation = None if fold.refit else _plan(fold, stage, 'validation')
+    self._epochs, self._select_by = self._recipe.epochs, self._recipe.select_by
+    if fold.first is not None:
+      record = fold.first.record(stage)
+      assert record is not None  # the first run is trained before
+      self._epochs, self._select_by = record.best_epoch, selection.LAST
+    steps = len(self._first_epoch)
+    _, optimizer = loss_and_optimizer(fold, stage, steps)
+    model: Any = fold.model  # an unbound module is hashable, which its type does not say
+    self._train_step, self._validation_step = _steps(
+      model,
+      stage,
+      FrozenConfigDict(self._recipe),
+      fold.dataset.schema.target,
+    )
+    self._state, self._lineage = initial_state(fold, stage, optimizer)
+    self._position = Position()
+    self._saved_at = time.monotonic()
+    self._writer = None
+    if distributed.is_first():
+      directory = workdir.stage_directory(fold.workdir, fold.index, stage)
+      tensorboard = fold.config.training.tensorboard
+      self._writer = MetricWriter(directory, tensorboard=tensorboard)
+    self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self._state.params))
+
+  def run(self) -> Position:
+    """Trains until the last epoch, or until nothing improves any more."""
+    _LOGGER.info('%s: %s parameters', self._name, f'{self.parameters:,}')
+    self._warn_of_cuts()
+    self._resume()
+    epoch = self._open_epoch()
+    while (
+      self._position.epoch < self._epochs
+      and self._position.stale_epochs(self._select_by) < self._recipe.patience
+    ):
+      record = self._train_epoch(*epoch)
+      if self._position.epoch + 1 < self._epochs:
+        # Opened before validation, during which it reads ahead.
+        epoch = self._open_epoch(after=True)
+      if self._validation is not None:
+        record |= self._validate(self._validation)
+      self._position = self._position.after_epoch(record)
+      if self._writer is not None:
+        self._writer.write(self._position.history)
+      told = ', '.join(
+        f'{name} loss {record[f"{name}_loss"]:.4f}'
+        for name in ('train', 'validation')
+        if f'{name}_loss' in record
+      )
+      _LOGGER.info(
+          '%s: epoch %d of %d, %s, %.0f s',
+          self._name, self._position.epoch, self._epochs, told, record['seconds'],
+      )  # fmt: skip
+      if self._is_due():
+        self._save()
+    return self._position
+
+  def _is_due(self) -> bool:
+    """Whether the end of an epoch is saved: the best one, the last, or after some time."""
+    best = self.best
+    if self._position.epoch >= self._epochs or (
+      self._select_by != selection.LAST
+      and best is not None
+      and best['epoch'] == self._position.epoch
+    ):
+      return True
+    # The clocks of processes differ, and all of them save together.
+    waited = distributed.from_first(lambda: {'seconds': time.monotonic() - self._saved_at})
+    return waited['seconds'] >= self._fold.config.training.save_every_seconds
+
+  @property
+  def best(self) -> dict[str, Any] | None:
+    """The record of the best epoch so far."""
+    return self._position.best(self._select_by)
+
+  def _warn_of_cuts(self) -> None:
+    """Says which capacity to raise where samples do not fit."""
+    plan, data = self._first_epoch, self._fold.config.data
+    for name, count in plan.truncated.items():
+      if count:
+        _LOGGER.warning(
+            '%s: %d samples to train on have more than %d events of %s and keep the most '
+            'recent: raise the last of config.data.buckets to keep all',
+            self._name, count, data.buckets[-1][name], name,
+        )  # fmt: skip
+    if plan.overflowing:
+      _LOGGER.warning(
+          '%s: %d samples to train on have more than %d recordings and keep the most '
+          'recent: raise config.data.max_recordings to keep all',
+          self._name, plan.overflowing, data.max_recordings,
+      )  # fmt: skip
+
+  def _resume(self) -> None:
+    restored = self._checkpoints.restore_latest(self._state)
+    if restored is None:
+      return
+    # It may have been copied here from another fold.
+    self._fold.require_unseen(restored.lineage, restored.where)
+    self._state = restored.state
+    self._position = Position(**restored.position)
+    self._position.notes.extend(restored.notes)
+    _LOGGER.info(
+        '%s: resumed at epoch %d, step %d',
+        self._name, self._position.epoch + 1, self._position.step,
+    )  # fmt: skip
+
+  def _save(self) -> None:
+    self._saved_at = time.monotonic()
+    best = self.best
+    self._checkpoints.save(
+      self._state,
+      dataclasses.asdict(self._position),
+      lineage=self._lineage,
+      best_step=best['step'] if best else None,
+    )
+
+  def _stop(self) -> NoReturn:
+    """Saves and ends: the machine is about to be taken away."""
+    self._save()
+    raise preemption.Preempted(
+      f'{self._name}: stopped by SIGTERM; saved at epoch {self._position.epoch + 1}, '
+      f'step {self._position.step}. Run the same command again to continue.'
+    )
+
+  def _open_epoch(self, *, after: bool = False) -> tuple[planning.Plan, Iterator[Batch]]:
+    """Plan of this epoch and its batches from this step on; or those `after` it."""
+    epoch, step = self._position.epoch, self._position.step
+    if after:
+      epoch, step = epoch + 1, 0
+    plan = _plan_epoch(self._fold, self._stage, epoch) if epoch else self._first_epoch
+    modalities = self._fold.modalities_of(self._stage)
+    return plan, self._fold.read(plan, modalities, step)
+
+  def _train_epoch(self, plan: planning.Plan, batches: Iterator[Batch]) -> dict[str, Any]:
+    """Runs the rest of an epoch; the position is kept up to date for saving."""
+    config, position = self._fold.config, self._position
+    key = self._fold.key(self._stage)
+    pending: list[steps.LossSum] = []
+
+    def collect() -> None:
+      # The only place where the host waits for the devices.
+      first = position.step - len(pending)
+      for number, loss in enumerate(jax.device_get(pending), first):
+        self._require_finite(float(loss.total), 'train', plan, number)
+        position.loss_total += float(loss.total)
+        position.loss_weight += float(loss.weight)
+      pending.clear()
+
+    progress = Progress(
+      f'{self._name} {position.epoch + 1}/{self._epochs}',
+      (plan.rows >= 0).sum(axis=(1, 2)),
+      position.step,
+      # Bars of several processes would write over each other.
+      visible=distributed.is_first() and multiprocessing.parent_process() is None,
+    )
+    idle = lambda: not pending or _is_over(pending[-1])
+    for batch in progress.over(batches, idle):
+      self._state, loss = self._train_step(self._state, batch, key)
+      pending.append(loss)
+      position.step += 1
+      if position.step % 20 == 0:
+        collect()
+        progress.show_loss(position.loss_total / position.loss_weight)
+      if preemption.requested():
+        collect()
+        self._stop()
+      # The end of the epoch is saved with its validation loss.
+      due = position.step % config.training.save_every_steps == 0
+      if due and position.step < len(plan):
+        collect()
+        self._save()
+    collect()
+    return {
+      'epoch': position.epoch + 1,
+      'step': int(self._state.step),
+      'train_loss': position.loss_total / position.loss_weight,
+      **progress.figures(),
+    }
+
+  def _validate(self, plan: planning.Plan) -> dict[str, float]:
+    """Mean validation loss, and the figure by which the best epoch is chosen."""
+    sums: list[steps.LossSum] = []
+    units: list[steps.Units] = []
+    parts = self._fold.model.part_names(self._stage)
+    for batch in self._fold.read(plan, self._fold.modalities_of(self._stage)):
+      loss, predicted = self._validation_step(self._state.variables, batch)
+      sums.append(loss)
+      if len(parts) > 1 or selection.is_figure(self._select_by):
+        units.append(jax.device_get(predicted))
+      if preemption.requested():
+        self._stop()
+    totals = [float(loss.total) for loss in jax.device_get(sums)]
+    for number, total in enumerate(totals):
+      self._require_finite(total, 'validation', plan, number)
+    mean = sum(totals) / sum(float(loss.weight) for loss in sums)
+    record: dict[str, Any] = {
+      'validation_loss': mean,
+      'part_weights': dict.fromkeys(parts, 1 / len(parts)),
+    }
+    if not units:
+      return record
+    logits, outputs, label = self._gathered(units)
+    if selection.is_figure(self._select_by):
+      figure = selection.figure(self._select_by, logits, label, self._stage)
+      record[selection.measured(self._select_by)] = figure
+    if len(parts) > 1:
+      by_name = {name: outputs[:, place] for place, name in enumerate(parts)}
+      record['part_weights'] = self._part_weights(by_name, label)
+    return record
+
+  def _gathered(
+    self, units: list[steps.Units]
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits (u c), parts (u m c) and labels (u) of the units of all processes."""
+    arrays = []
+    for each in units:
+      parts = np.moveaxis(np.asarray(each.parts), 1, 2)
+      found = (each.logits, parts, each.label, each.weight)
+      arrays.append([distributed.gather(np.asarray(array)) for array in found])
+    logits, parts, label, weight = (
+      np.concatenate([array.reshape(-1, *array.shape[2:]) for array in group])
+      for group in zip(*arrays, strict=True)
+    )
+    counts = weight > 0
+    return logits[counts], parts[counts], label[counts]
+
+  def _part_weights(
+    self, outputs: dict[str, np.ndarray], label: np.ndarray
+  ) -> dict[str, float]:
+    """Weight of each part of a prediction, fitted on these units.
+
+    A modality whose stage was not trained before has none.
+    """
+    fold = self._fold
+    absent = [
+      name
+      for name in outputs
+      if name in fold.model_config.modalities
+      and (name not in self._recipe.starts_from or fold.skipped(name))
+    ]
+    fitted = {name: each for name, each in outputs.items() if name not in absent}
+    target, prior = fold.dataset.schema.target, fold.statistics['decoder']['offset']
+    weights = fit_weights(fitted, label, prior, target)
+    return {name: weights.get(name, 0.0) for name in outputs}
+
+  def _require_finite(
+    self, loss: float, split: Split, plan: planning.Plan, number: int
+  ) -> None:
+    """Raises TrainingError, with the place and the batch, for a loss that is not finite."""
+    if np.isfinite(loss):
+      return
+    dataset = self._fold.dataset
+    rows = plan.rows[number]
+    samples = dataset.index['sample_id'][rows[rows >= 0]]
+    hashes = sorted(hash_subject(sample, dataset.fold_key) for sample in samples)
+    raise TrainingError(
+      f'{self._fold.name}, stage {self._stage}: the {split} loss or its gradient is '
+      f'not finite at step {number + 1} of epoch {self._position.epoch + 1}, for the '
+      f'sample_ids with the keyed hashes {", ".join(hashes)}. Lower '
+      f'config.recipe.{self._stage}.learning_rate or set clip_norm; where the same '
+      'samples come back, look at their values.'
+    )
+
+
+def _is_over(step: steps.LossSum) -> bool:
+  """Whether the devices have computed it, without waiting for them."""
+  return step.total.is_ready()  # pyright: ignore[reportAttributeAccessIssue]

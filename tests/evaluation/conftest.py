@@ -1,0 +1,152 @@
+"""Predictions and a context to report on, made from a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy import special
+
+from data_pipeline.format.schema import Item, Schema, Target
+from medm2t_jax.evaluation.context import Context
+
+CLASSES = {
+  'mortality': ('survived', 'died'),
+  'cvd': ('no CVD', 'coronary heart disease', 'stroke', 'heart failure'),
+  'los': (),
+}
+RACES = (
+  'WHITE',
+  'BLACK/AFRICAN AMERICAN',
+  'ASIAN',
+  'HISPANIC/LATINO',
+  '<script>alert(1)</script>',
+)
+
+
+def _schema(task: str) -> Schema:
+  """A schema of three modalities."""
+  kind = 'days' if task == 'los' else 'classes'
+  return Schema(
+    task=task,
+    source='simulated',
+    target=Target(kind, CLASSES[task]),
+    events={'labs': (Item('50813', 'Lactate', 'mmol/L'),)},
+    grids={},
+    ecg_terms=('164889003',),
+    static_numeric=(Item('age', 'Age', 'years'),),
+    static_categorical=(),
+    attributes=('age', 'sex', 'race', 'admission_type'),
+    observation_hours=24.0,
+  )
+
+
+def _predictions(task: str, samples: int, seed: int = 0, rate: float = 0.15) -> pa.Table:
+  """Two folds of `samples` test rows in all and half as many validation rows each.
+
+  Subjects have one or more samples, the predictions are over-confident.
+  """
+  random = np.random.default_rng(seed)
+  parts = []
+  for fold in (0, 1):
+    for split, n in (('test', samples // 2), ('validation', samples // 4)):
+      base = 10**6 * (2 * fold + (split == 'test'))
+      columns: dict[str, Any] = {
+        'sample_id': base + np.arange(n),
+        'subject_id': base + np.sort(random.integers(max(1, 2 * n // 3), size=n)),
+        'fold': np.full(n, fold),
+        'split': [split] * n,
+      }
+      columns |= _predicted(task, n, rate, random)
+      age = [None if i % 17 == 0 else 20 + 70 * random.random() for i in range(n)]
+      columns['age'] = pa.array(age, pa.float64())
+      columns['sex'] = random.choice(['F', 'M'], n).tolist()
+      columns['race'] = random.choice(RACES, n, p=(0.6, 0.2, 0.1, 0.07, 0.03)).tolist()
+      columns['admission_type'] = random.choice(
+        ['URGENT', 'EW EMER.', 'ELECTIVE'], n
+      ).tolist()
+      columns['present_static'] = np.ones(n, bool)
+      columns['present_labs'] = random.random(n) < 0.95
+      columns['present_ecg'] = random.random(n) < 0.5
+      parts.append(pa.table(columns))
+  return pa.concat_tables(parts)
+
+
+def _predicted(
+  task: str, n: int, rate: float, random: np.random.Generator
+) -> dict[str, Any]:
+  if task == 'los':
+    true = random.lognormal(1.1, 0.7, n)
+    return {'label': true, 'prediction': 1.5 + 0.5 * true + random.normal(0, 1, n)}
+  classes = len(CLASSES[task])
+  prior = np.full(classes, rate)
+  prior[0] = 1 - rate * (classes - 1)
+  label = random.choice(classes, n, p=prior)
+  logits = (
+    np.log(np.maximum(prior, 1e-3))
+    + 1.6 * np.eye(classes)[label]
+    + random.normal(0, 1, (n, classes))
+  )
+  probability = special.softmax(1.7 * logits, axis=1)
+  columns = {f'p{index}': probability[:, index] for index in range(classes)}
+  return {'label': label.astype(float), **columns}
+
+
+def _context(task: str, test: int = 0, **fields: Any) -> Context:
+  """A context; `test` rows in each of two scenarios, none where 0."""
+  random = np.random.default_rng(5)
+  outputs = max(1, len(CLASSES[task]))
+  shape = (test,) if task == 'los' else (test, outputs)
+  values = random.random(shape) + 0.1
+  if task != 'los':
+    values /= values.sum(axis=1, keepdims=True)
+  history = [
+    {
+      'epoch': epoch,
+      'train_loss': 1 / (epoch + 1),
+      'validation_loss': 0.2 + 1 / (epoch + 1.2),
+    }
+    for epoch in range(6)
+  ]
+  stages = [
+    {
+      'fold': fold, 'refit': False, 'stage': stage, 'epochs': 6, 'best_epoch': 5,
+      'validation_loss': 0.361, 'parameters': 123_456, 'seconds': 75.2, 'history': history,
+    }
+    for fold in (0, 1)
+    for stage in ('labs', 'ecg', 'multimodal')
+  ]  # fmt: skip
+  defaults: dict[str, Any] = {
+    'schema': _schema(task),
+    'config': {'task': task, 'model': {'size': 'small', 'width': 64}, 'seed': 0},
+    'cohort': {
+      'steps': [
+        {'step': 'ICU stays', 'samples': 5200, 'subjects': 4000},
+        {'step': 'first stay of a subject', 'samples': 4000, 'subjects': 4000},
+        {'step': 'stay of at least 24 hours', 'samples': 3120, 'subjects': 3120},
+      ],
+      'rows': {'labevents': {'after the prediction time': 120_311, 'no value': 921}},
+    },
+    'environment': {'python': '3.11', 'jax': '0.10.2', 'devices': '8 CPU'},
+    'stages': stages,
+    'scenarios': {'labs': values, 'static, labs': values[::-1]} if test else {},
+    'dataset_version': 'simulated-1.0.0',
+    'fold_hashes': [['a1', 'b2'], ['c3']],
+    'notes': ['Simulated data: no clinical meaning.'],
+  }
+  return Context(**{**defaults, **fields})
+
+
+@pytest.fixture(scope='session')
+def predictions() -> Callable[..., pa.Table]:
+  """`predictions(task, samples, seed=0, rate=0.15)`: see `_predictions`."""
+  return _predictions
+
+
+@pytest.fixture(scope='session')
+def context() -> Callable[..., Context]:
+  """`context(task, test=0, **fields)`: see `_context`."""
+  return _context

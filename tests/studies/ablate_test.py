@@ -1,0 +1,346 @@
+"""Ablations: interrupted and continued, stages reused, differences, what applies where."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn import metrics
+
+from configs import cvd, los, mortality, physionet2012
+from configs.common import FROZEN_ENCODERS
+from data_pipeline.format.schema import DataError
+from medm2t_jax.experiment import default_data
+from medm2t_jax.experiment.model_config import model_config
+from medm2t_jax.models.medm2t import MedM2T
+from medm2t_jax.runs import workdir
+from medm2t_jax.runs.fold import make_folds
+from medm2t_jax.studies import ablation_study
+from medm2t_jax.studies.ablations import changed, declared
+from medm2t_jax.training import train
+from tests.support import fake_batch, static_data
+
+NAMES = ('only_static', 'windows_1')
+LEFT_OUT = ('without_ecg', 'without_labs', 'single_scale_12')
+RESAMPLES = 40
+
+
+class Killed(Exception):
+  """Stands for a process that ends inside an ablation."""
+
+
+def experiment(data):
+  config = static_data.experiment(data)
+  config.data.buckets = ({'labs': 32},)
+  config.model.windows = {'labs': ('percentiles', (50.0,))}
+  config.model.sequence = 'mean_last'
+  config.update(stages='all', refit=True)
+  config.evaluation.bootstrap = RESAMPLES
+  for stage in ('static', 'labs', 'multimodal'):
+    config.recipe[stage].update(batch_size=16, epochs=1)
+  return config.lock()
+
+
+def trained_stages(monkeypatch, *, until=None):
+  """Records (workdir, stage) of what is trained, of a refit too; dies at `until`."""
+  recorded, original = [], train.train_stage
+
+  def record(fold, stage):
+    home = fold.workdir.parent.name + '/refit' if fold.refit else fold.workdir.name
+    recorded.append((home, stage))
+    if recorded[-1] == until:
+      raise Killed
+    original(fold, stage)
+
+  monkeypatch.setattr(train, 'train_stage', record)
+  return recorded
+
+
+@pytest.fixture(scope='module')
+def study(tmp_path_factory):
+  """A study that was interrupted and continued."""
+  data = static_data.build(tmp_path_factory.mktemp('data'), events=('labs',))
+  config, directory = experiment(data), tmp_path_factory.mktemp('W')
+  with pytest.MonkeyPatch.context() as patch:
+    before = trained_stages(patch, until=('windows_1', 'multimodal'))
+    with pytest.raises(Killed):
+      ablation_study.run(config, directory, (*NAMES, *LEFT_OUT))
+  partial = json.loads((directory / 'ablations/ablations.json').read_text())
+  with pytest.MonkeyPatch.context() as patch:
+    after = trained_stages(patch)
+    result = ablation_study.run(config, directory, (*NAMES, *LEFT_OUT))
+  return config, directory, (before, partial, after, result)
+
+
+def test_only_what_differs_is_trained_and_an_interrupted_study_goes_on(study):
+  _, directory, (before, partial, after, result) = study
+  assert before == [
+    *((directory.name, stage) for stage in ('static', 'labs', 'multimodal')),
+    *((f'{directory.name}/refit', stage) for stage in ('static', 'labs', 'multimodal')),
+    ('only_static', 'multimodal'),  # its stage is the full run's
+    ('only_static/refit', 'multimodal'),
+    ('windows_1', 'labs'),
+    ('windows_1', 'multimodal'),
+  ]
+  assert [each['name'] for each in partial['ablations']] == ['only_static']
+  assert partial['to_run'] == ['windows_1']
+  assert after == [
+    ('windows_1', 'multimodal'),
+    ('windows_1/refit', 'labs'),
+    ('windows_1/refit', 'multimodal'),
+  ]
+  assert [each['name'] for each in result['ablations']] == list(NAMES)
+  assert result['to_run'] == []
+  first, second = result['ablations']
+  assert (first['taken'], first['trained']) == (['static'], ['multimodal'])
+  assert (second['taken'], second['trained']) == (['static'], ['labs', 'multimodal'])
+  assert not (directory / 'ablations/windows_1/fold0/static').exists()
+
+
+def test_a_finished_study_trains_and_predicts_nothing(study, monkeypatch):
+  config, directory, (_, _, _, result) = study
+  monkeypatch.setattr(train, 'train_stage', None)
+  monkeypatch.setattr(ablation_study.evaluate, 'predict', None)
+  assert ablation_study.run(config, directory, (*NAMES, *LEFT_OUT)) == result
+
+
+def test_what_does_not_apply_is_named_with_its_reason(study):
+  _, directory, (_, _, _, result) = study
+  assert result['left_out'] == {
+    'without_ecg': 'the data set has no ecg',
+    'without_labs': 'of two modalities, that is only_static',
+    'single_scale_12': 'the data set has no grid of signals',
+  }
+  for name in ('ablations.md', 'ablations.html'):
+    text = (directory / 'ablations' / name).read_text()
+    for left_out in LEFT_OUT:
+      assert left_out.replace('_', r'\_' if name.endswith('md') else '_') in text
+
+
+def test_differences_are_those_of_an_independent_computation(study):
+  config, directory, (_, _, _, result) = study
+  dataset = default_data.open_or_simulate(config)
+  rows = dataset.rows(0, 'test')
+  label, subject = dataset.index['label'][rows], dataset.index['subject_id'][rows]
+
+  def score(folder):
+    table = pq.read_table(folder / 'fold0/baselines/multimodal.parquet')
+    assert table['sample_id'].to_pylist() == dataset.index['sample_id'][rows].tolist()
+    return table['p1'].to_numpy()
+
+  full = score(directory)
+  distinct, index = np.unique(subject, return_inverse=True)
+  for entry in result['ablations']:
+    other = score(directory / 'ablations' / entry['name'])
+    assert np.abs(other - full).max() > 1e-4
+    difference = lambda weight, other=other: (
+      metrics.roc_auc_score(label, other, sample_weight=weight)
+      - metrics.roc_auc_score(label, full, sample_weight=weight)
+    )
+    rng, draws = np.random.default_rng(0), []
+    for _ in range(RESAMPLES):
+      drawn = rng.integers(len(distinct), size=len(distinct))
+      draws.append(difference(np.bincount(drawn, minlength=len(distinct))[index]))
+    found = entry['differences']['auroc']
+    assert found['value'] == pytest.approx(difference(np.ones(len(rows))), abs=1e-9)
+    low, high = np.quantile(draws, [0.025, 0.975])
+    assert (found['low'], found['high']) == pytest.approx((low, high), abs=1e-9)
+    assert entry['by_seed']['auroc'] == [found['value']]
+
+
+def ablated(config, directory, name, tmp_path):
+  """The fold of an ablation in a folder of its own, with nothing taken."""
+  dataset = default_data.open_or_simulate(config)
+  ablation = next(each for each in declared(config, dataset.schema) if each.name == name)
+  config = changed(config, ablation.changes)
+  return make_folds(config, default_data.open_or_simulate(config), tmp_path)[0]
+
+
+def test_a_stage_that_is_taken_is_what_training_it_would_have_given(study, tmp_path):
+  config, directory, _ = study
+  fold = ablated(config, directory, 'only_static', tmp_path)
+  train.train_stage(fold, 'static')
+  trained, _ = fold.restore_best('static')
+  fold.taken = {'static': directory}
+  taken, _ = fold.restore_best('static')
+  jax.tree.map(np.testing.assert_array_equal, trained['params'], taken['params'])
+
+
+def test_a_taken_stage_that_saw_held_out_subjects_is_refused(study, tmp_path):
+  config, directory, _ = study
+  foreign = tmp_path / 'foreign'
+  shutil.copytree(directory / 'fold0/static', foreign / 'fold1/static')
+  config = changed(config, {'folds': '1'})
+  fold = ablated(config, directory, 'only_static', tmp_path)
+  fold.taken = {'static': foreign}
+  with pytest.raises(DataError, match=r'was fitted on .* subjects of fold 1'):
+    fold.restore_best('static')
+
+
+def test_wrong_requests_are_named(study):
+  config, directory, _ = study
+  with pytest.raises(DataError, match=r'unknown .without_lab.; known: only_static'):
+    ablation_study.run(config, directory, ['without_lab'])
+  with pytest.raises(DataError, match='compared by the stage'):
+    ablation_study.run(changed(config, {'stages': 'labs'}), directory)
+  with (
+    workdir.held(directory, [0]),
+    pytest.raises(DataError, match=r'fold0\.lock: another process works on fold 0.*since'),
+  ):
+    ablation_study.run(config, directory)
+  with pytest.raises(DataError, match=r'has no .lab.'):
+    default_data.open_or_simulate(changed(config, {'data.modalities': ('lab',)}))
+
+
+def test_a_wrong_seed_is_one_clear_line():
+  done = subprocess.run(
+    [
+      *(sys.executable, '-m', 'medm2t_jax.ablate'),
+      *('--config=configs/mortality.py:small', '--seeds=0,one'),
+    ],
+    cwd=Path(__file__).resolve().parents[2],
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=120,
+  )
+  assert done.returncode == 1
+  assert done.stderr.strip().splitlines()[-1].startswith('error: --seeds=0,one')
+
+
+EXPERIMENTS = {'cvd': cvd, 'mortality': mortality, 'los': los}
+
+
+@pytest.mark.parametrize(
+  ('task', 'variant'), [('cvd', 'small'), ('mortality', 'small,published')]
+)
+def test_every_ablation_builds_and_changes_the_model_or_its_training(task, variant):
+  full = EXPERIMENTS[task].get_config(variant)
+  full = changed(full, {'model.sequence': 'mean_last'})  # quickly traced
+  schema, batch = fake_batch.schema(task), fake_batch.batch(rows=3, task=task)
+
+  def model_of(config, schema):
+    model = model_config(task, config.model, schema)
+    short = model.ecg and dataclasses.replace(model.ecg, signal_plan=((4, 20),))
+    return dataclasses.replace(model, ecg=short)
+
+  def parameters(config, schema):
+    """The parameter tree as shapes; only traced."""
+    model = MedM2T(model_of(config, schema))
+    shapes = jax.eval_shape(
+      lambda: model.init(jax.random.key(0), batch, stage='multimodal', train=False)
+    )
+    return jax.tree.map(lambda leaf: leaf.shape, shapes['params'])
+
+  expected = parameters(full, schema)
+  names = set()
+  for ablation in declared(full, schema):
+    if ablation.reason:
+      accumulates = ablation.name == 'without_accumulation'
+      if task == 'cvd':
+        assert accumulates or ablation.group == 'Dense signals'
+      else:  # the published form has no ensemble
+        assert ablation.group == 'Trunk'
+      continue
+    names.add(ablation.name)
+    config = changed(full, ablation.changes)
+    chosen = schema.only(config.data.modalities or schema.modalities)
+    found = parameters(config, chosen)
+    if ablation.name == 'without_pretraining':
+      assert config.recipe.multimodal.starts_from == ()
+      assert (found == expected) == (full.model.trunk == 'decoder')
+      continue
+    assert model_of(config, chosen) != model_of(full, schema), ablation.name
+    same = ('shared_encoder_after', 'without_accumulation', 'without_modality_dropout')
+    if not ablation.name.startswith('windows'):  # windows of events have no parameters
+      assert (found == expected) == (ablation.name in same), ablation.name
+  assert {f'only_{name}' for name in schema.modalities} <= names
+  assert {'without_attention', 'windows_10', 'published_events'} <= names
+  assert ('without_accumulation' in names) == (task == 'mortality')
+  assert ('without_deep_network' in names) == (task == 'cvd')
+
+
+def test_the_ablations_for_length_of_stay_are_the_models_of_mortality_but_for_the_output():
+  models = {}
+  # What the small models for mortality have of their own.
+  head = {path: v for path, v in FROZEN_ENCODERS.items() if path.startswith('model.')}
+  for task in ('los', 'mortality'):
+    full, schema = EXPERIMENTS[task].get_config('small,published'), fake_batch.schema(task)
+    full = changed(full, head)
+    models[task] = {}
+    for ablation in declared(full, schema):
+      assert bool(ablation.reason) == (ablation.group == 'Trunk')
+      if ablation.reason:
+        continue
+      config = changed(full, ablation.changes)
+      chosen = schema.only(config.data.modalities or schema.modalities)
+      built = model_config(task, config.model, chosen)
+      assert built.outputs == {'los': 1, 'mortality': 2}[task]
+      models[task][ablation.name] = dataclasses.replace(built, outputs=0)
+  assert models['los'] == models['mortality']
+
+
+def test_segment_stages_do_not_depend_on_what_is_built_on_them(folder, tmp_path):
+  base = mortality.get_config('small')
+  base = changed(base, {'data.dir': str(folder / 'out'), 'model.segment_lengths': (2, 4)})
+  base = changed(base, {'data.modalities': ('static', 'vitals')})
+  with base.unlocked():
+    for length in (2, 4):
+      base.recipe[f'vitals_segments_{length}'] = base.recipe.vitals_segments_12
+  dataset = default_data.open_or_simulate(base)
+  same = lambda values, stage: (
+    ablation_study.definition(
+      make_folds(changed(base, values), dataset, tmp_path)[0], stage
+    )
+    == ablation_study.definition(make_folds(base, dataset, tmp_path)[0], stage)
+  )
+  levels = lambda name: {'model.grid_levels': name}
+  assert same(levels('micro'), 'vitals_segments_2')
+  assert not same(levels('micro'), 'vitals')
+  assert not same(levels('macro'), 'vitals_segments_2')
+  assert same({'model.segment_lengths': (2,)}, 'vitals_segments_2')
+  assert same({'model.fusion': 'none'}, 'vitals')
+  assert not same({'model.fusion': 'none'}, 'multimodal')
+  for values in ({'seed': 1}, {'recipe.static.epochs': 7}, {'data.max_recordings': 1}):
+    assert not same(values, 'static')
+    assert not same(values, 'multimodal')
+
+
+def test_without_attention_the_decoder_reads_the_vectors_alone():
+  for fusion, vectors in (('none', 3), ('add', 6), ('concat', 9)):
+    config = fake_batch.config('cvd', fusion=fusion)
+    model, batch = MedM2T(config), fake_batch.batch(rows=3, task='cvd')
+    shapes = jax.eval_shape(
+      lambda model=model, batch=batch: model.init(
+        jax.random.key(0), batch, stage='multimodal', train=False
+      )
+    )
+    widths = {
+      leaf.shape[0]
+      for leaf in jax.tree.leaves(shapes['params']['decoders_multimodal'])
+      if leaf.ndim == 2
+    }
+    assert vectors * config.fusion.width in widths
+    assert ('bimodal' in shapes['params']['fusion']) == (fusion != 'none')
+
+
+def test_an_experiment_that_is_so_already_is_no_ablation():
+  config = physionet2012.get_config('small')
+  schema = dataclasses.replace(fake_batch.schema(), ecg_terms=(), events={})
+  schema = dataclasses.replace(
+    schema, events={'events': fake_batch.schema().events['labs']}
+  )
+  reasons = {each.name: each.reason for each in declared(config, schema)}
+  assert 'statistics' in reasons['without_accumulation']
+  assert not reasons['without_micro_level'] and not reasons['windows_3']
+  end_to_end = physionet2012.get_config('small,end_to_end')
+  reasons = {each.name: each.reason for each in declared(end_to_end, schema)}
+  assert reasons['without_pretraining'] == 'the experiment has no pretraining'

@@ -1,0 +1,58 @@
+"""A prepared data set with static columns alone: stages of it train in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from configs import mortality
+from data_pipeline.sources import Staged
+from tests.support import staging_fixture
+
+
+def build(
+  folder: Path,
+  *,
+  change: Callable[[Path], None] | None = None,
+  subjects: int = 60,
+  events: tuple[str, ...] = (),
+) -> Path:
+  """Prepares `folder / 'out'`.
+
+  Args:
+    folder: exists.
+    change: is called with the folder of the staging files before they are read.
+    subjects: how many.
+    events: event modalities that stay beside the static columns.
+  """
+  raw = folder / 'raw'
+  raw.mkdir()
+  staging_fixture.write_staging(raw, subjects=subjects)
+  if change is not None:
+    change(raw)
+  schema = staging_fixture.SCHEMA.only(('static', *events))
+  for name in staging_fixture.SCHEMA.events.keys() - schema.events.keys():
+    (raw / f'events_{name}.parquet').unlink()
+  for path in [*raw.glob('grid_*'), raw / 'recordings.parquet']:
+    path.unlink()
+  staged = Staged(schema, staging_fixture.COHORT, {'fixture': '1.0'})
+  return staging_fixture.build_from(raw, staged, folder / 'out')
+
+
+def experiment(data: Path, **recipe: Any) -> Any:
+  """Two epochs of the stage `static`, with `recipe` in its recipe; not locked.
+
+  Encoders with plain decoders, no refit, no blend.
+  """
+  config = mortality.get_config('small').unlock()
+  config.data.dir = str(data)
+  config.data.buckets = ({},)
+  config.stages = 'static'
+  config.refit = False
+  config.blend = ()
+  config.model.trunk = 'decoder'
+  config.evaluation.batch_size = 16
+  config.recipe.static.update(batch_size=16, epochs=2)
+  config.recipe.static.update(recipe)
+  return config

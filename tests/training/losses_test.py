@@ -1,0 +1,216 @@
+"""Losses and their gradients against torch, optax and closed forms."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import torch
+from scipy import optimize, special
+from torch import nn
+
+from configs import common
+from data_pipeline.format.schema import DataError, Target
+from medm2t_jax.training import losses
+
+CLASSES = Target('classes', ('a', 'b', 'c', 'd'))
+DAYS = Target('days')
+
+
+def recipe(**changes):
+  return common.stage(8, 1e-3, **changes)
+
+
+def _case():
+  rng = np.random.default_rng(0)
+  logits = rng.normal(size=(17, 4)).astype(np.float32)
+  label = rng.integers(0, 4, 17)
+  return logits, label
+
+
+def _days():
+  rng = np.random.default_rng(1)
+  days = rng.normal(3, 4, size=(40, 1)).astype(np.float32)  # some are below 0
+  return days, rng.exponential(4, 40).astype(np.float32)
+
+
+def against_torch(loss, oracle, outputs, label):
+  """Values and gradients of the summed loss."""
+  inputs = torch.tensor(outputs, requires_grad=True)
+  expected = oracle(inputs)
+  expected.sum().backward()
+  np.testing.assert_allclose(loss(outputs, label), expected.detach(), rtol=1e-4, atol=1e-6)
+  found = jax.grad(lambda x: loss(x, label).sum())(outputs)
+  np.testing.assert_allclose(found, inputs.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_weighted_nll_is_torchs_cross_entropy():
+  logits, label = _case()
+  class_weights = (0.1, 0.9, 0.5, 2.0)
+  total, weight = losses.weighted_sum(
+    losses.nll(logits, label.astype(np.float32)),
+    label,
+    np.ones(17, np.float32),
+    class_weights,
+  )
+  expected = nn.functional.cross_entropy(
+    torch.tensor(logits), torch.tensor(label), torch.tensor(class_weights)
+  )
+  np.testing.assert_allclose(total / weight, expected.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['squared', 'absolute', 'huber', 'log_squared'])
+def test_losses_in_days_are_torchs(name):
+  days, label = _days()
+  target = torch.tensor(label)
+  signed_log = lambda x: torch.sign(x) * torch.log1p(torch.abs(x))
+  oracle = {
+    'squared': lambda x: nn.functional.mse_loss(x[:, 0], target, reduction='none'),
+    'absolute': lambda x: nn.functional.l1_loss(x[:, 0], target, reduction='none'),
+    'huber': lambda x: nn.functional.huber_loss(
+      x[:, 0], target, reduction='none', delta=1.5
+    ),
+    'log_squared': lambda x: (signed_log(x[:, 0]) - torch.log1p(target)) ** 2,
+  }[name]
+  loss = losses.make_loss(recipe(loss=name, huber_delta=1.5), DAYS, 'static')
+  against_torch(loss, oracle, days, label)
+
+
+def test_a_log_scale_prediction_below_zero_is_lifted():
+  slope = jax.grad(lambda x: losses.log_squared(x, jnp.ones(3)).sum())
+  days = np.array([[-0.5], [-3.0], [-100.0]], np.float32)
+  assert (slope(days) < 0).all()
+
+
+def test_the_log_scale_loss_is_least_at_the_geometric_mean_of_one_plus_days():
+  _, label = _days()
+  grid = np.linspace(0, 10, 2001, dtype=np.float32)
+  at = lambda x: losses.log_squared(jnp.full((40, 1), x), label).mean()
+  curve = jax.vmap(at)(grid)
+  expected = np.exp(np.log1p(label).mean()) - 1
+  assert abs(grid[np.argmin(curve)] - expected) < 0.01
+
+
+@pytest.mark.parametrize('gamma', [0.5, 2.0])
+def test_focal_is_torchs_closed_form(gamma):
+  logits, label = _case()
+  index = torch.tensor(label)
+
+  def oracle(x):
+    p = torch.softmax(x, 1).gather(1, index[:, None])[:, 0]
+    return -((1 - p) ** gamma) * torch.log(p)
+
+  loss = losses.make_loss(recipe(loss='focal', focal_gamma=gamma), CLASSES, 'static')
+  against_torch(loss, oracle, logits, label)
+
+
+def test_focal_of_two_classes_is_the_sigmoid_focal_loss_of_optax():
+  logits, label = _case()
+  found = losses.focal(logits[:, :2], label % 2, 2.0)
+  difference = logits[:, 1] - logits[:, 0]
+  expected = optax.losses.sigmoid_focal_loss(difference, (label % 2).astype(np.float32))
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_focal_without_focus_is_nll_and_certainty_has_a_finite_gradient():
+  logits, label = _case()
+  np.testing.assert_allclose(
+    losses.focal(logits, label, 0.0), losses.nll(logits, label), rtol=1e-6
+  )
+  certain = jnp.array([[200.0, 0.0], [0.0, 200.0]])
+  gradient = jax.grad(lambda x: losses.focal(x, jnp.zeros(2), 0.5).sum())(certain)
+  assert np.isfinite(gradient).all()
+
+
+def _fitted_probabilities(table, stage_recipe):
+  """What the loss leads to, with one free logit pair for every column of a count table.
+
+  Args:
+    table: (classes, columns) numbers of samples.
+    stage_recipe: the loss and class weights.
+  """
+  classes, columns = table.shape
+  label, column = (index.ravel() for index in np.indices(table.shape))
+  target = Target('classes', tuple('ab'[:classes]))
+  loss = losses.make_loss(stage_recipe, target, 'static')
+
+  @jax.jit
+  def mean(logits):
+    total, weight = losses.weighted_sum(
+      loss(logits.reshape(columns, classes)[column], label),
+      label,
+      table.ravel().astype(np.float32),
+      stage_recipe['class_weights'],
+    )
+    return total / weight
+
+  found = optimize.minimize(
+    lambda x: [np.float64(part) for part in jax.value_and_grad(mean)(jnp.asarray(x, 'f4'))],
+    np.zeros(table.size),
+    jac=True,
+    options={'gtol': 1e-6},
+  )
+  return special.softmax(found.x.reshape(columns, classes), axis=1)[:, 1]
+
+
+def test_prior_correction_recovers_calibrated_probabilities():
+  # Three groups with 10, 20 and 50 % of the rare class.
+  table = np.array([[90, 160, 50], [10, 40, 50]])
+  weights = {'class_weights': (0.1, 0.9)}
+  share = table[1] / table.sum(axis=0)
+  weighted = table * np.array(weights['class_weights'])[:, None]
+  shifted = weighted[1] / weighted.sum(axis=0)
+  corrected = _fitted_probabilities(table, recipe(prior_correction=True, **weights))
+  np.testing.assert_allclose(corrected, share, atol=1e-3)
+  # Without it: those of a population in which the rare class is nine times as common.
+  np.testing.assert_allclose(
+    _fitted_probabilities(table, recipe(**weights)), shifted, atol=1e-3
+  )
+  assert (shifted - share).min() > 0.3
+
+
+@pytest.mark.parametrize(
+  ('changes', 'target', 'message'),
+  [
+    ({'loss': 'squared'}, CLASSES, 'nll, focal'),
+    ({'loss': 'nll'}, DAYS, 'squared, absolute, huber, log_squared'),
+    ({'loss': 'nlll'}, CLASSES, "'nlll'"),
+    ({'focal_gamma': -1.0}, CLASSES, 'focal_gamma'),
+    ({'huber_delta': 0.0}, CLASSES, 'huber_delta'),
+    ({'class_weights': (0.1, 0.9)}, CLASSES, '4 classes'),
+    ({'loss': 'squared', 'class_weights': (1.0,)}, DAYS, 'no classes'),
+    ({'class_weights': (1.0, 1.0, 0.0, 1.0)}, CLASSES, 'above 0'),
+    ({'prior_correction': True}, CLASSES, 'prior_correction'),
+    (
+      {'prior_correction': True, 'loss': 'focal', 'class_weights': (1, 1, 2, 3)},
+      CLASSES,
+      'prior_correction',
+    ),
+  ],
+)
+def test_losses_that_do_not_suit_are_refused(changes, target, message):
+  with pytest.raises(DataError, match=rf'config\.recipe\.labs.*{message}'):
+    losses.make_loss(recipe(**changes), target, 'labs')
+
+
+def test_padding_has_no_part_even_when_its_loss_is_not_finite():
+  logits, label = _case()
+  weight = np.ones(17, np.float32)
+  expected = losses.weighted_sum(losses.nll(logits, label), label, weight, ())
+  padded = np.concatenate([losses.nll(logits, label), [np.nan, np.inf]]).astype(np.float32)
+  found = losses.weighted_sum(
+    padded, np.append(label, [0, 0]), np.append(weight, [0, 0]).astype(np.float32), ()
+  )
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_members_together_count_as_much_as_what_stands_beside_them():
+  logits, label = _case()
+  heads = np.stack([logits, -logits, 2 * logits, 0.5 * logits])
+  found = jax.jit(lambda x: losses.of_heads(losses.nll, x, label, members=3))(heads)
+  each = [np.asarray(losses.nll(head, label)) for head in heads]
+  np.testing.assert_allclose(found, (np.mean(each[:3], axis=0) + each[3]) / 2, rtol=1e-5)
+  alone = losses.of_heads(losses.nll, heads[:3], label, members=3)
+  np.testing.assert_allclose(alone, np.mean(each[:3], axis=0), rtol=1e-5)

@@ -1,0 +1,194 @@
+"""One small stage: how its best epoch is chosen, whom it reads, how it stops."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from configs import cvd
+from data_pipeline.format.dataset import open_dataset
+from data_pipeline.format.schema import DataError
+from data_pipeline.format.subjects import hash_subject
+from medm2t_jax.models import medm2t
+from medm2t_jax.runs import checkpoint, devices, workdir
+from medm2t_jax.runs.fold import Fold
+from medm2t_jax.training import selection, stage_training, train
+from tests.support import training_process
+
+# Coroutines that orbax leaves of a restore that failed.
+pytestmark = [
+  pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning'),
+  pytest.mark.filterwarnings('ignore:coroutine .* was never awaited'),
+]
+
+
+def experiment(**recipe):
+  # The paper's form: a plain decoder, whose epochs are chosen.
+  config = cvd.get_config('smoke,published')
+  with config.unlocked():
+    config.recipe.static.update(batch_size=8, epochs=4, select_by='auroc', **recipe)
+    config.evaluation.batch_size = 16
+  return config
+
+
+@pytest.fixture(scope='module')
+def dataset(tmp_path_factory):
+  directory = tmp_path_factory.mktemp('hospital') / 'cvd'
+  training_process.static_dataset(directory, patients=150)
+  return open_dataset(directory)
+
+
+@pytest.fixture(scope='module')
+def trained(dataset, tmp_path_factory):
+  fold = Fold(experiment(), dataset, 0, tmp_path_factory.mktemp('workdir'))
+  train.train_stage(fold, 'static')
+  return fold
+
+
+def test_the_best_epoch_is_chosen_by_the_figure(trained):
+  record = trained.record('static')
+  figures = [epoch['validation_auroc'] for epoch in record.history]
+  losses = [epoch['validation_loss'] for epoch in record.history]
+  assert np.argmax(figures) != np.argmin(losses), 'else this shows nothing'
+  assert figures[record.best_epoch - 1] == max(figures)
+  # The same figure from the restored parameters, one batch after the other.
+  variables, _ = trained.restore_best('static')
+  model = medm2t.MedM2T(trained.model_config)
+  apply = jax.jit(lambda batch: model.apply(variables, batch, stage='static', train=False))
+  labels, probabilities = [], []
+  for batch in trained.batches('validation', ('static',), 8):
+    for device in range(len(batch['row'])):
+      one = jax.tree.map(lambda array, device=device: array[device], batch)
+      logits = apply(one).logits
+      valid = one['row'] >= 0
+      labels.extend(one['label'][valid])
+      probabilities.extend(np.asarray(jax.nn.softmax(logits))[valid])
+  expected = metrics.roc_auc_score(
+    np.eye(4)[np.array(labels, int)], np.array(probabilities), average='macro'
+  )
+  np.testing.assert_allclose(max(figures), expected, rtol=1e-6)
+
+
+def test_an_unknown_or_undefined_figure_is_one_clear_error(dataset, tmp_path):
+  for name in ('mae', 'aurock'):
+    config = experiment()
+    with config.unlocked():
+      config.recipe.static.select_by = name
+    with pytest.raises(DataError, match=rf'static\.select_by.*{name}.*auroc'):
+      train.train_stage(Fold(config, dataset, 0, tmp_path), 'static')
+  logits, label = np.zeros((3, 4), np.float32), np.array([0.0, 1.0, 2.0])
+  with pytest.raises(DataError, match=r"\[1, 1, 1, 0\] are of each class.*'loss'"):
+    selection.figure('auroc', logits, label, 'static')
+
+
+def test_absurd_values_of_test_subjects_change_no_bit(trained, dataset, tmp_path):
+  """Neither their records nor their labels and counts in the index matter."""
+  copy = tmp_path / 'copy'
+  shutil.copytree(dataset.directory, copy)
+  rows = dataset.rows(0, 'test')
+  for row in rows:
+    with (copy / dataset.files[dataset.index['file'][row]]).open('r+b') as shard:
+      shard.seek(int(dataset.index['offset'][row]))
+      shard.write(b'\xff' * int(dataset.index['bytes'][row]))
+  absurd = dataclasses.replace(
+    open_dataset(copy),
+    index={
+      name: np.where(np.isin(np.arange(len(column)), rows), 10**6, column).astype(
+        column.dtype
+      )
+      if name == 'label' or name.startswith('n_')
+      else column
+      for name, column in dataset.index.items()
+    },
+  )
+  fold = Fold(experiment(), absurd, 0, tmp_path)
+  batches = [one.batches('train', ('static',), 16) for one in (trained, fold)]
+  for expected, found in zip(*batches, strict=True):
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+  train.train_stage(fold, 'static')
+  expected, found = (one.restore_best('static')[0] for one in (trained, fold))
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+MAPPINGS = Path('/proc/self/maps')
+
+
+@pytest.mark.skipif(not MAPPINGS.exists(), reason='only Linux tells its mappings')
+def test_where_there_are_many_programs_a_finished_stage_leaves_none(
+  dataset, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(devices, '_MOST_MAPPINGS', 0)
+  mappings = []
+  for index in range(3):
+    train.train_stage(Fold(experiment(), dataset, index, tmp_path), 'static')
+    mappings.append(len(MAPPINGS.read_text().splitlines()))
+  assert mappings[2] - mappings[1] < 100, mappings  # the stage's programs are some 400
+
+
+def test_folds_and_seeds_compile_their_steps_once(trained, tmp_path):
+  config = experiment()
+  with config.unlocked():
+    config.seed = 1
+  compiled = []
+
+  def count(event, seconds, **details):
+    if event == '/jax/core/compile/backend_compile_duration':
+      compiled.append(details.get('fun_name'))
+
+  jax.monitoring.register_event_duration_secs_listener(count)
+  train.train_stage(Fold(config, trained.dataset, 1, tmp_path), 'static')
+  jax.monitoring.unregister_event_duration_listener(count)
+  assert not [name for name in compiled if 'step' in name], compiled
+
+
+def test_training_does_not_go_on_from_another_folds_checkpoint(trained, tmp_path):
+  shutil.copytree(trained.workdir / 'fold0', tmp_path / 'fold1')
+  (tmp_path / 'fold1' / 'static' / 'done.json').unlink()
+  fold = Fold(trained.config, trained.dataset, 1, tmp_path)
+  with pytest.raises(DataError, match=r'fitted on .* of fold 1 \(it belongs to fold 0\)'):
+    train.train_stage(fold, 'static')
+
+
+def test_a_damaged_best_checkpoint_is_one_clear_error(trained, tmp_path):
+  shutil.copytree(trained.workdir / 'fold0', tmp_path / 'fold0')
+  fold = Fold(trained.config, trained.dataset, 0, tmp_path)
+  directory = workdir.checkpoint_directory(tmp_path, 0, 'static')
+  record = fold.record('static')
+  assert record is not None
+  best = directory / str(record.best_step)
+  for file in (best / 'params' / 'd').iterdir():
+    file.write_bytes(file.read_bytes()[:10])
+  with pytest.raises(DataError, match=f'{best}/params.*delete {directory.parent}'):
+    fold.restore_best('static')
+
+
+def test_a_loss_that_is_not_finite_names_its_batch(dataset, tmp_path, monkeypatch):
+  fold = Fold(experiment(), dataset, 0, tmp_path)
+  read = Fold.read
+  poisoned = []
+
+  def read_poisoned(self, plan, modalities, start_step=0):
+    for number, batch in enumerate(read(self, plan, modalities, start_step), 1):
+      rows = batch['row'][batch['row'] >= 0]
+      if number == 3 and rows[0] in dataset.rows(0, 'train'):
+        batch['static']['numeric'] = np.full_like(batch['static']['numeric'], np.inf)
+        poisoned.append(rows)
+      yield batch
+
+  monkeypatch.setattr(Fold, 'read', read_poisoned)
+  with pytest.raises(stage_training.TrainingError) as raised:
+    train.train_stage(fold, 'static')
+  message = str(raised.value)
+  assert 'stage static' in message and 'step 3 of epoch 1' in message
+  samples = dataset.index['sample_id'][poisoned[0]]
+  hashes = {hash_subject(sample, dataset.fold_key) for sample in samples}
+  assert set(message.split('hashes ')[1].split('. ')[0].split(', ')) == hashes
+  # What was lost is not saved.
+  with checkpoint.Checkpoints(tmp_path / 'fold0' / 'static' / 'checkpoints') as saved:
+    assert saved.latest_step is None
