@@ -34,7 +34,8 @@ from data_pipeline.format.dataset import open_dataset
 from medm2t_jax.baselines.gru import standardised, with_gaps
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.baselines.windows import window_ends
-from medm2t_jax.runs.fold import Fold
+from medm2t_jax.runs import variables as initial
+from medm2t_jax.runs.run import Run
 from medm2t_jax.training import steps as training_steps
 from medm2t_jax.training.stage_training import (
   first_epoch,
@@ -69,8 +70,8 @@ def main() -> None:
         if repetition:  # the first compiles
           times[name][what].append(seconds)
         print(f'{name} {what}: {seconds:.2f} s', file=sys.stderr)
-  training = len(fold.rows('train'))
-  test = len(fold.rows('test'))
+  training = len(fold.splits.rows('train'))
+  test = len(fold.splits.rows('test'))
   median = {
     name: {
       's_per_epoch': statistics.median(each['epoch']),
@@ -97,26 +98,26 @@ def _seconds(work: Callable[[], None]) -> float:
   return time.perf_counter() - start
 
 
-def _fold(directory: str) -> Fold:
+def _fold(directory: str) -> Run:
   config = physionet2012.get_config()
   with config.unlocked():
     config.data.dir = directory
     for recipe in config.recipe.values():
       recipe.starts_from = ()  # nothing is trained here before
       recipe.batch_size = _BATCH
-  return Fold(config, open_dataset(Path(directory)), 0, Path('unused'))
+  return Run(config, open_dataset(Path(directory)), 0, Path('unused'))
 
 
 class _Ours:
   """A stage of our model, with the input pipeline."""
 
-  def __init__(self, fold: Fold, stage: str):
+  def __init__(self, fold: Run, stage: str):
     self._fold, self._stage = fold, stage
     recipe = fold.config.recipe[stage]
     steps = len(first_epoch(fold, stage))
     loss, optimizer = loss_and_optimizer(fold, stage, steps)
     self._state, _ = initial_state(fold, stage, optimizer)
-    self._key = fold.key(stage)
+    self._key = initial.key(fold, stage)
     self._step = training_steps.train_step(
       fold.model, stage, optimizer, loss, recipe.class_weights, recipe.frozen
     )
@@ -125,7 +126,7 @@ class _Ours:
     fold, stage = self._fold, self._stage
     modalities = fold.modalities_of(stage)
     plan = fold.plan('train', modalities, _BATCH, shuffle=(0, 0))
-    for batch in fold.read(plan, modalities):
+    for batch in fold.reader.read(plan, modalities):
       self._state, _ = self._step(self._state, batch, self._key)
     jax.block_until_ready(self._state)
 
@@ -134,7 +135,7 @@ class _Ours:
     modalities = fold.modalities_of(stage)
     predictor = training_steps.predictor(fold.model, stage, self._state.variables)
     size = fold.config.evaluation.batch_size
-    for batch in fold.read(fold.plan('test', modalities, size), modalities):
+    for batch in fold.reader.read(fold.plan('test', modalities, size), modalities):
       np.asarray(predictor(batch))
 
 
@@ -154,7 +155,7 @@ class _Network(nn.Module):
 class _Gru:
   """The GRU in PyTorch, on arrays in memory."""
 
-  def __init__(self, fold: Fold):
+  def __init__(self, fold: Run):
     inputs = Inputs(fold)
     ends = window_ends(inputs.schema).astype(np.float32)
     self._arrays = {

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from medm2t_jax.runs import devices
+from medm2t_jax.runs import variables as initial
 from medm2t_jax.training import steps
 
 _DEVICES = (1, 2, 4, 8)
@@ -81,7 +82,7 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
   from configs import mortality
   from medm2t_jax.experiment.default_data import open_or_simulate
   from medm2t_jax.models.medm2t import MedM2T
-  from medm2t_jax.runs.fold import Fold
+  from medm2t_jax.runs.run import Run
   from medm2t_jax.training import losses
   from medm2t_jax.training.stage_training import initial_state
 
@@ -92,7 +93,7 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
     # Room for every recording: a full device would close its batch early, and another
     # number of devices would then make other batches.
     config.data.update(max_recordings=2, recordings_per_row=2.0)
-  fold = Fold(config, open_or_simulate(config), 0, Path('unused'))
+  fold = Run(config, open_or_simulate(config), 0, Path('unused'))
   fold.model_config = without_dropout(fold.model_config)
   fold.model = MedM2T(fold.model_config, axis_name=devices.DEVICE_AXIS)
   recipe = config.recipe[_STAGE]
@@ -107,9 +108,9 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
   epoch = 0
   while len(found) < options.steps:
     plan = fold.plan('train', modalities, recipe.batch_size, shuffle=(0, epoch))
-    for batch in fold.read(plan, modalities):
+    for batch in fold.reader.read(plan, modalities):
       start = time.perf_counter()
-      state, total = step(state, batch, fold.key(_STAGE))
+      state, total = step(state, batch, initial.key(fold, _STAGE))
       found.append(float(total.total) / float(total.weight))
       times.append(time.perf_counter() - start)
     epoch += 1

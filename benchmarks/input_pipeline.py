@@ -42,7 +42,8 @@ from data_pipeline.preparation import build
 from data_pipeline.reading import input_pipeline, planning
 from data_pipeline.sources import Staged
 from medm2t_jax.experiment import Experiment
-from medm2t_jax.runs.fold import Fold
+from medm2t_jax.models import medm2t
+from medm2t_jax.runs.run import Run
 from medm2t_jax.training import steps as training_steps
 from medm2t_jax.training import train
 
@@ -159,7 +160,7 @@ def _train(
   with config.unlocked():
     config.recipe[stage].update(epochs=3, patience=3)
   directory = folder / f'{dataset.directory.name}-{stage}'
-  fold = Fold(config, dataset, 0, directory)
+  fold = Run(config, dataset, 0, directory)
   traces = 0
   make_step = training_steps.train_step
 
@@ -182,7 +183,7 @@ def _train(
       'train',
       fold.modalities_of(stage),
       config.recipe[stage].batch_size,
-      require=fold.modality_of(stage),
+      require=medm2t.modality_of(fold.model_config, stage),
       shuffle=(config.seed, epoch),
     )
     used.update(plan.bucket.tolist())

@@ -32,6 +32,7 @@ from typing import Any
 
 from data_pipeline import processors
 from medm2t_jax.runs import devices
+from medm2t_jax.runs import variables as initial
 from medm2t_jax.runs.train_state import TrainState
 from medm2t_jax.training import steps
 
@@ -104,7 +105,8 @@ def _first_step(told: Path, name: str) -> None:
 
   from medm2t_jax.experiment import default_data
   from medm2t_jax.models import medm2t
-  from medm2t_jax.runs import compilation_cache, fold
+  from medm2t_jax.runs import compilation_cache
+  from medm2t_jax.runs.run import make_runs
   from medm2t_jax.training import stage_training
 
   compilation_cache.use()
@@ -113,14 +115,15 @@ def _first_step(told: Path, name: str) -> None:
   config = module.get_config(variant)
   with config.unlocked():
     config.data.simulated_patients = 300
-  one = fold.make_folds(config, default_data.open_or_simulate(config), Path('W'))[0]
+  one = make_runs(config, default_data.open_or_simulate(config), Path('W'))[0]
   assert one.statistics
   stage, recipe = 'multimodal', config.recipe.multimodal
   random = np.random.default_rng(0)
   given: dict[tuple[str, ...], Any] = {}
   for source in recipe.starts_from:
     if source in medm2t.stages(one.model_config):
-      shapes: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(one.shapes(source))
+      declared = initial.shapes(one, source)
+      shapes: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(declared)
       given |= {
         path: random.normal(0, 0.1, shape.shape).astype(shape.dtype)
         for path, shape in shapes.items()
@@ -130,8 +133,8 @@ def _first_step(told: Path, name: str) -> None:
   start = time.monotonic()
   plan = stage_training.first_epoch(one, stage)
   loss, optimizer = stage_training.loss_and_optimizer(one, stage, len(plan))
-  batch = next(one.read(plan, one.modalities_of(stage)))
-  variables = one.init(stage, given)
+  batch = next(one.reader.read(plan, one.modalities_of(stage)))
+  variables = initial.init(one, stage, given)
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
     optimizer=optimizer.init(variables['params']),
@@ -143,7 +146,7 @@ def _first_step(told: Path, name: str) -> None:
   step = steps.train_step(
     one.model, stage, optimizer, loss, recipe.class_weights, recipe.frozen
   )
-  jax.block_until_ready(step(state, batch, one.key(stage)))
+  jax.block_until_ready(step(state, batch, initial.key(one, stage)))
   times['all'] = round(time.monotonic() - start, 1)
   told.write_text(json.dumps(times))
 

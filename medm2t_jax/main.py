@@ -22,6 +22,7 @@ from ml_collections import config_flags
 from data_pipeline.format.schema import DataError
 from medm2t_jax import command_line
 from medm2t_jax.runs import start_up
+from medm2t_jax.runs.run import is_complete
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Experiment, for example configs/cvd.py or configs/cvd.py:small.'
@@ -47,7 +48,7 @@ def main(_: list[str]) -> None:
   from medm2t_jax.evaluation import evaluate
   from medm2t_jax.experiment.default_data import open_or_simulate
   from medm2t_jax.runs import distributed, workdir
-  from medm2t_jax.runs.fold import make_folds
+  from medm2t_jax.runs.run import make_runs
   from medm2t_jax.training import preemption, stage_training, train
 
   try:
@@ -61,8 +62,8 @@ def main(_: list[str]) -> None:
   with contextlib.ExitStack() as stack:
     try:
       dataset = distributed.first_then_others(lambda: open_or_simulate(config))
-      folds = make_folds(config, dataset, directory)
-      held = workdir.held(directory, [fold.index for fold in folds])
+      folds = make_runs(config, dataset, directory)
+      held = workdir.held(directory, [fold.fold for fold in folds])
       distributed.from_first(lambda: stack.enter_context(held))
       distributed.from_first(lambda: workdir.claim(directory, config, dataset.version))
       if _MODE.value == 'train':
@@ -72,7 +73,9 @@ def main(_: list[str]) -> None:
       if _MODE.value == 'audit':
         summary = audit.audit(folds)
       # Without its last stage, as with --config.stages=labs, there is nothing to predict.
-      elif _MODE.value == 'eval' or all(fold.completed(evaluate.STAGE) for fold in folds):
+      elif _MODE.value == 'eval' or all(
+        is_complete(fold, evaluate.STAGE) for fold in folds
+      ):
         metrics = evaluate.evaluate(folds, again=_MODE.value == 'eval')
         summary = _evaluated(metrics, directory / 'eval')
       else:

@@ -23,7 +23,7 @@ import tensorflow as tf
 from data_pipeline.format import examples, records
 from data_pipeline.format.dataset import Dataset
 from data_pipeline.format.examples import Feature
-from data_pipeline.format.schema import DataError
+from data_pipeline.format.schema import DataError, Schema
 from data_pipeline.reading.planning import Plan
 
 Batch = dict[str, Any]
@@ -70,7 +70,7 @@ def batches(
   _hide_accelerators()
   rows = plan.local_rows(host, hosts)[start_step:]
   reader = _Reader(dataset, signals=signals and 'ecg' in modalities)
-  parser = _Parser(dataset, plan, modalities, config, signals=signals)
+  parser = _Parser(dataset.schema, plan, modalities, config, signals=signals)
   buckets = config.data.buckets or ({},)
   padded = [[bucket[name] for name in parser.events] for bucket in buckets]
   padded = np.array(padded, np.int32).reshape(len(buckets), len(parser.events))
@@ -93,16 +93,14 @@ def batches(
   return _iterate(steps.as_numpy_iterator(), reader)
 
 
-def padding(
-  dataset: Dataset, *, modalities: Sequence[str], config: Any, rows: int
-) -> Batch:
+def padding(schema: Schema, *, modalities: Sequence[str], config: Any, rows: int) -> Batch:
   """One device's batch of `rows` rows, all padding, without the device axis.
 
   It has the dtypes of every batch and the shapes of one in the first bucket, and nothing
   is read for it.
 
   Args:
-    dataset: whose schema is followed.
+    schema: of the data set.
     modalities: those that the batch holds.
     config: as of `batches`.
     rows: b.
@@ -115,7 +113,7 @@ def padding(
     truncated={},
     overflowing=0,
   )
-  parser = _Parser(dataset, plan, modalities, config, signals=True)
+  parser = _Parser(schema, plan, modalities, config, signals=True)
   lengths = [config.data.buckets[0][name] for name in parser.events]
   batch = parser(
     tf.constant([b''] * rows), tf.constant(plan.rows[0]), tf.constant(lengths, tf.int32)
@@ -175,14 +173,13 @@ class _Parser:
 
   def __init__(
     self,
-    dataset: Dataset,
+    schema: Schema,
     plan: Plan,
     modalities: Sequence[str],
     config: Any,
     *,
     signals: bool,
   ):
-    schema = dataset.schema
     self.events = tuple(name for name in schema.events if name in modalities)
     self._grids = tuple(name for name in schema.grids if name in modalities)
     self._others = tuple(name for name in ('ecg', 'static') if name in modalities)

@@ -30,13 +30,14 @@ from medm2t_jax.audit import (
 from medm2t_jax.audit.check import Check
 from medm2t_jax.evaluation import evaluate
 from medm2t_jax.inference import blend
-from medm2t_jax.runs.fold import Fold
+from medm2t_jax.runs.restoring import restore_best
+from medm2t_jax.runs.run import Run
 from medm2t_jax.training import steps
 
 _LOGGER = logging.getLogger(__name__)
 
 
-def audit(folds: Sequence[Fold]) -> dict[str, Any]:
+def audit(folds: Sequence[Run]) -> dict[str, Any]:
   """Runs and prints all checks; writes `eval/audit.json` of the workdir.
 
   Args:
@@ -62,7 +63,7 @@ def audit(folds: Sequence[Fold]) -> dict[str, Any]:
     path,
     {
       'passed': passed,
-      'folds': [fold.index for fold in folds],
+      'folds': [fold.fold for fold in folds],
       'data_version': folds[0].dataset.version,
       'checks': [dataclasses.asdict(check) for check in checks],
     },
@@ -75,20 +76,20 @@ def audit(folds: Sequence[Fold]) -> dict[str, Any]:
   }
 
 
-def _checks(folds: Sequence[Fold]) -> Iterator[Check]:
+def _checks(folds: Sequence[Run]) -> Iterator[Check]:
   # Checkpoints first: what is missing there is an error and not a finding.
   for fold in folds:
     for run in fold.runs:
-      variables, lineage = run.restore_best(evaluate.STAGE)
+      variables, lineage = restore_best(run, evaluate.STAGE)
       yield from fitted.check(run, variables, lineage, fitted.fit_again(run))
       predictor = steps.predictor(run.model, evaluate.STAGE, variables)
       if run is fold.final:
         predictor = blend.predictor(fold, predictor)
       yield predictions.check(run, predictor)
   for fold in folds:
-    _LOGGER.info('fold %d: a short training on shuffled labels', fold.index)
+    _LOGGER.info('fold %d: a short training on shuffled labels', fold.fold)
     yield shuffled.check(fold)
-  indices = [fold.index for fold in folds]
+  indices = [fold.fold for fold in folds]
   found = scan.scan(folds[0].dataset, indices)
   yield from splits.check(found, indices)
   yield from times.check(found)

@@ -7,19 +7,19 @@ training subjects.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
-from tqdm import tqdm
 
 from data_pipeline.format.subjects import hash_subject
-from data_pipeline.reading import planning
 from medm2t_jax.audit.check import Check
 from medm2t_jax.modalities import fitting
-from medm2t_jax.runs import checkpoint
-from medm2t_jax.runs.fold import Batch, Fold
+from medm2t_jax.runs import checkpoint, fitted_state
+from medm2t_jax.runs.reader import Batch
+from medm2t_jax.runs.run import Run
 
 _ABSURD = 1e9
 # Means of float64 sums, whose last bits depend on how samples are dealt to batches and
@@ -28,16 +28,23 @@ _MEANS = ('encoding_mean', 'offset')
 _TOLERANCE = 1e-6
 
 
-def fit_again(fold: Fold) -> fitting.Statistics:
+def fit_again(run: Run) -> fitting.Statistics:
   """Fits a run's state again, with absurd values for all but its training subjects."""
-  poisoned = _PoisonedFold(
-    fold.config, fold.dataset, fold.index, fold.workdir, first=fold.first
-  )
-  return poisoned.statistics
+  trains = run.splits.subject_hashes('train')
+  key = run.dataset.fold_key
+  subjects, owner = np.unique(run.dataset.index['subject_id'], return_inverse=True)
+  training = np.array([hash_subject(subject, key) in trains for subject in subjects])
+  held_out = ~training[owner]
+
+  def poisoned(batch: Batch) -> Batch:
+    return poison(batch, held_out[batch['row']] & (batch['row'] >= 0))
+
+  reader = dataclasses.replace(run.reader, change=poisoned)
+  return fitted_state.fit(reader, run.splits, run.model_config)
 
 
 def check(
-  fold: Fold,
+  fold: Run,
   variables: Mapping[str, Any],
   lineage: checkpoint.Lineage,
   again: fitting.Statistics,
@@ -53,7 +60,7 @@ def check(
   return [_state(fold, variables['fitted'], again), _lineage(fold, lineage)]
 
 
-def _state(fold: Fold, saved: Mapping[str, Any], again: fitting.Statistics) -> Check:
+def _state(fold: Run, saved: Mapping[str, Any], again: fitting.Statistics) -> Check:
   fitted_again = traverse_util.flatten_dict(fitting.into_collection(again, saved))
   # Fitted after training, on validation subjects.
   fitted_again = {
@@ -81,10 +88,10 @@ def _state(fold: Fold, saved: Mapping[str, Any], again: fitting.Statistics) -> C
   )
 
 
-def _lineage(fold: Fold, lineage: checkpoint.Lineage) -> Check:
+def _lineage(fold: Run, lineage: checkpoint.Lineage) -> Check:
   index = fold.dataset.index['subject_id']
-  held_out = np.concatenate([fold.rows('validation'), fold.rows('test')])
-  tests = index[fold.rows('test')]
+  held_out = np.concatenate([fold.splits.rows('validation'), fold.splits.rows('test')])
+  tests = index[fold.splits.rows('test')]
   key = fold.dataset.fold_key
   hashes = lambda subjects: {hash_subject(subject, key) for subject in np.unique(subjects)}
   leaked = lineage.fitted_on & hashes(index[held_out])
@@ -97,23 +104,6 @@ def _lineage(fold: Fold, lineage: checkpoint.Lineage) -> Check:
     'checkpoint and the stages before it were fitted on, or test subjects among the '
     f'{len(lineage.selected_on)} that its best step was chosen by',
   )
-
-
-class _PoisonedFold(Fold):
-  """Reads absurd values for everybody who is not a training subject."""
-
-  def _stream(
-    self, plan: planning.Plan, modalities: tuple[str, ...], **options: Any
-  ) -> Iterator[Batch]:
-    trains = self.subject_hashes('train')
-    key = self.dataset.fold_key
-    subjects, owner = np.unique(self.dataset.index['subject_id'], return_inverse=True)
-    training = np.array([hash_subject(subject, key) in trains for subject in subjects])
-    held_out = ~training[owner]
-    batches = super()._stream(plan, modalities, **options)
-    name = f'{self.name} fitted state'
-    for batch in tqdm(batches, desc=name, total=len(plan), unit='step', leave=False):
-      yield poison(batch, held_out[batch['row']] & (batch['row'] >= 0))
 
 
 def poison(batch: Batch, rows: np.ndarray) -> dict[str, Any]:

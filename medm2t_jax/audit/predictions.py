@@ -10,7 +10,7 @@ import numpy as np
 from data_pipeline.reading import planning
 from medm2t_jax.audit.check import Check
 from medm2t_jax.evaluation import evaluate
-from medm2t_jax.runs.fold import Fold
+from medm2t_jax.runs.run import Run
 from medm2t_jax.training import prediction
 from medm2t_jax.training.steps import Predictor
 
@@ -18,7 +18,7 @@ SAMPLES = 256
 TOLERANCE = 1e-5  # docs/design.md, "Numbers"; of days above 1, relative
 
 
-def check(fold: Fold, predictor: Predictor) -> Check:
+def check(fold: Run, predictor: Predictor) -> Check:
   """Predicts some test samples three times: together, in other company, and alone.
 
   Args:
@@ -28,14 +28,14 @@ def check(fold: Fold, predictor: Predictor) -> Check:
   modalities = fold.dataset.schema.modalities
   size = fold.config.evaluation.batch_size
   generator = np.random.default_rng(fold.config.seed)
-  tests = fold.rows('test')
+  tests = fold.splits.rows('test')
   chosen = generator.permutation(tests)[:SAMPLES]
   halves = np.array_split(chosen, 2)
   plans = {
-    'together': fold.plan_rows(chosen, modalities, size),
+    'together': fold.reader.plan(chosen, modalities, size),
     # Half of the company is gone, and the rest stands in another order.
     'in another order': _joined(
-      [fold.plan_rows(half, modalities, size, shuffle=(1, 0)) for half in halves]
+      [fold.reader.plan(half, modalities, size, shuffle=(1, 0)) for half in halves]
     ),
     'alone': _alone(fold, chosen, modalities),
   }
@@ -70,7 +70,7 @@ def _joined(plans: list[planning.Plan]) -> planning.Plan:
   )
 
 
-def _alone(fold: Fold, rows: np.ndarray, modalities: tuple[str, ...]) -> planning.Plan:
+def _alone(fold: Run, rows: np.ndarray, modalities: tuple[str, ...]) -> planning.Plan:
   """One sample a step, on the first device; the others have nothing."""
   plan = planning.plan_epoch(
     fold.dataset, rows, modalities=modalities, config=fold.config, batch_rows=1

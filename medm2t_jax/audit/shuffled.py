@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from data_pipeline.format.schema import Schema
-from data_pipeline.reading import planning
 from medm2t_jax.audit.check import Check
 from medm2t_jax.audit.ranks import auroc
 from medm2t_jax.audit.scan import SPLITS
-from medm2t_jax.runs.fold import Batch, Fold
+from medm2t_jax.runs.reader import Batch
+from medm2t_jax.runs.restoring import restore_best
+from medm2t_jax.runs.run import Run, was_skipped
 from medm2t_jax.training import prediction, steps, train
 
 # A few hundred steps: one epoch of large data, some of small.
@@ -31,21 +30,21 @@ PERMUTATIONS = 2000
 TAILS = (0.0005, 0.9995)  # of the null distribution: one honest run in a thousand fails
 
 
-def check(fold: Fold) -> Check:
+def check(fold: Run) -> Check:
   """Trains on shuffled labels; the figure is AUROC, or for days the rank correlation."""
   stage = fold.dataset.schema.modalities[0]  # static, where there is one
-  name = f'shuffled labels, fold {fold.index}'
+  name = f'shuffled labels, fold {fold.fold}'
   with tempfile.TemporaryDirectory(prefix='medm2t_audit_') as folder:
-    shuffled = ShuffledFold(fold, stage, Path(folder))
+    shuffled, labels = shuffled_run(fold, stage, Path(folder))
     train.train_stage(shuffled, stage)
-    if shuffled.skipped(stage):
+    if was_skipped(shuffled, stage):
       return Check(name, False, None, f'not tested: no sample to train {stage} on')
-    variables, _ = shuffled.restore_best(stage)
+    variables, _ = restore_best(shuffled, stage)
   predictor = steps.predictor(shuffled.model, stage, variables)
   modalities = shuffled.modalities_of(stage)
   plan = shuffled.plan('test', modalities, fold.config.evaluation.batch_size, require=stage)
   rows, predictions = prediction.predict(shuffled, stage, predictor, plan, 'shuffled')
-  label, subject = shuffled.label[rows], fold.dataset.index['subject_id'][rows]
+  label, subject = labels[rows], fold.dataset.index['subject_id'][rows]
   if len(np.unique(label)) < 2:
     return Check(name, False, None, 'not tested: all test samples have the same label')
   score = _ranked(predictions['all'])
@@ -98,49 +97,34 @@ def _ranked(predictions: np.ndarray) -> np.ndarray:
   return stats.rankdata(predictions, axis=0)
 
 
-class ShuffledFold(Fold):
-  """The fold with its labels dealt anew within each split, and one short stage.
+def shuffled_run(run: Run, stage: str, workdir: Path) -> tuple[Run, np.ndarray]:
+  """A run of one short stage, with the labels dealt anew within each split.
 
-  Attributes:
-    label: of every row of the index, as the batches have it.
+  Args:
+    run: whose data set, fold and experiment it has.
+    stage: named like a modality: nothing else is read, not even to fit statistics.
+    workdir: of the new run.
+
+  Returns:
+    The run, and the label of every row of the index as its batches have it: float32 (n,).
   """
+  index = run.dataset.index
+  label = index['label'].astype(np.float32)
+  generator = np.random.default_rng((run.config.seed, run.fold))
+  for split in SPLITS:
+    rows = run.splits.rows(split)
+    label[rows] = permute_by_subject(label[rows], index['subject_id'][rows], generator)
 
-  def __init__(self, fold: Fold, stage: str, workdir: Path):
-    # Of the stage's modality alone: nothing else is read, not even to fit statistics.
-    schema = _only(stage, fold.dataset.schema)
-    dataset = dataclasses.replace(fold.dataset, schema=schema)
-    super().__init__(_short(fold, stage), dataset, fold.index, workdir)
-    index = fold.dataset.index
-    self.label = index['label'].astype(np.float32)
-    generator = np.random.default_rng((fold.config.seed, fold.index))
-    for split in SPLITS:
-      rows = fold.rows(split)
-      self.label[rows] = permute_by_subject(
-        self.label[rows], index['subject_id'][rows], generator
-      )
+  def relabelled(batch: Batch) -> Batch:
+    row = batch['row']
+    return {**batch, 'label': np.where(row >= 0, label[row], np.float32(0))}
 
-  def _stream(
-    self, plan: planning.Plan, modalities: tuple[str, ...], **options: Any
-  ) -> Iterator[Batch]:
-    batches = super()._stream(plan, modalities, **options)
-    for batch in batches:
-      row = batch['row']
-      yield {**batch, 'label': np.where(row >= 0, self.label[row], np.float32(0))}
+  dataset = dataclasses.replace(run.dataset, schema=run.dataset.schema.only([stage]))
+  made = Run(_short(run, stage), dataset, run.fold, workdir, change=relabelled)
+  return made, label
 
 
-def _only(modality: str, schema: Schema) -> Schema:
-  static = modality == 'static'
-  return dataclasses.replace(
-    schema,
-    events={name: items for name, items in schema.events.items() if name == modality},
-    grids={name: grid for name, grid in schema.grids.items() if name == modality},
-    ecg_terms=schema.ecg_terms if modality == 'ecg' else (),
-    static_numeric=schema.static_numeric if static else (),
-    static_categorical=schema.static_categorical if static else (),
-  )
-
-
-def _short(fold: Fold, stage: str) -> Any:
+def _short(fold: Run, stage: str) -> Any:
   """The experiment with a short recipe for the stage."""
   config = fold.config.copy_and_resolve_references()
   recipe = config.recipe[stage]

@@ -26,7 +26,7 @@ from medm2t_jax.baselines import (
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.experiment import Experiment
 from medm2t_jax.runs import distributed
-from medm2t_jax.runs.fold import Fold
+from medm2t_jax.runs.run import Run, is_complete
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def require_known(config: Experiment) -> None:
 
 
 def predict(
-  folds: Sequence[Fold], inputs: Sequence[Inputs]
+  folds: Sequence[Run], inputs: Sequence[Inputs]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
   """Test predictions of every baseline of `config.evaluation.baselines`.
 
@@ -71,7 +71,7 @@ def predict(
   names = [name for name in chosen if name in _FITTED]
   modalities, left_out = [], []
   for modality in folds[0].dataset.schema.modalities if _STAGES in chosen else ():
-    without = [fold.index for fold in folds if not fold.completed(modality)]
+    without = [fold.fold for fold in folds if not is_complete(fold, modality)]
     if without:
       listed = ', '.join(map(str, without))
       left_out.append(f'{modality} alone: its stage was not trained in fold {listed}.')
@@ -87,7 +87,7 @@ def predict(
 
 
 def _of_fold(
-  fold: Fold, inputs: Inputs, names: Sequence[str], modalities: Sequence[str]
+  fold: Run, inputs: Inputs, names: Sequence[str], modalities: Sequence[str]
 ) -> dict[str, np.ndarray]:
   result = {}
   for name in names:
@@ -105,17 +105,17 @@ def _of_fold(
 
 
 def _kept_or_made(
-  fold: Fold, name: str, settings: Any, make: Callable[[], np.ndarray]
+  fold: Run, name: str, settings: Any, make: Callable[[], np.ndarray]
 ) -> np.ndarray:
   """The predictions in the workdir if they were made from the same, else new ones."""
   made_from = cache.identity(fold, name, settings)
   kept = distributed.from_first(lambda: cache.read(fold, name, made_from))
   if kept is not None:
-    _LOGGER.info('fold %d: baseline %s is complete', fold.index, name)
+    _LOGGER.info('fold %d: baseline %s is complete', fold.fold, name)
     return kept
   start = time.monotonic()
   prediction = make()
   distributed.from_first(lambda: cache.write(fold, name, made_from, prediction))
   seconds = time.monotonic() - start
-  _LOGGER.info('fold %d: baseline %s, %.1f s', fold.index, name, seconds)
+  _LOGGER.info('fold %d: baseline %s, %.1f s', fold.fold, name, seconds)
   return prediction

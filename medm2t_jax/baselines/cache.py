@@ -15,18 +15,18 @@ import medm2t_jax
 from data_pipeline.format.schema import DataError
 from medm2t_jax.baselines.inputs import SPLITS
 from medm2t_jax.runs import workdir
-from medm2t_jax.runs.fold import Fold
+from medm2t_jax.runs.run import Run
 
 _KEY = b'made_from'
 
 
-def path(fold: Fold, name: str) -> Path:
+def path(fold: Run, name: str) -> Path:
   """The file of a baseline's predictions."""
-  directory = workdir.stage_directory(fold.workdir, fold.index, 'baselines')
+  directory = workdir.stage_directory(fold.workdir, fold.fold, 'baselines')
   return directory / f'{name}.parquet'
 
 
-def identity(fold: Fold, name: str, settings: Any) -> str:
+def identity(fold: Run, name: str, settings: Any) -> str:
   """All that a baseline's predictions depend on, as JSON.
 
   Args:
@@ -36,8 +36,8 @@ def identity(fold: Fold, name: str, settings: Any) -> str:
   """
   digest = hashlib.sha256()
   for split in SPLITS:
-    digest.update('\n'.join([split, *sorted(fold.subject_hashes(split))]).encode())
-    rows = fold.rows(split)
+    digest.update('\n'.join([split, *sorted(fold.splits.subject_hashes(split))]).encode())
+    rows = fold.splits.rows(split)
     digest.update(fold.dataset.index['sample_id'][rows].astype('<i8').tobytes())
   config = json.loads(fold.config.to_json_best_effort())
   return json.dumps(
@@ -56,7 +56,7 @@ def identity(fold: Fold, name: str, settings: Any) -> str:
   )
 
 
-def read(fold: Fold, name: str, made_from: str) -> np.ndarray | None:
+def read(fold: Run, name: str, made_from: str) -> np.ndarray | None:
   """Predictions of the test samples, or None where there are none made from the same.
 
   Raises:
@@ -77,9 +77,9 @@ def read(fold: Fold, name: str, made_from: str) -> np.ndarray | None:
   return np.stack(columns, axis=1)
 
 
-def write(fold: Fold, name: str, made_from: str, prediction: np.ndarray) -> None:
+def write(fold: Run, name: str, made_from: str, prediction: np.ndarray) -> None:
   """Writes predictions of the test samples, rows in the order of the index, atomically."""
-  columns = {'sample_id': fold.dataset.index['sample_id'][fold.rows('test')]}
+  columns = {'sample_id': fold.dataset.index['sample_id'][fold.splits.rows('test')]}
   if prediction.ndim == 1:
     columns['prediction'] = prediction
   else:

@@ -13,7 +13,7 @@ from medm2t_jax.baselines import reading
 from medm2t_jax.baselines.choosing import Fitted
 from medm2t_jax.baselines.summary_statistics import Table, summarise
 from medm2t_jax.baselines.windows import windowed
-from medm2t_jax.runs.fold import Fold
+from medm2t_jax.runs.run import Run
 
 SPLITS: tuple[Split, ...] = ('train', 'validation', 'test')
 
@@ -26,7 +26,7 @@ class Inputs:
   window and level.
   """
 
-  def __init__(self, fold: Fold):
+  def __init__(self, fold: Run):
     self._fold = fold
     self._fitted: dict[str, Fitted] = {}
 
@@ -41,7 +41,7 @@ class Inputs:
   @property
   def seed(self) -> tuple[int, int]:
     """Of all that is random in a baseline."""
-    return self._fold.config.seed, self._fold.index
+    return self._fold.config.seed, self._fold.fold
 
   @property
   def refit(self) -> bool:

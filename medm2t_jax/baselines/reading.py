@@ -15,8 +15,7 @@ from tqdm import tqdm
 
 from data_pipeline.format.dataset import Split
 from data_pipeline.format.schema import Schema
-from data_pipeline.reading import input_pipeline
-from medm2t_jax.runs.fold import Fold
+from medm2t_jax.runs.run import Run
 
 Batch = Mapping[str, Any]
 
@@ -37,7 +36,7 @@ class Observations(NamedTuple):
   time: np.ndarray
 
 
-def batches(fold: Fold, split: Split) -> Iterator[Batch]:
+def batches(fold: Run, split: Split) -> Iterator[Batch]:
   """All samples of a split once, without ECG signals and without a device axis.
 
   Reads in this process alone, whatever the number of processes.
@@ -47,10 +46,8 @@ def batches(fold: Fold, split: Split) -> Iterator[Batch]:
   """
   modalities = fold.dataset.schema.modalities
   plan = fold.plan(split, modalities, fold.config.evaluation.batch_size)
-  steps = input_pipeline.batches(
-    fold.dataset, plan, modalities=modalities, config=fold.config, signals=False
-  )
-  name = f'fold {fold.index} {split}, for baselines'
+  steps = fold.reader.read_here(plan, modalities, signals=False)
+  name = f'fold {fold.fold} {split}, for baselines'
   for batch in tqdm(steps, desc=name, total=len(plan), unit='step', leave=False):
     yield joined(batch)
 

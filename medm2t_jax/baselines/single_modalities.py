@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from medm2t_jax.runs.fold import Fold
+from medm2t_jax.runs.restoring import restore_best
+from medm2t_jax.runs.run import Run
 from medm2t_jax.training import prediction, steps
 
 
-def settings(fold: Fold, modality: str) -> dict[str, Any]:
+def settings(fold: Run, modality: str) -> dict[str, Any]:
   """What identifies a stage that has been trained to its end."""
   record = fold.final.record(modality)
   return {key: getattr(record, key) for key in ('best_step', 'validation_loss', 'seconds')}
 
 
-def predict(fold: Fold, modality: str) -> np.ndarray:
+def predict(fold: Run, modality: str) -> np.ndarray:
   """Predictions of the test samples: (n c) probabilities, or days (n).
 
   All processes take part.
@@ -29,13 +30,13 @@ def predict(fold: Fold, modality: str) -> np.ndarray:
     DataError: the stage's best checkpoint must not be used here or is damaged.
   """
   final = fold.final
-  rows = final.rows('test')
+  rows = final.splits.rows('test')
   target = fold.dataset.schema.target
   predicted = np.tile(_prior(final), (len(rows), 1))
   size = fold.config.evaluation.batch_size
   plan = final.plan('test', (modality,), size, require=modality)
   if len(plan):
-    variables, _ = final.restore_best(modality)
+    variables, _ = restore_best(final, modality)
     description = f'{modality} alone'
     predictor = steps.predictor(final.model, modality, variables)
     row, found = prediction.predict(final, modality, predictor, plan, description)
@@ -43,10 +44,10 @@ def predict(fold: Fold, modality: str) -> np.ndarray:
   return predicted[:, 0] if target.kind == 'days' else predicted
 
 
-def _prior(fold: Fold) -> np.ndarray:
+def _prior(fold: Run) -> np.ndarray:
   """Shares of the classes, or the mean days, among training samples: (c,)."""
   dataset = fold.dataset
-  label = dataset.index['label'][fold.rows('train')]
+  label = dataset.index['label'][fold.splits.rows('train')]
   if dataset.schema.target.kind == 'days':
     return np.array([label.mean(dtype=np.float64)])
   count = np.bincount(label.astype(int), minlength=dataset.schema.target.outputs)

@@ -26,7 +26,9 @@ from medm2t_jax.experiment import Experiment
 from medm2t_jax.inference import blend
 from medm2t_jax.models import medm2t
 from medm2t_jax.runs import distributed, workdir
-from medm2t_jax.runs.fold import Batch, Fold
+from medm2t_jax.runs.reader import Batch
+from medm2t_jax.runs.restoring import restore_best
+from medm2t_jax.runs.run import Run, all_records
 from medm2t_jax.training import prediction, steps
 from medm2t_jax.training.steps import Predictor
 
@@ -38,7 +40,7 @@ _ALL = 'all modalities'
 MOST_IN_SUBSETS = 5
 
 
-def evaluate(folds: Sequence[Fold], *, again: bool = True) -> dict[str, Any]:
+def evaluate(folds: Sequence[Run], *, again: bool = True) -> dict[str, Any]:
   """Writes `eval/` of the workdir: predictions, metrics and the report.
 
   Args:
@@ -73,7 +75,7 @@ def evaluate(folds: Sequence[Fold], *, again: bool = True) -> dict[str, Any]:
   inputs = [Inputs(fold) for fold in folds]
   alone: list[np.ndarray] = []
   for fold, given in zip(folds, inputs, strict=True):
-    variables, _ = fold.restore_best(STAGE)
+    variables, _ = restore_best(fold, STAGE)
     _LOGGER.info('%s: predicting from the best checkpoint of %s', fold.name, STAGE)
     predictor = steps.predictor(fold.model, STAGE, variables)
     rows, predictions = predict(fold, predictor, 'validation', {_ALL: ()})
@@ -82,7 +84,7 @@ def evaluate(folds: Sequence[Fold], *, again: bool = True) -> dict[str, Any]:
       validated = blend.fit(fold, given, validated)
     tables.append(predictions_table(fold, 'validation', rows, validated))
     final = fold.final
-    variables, _ = final.restore_best(STAGE)
+    variables, _ = restore_best(final, STAGE)
     ours = steps.predictor(final.model, STAGE, variables)
     _LOGGER.info('%s: predicting from the best checkpoint of %s', final.name, STAGE)
     predictor = blend.predictor(fold, ours)
@@ -137,7 +139,7 @@ def require_known(config: Experiment) -> None:
 
 
 def predict(
-  fold: Fold,
+  fold: Run,
   predictor: Predictor,
   split: Split,
   scenarios: Mapping[str, tuple[str, ...]],
@@ -160,7 +162,7 @@ def predict(
   modalities = fold.dataset.schema.modalities
   plan = fold.plan(split, modalities, fold.config.evaluation.batch_size)
   if not len(plan):
-    raise DataError(f'fold {fold.index}: the {split} split has no sample')
+    raise DataError(f'fold {fold.fold}: the {split} split has no sample')
 
   def versions(batch: Batch) -> Iterator[Batch]:
     for drop in scenarios.values():
@@ -207,7 +209,7 @@ def _scenario_name(given: tuple[str, ...], modalities: tuple[str, ...]) -> str:
 
 
 def predictions_table(
-  fold: Fold, split: Split, rows: np.ndarray, predictions: np.ndarray
+  fold: Run, split: Split, rows: np.ndarray, predictions: np.ndarray
 ) -> pa.Table:
   """Predictions with what the report groups them by: the table of `write_report`.
 
@@ -223,7 +225,7 @@ def predictions_table(
   columns: dict[str, Any] = {
     'sample_id': chosen['sample_id'],
     'subject_id': chosen['subject_id'],
-    'fold': pa.array(np.full(len(rows), fold.index, np.int32)),
+    'fold': pa.array(np.full(len(rows), fold.fold, np.int32)),
     'split': pa.array([split] * len(rows)),
     'label': chosen['label'],
   }
@@ -240,30 +242,20 @@ def predictions_table(
   return pa.table(columns)
 
 
-def _trained_on(fold: Fold) -> dict[str, int]:
+def _trained_on(fold: Run) -> dict[str, int]:
   """How many subjects the runs of a fold have trained on."""
-  count = lambda run: len(run.subject_hashes('train'))
-  return {'fold': fold.index, 'first': count(fold), 'final': count(fold.final)}
+  count = lambda run: len(run.splits.subject_hashes('train'))
+  return {'fold': fold.fold, 'first': count(fold), 'final': count(fold.final)}
 
 
-def _stage_records(folds: Sequence[Fold]) -> list[dict[str, Any]]:
-  return [dataclasses.asdict(record) for record in _records(folds) if not record.skipped]
+def _stage_records(folds: Sequence[Run]) -> list[dict[str, Any]]:
+  return [dataclasses.asdict(record) for record in all_records(folds) if not record.skipped]
 
 
-def _records(folds: Sequence[Fold]) -> list[workdir.StageRecord]:
-  records = [
-    run.record(stage)
-    for fold in folds
-    for run in fold.runs
-    for stage in medm2t.stages(fold.model_config)
-  ]
-  return [record for record in records if record is not None]
-
-
-def _notes(dataset: Dataset, folds: Sequence[Fold], table: pa.Table) -> list[str]:
+def _notes(dataset: Dataset, folds: Sequence[Run], table: pa.Table) -> list[str]:
   """What a reader of the report must know first."""
   notes = []
-  for record in _records(folds):
+  for record in all_records(folds):
     run = workdir.run_name(record.fold, record.refit).capitalize()
     if record.skipped and not record.refit:  # whose first run says it
       notes.append(f'{run}: the stage {record.stage} was skipped, its modality is missing.')

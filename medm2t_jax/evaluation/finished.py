@@ -12,14 +12,13 @@ from typing import Any
 import data_pipeline
 import medm2t_jax
 from data_pipeline.format.schema import write_json
-from medm2t_jax.models import medm2t
 from medm2t_jax.runs import workdir
-from medm2t_jax.runs.fold import Fold
+from medm2t_jax.runs.run import Run, all_records
 
 _NAME = 'made_from.json'
 
 
-def made_from(folds: Sequence[Fold]) -> dict[str, Any]:
+def made_from(folds: Sequence[Run]) -> dict[str, Any]:
   """All that an evaluation depends on, JSON-able.
 
   That is the configuration, the data set with its splits, the stages as their records
@@ -31,20 +30,14 @@ def made_from(folds: Sequence[Fold]) -> dict[str, Any]:
   splits = hashlib.sha256()
   for fold in folds:
     for split in ('train', 'validation', 'test'):
-      splits.update(fold.rows(split).astype('<i8').tobytes())
+      splits.update(fold.splits.rows(split).astype('<i8').tobytes())
   environment = workdir.environment()
   del environment['code_version']  # a commit alone changes no result
   made = {
     'config': json.loads(folds[0].config.to_json_best_effort()),
     'data_version': folds[0].dataset.version,
     'splits': splits.hexdigest(),
-    'stages': [
-      dataclasses.asdict(record)
-      for fold in folds
-      for run in fold.runs
-      for stage in medm2t.stages(fold.model_config)
-      if (record := run.record(stage)) is not None
-    ],
+    'stages': [dataclasses.asdict(record) for record in all_records(folds)],
     'code': _code_digest(),
     'environment': environment,
   }

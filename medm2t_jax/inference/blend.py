@@ -29,7 +29,8 @@ from medm2t_jax.models.trunk import columns
 from medm2t_jax.models.trunk.late_addition import log_probabilities
 from medm2t_jax.runs import distributed, workdir
 from medm2t_jax.runs.devices import on_devices
-from medm2t_jax.runs.fold import Batch, Fold
+from medm2t_jax.runs.reader import Batch
+from medm2t_jax.runs.run import Run
 from medm2t_jax.training.blend_weights import OURS, blend, fit_weights
 from medm2t_jax.training.steps import Predictor
 
@@ -49,7 +50,7 @@ def require_known(config: Experiment) -> None:
       raise DataError(f'config.blend: unknown {name!r}; known: {", ".join(BASELINES)}')
 
 
-def fit(fold: Fold, inputs: Inputs, ours: np.ndarray) -> np.ndarray:
+def fit(fold: Run, inputs: Inputs, ours: np.ndarray) -> np.ndarray:
   """Fits the weights of a fold and keeps them with the baselines.
 
   Args:
@@ -90,7 +91,7 @@ def fit(fold: Fold, inputs: Inputs, ours: np.ndarray) -> np.ndarray:
   return distributed.from_first(make)
 
 
-def predictor(fold: Fold, ours: Predictor) -> Predictor:
+def predictor(fold: Run, ours: Predictor) -> Predictor:
   """What predicts test subjects and new samples: the final run of a fold in its blend.
 
   Args:
@@ -162,7 +163,7 @@ def _blend_step(
   return on_devices(step, in_axes=(None, 0, 0), out_axes=0)
 
 
-def _made_from(fold: Fold) -> dict[str, Any]:
+def _made_from(fold: Run) -> dict[str, Any]:
   """All that a blend depends on, JSON-able."""
   record, final = fold.record(STAGE), fold.final.record(STAGE)
   assert record is not None and final is not None
@@ -174,8 +175,8 @@ def _made_from(fold: Fold) -> dict[str, Any]:
   return json.loads(json.dumps(made))
 
 
-def _folder(fold: Fold) -> Path:
-  return workdir.stage_directory(fold.workdir, fold.index, 'blend')
+def _folder(fold: Run) -> Path:
+  return workdir.stage_directory(fold.workdir, fold.fold, 'blend')
 
 
 def _read(folder: Path, made_from: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -41,15 +41,27 @@ Batch = Mapping[str, Any]
 
 def stages(config: ModelConfig) -> tuple[str, ...]:
   """All stages of a model in the order in which they are trained."""
+  return tuple(_modalities_of_stages(config))
+
+
+def modality_of(config: ModelConfig, stage: str) -> str | None:
+  """The modality that a stage of the model trains on; None for the multimodal stage."""
+  return _modalities_of_stages(config)[stage]
+
+
+def _modalities_of_stages(config: ModelConfig) -> dict[str, str | None]:
+  """Stage -> its modality, in the order of training."""
   if config.deep == 'none':
-    return (*config.modalities, 'multimodal')
-  names = ['static'] if config.static else []
-  names += [name for name, _ in config.events]
+    return {**{name: name for name in config.modalities}, 'multimodal': None}
+  found: dict[str, str | None] = {'static': 'static'} if config.static else {}
+  found |= {name: name for name, _ in config.events}
   for name, grid in config.grids:
-    names += [segment_stage(name, micro.length) for micro in grid.micro] + [name]
+    found |= {segment_stage(name, micro.length): name for micro in grid.micro}
+    found[name] = name
   if config.ecg:
-    names += [f'ecg_{view}' for view in VIEWS] + ['ecg_fusion', 'ecg']
-  return (*names, 'multimodal')
+    found |= {f'ecg_{view}': 'ecg' for view in VIEWS}
+    found |= {'ecg_fusion': 'ecg', 'ecg': 'ecg'}
+  return {**found, 'multimodal': None}
 
 
 def segment_stage(grid: str, length: int) -> str:

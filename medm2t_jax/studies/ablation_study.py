@@ -29,7 +29,8 @@ from medm2t_jax.experiment.default_data import only, open_or_simulate
 from medm2t_jax.models import medm2t
 from medm2t_jax.report.text import duration
 from medm2t_jax.runs import workdir
-from medm2t_jax.runs.fold import Fold, make_folds, parse_folds
+from medm2t_jax.runs.restoring import restore_best
+from medm2t_jax.runs.run import Run, make_runs, parse_folds
 from medm2t_jax.studies import ablation_table as reporting
 from medm2t_jax.studies.ablations import Ablation, changed, declared
 from medm2t_jax.training import stage_training, steps, train
@@ -77,7 +78,7 @@ def run(
     return _Study(config, directory, names, seeds or (config.seed,)).run()
 
 
-def definition(fold: Fold, stage: str) -> str:
+def definition(fold: Run, stage: str) -> str:
   """All that the training of a stage is a function of, as JSON.
 
   Stages with the same definition have the same best checkpoint.
@@ -85,9 +86,9 @@ def definition(fold: Fold, stage: str) -> str:
   return json.dumps(_definition(fold, stage), sort_keys=True, default=str)
 
 
-def _definition(fold: Fold, stage: str) -> dict[str, Any]:
+def _definition(fold: Run, stage: str) -> dict[str, Any]:
   config, model = fold.config, fold.model_config
-  known, modality = medm2t.stages(model), fold.modality_of(stage)
+  known, modality = medm2t.stages(model), medm2t.modality_of(fold.model_config, stage)
   recipe = config.recipe[stage]
   read = fold.modalities_of(stage)
   data = {key: value for key, value in config.data.items() if key != 'modalities'}
@@ -112,7 +113,7 @@ def _definition(fold: Fold, stage: str) -> dict[str, Any]:
         del part[name]
   return {
     'stage': stage,
-    'fold': fold.index,
+    'fold': fold.fold,
     'seed': config.seed,
     'data': data,
     'data_version': fold.dataset.version,
@@ -126,7 +127,7 @@ def _definition(fold: Fold, stage: str) -> dict[str, Any]:
   }
 
 
-def _windowed(fold: Fold) -> tuple[str, ...]:
+def _windowed(fold: Run) -> tuple[str, ...]:
   return (*fold.dataset.schema.events, 'ecg')
 
 
@@ -188,20 +189,19 @@ class _Study:
     runs = [self._train(self._full[seed]) for seed in self._seeds]
     tables, at = [], 0
     for fold in self._full[self._seeds[0]]:
-      rows = fold.rows('test')
+      rows = fold.splits.rows('test')
       predicted = runs[0][at : at + len(rows)]
       tables.append(evaluate.predictions_table(fold, 'test', rows, predicted))
       at += len(rows)
     test, _ = read_rows(pa.concat_tables(tables), self._dataset.schema)
     return reporting.Ablations(test, runs, self._config.evaluation.bootstrap)
 
-  def _folds(self, ablation: Ablation | None, seed: int) -> list[Fold]:
+  def _folds(self, ablation: Ablation | None, seed: int) -> list[Run]:
     """The folds of a run; stages like the full run's are taken from there."""
     config = changed(self._config, {'seed': seed})
     directory = self._directory
     if seed != self._config.seed:
       directory = directory / _FOLDER / f'seed{seed}' / 'full'
-    full = self._full[seed] if ablation else []
     if ablation:
       config = changed(config, ablation.changes)
       parent = directory / _FOLDER if seed == self._config.seed else directory.parent
@@ -209,12 +209,21 @@ class _Study:
     dataset = self._dataset
     if config.data.modalities:
       dataset = only(dataset, tuple(config.data.modalities))
-    folds = make_folds(config, dataset, directory)
-    for fold, original in zip(folds, full, strict=False):
-      fold.taken = dict.fromkeys(_same_stages(fold, original), original.workdir)
-    return folds
+    runs = make_runs(config, dataset, directory)
+    if not ablation:
+      return runs
+    return [
+      Run(
+        config,
+        dataset,
+        run.fold,
+        directory,
+        taken=dict.fromkeys(_same_stages(run, original), original.workdir),
+      )
+      for run, original in zip(runs, self._full[seed], strict=True)
+    ]
 
-  def _train(self, folds: list[Fold]) -> np.ndarray:
+  def _train(self, folds: list[Run]) -> np.ndarray:
     """Trains what is not complete; the test predictions, fold after fold."""
     workdir.claim(folds[0].workdir, folds[0].config, folds[0].dataset.version)
     train.train(folds)
@@ -265,7 +274,7 @@ class _Study:
     )
 
 
-def _same_stages(fold: Fold, full: Fold) -> list[str]:
+def _same_stages(fold: Run, full: Run) -> list[str]:
   """Stages before the last that the full run has just so."""
   known: Mapping[str, None] = dict.fromkeys(medm2t.stages(full.model_config))
   return [
@@ -277,14 +286,14 @@ def _same_stages(fold: Fold, full: Fold) -> list[str]:
   ]
 
 
-def _test_predictions(fold: Fold) -> np.ndarray:
+def _test_predictions(fold: Run) -> np.ndarray:
   """Test predictions of the final run, kept in the workdir, in the order of the index."""
   settings = single_modalities.settings(fold, evaluate.STAGE)
   made_from = cache.identity(fold, evaluate.STAGE, settings)
   found = cache.read(fold, evaluate.STAGE, made_from)
   if found is not None:
     return found
-  variables, _ = fold.final.restore_best(evaluate.STAGE)
+  variables, _ = restore_best(fold.final, evaluate.STAGE)
   predictor = steps.predictor(fold.final.model, evaluate.STAGE, variables)
   _, predictions = evaluate.predict(fold.final, predictor, 'test', {'all': ()})
   cache.write(fold, evaluate.STAGE, made_from, predictions['all'])

@@ -33,7 +33,7 @@ from data_pipeline.format.schema import DataError, write_json
 from medm2t_jax.experiment import Experiment
 from medm2t_jax.experiment.default_data import open_or_simulate
 from medm2t_jax.runs import workdir
-from medm2t_jax.runs.fold import make_folds
+from medm2t_jax.runs.run import make_runs
 from medm2t_jax.training import selection, stage_training, train
 
 _LOGGER = logging.getLogger(__name__)
@@ -188,7 +188,7 @@ def _train(config: Experiment, stage: str, directory: Path) -> float:
   configuration, has the refit too.
   """
   dataset = open_or_simulate(config)
-  folds = make_folds(_with_values(config, {'refit': False}), dataset, directory)
+  folds = make_runs(_with_values(config, {'refit': False}), dataset, directory)
   workdir.claim(directory, config, dataset.version)
   train.train(folds)
   values = []

@@ -14,12 +14,13 @@ from tqdm import tqdm
 
 from data_pipeline.reading.planning import Plan
 from medm2t_jax.runs import distributed
-from medm2t_jax.runs.fold import Batch, Fold
+from medm2t_jax.runs.reader import Batch
+from medm2t_jax.runs.run import Run
 from medm2t_jax.training.steps import Predictor
 
 
 def predict(
-  fold: Fold,
+  fold: Run,
   stage: str,
   predictor: Predictor,
   plan: Plan,
@@ -46,14 +47,14 @@ def predict(
   rows: list[np.ndarray] = []
   outputs: dict[str, list[np.ndarray]] = {name: [] for name in names}
   progress = tqdm(
-    desc=f'fold {fold.index} {description}',
+    desc=f'fold {fold.fold} {description}',
     total=len(plan) * len(names),
     unit='prediction',
     leave=False,
     disable=not distributed.is_first(),
   )
   with progress:
-    for batch in fold.read(plan, fold.modalities_of(stage)):
+    for batch in fold.reader.read(plan, fold.modalities_of(stage)):
       rows.append(batch['row'])
       for name, version in zip(names, versions(batch), strict=True):
         outputs[name].append(np.asarray(predictor(version)))

@@ -18,16 +18,16 @@ from data_pipeline.format.dataset import Dataset
 from data_pipeline.format.schema import DataError
 from medm2t_jax.experiment import Experiment
 from medm2t_jax.runs import start_up
-from medm2t_jax.runs.fold import Fold
+from medm2t_jax.runs.run import Run
 from medm2t_jax.training import preemption
 from medm2t_jax.training.stage_training import TrainingError
 
-Train = Callable[[Fold], None]
+Train = Callable[[Run], None]
 
 _POLL_SECONDS = 0.2
 
 
-def run(folds: Sequence[Fold], train: Train, processes: int) -> None:
+def run(folds: Sequence[Run], train: Train, processes: int) -> None:
   """Trains folds, `processes` at a time.
 
   Args:
@@ -64,7 +64,7 @@ def run(folds: Sequence[Fold], train: Train, processes: int) -> None:
 class _Process:
   """One fold's training in another process."""
 
-  def __init__(self, fold: Fold, train: Train):
+  def __init__(self, fold: Run, train: Train):
     # `spawn`: a fork would inherit the threads of JAX and TensorFlow.
     context = multiprocessing.get_context('spawn')
     self._name = fold.name
@@ -96,18 +96,16 @@ class _Description:
 
   config: Experiment
   dataset: Dataset
-  index: int
+  fold: int
   workdir: Path
   taken: Mapping[str, Path]
 
   @classmethod
-  def of(cls, fold: Fold) -> _Description:
-    return cls(fold.config, fold.dataset, fold.index, fold.workdir, fold.taken)
+  def of(cls, fold: Run) -> _Description:
+    return cls(fold.config, fold.dataset, fold.fold, fold.workdir, fold.taken)
 
-  def make(self) -> Fold:
-    made = Fold(self.config, self.dataset, self.index, self.workdir)
-    made.taken = self.taken
-    return made
+  def make(self) -> Run:
+    return Run(self.config, self.dataset, self.fold, self.workdir, taken=self.taken)
 
 
 def _work(description: _Description, train: Train, answer: Connection) -> None:

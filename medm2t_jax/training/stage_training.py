@@ -23,7 +23,10 @@ from data_pipeline.format.subjects import hash_subject
 from data_pipeline.reading import planning
 from medm2t_jax.models import medm2t
 from medm2t_jax.runs import checkpoint, devices, distributed, workdir
-from medm2t_jax.runs.fold import Batch, Fold
+from medm2t_jax.runs import variables as initial
+from medm2t_jax.runs.reader import Batch
+from medm2t_jax.runs.restoring import lineage_of, require_unseen, restore_best
+from medm2t_jax.runs.run import Run, was_skipped
 from medm2t_jax.runs.train_state import TrainState
 from medm2t_jax.training import losses, preemption, selection, steps
 from medm2t_jax.training.blend_weights import fit_weights
@@ -39,17 +42,17 @@ class TrainingError(Exception):
   """Training cannot go on. The message names the stage, the step and the remedy."""
 
 
-def first_epoch(fold: Fold, stage: str) -> planning.Plan:
+def first_epoch(fold: Run, stage: str) -> planning.Plan:
   """The plan of a stage's first epoch: the others have about as many steps."""
   return _plan_epoch(fold, stage, 0)
 
 
-def _plan_epoch(fold: Fold, stage: str, epoch: int) -> planning.Plan:
+def _plan_epoch(fold: Run, stage: str, epoch: int) -> planning.Plan:
   return _plan(fold, stage, 'train', (fold.config.seed, epoch))
 
 
 def _plan(
-  fold: Fold, stage: str, split: Split, shuffle: tuple[int, int] | None = None
+  fold: Run, stage: str, split: Split, shuffle: tuple[int, int] | None = None
 ) -> planning.Plan:
   config = fold.config
   # Validation has the shapes of prediction, and so its program.
@@ -58,13 +61,13 @@ def _plan(
     split,
     fold.modalities_of(stage),
     of.batch_size,
-    require=fold.modality_of(stage),
+    require=medm2t.modality_of(fold.model_config, stage),
     shuffle=shuffle,
   )
 
 
 def loss_and_optimizer(
-  fold: Fold, stage: str, steps: int
+  fold: Run, stage: str, steps: int
 ) -> tuple[losses.Loss, optax.GradientTransformation]:
   """Loss and optimizer of a stage; DataError for what does not suit in its recipe.
 
@@ -98,21 +101,21 @@ def _steps(
 
 
 def initial_state(
-  fold: Fold, stage: str, optimizer: optax.GradientTransformation
+  fold: Run, stage: str, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, checkpoint.Lineage]:
   """Fresh variables, overwritten by every equal path of the stages to start from.
 
   Raises:
     DataError: such a stage is not complete, or its checkpoint must not be used here.
   """
-  lineage = fold.lineage()
+  lineage = lineage_of(fold)
   stages = medm2t.stages(fold.model_config)
   given: dict[tuple[str, ...], Any] = {}
   weights: dict[str, Any] = {}
   for source in fold.config.recipe[stage].starts_from:
-    if source not in stages or fold.skipped(source):
+    if source not in stages or was_skipped(fold, source):
       continue  # the data set lacks that modality
-    restored, seen = fold.restore_best(source)
+    restored, seen = restore_best(fold, source)
     lineage = lineage.joined(seen)
     given |= {
       path: value
@@ -121,7 +124,7 @@ def initial_state(
     }
     # Fitted after that stage's training, on validation subjects.
     weights |= {f'additions_{source}': restored['fitted'].get(f'additions_{source}')}
-  variables = fold.init(stage, given)
+  variables = initial.init(fold, stage, given)
   variables['fitted'] |= {
     path: found for path, found in weights.items() if path in variables['fitted']
   }
@@ -143,7 +146,7 @@ class StageTraining:
   look at validation subjects, whom it trains on.
   """
 
-  def __init__(self, fold: Fold, stage: str, checkpoints: checkpoint.Checkpoints):
+  def __init__(self, fold: Run, stage: str, checkpoints: checkpoint.Checkpoints):
     self._fold = fold
     self._stage = stage
     self._name = f'{fold.name}, {stage}'
@@ -153,8 +156,7 @@ class StageTraining:
     self._validation = None if fold.refit else _plan(fold, stage, 'validation')
     self._epochs, self._select_by = self._recipe.epochs, self._recipe.select_by
     if fold.first is not None:
-      record = fold.first.record(stage)
-      assert record is not None  # the first run is trained before
+      record = fold.first.require_record(stage)
       self._epochs, self._select_by = record.best_epoch, selection.LAST
     steps = len(self._first_epoch)
     _, optimizer = loss_and_optimizer(fold, stage, steps)
@@ -170,7 +172,7 @@ class StageTraining:
     self._saved_at = time.monotonic()
     self._writer = None
     if distributed.is_first():
-      directory = workdir.stage_directory(fold.workdir, fold.index, stage)
+      directory = workdir.stage_directory(fold.workdir, fold.fold, stage)
       tensorboard = fold.config.training.tensorboard
       self._writer = MetricWriter(directory, tensorboard=tensorboard)
     self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self._state.params))
@@ -247,7 +249,7 @@ class StageTraining:
     if restored is None:
       return
     # It may have been copied here from another fold.
-    self._fold.require_unseen(restored.lineage, restored.where)
+    require_unseen(self._fold, restored.lineage, restored.where)
     self._state = restored.state
     self._position = Position(**restored.position)
     self._position.notes.extend(restored.notes)
@@ -281,12 +283,12 @@ class StageTraining:
       epoch, step = epoch + 1, 0
     plan = _plan_epoch(self._fold, self._stage, epoch) if epoch else self._first_epoch
     modalities = self._fold.modalities_of(self._stage)
-    return plan, self._fold.read(plan, modalities, step)
+    return plan, self._fold.reader.read(plan, modalities, step)
 
   def _train_epoch(self, plan: planning.Plan, batches: Iterator[Batch]) -> dict[str, Any]:
     """Runs the rest of an epoch; the position is kept up to date for saving."""
     config, position = self._fold.config, self._position
-    key = self._fold.key(self._stage)
+    key = initial.key(self._fold, self._stage)
     pending: list[steps.LossSum] = []
 
     def collect() -> None:
@@ -334,7 +336,7 @@ class StageTraining:
     sums: list[steps.LossSum] = []
     units: list[steps.Units] = []
     parts = self._fold.model.part_names(self._stage)
-    for batch in self._fold.read(plan, self._fold.modalities_of(self._stage)):
+    for batch in self._fold.reader.read(plan, self._fold.modalities_of(self._stage)):
       loss, predicted = self._validation_step(self._state.variables, batch)
       sums.append(loss)
       if len(parts) > 1 or selection.is_figure(self._select_by):
@@ -388,7 +390,7 @@ class StageTraining:
       name
       for name in outputs
       if name in fold.model_config.modalities
-      and (name not in self._recipe.starts_from or fold.skipped(name))
+      and (name not in self._recipe.starts_from or was_skipped(fold, name))
     ]
     fitted = {name: each for name, each in outputs.items() if name not in absent}
     target, prior = fold.dataset.schema.target, fold.statistics['decoder']['offset']

@@ -18,20 +18,20 @@ from data_pipeline.format.dataset import Split
 from data_pipeline.format.schema import DataError
 from medm2t_jax.models import medm2t
 from medm2t_jax.runs import checkpoint, devices, distributed, workdir
-from medm2t_jax.runs.fold import Fold
+from medm2t_jax.runs import variables as initial
+from medm2t_jax.runs.run import Run
 from medm2t_jax.training import side_by_side
 from medm2t_jax.training.metric_writer import require_tensorboard
 from medm2t_jax.training.progress import TimeLeft, stage_table
 from medm2t_jax.training.stage_training import (
   StageTraining,
-  first_epoch,
   loss_and_optimizer,
 )
 
 _LOGGER = logging.getLogger(__name__)
 
 
-def train(folds: Sequence[Fold]) -> None:
+def train(folds: Sequence[Run]) -> None:
   """Trains the chosen stages of every fold and run; complete ones are skipped.
 
   With `config.training.processes`, on CPUs, several folds at a time.
@@ -47,10 +47,9 @@ def train(folds: Sequence[Fold]) -> None:
   for stage in chosen_stages(folds[0]):
     if _missing_split(folds[0], stage) is None:
       # A mistake in the last recipe is told now.
-      steps = len(first_epoch(folds[0], stage))
-      _, optimizer = loss_and_optimizer(folds[0], stage, steps)
+      _, optimizer = loss_and_optimizer(folds[0], stage, steps=1)
       if folds[0].config.recipe[stage].frozen:
-        jax.eval_shape(optimizer.init, folds[0].shapes(stage)['params'])
+        jax.eval_shape(optimizer.init, initial.shapes(folds[0], stage)['params'])
   unfinished = [fold for fold in folds if _left(fold)]
   processes = min(folds[0].config.training.processes, len(unfinished))
   if processes > 1 and jax.default_backend() == 'cpu' and jax.process_count() == 1:
@@ -66,12 +65,12 @@ def train(folds: Sequence[Fold]) -> None:
     print(stage_table(over), file=sys.stderr)
 
 
-def _left(fold: Fold) -> int:
+def _left(fold: Run) -> int:
   """How many stages of a fold's runs are still to train."""
   return sum(run.record(stage) is None for run in fold.runs for stage in chosen_stages(run))
 
 
-def train_fold(fold: Fold, left: TimeLeft | None = None) -> None:
+def train_fold(fold: Run, left: TimeLeft | None = None) -> None:
   """Trains the chosen stages of the runs of a fold; complete ones are skipped.
 
   Args:
@@ -101,7 +100,7 @@ def train_fold(fold: Fold, left: TimeLeft | None = None) -> None:
         _LOGGER.info('%s, %s: %s, going on', run.name, stage, state)
 
 
-def chosen_stages(fold: Fold) -> tuple[str, ...]:
+def chosen_stages(fold: Run) -> tuple[str, ...]:
   """The stages of `config.stages`, in training order.
 
   Raises:
@@ -119,7 +118,7 @@ def chosen_stages(fold: Fold) -> tuple[str, ...]:
   return tuple(stage for stage in known if stage in names)
 
 
-def train_stage(fold: Fold, stage: str) -> None:
+def train_stage(fold: Run, stage: str) -> None:
   """Trains one stage to its end, from its latest checkpoint where there is one.
 
   A stage whose modality no training or no validation sample has is skipped, on
@@ -136,10 +135,10 @@ def train_stage(fold: Fold, stage: str) -> None:
     _LOGGER.warning('%s, %s: skipped, %s', fold.name, stage, reason)
     _write_record(
       fold,
-      workdir.StageRecord(fold.index, stage, skipped=reason, refit=fold.refit),
+      workdir.StageRecord(fold.fold, stage, skipped=reason, refit=fold.refit),
     )
     return
-  directory = workdir.checkpoint_directory(fold.workdir, fold.index, stage)
+  directory = workdir.checkpoint_directory(fold.workdir, fold.fold, stage)
   with checkpoint.Checkpoints(directory) as checkpoints:
     training = StageTraining(fold, stage, checkpoints)
     position = training.run()
@@ -150,7 +149,7 @@ def train_stage(fold: Fold, stage: str) -> None:
   _write_record(
     fold,
     workdir.StageRecord(
-      fold.index,
+      fold.fold,
       stage,
       best_step=best['step'],
       best_epoch=best['epoch'],
@@ -166,31 +165,31 @@ def train_stage(fold: Fold, stage: str) -> None:
   )
 
 
-def _part_weights(fold: Fold, stage: str, best: Mapping[str, Any]) -> Mapping[str, float]:
+def _part_weights(fold: Run, stage: str, best: Mapping[str, Any]) -> Mapping[str, float]:
   """Of the best epoch; of a refit, which has no validation subjects, the first run's."""
   if fold.first is None:
     return best['part_weights']
-  record = fold.first.record(stage)
-  assert record is not None  # the first run is trained before
-  return record.part_weights
+  return fold.first.require_record(stage).part_weights
 
 
-def _why_skipped(fold: Fold, stage: str) -> str:
+def _why_skipped(fold: Run, stage: str) -> str:
   """Why a stage is not trained; empty where it is."""
   if fold.first is not None:
     record = fold.first.record(stage)
-    assert record is not None  # the first run is trained before
-    return record.skipped
+    return record.skipped if record else ''
   missing = _missing_split(fold, stage)
   return f'no {missing} sample has this modality' if missing else ''
 
 
-def _missing_split(fold: Fold, stage: str) -> Split | None:
+def _missing_split(fold: Run, stage: str) -> Split | None:
   """The split without a single sample for this stage, if there is one."""
   splits: tuple[Split, ...] = ('train', 'validation')
-  return next((split for split in splits if not fold.has_samples(split, stage)), None)
+  modality = medm2t.modality_of(fold.model_config, stage)
+  return next(
+    (split for split in splits if not fold.splits.has_samples(split, modality)), None
+  )
 
 
-def _write_record(fold: Fold, record: workdir.StageRecord) -> None:
+def _write_record(fold: Run, record: workdir.StageRecord) -> None:
   if distributed.is_first():
     workdir.write_record(fold.workdir, record)

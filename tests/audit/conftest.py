@@ -14,7 +14,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from data_pipeline.format import records
 from data_pipeline.format.dataset import open_dataset
-from medm2t_jax.runs.fold import make_folds
+from medm2t_jax.runs.run import make_runs
 from medm2t_jax.training import train
 from tests.support import static_data
 
@@ -35,7 +35,7 @@ def trained(static_dataset, tmp_path_factory):
   config = static_data.experiment(static_dataset.directory)
   config.stages = 'multimodal'
   config.recipe.multimodal.update(batch_size=16, epochs=1, starts_from=())
-  folds = make_folds(config, static_dataset, tmp_path_factory.mktemp('workdir'))
+  folds = make_runs(config, static_dataset, tmp_path_factory.mktemp('workdir'))
   train.train(folds)
   return folds[0]
 

@@ -20,7 +20,8 @@ from data_pipeline.reading import input_pipeline, planning
 from medm2t_jax.audit import audit, fitted, predictions, shuffled
 from medm2t_jax.evaluation import evaluate
 from medm2t_jax.modalities import fitting
-from medm2t_jax.runs.fold import Fold, make_folds
+from medm2t_jax.runs.restoring import restore_best
+from medm2t_jax.runs.run import Run, make_runs
 from medm2t_jax.training import steps, train
 from tests.support import staging_fixture
 from tests.support.xla_flags import xla_flags
@@ -30,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope='module')
 def restored(trained):
-  return trained.restore_best(evaluate.STAGE)
+  return restore_best(trained, evaluate.STAGE)
 
 
 def test_predictions_do_not_depend_on_the_batch(trained, restored):
@@ -59,7 +60,7 @@ def test_a_state_fitted_with_test_subjects_is_found(trained, restored):
   variables, lineage = restored
   modalities = trained.dataset.schema.modalities
   rows = [trained.dataset.rows(0, split) for split in ('train', 'test')]
-  plan = trained.plan_rows(np.concatenate(rows), modalities, 16)
+  plan = trained.reader.plan(np.concatenate(rows), modalities, 16)
   statistics = fitting.fit(
     input_pipeline.batches(
       trained.dataset, plan, modalities=modalities, config=trained.config
@@ -79,14 +80,14 @@ def test_an_index_that_lets_test_subjects_train_is_found(trained, restored):
   index = trained.dataset.index
   moved = {**index, 'fold': np.where(index['fold'] == 0, 1, index['fold'])}
   dataset = dataclasses.replace(trained.dataset, index=moved)
-  spoiled = Fold(trained.config, dataset, 0, trained.workdir)
+  spoiled = Run(trained.config, dataset, 0, trained.workdir)
   state, _ = fitted.check(spoiled, *restored, fitted.fit_again(spoiled))
   assert not state.passed and 'center' in state.detail
 
 
 def test_a_lineage_with_a_test_subject_is_found(trained, restored):
   variables, lineage = restored
-  tests, again = trained.subject_hashes('test'), fitted.fit_again(trained)
+  tests, again = trained.splits.subject_hashes('test'), fitted.fit_again(trained)
   for spoiled in (
     dataclasses.replace(lineage, fitted_on=lineage.fitted_on | set(sorted(tests)[:1])),
     dataclasses.replace(lineage, selected_on=lineage.selected_on | set(sorted(tests)[:1])),
@@ -126,26 +127,31 @@ def test_nothing_is_learnt_from_shuffled_labels(trained):
 
 
 def test_a_label_that_reaches_an_input_is_found(trained, monkeypatch):
-  honest = shuffled.ShuffledFold._stream
+  honest = shuffled.shuffled_run
 
-  def leaking(self, plan, modalities, **share):
-    for batch in honest(self, plan, modalities, **share):
+  def leaking(*arguments):
+    run, label = honest(*arguments)
+
+    def leak(batch):
+      batch = run.reader.change(batch)
       numeric = batch['static']['numeric'].copy()
       numeric[..., 0] = batch['label']
-      yield {**batch, 'static': {**batch['static'], 'numeric': numeric}}
+      return {**batch, 'static': {**batch['static'], 'numeric': numeric}}
 
-  monkeypatch.setattr(shuffled.ShuffledFold, '_stream', leaking)
+    return Run(run.config, run.dataset, run.fold, run.workdir, change=leak), label
+
+  monkeypatch.setattr(shuffled, 'shuffled_run', leaking)
   check = shuffled.check(trained)
   assert not check.passed and check.figure > 0.9
 
 
 def test_labels_are_dealt_among_the_subjects_of_each_split(trained):
-  one = shuffled.ShuffledFold(trained, 'static', trained.workdir)
+  _, label = shuffled.shuffled_run(trained, 'static', trained.workdir)
   index = trained.dataset.index
-  assert not np.array_equal(one.label, index['label'])
+  assert not np.array_equal(label, index['label'])
   for split in ('train', 'validation', 'test'):
     rows = trained.dataset.rows(0, split)
-    np.testing.assert_array_equal(np.sort(one.label[rows]), np.sort(index['label'][rows]))
+    np.testing.assert_array_equal(np.sort(label[rows]), np.sort(index['label'][rows]))
   # Blocks of equal size move as they are.
   subject = np.repeat(np.arange(50), 2)
   dealt = shuffled.permute_by_subject(subject, subject, np.random.default_rng(0))
@@ -163,7 +169,7 @@ def test_association_is_auroc_or_correlation():
 
 
 def test_without_a_checkpoint_it_is_an_error(trained, tmp_path):
-  folds = [Fold(trained.config, trained.dataset, 0, tmp_path)]
+  folds = [Run(trained.config, trained.dataset, 0, tmp_path)]
   with pytest.raises(DataError, match='not complete'):
     audit(folds)
 
@@ -181,7 +187,7 @@ def test_the_command_passes_clean_data_and_fails_on_a_leak(
   config = mortality.get_config('smoke,published,end_to_end')
   with config.unlocked():
     config.update_from_flattened_dict(changes)
-  train.train(make_folds(config, open_dataset(data), workdir))
+  train.train(make_runs(config, open_dataset(data), workdir))
 
   def run():
     return subprocess.run(

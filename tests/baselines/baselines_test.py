@@ -25,7 +25,7 @@ from medm2t_jax.baselines import (
 )
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.baselines.summary_statistics import Table
-from medm2t_jax.runs.fold import Fold
+from medm2t_jax.runs.run import Run
 
 FITTED = (logistic_regression, boosted_trees, gru)
 DAYS = Target('days')
@@ -56,7 +56,7 @@ def _fold(dataset, directory, names=('logistic_regression',), target=None, **dat
   config.data.update(data)
   config.evaluation.batch_size = 16
   config.evaluation.baselines = names
-  return Fold(config, dataclasses.replace(dataset, schema=schema), 0, directory)
+  return Run(config, dataclasses.replace(dataset, schema=schema), 0, directory)
 
 
 def _changed(monkeypatch, change):
@@ -296,5 +296,5 @@ def test_the_network_is_trained_again_on_both_for_as_many_epochs(fold, monkeypat
   monkeypatch.setattr(gru._Training, '_epochs', counted)
   monkeypatch.setattr(gru._Training, '_validation_loss', lambda *_: next(losses))
   gru.fit_predict(Inputs(fold))
-  train, validation = (len(fold.rows(split)) for split in ('train', 'validation'))
+  train, validation = (len(fold.splits.rows(split)) for split in ('train', 'validation'))
   assert seen == [[train, 7], [train + validation, 2]]

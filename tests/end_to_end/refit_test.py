@@ -17,7 +17,9 @@ from medm2t_jax.audit import audit, fitted
 from medm2t_jax.baselines import single_modalities
 from medm2t_jax.evaluation import evaluate
 from medm2t_jax.runs import workdir
-from medm2t_jax.runs.fold import Fold
+from medm2t_jax.runs.reader import Reader
+from medm2t_jax.runs.restoring import restore_best
+from medm2t_jax.runs.run import Run, is_complete
 from medm2t_jax.training import prediction, selection, steps, train
 from tests.support import static_data
 
@@ -26,7 +28,7 @@ TIMES = ('seconds', 'samples_per_second', 'data_wait_share')
 
 
 def make(data, home, **changes):
-  """Fold 0, with a refit."""
+  """Run 0, with a refit."""
   config = static_data.experiment(
     data, learning_rate=0.05, epochs=4, patience=4, schedule='cosine'
   )
@@ -38,7 +40,7 @@ def make(data, home, **changes):
   config.evaluation.update(
     baselines=('single_modalities',), bootstrap=20, explained=1, explained_globally=2
   )
-  return Fold(config.lock(), open_dataset(data), 0, home)
+  return Run(config.lock(), open_dataset(data), 0, home)
 
 
 @pytest.fixture(scope='module')
@@ -54,17 +56,21 @@ def run(data, tmp_path_factory):
   """
   fold = make(data, tmp_path_factory.mktemp('run'))
   workdir.claim(fold.workdir, fold.config, fold.dataset.version)
-  reads, stream = [], Fold._stream
+  reads = []
 
-  def spy(self, plan, modalities, **options):
-    reads.append((self.refit, plan.rows[plan.rows >= 0]))
-    return stream(self, plan, modalities, **options)
+  def spied(read):
+    def spy(self, plan, *arguments, **options):
+      reads.append((self is fold.final.reader, plan.rows[plan.rows >= 0]))
+      return read(self, plan, *arguments, **options)
+
+    return spy
 
   def second_is_best(record, select_by):
     return -record['epoch'] if select_by == selection.LAST else abs(record['epoch'] - 2)
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(Fold, '_stream', spy)
+    for name in ('read', 'read_here'):
+      patch.setattr(Reader, name, spied(getattr(Reader, name)))
     patch.setattr(selection, 'badness', second_is_best)
     train.train([fold])
   return fold, reads
@@ -81,15 +87,19 @@ def test_a_refit_trains_on_both_and_validates_on_nobody(run):
   assert first is fold and final is fold.final and final.final is final
   assert final.workdir == fold.workdir / 'refit' and final.name == 'fold 0, refit'
   both = [fold.dataset.rows(0, split) for split in ('train', 'validation')]
-  np.testing.assert_array_equal(final.rows('train'), np.sort(np.concatenate(both)))
-  assert not len(final.rows('validation')) and not final.subject_hashes('validation')
-  np.testing.assert_array_equal(final.rows('test'), fold.dataset.rows(0, 'test'))
-  assert final.subject_hashes('test') == fold.subject_hashes('test')
-  seen = final.subject_hashes('train')
-  assert seen == fold.subject_hashes('train') | fold.subject_hashes('validation')
-  assert not seen & fold.subject_hashes('test')
+  np.testing.assert_array_equal(final.splits.rows('train'), np.sort(np.concatenate(both)))
+  assert not len(final.splits.rows('validation')) and not final.splits.subject_hashes(
+    'validation'
+  )
+  np.testing.assert_array_equal(final.splits.rows('test'), fold.dataset.rows(0, 'test'))
+  assert final.splits.subject_hashes('test') == fold.splits.subject_hashes('test')
+  seen = final.splits.subject_hashes('train')
+  assert seen == fold.splits.subject_hashes('train') | fold.splits.subject_hashes(
+    'validation'
+  )
+  assert not seen & fold.splits.subject_hashes('test')
   for stage in STAGES:
-    _, lineage = final.restore_best(stage)
+    _, lineage = restore_best(final, stage)
     assert (lineage.fitted_on, lineage.selected_on) == (seen, frozenset())
 
 
@@ -122,10 +132,10 @@ def test_a_refit_is_a_run_of_as_many_epochs_as_were_best(run, tmp_path):
   best = fold.final.record('static').epochs
   assert (best, fold.record('static').epochs) == (2, 4)
   # The first run of a data set whose training subjects are those of both splits.
-  splits = {split: fold.final.rows(split) for split in ('train', 'test')}
-  splits['validation'] = fold.rows('validation')
+  splits = {split: fold.final.splits.rows(split) for split in ('train', 'test')}
+  splits['validation'] = fold.splits.rows('validation')
   dataset = dataclasses.replace(fold.dataset, splits=splits)
-  alone = Fold(fold.config, dataset, 0, tmp_path)
+  alone = Run(fold.config, dataset, 0, tmp_path)
   train.train_stage(alone, 'static')
   expected = [epoch['train_loss'] for epoch in alone.record('static').history[:best]]
   found = [epoch['train_loss'] for epoch in fold.final.record('static').history]
@@ -141,17 +151,17 @@ def test_an_interrupted_refit_ends_as_an_uninterrupted_one(run, tmp_path, monkey
   home = tmp_path / 'run'
   shutil.copytree(expected.workdir / 'fold0', home / 'fold0')
   fold = make(expected.dataset.directory, home, training={'save_every_steps': 2})
-  read = Fold.read
+  read = Reader.read
 
   def die_in_the_second_epoch(self, plan, modalities, start_step=0):
-    assert self.refit
+    assert self is fold.final.reader
     for number, batch in enumerate(read(self, plan, modalities, start_step)):
       if number == 4 and (home / 'refit/fold0/static/metrics.jsonl').exists():
         raise Killed
       yield batch
 
   with monkeypatch.context() as patch:
-    patch.setattr(Fold, 'read', die_in_the_second_epoch)
+    patch.setattr(Reader, 'read', die_in_the_second_epoch)
     with pytest.raises(Killed):
       train.train([fold])
   assert fold.final.record('static') is None
@@ -161,11 +171,11 @@ def test_an_interrupted_refit_ends_as_an_uninterrupted_one(run, tmp_path, monkey
     starts.append(start_step)
     return read(self, plan, modalities, start_step)
 
-  monkeypatch.setattr(Fold, 'read', noted)
+  monkeypatch.setattr(Reader, 'read', noted)
   train.train([fold])
   assert starts[0] == 4
   for stage in STAGES:
-    one, other = (each.final.restore_best(stage) for each in (fold, expected))
+    one, other = (restore_best(each.final, stage) for each in (fold, expected))
     jax.tree.map(np.testing.assert_array_equal, one[0], other[0])
     assert one[1] == other[1]
     records = [each.final.record(stage).history for each in (fold, expected)]
@@ -176,12 +186,12 @@ def test_an_interrupted_refit_ends_as_an_uninterrupted_one(run, tmp_path, monkey
 def test_a_refit_skips_what_the_first_run_has_skipped(run, data, tmp_path, monkeypatch):
   fold = make(data, tmp_path)
   nobody = lambda self, split, stage: self.refit or split != 'validation'
-  monkeypatch.setattr(Fold, 'has_samples', nobody)
+  monkeypatch.setattr(Run, 'has_samples', nobody)
   for each in fold.runs:
     train.train_stage(each, 'static')
     reason = each.record('static').skipped
     assert reason == 'no validation sample has this modality'
-  assert fold.final.record('static').refit and not fold.completed('static')
+  assert fold.final.record('static').refit and not is_complete(fold, 'static')
 
 
 def test_a_refit_is_added_to_a_run_without_one(run, data, tmp_path):
@@ -190,7 +200,7 @@ def test_a_refit_is_added_to_a_run_without_one(run, data, tmp_path):
   shutil.copytree(expected.workdir / 'fold0', home / 'fold0')
   one = make(data, home, refit=False)
   workdir.claim(home, one.config, one.dataset.version)
-  assert one.final is one and one.runs == (one,) and one.completed('multimodal')
+  assert one.final is one and one.runs == (one,) and is_complete(one, 'multimodal')
   more = make(data, home)
   workdir.claim(home, more.config, more.dataset.version)
   assert not more.completed('multimodal')
@@ -223,9 +233,9 @@ def test_a_refit_is_refused_where_its_subjects_are_held_out(run, tmp_path):
     moved(refitted, home / 'fold0', finished=finished)
     moved(fold.workdir / 'fold0', home / 'fold1', finished=True)
     moved(refitted, home / 'refit/fold1', finished=finished)
-    first, other = Fold(config, dataset, 0, home), Fold(config, dataset, 1, home).final
+    first, other = Run(config, dataset, 0, home), Run(config, dataset, 1, home).final
     use = lambda each, finished=finished: (
-      each.restore_best('static') if finished else train.train_stage(each, 'static')
+      restore_best(each, 'static') if finished else train.train_stage(each, 'static')
     )
     with pytest.raises(DataError, match=r'fitted on \d+ validation subjects of fold 0'):
       use(first)
@@ -235,7 +245,7 @@ def test_a_refit_is_refused_where_its_subjects_are_held_out(run, tmp_path):
 
 def alone(fold, stage, split):
   plan = fold.plan(split, ('static',), 16)
-  variables, _ = fold.restore_best(stage)
+  variables, _ = restore_best(fold, stage)
   predictor = steps.predictor(fold.model, stage, variables)
   _, found = prediction.predict(fold, stage, predictor, plan, 'alone')
   return found['all']
@@ -262,12 +272,12 @@ def test_test_subjects_are_predicted_by_the_refit_and_the_others_by_the_first(ru
   assert [(each['stage'], each['refit']) for each in metrics['stages']] == [
     (stage, refit) for refit in (False, True) for stage in STAGES
   ]
-  counts = [len(each.subject_hashes('train')) for each in fold.runs]
+  counts = [len(each.splits.subject_hashes('train')) for each in fold.runs]
   assert metrics['trained_on'] == [{'fold': 0, 'first': counts[0], 'final': counts[1]}]
   card = (folder / 'model_card.md').read_text()
   assert f'{counts[1]} subjects a fold, training and validation together' in card
   assert f'first run on the {counts[0]} training subjects' in card
-  assert 'Fold 0, refit' in (folder / 'report.html').read_text()
+  assert 'Run 0, refit' in (folder / 'report.html').read_text()
 
 
 def test_the_audit_looks_at_both_runs(run):
@@ -278,7 +288,7 @@ def test_the_audit_looks_at_both_runs(run):
   for check in ('fitted state', 'lineage', 'predictions'):
     assert {f'{check}, fold 0', f'{check}, fold 0, refit'} <= names
   # The state of the first run is not what a refit fits.
-  variables, lineage = fold.restore_best('multimodal')
+  variables, lineage = restore_best(fold, 'multimodal')
   state, _ = fitted.check(fold.final, variables, lineage, fitted.fit_again(fold.final))
   assert not state.passed and 'center' in state.detail
 

@@ -21,9 +21,11 @@ from medm2t_jax.baselines import reading, single_modalities
 from medm2t_jax.evaluation import evaluate, finished, robustness
 from medm2t_jax.models import medm2t
 from medm2t_jax.runs import workdir
-from medm2t_jax.runs.fold import Fold, make_folds, parse_folds
+from medm2t_jax.runs.restoring import restore_best
+from medm2t_jax.runs.run import Run, is_complete, make_runs, parse_folds, was_skipped
 from medm2t_jax.training import stage_training, steps, train
 from medm2t_jax.training.optimizer import make_optimizer
+from tests.support.batches import batches_of
 
 STAGES = ('static', 'labs', 'multimodal')
 
@@ -73,7 +75,7 @@ def dataset(hospital):
 def trained(dataset, tmp_path_factory):
   """A trained and evaluated fold, and the metrics of its evaluation."""
   config = experiment(evaluation__baselines=('logistic_regression', 'single_modalities'))
-  folds = make_folds(config, dataset, tmp_path_factory.mktemp('workdir'))
+  folds = make_runs(config, dataset, tmp_path_factory.mktemp('workdir'))
   train.train(folds)
   return folds[0], evaluate.evaluate(folds)
 
@@ -102,7 +104,7 @@ def test_the_loop_leaves_checkpoints_metrics_and_a_report(trained):
 
 
 def restored(fold):
-  variables, _ = fold.restore_best('multimodal')
+  variables, _ = restore_best(fold, 'multimodal')
   return steps.predictor(fold.model, 'multimodal', variables)
 
 
@@ -110,7 +112,7 @@ def test_a_restored_checkpoint_predicts_the_same(trained):
   fold, _ = trained
   table = pq.read_table(fold.workdir / 'eval' / 'predictions.parquet').to_pandas()
   before = table[table.split == 'test'].sort_values('sample_id')
-  again = Fold(fold.config, fold.dataset, 0, fold.workdir)
+  again = Run(fold.config, fold.dataset, 0, fold.workdir)
   rows, predictions = evaluate.predict(again, restored(again), 'test', {'all': ()})
   order = np.argsort(fold.dataset.index['sample_id'][rows])
   np.testing.assert_array_equal(
@@ -128,7 +130,7 @@ def test_batches_and_padding_change_no_prediction(trained):
     'data__buckets': ({'labs': 700},),
     'data__recordings_per_row': 5.0,
   }
-  other = Fold(experiment(**changes), fold.dataset, 0, fold.workdir)
+  other = Run(experiment(**changes), fold.dataset, 0, fold.workdir)
   other_rows, found = evaluate.predict(other, predictor, 'test', {'all': ()})
   np.testing.assert_array_equal(other_rows, rows)
   np.testing.assert_allclose(found['all'], expected['all'], atol=1e-5)
@@ -149,7 +151,7 @@ def test_a_stage_alone_predicts_its_samples_and_the_prior_for_others(trained):
   rows = fold.dataset.rows(0, 'test')
   index = dict(fold.dataset.index) | {'n_labs': fold.dataset.lengths('labs').copy()}
   index['n_labs'][rows[::3]] = 0
-  lacking = Fold(
+  lacking = Run(
     fold.config, dataclasses.replace(fold.dataset, index=index), 0, fold.workdir
   )
   found = single_modalities.predict(lacking, 'labs')
@@ -157,11 +159,11 @@ def test_a_stage_alone_predicts_its_samples_and_the_prior_for_others(trained):
   prior = np.bincount(label, minlength=4) / len(label)
   without = index['n_labs'][rows] == 0
   np.testing.assert_allclose(found[without], np.tile(prior, (without.sum(), 1)))
-  variables, _ = fold.restore_best('labs')
+  variables, _ = restore_best(fold, 'labs')
   model = medm2t.MedM2T(fold.model_config)
   apply = jax.jit(lambda batch: model.apply(variables, batch, stage='labs', train=False))
   expected = np.zeros_like(found)
-  for batch in map(reading.joined, fold.batches('test', ('labs',), 16)):
+  for batch in map(reading.joined, batches_of(fold, 'test', ('labs',), 16)):
     valid = batch['row'] >= 0
     probabilities = special.softmax(np.asarray(apply(batch).logits, np.float64), axis=1)
     expected[np.searchsorted(rows, batch['row'][valid])] = probabilities[valid]
@@ -192,20 +194,20 @@ def test_stages_continue_from_the_parameters_of_others(trained):
   fold, _ = trained
   optimizer = make_optimizer(fold.config.recipe.multimodal, 'multimodal', 10)
   state, lineage = stage_training.initial_state(fold, 'multimodal', optimizer)
-  labs, _ = fold.restore_best('labs')
+  labs, _ = restore_best(fold, 'labs')
   started = traverse_util.flatten_dict(state.params)
   for path, value in traverse_util.flatten_dict(labs['params']).items():
     # The stage's own decoder stays behind; its whole encoder goes over.
     assert (path in started) == (path[0] == 'encoders_labs')
     if path in started:
       np.testing.assert_array_equal(started[path], value)
-  assert lineage.fitted_on == fold.subject_hashes('train')
+  assert lineage.fitted_on == fold.splits.subject_hashes('train')
 
 
 def test_a_complete_run_is_left_as_it_is(trained):
   fold, _ = trained
-  assert all(fold.completed(stage) for stage in STAGES)
-  assert not fold.completed('ecg_signal')
+  assert all(is_complete(fold, stage) for stage in STAGES)
+  assert not is_complete(fold, 'ecg_signal')
   done = fold.workdir / 'fold0' / 'labs' / 'done.json'
   before = done.stat().st_mtime_ns
   train.train([fold])
@@ -224,7 +226,7 @@ def test_an_evaluation_made_from_the_same_is_not_made_again(trained, monkeypatch
 
   monkeypatch.setattr(evaluate, 'predict', begins)
   assert evaluate.evaluate([fold], again=False) == metrics
-  other = Fold(experiment(evaluation__bootstrap=21), fold.dataset, 0, fold.workdir)
+  other = Run(experiment(evaluation__bootstrap=21), fold.dataset, 0, fold.workdir)
   record = fold.record('labs')
   done = fold.workdir / 'fold0' / 'labs' / 'done.json'
   page = fold.workdir / 'eval' / 'report.html'
@@ -249,9 +251,9 @@ def test_an_evaluation_made_from_the_same_is_not_made_again(trained, monkeypatch
 def test_a_checkpoint_of_another_fold_is_refused(trained, dataset, tmp_path):
   fold, _ = trained
   shutil.copytree(fold.workdir / 'fold0', tmp_path / 'fold1')
-  smuggled = Fold(fold.config, dataset, 1, tmp_path)
+  smuggled = Run(fold.config, dataset, 1, tmp_path)
   with pytest.raises(DataError, match='of fold 1'):
-    smuggled.restore_best('labs')
+    restore_best(smuggled, 'labs')
 
 
 def test_samples_that_do_not_fit_name_the_capacity_to_raise(dataset, tmp_path, caplog):
@@ -261,7 +263,7 @@ def test_samples_that_do_not_fit_name_the_capacity_to_raise(dataset, tmp_path, c
   long = (dataset.lengths('labs')[dataset.rows(0, 'train')] > 16).sum()
   # At this rate the second step ends it.
   with pytest.raises(stage_training.TrainingError, match=r'fold 0, stage labs: .*epoch'):
-    train.train_stage(Fold(config, dataset, 0, tmp_path), 'labs')
+    train.train_stage(Run(config, dataset, 0, tmp_path), 'labs')
   assert f'{long} samples to train on have more than 16 events of labs' in caplog.text
   assert 'raise the last of config.data.buckets' in caplog.text
 
@@ -278,7 +280,7 @@ def test_length_of_stay_is_predicted_in_days(hospital, tmp_path):
     config.recipe.multimodal.starts_from = ()
     config.data.buckets = ({'labs': 512},)
     config.evaluation.update(batch_size=16, bootstrap=20)
-  folds = make_folds(config, dataset, tmp_path)
+  folds = make_runs(config, dataset, tmp_path)
   train.train(folds)
   metrics = evaluate.evaluate(folds)
   assert metrics['headline']['name'] == 'MAE'
@@ -293,11 +295,11 @@ def test_length_of_stay_is_predicted_in_days(hospital, tmp_path):
 
 def test_a_stage_without_its_modality_is_skipped_on_record(dataset, tmp_path):
   empty = dict(dataset.index) | {'n_labs': np.zeros_like(dataset.index['n_labs'])}
-  fold = Fold(experiment(), dataclasses.replace(dataset, index=empty), 0, tmp_path)
+  fold = Run(experiment(), dataclasses.replace(dataset, index=empty), 0, tmp_path)
   train.train_stage(fold, 'labs')
-  assert fold.skipped('labs') and not fold.completed('labs')
+  assert was_skipped(fold, 'labs') and not is_complete(fold, 'labs')
   with pytest.raises(DataError, match='labs'):
-    fold.restore_best('labs')
+    restore_best(fold, 'labs')
 
 
 @pytest.mark.parametrize(
@@ -305,7 +307,7 @@ def test_a_stage_without_its_modality_is_skipped_on_record(dataset, tmp_path):
 )
 def test_nothing_held_out_is_read_to_fit(dataset, tmp_path, refit, held_out):
   config = experiment(refit=refit)
-  expected = Fold(config, dataset, 0, tmp_path).final.statistics
+  expected = Run(config, dataset, 0, tmp_path).final.statistics
   copy = tmp_path / 'copy'
   shutil.copytree(dataset.directory, copy)
   # Every record of a held-out subject becomes garbage: reading one would fail its
@@ -317,18 +319,18 @@ def test_nothing_held_out_is_read_to_fit(dataset, tmp_path, refit, held_out):
         shard.seek(int(index['offset'][row]))
         shard.write(b'\xff' * int(index['bytes'][row]))
   damaged = open_dataset(copy)
-  found = Fold(config, damaged, 0, tmp_path).final.statistics
+  found = Run(config, damaged, 0, tmp_path / 'damaged').final.statistics
   jax.tree.map(np.testing.assert_array_equal, found, expected)
   with pytest.raises(DataError):
-    list(Fold(experiment(), damaged, 0, tmp_path).batches('test', ('static',), 16))
+    list(batches_of(Run(experiment(), damaged, 0, tmp_path), 'test', ('static',), 16))
 
 
 def test_nothing_after_the_prediction_time_is_in_a_sample(dataset):
   cohort = json.loads((dataset.directory / 'cohort.json').read_text())
   assert cohort['rows']['labevents']['dropped: after the prediction time'] > 0
-  fold = Fold(experiment(), dataset, 0, dataset.directory)
+  fold = Run(experiment(), dataset, 0, dataset.directory)
   for split in ('train', 'validation', 'test'):
-    for batch in fold.batches(split, ('labs', 'ecg'), 16):
+    for batch in batches_of(fold, split, ('labs', 'ecg'), 16):
       assert (batch['labs']['time'] <= 0).all()
       assert (batch['ecg']['time'] <= 0).all()
       # The index ECG itself stands at the prediction time, and nothing is younger.
@@ -337,8 +339,10 @@ def test_nothing_after_the_prediction_time_is_in_a_sample(dataset):
 
 def test_no_subject_is_in_two_splits(dataset):
   for index in range(5):
-    fold = Fold(experiment(), dataset, index, dataset.directory)
-    splits = [fold.subject_hashes(split) for split in ('train', 'validation', 'test')]
+    fold = Run(experiment(), dataset, index, dataset.directory)
+    splits = [
+      fold.splits.subject_hashes(split) for split in ('train', 'validation', 'test')
+    ]
     assert sum(map(len, splits)) == len(frozenset().union(*splits))
     assert all(splits)
 
@@ -364,7 +368,7 @@ def test_a_wrong_path_in_the_last_recipe_is_told_before_training(dataset, tmp_pa
   config = experiment()
   with config.unlocked():
     config.recipe.multimodal.frozen = ('encoder_*',)
-  fold = Fold(config, dataset, 0, tmp_path)
+  fold = Run(config, dataset, 0, tmp_path)
   with pytest.raises(DataError, match=r"multimodal\.frozen.*'encoder_\*'.*encoders_static"):
     train.train([fold])
   assert fold.record('static') is None
@@ -372,4 +376,4 @@ def test_a_wrong_path_in_the_last_recipe_is_told_before_training(dataset, tmp_pa
 
 def test_unknown_stages_are_refused(dataset, tmp_path):
   with pytest.raises(DataError, match='labz'):
-    train.chosen_stages(Fold(experiment(stages='labz'), dataset, 0, tmp_path))
+    train.chosen_stages(Run(experiment(stages='labz'), dataset, 0, tmp_path))

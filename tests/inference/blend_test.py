@@ -16,7 +16,8 @@ from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.evaluation import evaluate
 from medm2t_jax.inference import blend
 from medm2t_jax.runs import workdir
-from medm2t_jax.runs.fold import Fold
+from medm2t_jax.runs.restoring import restore_best
+from medm2t_jax.runs.run import Run
 from medm2t_jax.training import steps, train
 from medm2t_jax.training.blend_weights import blend as blended
 from tests.support import static_data
@@ -37,7 +38,7 @@ def make(data, home, **changes):
     baselines=(), bootstrap=20, robustness=False, explained=0, explained_globally=0
   )
   config.update(changes)
-  return Fold(config.lock(), open_dataset(data), 0, home)
+  return Run(config.lock(), open_dataset(data), 0, home)
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -64,7 +65,7 @@ def fold(data, tmp_path_factory):
 
 
 def restored(run):
-  variables, _ = run.restore_best(blend.STAGE)
+  variables, _ = restore_best(run, blend.STAGE)
   return steps.predictor(run.model, blend.STAGE, variables)
 
 
@@ -107,7 +108,7 @@ def test_the_weights_of_the_parts_are_fitted_once_and_used_by_both_runs(fold):
   assert set(first.part_weights) == {'ensemble', 'deep', 'static', 'labs'}
   assert first.part_weights == final.part_weights
   assert len(set(first.part_weights.values())) > 1, 'else nothing was fitted'
-  variables, _ = fold.final.restore_best(blend.STAGE)
+  variables, _ = restore_best(fold.final, blend.STAGE)
   fitted = variables['fitted']
   for stage in ('multimodal', 'labs'):
     record = fold.record(stage)
@@ -118,9 +119,9 @@ def test_the_weights_of_the_parts_are_fitted_once_and_used_by_both_runs(fold):
 
 
 def test_what_the_stages_of_the_modalities_have_learnt_is_not_trained_further(fold):
-  whole, _ = fold.restore_best(blend.STAGE)
+  whole, _ = restore_best(fold, blend.STAGE)
   for stage in ('static', 'labs'):
-    alone, _ = fold.restore_best(stage)
+    alone, _ = restore_best(fold, stage)
     for path in (f'trunks_{stage}', f'decoders_{stage}', f'encoders_{stage}'):
       of_whole = traverse_util.flatten_dict(whole['params'][path])
       for leaf, expected in traverse_util.flatten_dict(alone['params'][path]).items():

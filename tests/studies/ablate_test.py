@@ -22,7 +22,8 @@ from medm2t_jax.experiment import default_data
 from medm2t_jax.experiment.model_config import model_config
 from medm2t_jax.models.medm2t import MedM2T
 from medm2t_jax.runs import workdir
-from medm2t_jax.runs.fold import make_folds
+from medm2t_jax.runs.restoring import restore_best
+from medm2t_jax.runs.run import Run, make_runs
 from medm2t_jax.studies import ablation_study
 from medm2t_jax.studies.ablations import changed, declared
 from medm2t_jax.training import train
@@ -156,21 +157,22 @@ def test_differences_are_those_of_an_independent_computation(study):
     assert entry['by_seed']['auroc'] == [found['value']]
 
 
-def ablated(config, directory, name, tmp_path):
-  """The fold of an ablation in a folder of its own, with nothing taken."""
+def ablated(config, name, tmp_path, **options):
+  """The run of an ablation in a folder of its own."""
   dataset = default_data.open_or_simulate(config)
   ablation = next(each for each in declared(config, dataset.schema) if each.name == name)
   config = changed(config, ablation.changes)
-  return make_folds(config, default_data.open_or_simulate(config), tmp_path)[0]
+  dataset = default_data.open_or_simulate(config)
+  return Run(config, dataset, int(config.folds), tmp_path, **options)
 
 
 def test_a_stage_that_is_taken_is_what_training_it_would_have_given(study, tmp_path):
   config, directory, _ = study
-  fold = ablated(config, directory, 'only_static', tmp_path)
+  fold = ablated(config, 'only_static', tmp_path)
   train.train_stage(fold, 'static')
-  trained, _ = fold.restore_best('static')
-  fold.taken = {'static': directory}
-  taken, _ = fold.restore_best('static')
+  trained, _ = restore_best(fold, 'static')
+  fold = ablated(config, 'only_static', tmp_path, taken={'static': directory})
+  taken, _ = restore_best(fold, 'static')
   jax.tree.map(np.testing.assert_array_equal, trained['params'], taken['params'])
 
 
@@ -179,10 +181,9 @@ def test_a_taken_stage_that_saw_held_out_subjects_is_refused(study, tmp_path):
   foreign = tmp_path / 'foreign'
   shutil.copytree(directory / 'fold0/static', foreign / 'fold1/static')
   config = changed(config, {'folds': '1'})
-  fold = ablated(config, directory, 'only_static', tmp_path)
-  fold.taken = {'static': foreign}
+  fold = ablated(config, 'only_static', tmp_path, taken={'static': foreign})
   with pytest.raises(DataError, match=r'was fitted on .* subjects of fold 1'):
-    fold.restore_best('static')
+    restore_best(fold, 'static')
 
 
 def test_wrong_requests_are_named(study):
@@ -297,10 +298,8 @@ def test_segment_stages_do_not_depend_on_what_is_built_on_them(folder, tmp_path)
       base.recipe[f'vitals_segments_{length}'] = base.recipe.vitals_segments_12
   dataset = default_data.open_or_simulate(base)
   same = lambda values, stage: (
-    ablation_study.definition(
-      make_folds(changed(base, values), dataset, tmp_path)[0], stage
-    )
-    == ablation_study.definition(make_folds(base, dataset, tmp_path)[0], stage)
+    ablation_study.definition(make_runs(changed(base, values), dataset, tmp_path)[0], stage)
+    == ablation_study.definition(make_runs(base, dataset, tmp_path)[0], stage)
   )
   levels = lambda name: {'model.grid_levels': name}
   assert same(levels('micro'), 'vitals_segments_2')

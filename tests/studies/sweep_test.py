@@ -18,7 +18,7 @@ from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import DataError
 from medm2t_jax.experiment import default_data
 from medm2t_jax.runs import workdir
-from medm2t_jax.runs.fold import make_folds
+from medm2t_jax.runs.run import make_runs
 from medm2t_jax.training import stage_training, train
 from tests.support import static_data
 
@@ -114,7 +114,7 @@ def test_a_replayed_run_has_the_same_metrics_bit_for_bit(straight, tmp_path):
   directory, best = straight
   config = replay.get_config(str(directory / 'best.json'))
   dataset = default_data.open_or_simulate(config)
-  train.train(make_folds(config, dataset, tmp_path))
+  train.train(make_runs(config, dataset, tmp_path))
   assert history(tmp_path) == history(directory / f'trial-{best["trial"]:04d}')
   assert (tmp_path / 'refit/fold0/static/done.json').exists()
 

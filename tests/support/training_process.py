@@ -114,10 +114,10 @@ class Training:
 
 def _hook(pause: float, hang_at: int) -> None:
   from medm2t_jax.runs import distributed
-  from medm2t_jax.runs.fold import Fold
+  from medm2t_jax.runs.run import Run
 
   distributed._HEARTBEAT_SECONDS = 10
-  read = Fold.read
+  read = Run.read
   numbers = itertools.count(1)
 
   def paused(self, plan, modalities, start_step=0):
@@ -127,7 +127,7 @@ def _hook(pause: float, hang_at: int) -> None:
       time.sleep(3600 if number == hang_at else pause)
       yield batch
 
-  Fold.read = paused
+  Run.read = paused
 
 
 if __name__ == '__main__':

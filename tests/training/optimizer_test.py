@@ -17,7 +17,8 @@ from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import DataError
 from medm2t_jax.models.layers.batch_norm import MOMENTUM
 from medm2t_jax.runs import checkpoint, workdir
-from medm2t_jax.runs.fold import Fold
+from medm2t_jax.runs.restoring import restore_best
+from medm2t_jax.runs.run import Run
 from medm2t_jax.runs.train_state import TrainState
 from medm2t_jax.training import optimizer, train
 from tests.support import static_data
@@ -250,11 +251,11 @@ def test_a_stage_is_validated_and_resumed_with_averaged_parameters(tmp_path, mon
 
   def trained(name, **recipe):
     config = static_data.experiment(data, learning_rate=0.05, **recipe)
-    fold = Fold(config, open_dataset(data), 0, tmp_path / name)
+    fold = Run(config, open_dataset(data), 0, tmp_path / name)
     train.train_stage(fold, 'static')
     record = workdir.read_record(fold.workdir, 0, 'static')
     history = [(epoch['train_loss'], epoch['validation_loss']) for epoch in record.history]
-    return history, fold.restore_best('static')[0]
+    return history, restore_best(fold, 'static')[0]
 
   plain, _ = trained('plain')
   averaged, best = trained('averaged', ema_decay=0.9)

@@ -12,7 +12,8 @@ import pytest
 from configs import cvd
 from data_pipeline.format.dataset import open_dataset
 from medm2t_jax.runs import workdir
-from medm2t_jax.runs.fold import Fold
+from medm2t_jax.runs.restoring import restore_best
+from medm2t_jax.runs.run import Run
 from medm2t_jax.training import preemption
 from tests.support import training_process
 
@@ -38,8 +39,8 @@ def results(directory, dataset):
   history = [without_times(json.loads(line)) for line in lines]
   config = cvd.get_config('smoke')
   config.model.trunk = 'decoder'
-  fold = Fold(config, open_dataset(dataset), 0, directory)
-  variables, lineage = fold.restore_best('static')
+  fold = Run(config, open_dataset(dataset), 0, directory)
+  variables, lineage = restore_best(fold, 'static')
   return without_times(record), history, jax.device_get(variables), lineage
 
 

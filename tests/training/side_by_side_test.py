@@ -14,7 +14,8 @@ import pytest
 
 from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import DataError
-from medm2t_jax.runs.fold import make_folds
+from medm2t_jax.runs.restoring import restore_best
+from medm2t_jax.runs.run import make_runs
 from medm2t_jax.training import preemption, side_by_side, train
 from tests.support import static_data
 
@@ -29,7 +30,7 @@ def data(tmp_path_factory):
 def make(data, home, **changes):
   config = static_data.experiment(data, learning_rate=0.02)
   config.update(folds='0,1', **changes)
-  return make_folds(config.lock(), open_dataset(data), home)
+  return make_runs(config.lock(), open_dataset(data), home)
 
 
 def test_runs_end_as_one_after_the_other(data, tmp_path):
@@ -39,7 +40,7 @@ def test_runs_end_as_one_after_the_other(data, tmp_path):
     folds = make(data, home, refit=True, training={'processes': processes})
     train.train(folds)
     runs = [run for fold in folds for run in fold.runs]
-    restored += [run.restore_best('static')[0] for run in runs]
+    restored += [restore_best(run, 'static')[0] for run in runs]
   assert len(found) == 4
   jax.tree.map(np.testing.assert_array_equal, found, expected)
 
@@ -52,7 +53,7 @@ def wait_until(holds):
 
 
 def says(fold, what):
-  return fold.workdir / f'fold{fold.index}-{what}'
+  return fold.workdir / f'fold{fold.fold}-{what}'
 
 
 def stops_when_asked(fold):
@@ -63,7 +64,7 @@ def stops_when_asked(fold):
 
 
 def fails_in_fold_1(fold):
-  if fold.index == 0:
+  if fold.fold == 0:
     stops_when_asked(fold)
   wait_until((fold.workdir / 'fold0-began').exists)
   raise DataError('records.tfrecord: damaged')

@@ -17,9 +17,11 @@ from data_pipeline.format.schema import DataError
 from data_pipeline.format.subjects import hash_subject
 from medm2t_jax.models import medm2t
 from medm2t_jax.runs import checkpoint, devices, workdir
-from medm2t_jax.runs.fold import Fold
+from medm2t_jax.runs.restoring import restore_best
+from medm2t_jax.runs.run import Run
 from medm2t_jax.training import selection, stage_training, train
 from tests.support import training_process
+from tests.support.batches import batches_of
 
 # Coroutines that orbax leaves of a restore that failed.
 pytestmark = [
@@ -46,7 +48,7 @@ def dataset(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def trained(dataset, tmp_path_factory):
-  fold = Fold(experiment(), dataset, 0, tmp_path_factory.mktemp('workdir'))
+  fold = Run(experiment(), dataset, 0, tmp_path_factory.mktemp('workdir'))
   train.train_stage(fold, 'static')
   return fold
 
@@ -58,11 +60,11 @@ def test_the_best_epoch_is_chosen_by_the_figure(trained):
   assert np.argmax(figures) != np.argmin(losses), 'else this shows nothing'
   assert figures[record.best_epoch - 1] == max(figures)
   # The same figure from the restored parameters, one batch after the other.
-  variables, _ = trained.restore_best('static')
+  variables, _ = restore_best(trained, 'static')
   model = medm2t.MedM2T(trained.model_config)
   apply = jax.jit(lambda batch: model.apply(variables, batch, stage='static', train=False))
   labels, probabilities = [], []
-  for batch in trained.batches('validation', ('static',), 8):
+  for batch in batches_of(trained, 'validation', ('static',), 8):
     for device in range(len(batch['row'])):
       one = jax.tree.map(lambda array, device=device: array[device], batch)
       logits = apply(one).logits
@@ -81,7 +83,7 @@ def test_an_unknown_or_undefined_figure_is_one_clear_error(dataset, tmp_path):
     with config.unlocked():
       config.recipe.static.select_by = name
     with pytest.raises(DataError, match=rf'static\.select_by.*{name}.*auroc'):
-      train.train_stage(Fold(config, dataset, 0, tmp_path), 'static')
+      train.train_stage(Run(config, dataset, 0, tmp_path), 'static')
   logits, label = np.zeros((3, 4), np.float32), np.array([0.0, 1.0, 2.0])
   with pytest.raises(DataError, match=r"\[1, 1, 1, 0\] are of each class.*'loss'"):
     selection.figure('auroc', logits, label, 'static')
@@ -107,12 +109,12 @@ def test_absurd_values_of_test_subjects_change_no_bit(trained, dataset, tmp_path
       for name, column in dataset.index.items()
     },
   )
-  fold = Fold(experiment(), absurd, 0, tmp_path)
-  batches = [one.batches('train', ('static',), 16) for one in (trained, fold)]
+  fold = Run(experiment(), absurd, 0, tmp_path)
+  batches = [batches_of(one, 'train', ('static',), 16) for one in (trained, fold)]
   for expected, found in zip(*batches, strict=True):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
   train.train_stage(fold, 'static')
-  expected, found = (one.restore_best('static')[0] for one in (trained, fold))
+  expected, found = (restore_best(one, 'static')[0] for one in (trained, fold))
   jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
@@ -126,7 +128,7 @@ def test_where_there_are_many_programs_a_finished_stage_leaves_none(
   monkeypatch.setattr(devices, '_MOST_MAPPINGS', 0)
   mappings = []
   for index in range(3):
-    train.train_stage(Fold(experiment(), dataset, index, tmp_path), 'static')
+    train.train_stage(Run(experiment(), dataset, index, tmp_path), 'static')
     mappings.append(len(MAPPINGS.read_text().splitlines()))
   assert mappings[2] - mappings[1] < 100, mappings  # the stage's programs are some 400
 
@@ -142,7 +144,7 @@ def test_folds_and_seeds_compile_their_steps_once(trained, tmp_path):
       compiled.append(details.get('fun_name'))
 
   jax.monitoring.register_event_duration_secs_listener(count)
-  train.train_stage(Fold(config, trained.dataset, 1, tmp_path), 'static')
+  train.train_stage(Run(config, trained.dataset, 1, tmp_path), 'static')
   jax.monitoring.unregister_event_duration_listener(count)
   assert not [name for name in compiled if 'step' in name], compiled
 
@@ -150,14 +152,14 @@ def test_folds_and_seeds_compile_their_steps_once(trained, tmp_path):
 def test_training_does_not_go_on_from_another_folds_checkpoint(trained, tmp_path):
   shutil.copytree(trained.workdir / 'fold0', tmp_path / 'fold1')
   (tmp_path / 'fold1' / 'static' / 'done.json').unlink()
-  fold = Fold(trained.config, trained.dataset, 1, tmp_path)
+  fold = Run(trained.config, trained.dataset, 1, tmp_path)
   with pytest.raises(DataError, match=r'fitted on .* of fold 1 \(it belongs to fold 0\)'):
     train.train_stage(fold, 'static')
 
 
 def test_a_damaged_best_checkpoint_is_one_clear_error(trained, tmp_path):
   shutil.copytree(trained.workdir / 'fold0', tmp_path / 'fold0')
-  fold = Fold(trained.config, trained.dataset, 0, tmp_path)
+  fold = Run(trained.config, trained.dataset, 0, tmp_path)
   directory = workdir.checkpoint_directory(tmp_path, 0, 'static')
   record = fold.record('static')
   assert record is not None
@@ -165,12 +167,12 @@ def test_a_damaged_best_checkpoint_is_one_clear_error(trained, tmp_path):
   for file in (best / 'params' / 'd').iterdir():
     file.write_bytes(file.read_bytes()[:10])
   with pytest.raises(DataError, match=f'{best}/params.*delete {directory.parent}'):
-    fold.restore_best('static')
+    restore_best(fold, 'static')
 
 
 def test_a_loss_that_is_not_finite_names_its_batch(dataset, tmp_path, monkeypatch):
-  fold = Fold(experiment(), dataset, 0, tmp_path)
-  read = Fold.read
+  fold = Run(experiment(), dataset, 0, tmp_path)
+  read = Run.read
   poisoned = []
 
   def read_poisoned(self, plan, modalities, start_step=0):
@@ -181,7 +183,7 @@ def test_a_loss_that_is_not_finite_names_its_batch(dataset, tmp_path, monkeypatc
         poisoned.append(rows)
       yield batch
 
-  monkeypatch.setattr(Fold, 'read', read_poisoned)
+  monkeypatch.setattr(Run, 'read', read_poisoned)
   with pytest.raises(stage_training.TrainingError) as raised:
     train.train_stage(fold, 'static')
   message = str(raised.value)

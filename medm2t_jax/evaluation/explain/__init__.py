@@ -40,7 +40,9 @@ from medm2t_jax.evaluation.explain.integrated_gradients import (
   level_of,
 )
 from medm2t_jax.runs import distributed
-from medm2t_jax.runs.fold import Batch, Fold
+from medm2t_jax.runs.reader import Batch
+from medm2t_jax.runs.restoring import restore_best
+from medm2t_jax.runs.run import Run
 
 _AT_ONCE = 8  # rows of a computation
 # Residuals with which the nodes of a sample are enough: stricter than what the report
@@ -52,7 +54,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def explain(
-  folds: Sequence[Fold], rows: Sequence[np.ndarray], predictions: Sequence[np.ndarray]
+  folds: Sequence[Run], rows: Sequence[np.ndarray], predictions: Sequence[np.ndarray]
 ) -> Explanation | None:
   """Explains test samples; None where the configuration wants none.
 
@@ -87,7 +89,7 @@ def explain(
   completeness: list[Completeness] = []
   for place, fold in enumerate(folds):
     # All processes restore together.
-    variables, _ = fold.final.restore_best(STAGE)
+    variables, _ = restore_best(fold.final, STAGE)
     explainer = _Explainer(fold.final, steps, variables)
     pages = {
       int(row[i]): _Page(i, verdict, prediction[i])
@@ -154,7 +156,7 @@ class _Wanted:
 class _Explainer:
   """Explains samples of one fold on one device."""
 
-  def __init__(self, fold: Fold, steps: _Steps, variables: Mapping[str, Any]):
+  def __init__(self, fold: Run, steps: _Steps, variables: Mapping[str, Any]):
     self._fold = fold
     self._steps = steps
     device = jax.local_devices()[0]
@@ -172,7 +174,7 @@ class _Explainer:
     wanted = [_Wanted(row, page) for row, page in pages.items()]
     wanted += [_Wanted(int(row), None) for row in sampled]
     progress = tqdm(
-      desc=f'fold {self._fold.index} explained',
+      desc=f'fold {self._fold.fold} explained',
       total=len(wanted),
       unit='sample',
       leave=False,
@@ -198,8 +200,8 @@ class _Explainer:
       if not waiting:
         return
       rows = np.array([row for row, each in waiting.items() for _ in each])
-      plan = fold.plan_rows(rows, modalities, _AT_ONCE, devices=1)
-      for stacked in fold.read_here(plan, modalities):
+      plan = fold.reader.plan(rows, modalities, _AT_ONCE, devices=1)
+      for stacked in fold.reader.read_here(plan, modalities):
         batch = jax.tree.map(lambda x: x[0], stacked)
         found = np.flatnonzero(batch['row'] >= 0)
         taken = [waiting[int(batch['row'][place])].pop(0) for place in found]
@@ -236,7 +238,7 @@ class _Explainer:
     sown = jax.tree.map(np.asarray, self._steps.attention(self._variables, batch))
     return ExplainedSample(
       hash=hash_subject(dataset.index['sample_id'][row], dataset.fold_key),
-      fold=fold.index,
+      fold=fold.fold,
       verdict=page.verdict,
       label=float(dataset.index['label'][row]),
       prediction=np.asarray(page.prediction),
@@ -300,10 +302,10 @@ def _favourite(prediction: np.ndarray) -> int | None:
   return 1 + int(np.argmax(prediction[1:])) if np.ndim(prediction) else None
 
 
-def _random_rows(fold: Fold, rows: np.ndarray, count: int) -> np.ndarray:
+def _random_rows(fold: Run, rows: np.ndarray, count: int) -> np.ndarray:
   if len(rows) <= count:
     return rows
-  generator = np.random.default_rng((fold.config.seed, fold.index))
+  generator = np.random.default_rng((fold.config.seed, fold.fold))
   return np.sort(generator.choice(rows, count, replace=False))
 
 

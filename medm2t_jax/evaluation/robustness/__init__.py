@@ -19,7 +19,8 @@ from data_pipeline.format.schema import Schema
 from medm2t_jax.evaluation.context import DamageCurve, DamageLevel
 from medm2t_jax.evaluation.robustness import ecg, events
 from medm2t_jax.runs import distributed
-from medm2t_jax.runs.fold import Batch, Fold
+from medm2t_jax.runs.reader import Batch
+from medm2t_jax.runs.run import Run
 from medm2t_jax.training import prediction
 from medm2t_jax.training.steps import Predictor
 
@@ -143,9 +144,7 @@ def _ecg_curves(seed: int) -> list[Curve]:
   ]
 
 
-def damaged_predictions(
-  fold: Fold, predictor: Predictor, samples: int
-) -> list[DamageCurve]:
+def damaged_predictions(fold: Run, predictor: Predictor, samples: int) -> list[DamageCurve]:
   """Predicts test samples of a fold under every damage.
 
   Args:
@@ -168,13 +167,13 @@ def damaged_predictions(
   return [found[curve.name] for curve in order]
 
 
-def choose(fold: Fold, of: Sequence[str], samples: int) -> np.ndarray:
+def choose(fold: Run, of: Sequence[str], samples: int) -> np.ndarray:
   """At most `samples` random test rows with one of the modalities `of`, ascending."""
-  rows = fold.rows('test')
+  rows = fold.splits.rows('test')
   if of:
     rows = rows[np.any([fold.dataset.lengths(name)[rows] > 0 for name in of], axis=0)]
   if len(rows) > samples:
-    generator = np.random.default_rng((fold.config.seed, fold.index))
+    generator = np.random.default_rng((fold.config.seed, fold.fold))
     rows = np.sort(generator.choice(rows, samples, replace=False))
   return rows
 
@@ -213,7 +212,7 @@ def pooled(folds: Sequence[Sequence[DamageCurve]]) -> list[DamageCurve]:
 
 
 def _predict_group(
-  fold: Fold,
+  fold: Run,
   predictor: Predictor,
   group: Sequence[Curve],
   rows: np.ndarray,
@@ -249,7 +248,7 @@ def _predict_group(
     fold,
     stage,
     predictor,
-    fold.plan_rows(rows, modalities, fold.config.evaluation.batch_size),
+    fold.reader.plan(rows, modalities, fold.config.evaluation.batch_size),
     f'damaged {" or ".join(group[0].of) or "samples"}',
     names=[_UNDAMAGED, *(_key(*each) for each in (*in_batch, *of_raw))],
     versions=versions,
@@ -284,7 +283,7 @@ def _key(curve: Curve, level: float) -> str:
   return f'{curve.name} {level:g}'
 
 
-def _why_not_found(fold: Fold, rows: np.ndarray, most: int) -> str | None:
+def _why_not_found(fold: Run, rows: np.ndarray, most: int) -> str | None:
   try:
     rereading.locate(fold.dataset, rows, most)
   except rereading.RawRecordingsNotFound as error:

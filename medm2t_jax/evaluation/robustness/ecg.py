@@ -19,7 +19,7 @@ from data_pipeline.ecg import rereading
 from data_pipeline.ecg.rereading import Damage, Recording
 from data_pipeline.format.schema import ECG_LEADS
 from medm2t_jax.evaluation.robustness import masking
-from medm2t_jax.runs.fold import Batch
+from medm2t_jax.runs.run import Batch
 
 _EXCHANGED = {'II': 'III', 'III': 'II', 'aVR': 'aVL', 'aVL': 'aVR'}
 _SOURCE = [ECG_LEADS.index(_EXCHANGED.get(lead, lead)) for lead in ECG_LEADS]

@@ -12,7 +12,7 @@ import numpy as np
 
 from data_pipeline.format.schema import Schema
 from medm2t_jax.evaluation.robustness import masking
-from medm2t_jax.runs.fold import Batch
+from medm2t_jax.runs.run import Batch
 
 
 def earlier(batch: Batch, schema: Schema, hours: float) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from data_pipeline.format.dataset import open_dataset
 from medm2t_jax.evaluation import evaluate
-from medm2t_jax.runs.fold import make_folds
+from medm2t_jax.runs.run import make_runs
 from medm2t_jax.training import train
 from tests.support import static_data
 
@@ -39,7 +39,7 @@ def evaluated(tmp_path_factory):
   config.evaluation.update(
     baselines=(), robustness=False, bootstrap=10, explained=4, explained_globally=16
   )
-  folds = make_folds(config, dataset, folder / 'workdir')
+  folds = make_runs(config, dataset, folder / 'workdir')
   train.train(folds)
   stale = folder / 'workdir' / 'eval' / 'patients' / '9.html'
   stale.parent.mkdir(parents=True)

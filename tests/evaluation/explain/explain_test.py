@@ -15,7 +15,6 @@ from data_pipeline.format.subjects import fold_key
 from medm2t_jax.evaluation import explain
 from medm2t_jax.evaluation.explain.timeline import patient_page
 from medm2t_jax.models.medm2t import MedM2T
-from medm2t_jax.runs.fold import Fold
 from tests.support import fake_batch
 
 SCHEMA = fake_batch.schema('mortality')
@@ -53,7 +52,7 @@ def packed(rows: np.ndarray) -> dict:
   return jax.tree.map(lambda *parts: np.concatenate(parts), *samples)
 
 
-class StandIn(Fold):
+class StandIn:
   """A fold with random parameters that reads random samples."""
 
   def __init__(self):
@@ -65,7 +64,7 @@ class StandIn(Fold):
         'evaluation': {'explained': 2, 'explained_globally': 2},
       }
     )
-    self.index, self.first = 0, None
+    self.fold, self.final, self.reader = 0, self, self
     self.dataset = SimpleNamespace(
       schema=SCHEMA,
       fold_key=fold_key('fake'),
@@ -83,11 +82,11 @@ class StandIn(Fold):
       self.variables['params']['fusion'][f'project_{name}']['kernel'] *= SCALE
     self.variables['params']['trunks_multimodal']['head'] *= SCALE
 
-  def restore_best(self, stage):  # pyright: ignore
+  def modalities_of(self, stage):
     assert stage == 'multimodal'
-    return self.variables, None
+    return SCHEMA.modalities
 
-  def plan_rows(self, rows, modalities, batch_size, *, devices):  # pyright: ignore
+  def plan(self, rows, modalities, batch_size, *, devices):  # pyright: ignore
     assert devices == 1
     return SimpleNamespace(rows=rows)
 
@@ -105,6 +104,12 @@ def fold():
 
 @pytest.fixture(scope='module')
 def found(fold):
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(explain, 'restore_best', lambda fold, stage: (fold.variables, None))
+    yield explained(fold)
+
+
+def explained(fold):
   p1 = np.array([0.1, 0.05, 0.2, 0.9, 0.01])
   result = explain.explain([fold], [ROWS], [np.stack([1 - p1, p1], axis=1)])
   assert result is not None

@@ -12,16 +12,18 @@ from ml_collections import config_dict
 
 from data_pipeline.format.dataset import open_dataset
 from medm2t_jax.evaluation import evaluate, robustness
-from medm2t_jax.runs.fold import Fold
+from medm2t_jax.runs.reader import Reader
+from medm2t_jax.runs.splits import Splits
 
 SAMPLES = 8
 
 
-class StandIn(Fold):
+class StandIn:
   """A fold that reads a data set and has no model."""
 
   def __init__(self, dataset):
-    self.dataset, self.index, self.first = dataset, 0, None
+    self.dataset, self.fold, self.name = dataset, 0, 'fold 0'
+    self.splits = Splits(dataset, 0)
     self.config = config_dict.ConfigDict(
       {
         'seed': 0,
@@ -33,6 +35,14 @@ class StandIn(Fold):
         },
       }
     )
+    self.reader = Reader(dataset, self.config)
+
+  def modalities_of(self, stage):
+    del stage
+    return self.dataset.schema.modalities
+
+  def plan(self, split, modalities, batch_size):
+    return self.reader.plan(self.splits.rows(split), modalities, batch_size)
 
 
 def predictor(batch):
