@@ -23,7 +23,7 @@ from medm2t_jax.evaluation.metrics import calibration
 from medm2t_jax.evaluation.metrics.bootstrap import COVERAGE, RESAMPLES
 from medm2t_jax.evaluation.metrics.metrics import NAMES, headline_figure, score
 from medm2t_jax.evaluation.missing_modality import missing_modality
-from medm2t_jax.evaluation.robustness.curves import robustness
+from medm2t_jax.evaluation.robustness.curve_metrics import robustness
 from medm2t_jax.evaluation.rows import Rows, read_rows
 from medm2t_jax.evaluation.subgroups import LEAST_EVENTS, LEAST_SAMPLES, subgroups
 

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.skipif(
 _BUILD = """
 import shutil, sys
 from pathlib import Path
-from data_pipeline import beam, prepare
-from tests import staging_fixture as fixture
+from data_pipeline.preparation import beam, build
+from tests.support import staging_fixture as fixture
 
 def stage(tables):
   for path in raw.glob('*.parquet'):

@@ -17,12 +17,12 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from tests.shards_test import digests
 
 from data_pipeline import folders
 from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import DataError
 from data_pipeline.preparation import build
+from tests.preparation.shards_test import digests
 from tests.support import staging_fixture
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _KILLED = """
 import importlib, os, sys
 from pathlib import Path
-from tests import staging_fixture
+from tests.support import staging_fixture
 
 raw, out, where, when, calls = *map(Path, sys.argv[1:3]), *sys.argv[3:6]
 module, name = where.rsplit('.', 1)
@@ -58,13 +58,13 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(folder, tmp_path):
   points = [
     ('preparation.build.write_json', 'before', 1),  # the request
     ('preparation.build.write_json', 'before', 2),  # the source's step is complete
-    ('staging.assign', 'after', 1),
-    ('staging.text', 'before', 2),  # between two sorted tables
-    ('records.frame', 'before', 20),  # inside a shard
-    ('shards.write_json', 'before', 2),  # a shard without its manifest
-    ('publish._write_index', 'before', 1),
-    ('publish._write_tfds_metadata', 'after', 1),
-    ('publish.write_json', 'after', 2),  # finished, staging still there
+    ('preparation.staging.assign', 'after', 1),
+    ('preparation.staging.text', 'before', 2),  # between two sorted tables
+    ('format.records.frame', 'before', 20),  # inside a shard
+    ('preparation.shards.write_json', 'before', 2),  # a shard without its manifest
+    ('preparation.publish._write_index', 'before', 1),
+    ('preparation.publish._write_tfds_metadata', 'after', 1),
+    ('preparation.publish.write_json', 'after', 2),  # finished, staging still there
   ]
   out = tmp_path / 'out'
   for where, when, calls in points:
@@ -87,7 +87,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(folder, tmp_path):
 def test_workers_end_with_a_killed_parent(folder, tmp_path):
   script = (
     "if __name__ == '__main__':\n"
-    '  import sys; from pathlib import Path; from tests import staging_fixture as f\n'
+    '  import sys; from pathlib import Path; from tests.support import staging_fixture as f\n'
     '  raw, out = map(Path, sys.argv[1:])\n'
     '  staged = f.staged()\n'
     '  f.build_from(raw, staged, out, workers=2)\n'

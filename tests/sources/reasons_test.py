@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 KINDS = 'dropped|repaired|missing|kept|unreadable'
 SECTIONS = {
-  'MIMIC-IV and the simulated hospital': ['sources/mimic_iv', 'sources/raw_tables.py'],
+  'MIMIC-IV and the simulated hospital': ['sources/mimic_iv', 'sources/common'],
   'MEDS': ['sources/meds'],
   'PhysioNet 2012': ['sources/physionet2012'],
 }

@@ -10,7 +10,6 @@ import numpy as np
 import optax
 import pytest
 import torch
-from tests.checkpoint_test import LINEAGE
 
 from configs import common
 from data_pipeline.format.dataset import open_dataset
@@ -21,6 +20,7 @@ from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import Run
 from medm2t_jax.runs.train_state import TrainState
 from medm2t_jax.training import optimizer, train
+from tests.runs.checkpoint_test import LINEAGE
 from tests.support import static_data
 
 RATE = 0.1
