@@ -76,7 +76,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(folder, tmp_path):
       text=True,
     )
     assert done.returncode == 9, (where, done.stderr)
-    if where != 'publish.write_json':
+    if where != 'preparation.publish.write_json':
       with pytest.raises(DataError, match='not a finished data set'):
         open_dataset(out)
   assert (out / '.staging').exists()
@@ -87,7 +87,8 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(folder, tmp_path):
 def test_workers_end_with_a_killed_parent(folder, tmp_path):
   script = (
     "if __name__ == '__main__':\n"
-    '  import sys; from pathlib import Path; from tests.support import staging_fixture as f\n'
+    '  import sys; from pathlib import Path\n'
+    '  from tests.support import staging_fixture as f\n'
     '  raw, out = map(Path, sys.argv[1:])\n'
     '  staged = f.staged()\n'
     '  f.build_from(raw, staged, out, workers=2)\n'
