@@ -7,7 +7,7 @@ import sys
 from absl import flags
 
 
-def parse_flags(argv: list[str], config: str = 'config') -> list[str]:
+def parse_flags(argv: list[str], config: str | None = 'config') -> list[str]:
   """Parses flags; what is wrong with them is said in one line.
 
   A config file is Python that runs here, and ml_collections reports its failures and
@@ -15,12 +15,13 @@ def parse_flags(argv: list[str], config: str = 'config') -> list[str]:
 
   Args:
     argv: of the command line.
-    config: the flag that takes the config file.
+    config: the flag that takes the config file; None of a command without one.
   """
   try:
     rest = flags.FLAGS(argv)
-    # A file that cannot be read is reported at the first use of a field: here.
-    getattr(flags.FLAGS[config].value, 'name', None)
+    if config is not None:
+      # A file that cannot be read is reported at the first use of a field: here.
+      getattr(flags.FLAGS[config].value, 'name', None)
     return rest
   except (flags.Error, ValueError, KeyError, AttributeError, TypeError, OSError) as error:
     text = str(error.args[0]) if isinstance(error, KeyError) else str(error)

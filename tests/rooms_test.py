@@ -38,6 +38,8 @@ ORDER = (
   'medm2t_jax.studies',
   'medm2t_jax.command_line',
   'medm2t_jax.main',
+  'medm2t_jax.bundle',
+  'medm2t_jax.predict',
   'medm2t_jax.ablate',
   'medm2t_jax.sweep',
 )

@@ -101,7 +101,8 @@ def plan_epoch(
     recordings, overflowing = kept[rows], int((recorded[rows] > most).sum())
     per_row = config.data.recordings_per_row
     if not per_row:
-      per_row = _ample_recordings_per_row(kept[kept > 0] if require == 'ecg' else kept)
+      of = kept[kept > 0] if require == 'ecg' else kept
+      per_row = _ample_recordings_per_row(of)
     capacity = max(most, math.ceil(batch_rows * per_row))
 
   order = np.arange(len(rows))
@@ -139,6 +140,19 @@ def plan_epoch(
     },
     overflowing=overflowing,
   )
+
+
+def recordings_per_row(dataset: Dataset, config: Any) -> float:
+  """The capacity for recordings of a pass over all samples, per row of a batch.
+
+  Args:
+    dataset: the data set.
+    config: as of `plan_epoch`.
+  """
+  if config.data.recordings_per_row or 'ecg' not in dataset.schema.modalities:
+    return config.data.recordings_per_row
+  kept = np.minimum(dataset.lengths('ecg'), config.data.max_recordings)
+  return _ample_recordings_per_row(kept.astype(np.int64))
 
 
 def _ample_recordings_per_row(recordings: np.ndarray) -> float:

@@ -23,7 +23,7 @@ from medm2t_jax import baselines
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.evaluation import explain, finished, reporting, robustness
 from medm2t_jax.experiment import Experiment
-from medm2t_jax.inference import blend
+from medm2t_jax.inference import blend, bundling
 from medm2t_jax.models import medm2t
 from medm2t_jax.runs import distributed, workdir
 from medm2t_jax.runs.reader import Batch
@@ -129,7 +129,18 @@ def evaluate(folds: Sequence[Run], *, again: bool = True) -> dict[str, Any]:
     finished.write(results, made_from)
     return metrics
 
-  return distributed.from_first(write)
+  metrics = distributed.from_first(write)
+  _write_models(folds, metrics, (results / 'model_card.md').read_text(encoding='utf-8'))
+  return metrics
+
+
+def _write_models(folds: Sequence[Run], metrics: dict[str, Any], card: str) -> None:
+  """Writes the bundle of each fold: what has just been evaluated."""
+  for fold in folds:
+    model = bundling.of_fold(fold, bundling.own_tests(metrics), card)
+    folder = bundling.folder_of(fold.workdir, fold.fold)
+    distributed.from_first(lambda model=model, folder=folder: model.save(folder))
+    _LOGGER.info('%s: the trained model is in %s', fold.name, folder)
 
 
 def require_known(config: Experiment) -> None:

@@ -98,7 +98,7 @@ def calibrated(evaluation: Evaluation) -> Section:
     pictures.append(plots.reliability(curves, name))
   header = ('', *(title for label in stages for title in (label, _INTERVAL)))
   temperatures = [
-    (f'Run {fold}', number(each['value']), count(each['samples']), each['reason'] or '')
+    (f'Fold {fold}', number(each['value']), count(each['samples']), each['reason'] or '')
     for fold, each in figures['temperatures'].items()
   ]
   return Section(
@@ -208,7 +208,7 @@ def _folds(metrics: Mapping[str, Any], names: Sequence[str]) -> Block:
     first = overall[names[0]]
     rows.append(
       (
-        f'Run {fold}',
+        f'Fold {fold}',
         count(first['n']),
         count(first['subjects']),
         count(first['events']),

@@ -91,18 +91,18 @@ def fit(fold: Run, inputs: Inputs, ours: np.ndarray) -> np.ndarray:
   return distributed.from_first(make)
 
 
-def predictor(fold: Run, ours: Predictor) -> Predictor:
-  """What predicts test subjects and new samples: the final run of a fold in its blend.
+def restore(fold: Run) -> dict[str, Any] | None:
+  """What was fitted for the blend of a fold; None without `config.blend`.
 
-  Args:
-    fold: its first run.
-    ours: the predictor of the final run; without `config.blend` it is the answer.
+  Returns:
+    `weights`: name of a predictor -> float32; `prior`: float32 (c,); `models`: name of a
+    baseline -> its arrays (`fitted_arrays`).
 
   Raises:
     DataError: the blend was not fitted, or from something else.
   """
   if not fold.config.blend:
-    return ours
+    return None
   folder, made_from = _folder(fold), _made_from(fold)
 
   def read() -> dict[str, Any]:
@@ -120,12 +120,25 @@ def predictor(fold: Run, ours: Predictor) -> Predictor:
   for key, array in kept['arrays'].items():
     name, _, part = key.partition(_SEPARATOR)
     models.setdefault(name, {})[part] = array
-  fitted = {
+  return {
     'weights': {name: np.float32(weight) for name, weight in kept['weights'].items()},
     'prior': np.asarray(kept['prior'], np.float32),
     'models': models,
   }
-  return blended(fold.model_config.columns, fitted, ours)
+
+
+def predictor(fold: Run, ours: Predictor) -> Predictor:
+  """What predicts test subjects and new samples: the final run of a fold in its blend.
+
+  Args:
+    fold: its first run.
+    ours: the predictor of the final run; without `config.blend` it is the answer.
+
+  Raises:
+    DataError: the blend was not fitted, or from something else.
+  """
+  fitted = restore(fold)
+  return ours if fitted is None else blended(fold.model_config.columns, fitted, ours)
 
 
 def blended(
@@ -137,8 +150,7 @@ def blended(
 
   Args:
     kinds: the columns of each modality, which the baselines read.
-    fitted: `weights` and `prior` of the blend, and `models`: name of a baseline -> its
-      arrays (`fitted_arrays`).
+    fitted: from `restore`.
     ours: the predictor of our model.
   """
   step = _blend_step(kinds)

@@ -14,6 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from data_pipeline.format.schema import Item, Schema
+from medm2t_jax.modalities import presence
 from medm2t_jax.models.events.events_config import NUM_BINS
 from medm2t_jax.models.trunk import chunks, columns
 from medm2t_jax.models.trunk.columns import ColumnKind
@@ -48,7 +49,7 @@ def fit(
   Raises:
     ValueError: no training sample at all.
   """
-  collected = _collect(batches, schema, tuple(kinds))
+  collected, shares = _collect(batches, schema, tuple(kinds))
   labels = collected['label']['label']
   if not len(labels):
     raise ValueError('cannot fit statistics: the training split has no sample')
@@ -71,6 +72,8 @@ def fit(
   for name, kind in kinds:
     statistics[name] |= fit_columns(table[:, start : start + kind.count])
     start += kind.count
+  for name, share in shares.items():
+    statistics[name]['found'] = share
   return statistics
 
 
@@ -120,9 +123,13 @@ def _names(part: str, modality: str) -> bool:
 
 def _collect(
   batches: Iterable[Batch], schema: Schema, kinds: tuple[tuple[str, ColumnKind], ...]
-) -> dict[str, dict[str, np.ndarray]]:
-  """Concatenates the valid entries of all batches, per modality and field."""
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
+  """The valid entries of all batches, per modality and field; and which samples have what.
+
+  The second are modality -> share of the samples that have each of its variables.
+  """
   parts: dict[tuple[str, str], list[np.ndarray]] = {}
+  counts: dict[str, Any] = dict.fromkeys(schema.modalities, 0)
 
   def add(modality: str, valid: np.ndarray, fields: Mapping[str, np.ndarray]) -> None:
     for field, values in fields.items():
@@ -130,6 +137,8 @@ def _collect(
 
   for batch in batches:
     rows = batch['row'] >= 0
+    for name, has in presence.found(batch, schema):
+      counts[name] = counts[name] + has.sum(axis=0)
     add('label', rows, {'label': batch['label']})
     add('columns', rows.ravel(), {'columns': np.asarray(columns.table(kinds, batch))})
     for name in schema.events:
@@ -146,7 +155,8 @@ def _collect(
   collected: dict[str, dict[str, np.ndarray]] = {}
   for (modality, field), arrays in parts.items():
     collected.setdefault(modality, {})[field] = np.concatenate(arrays)
-  return collected
+  samples = max(1, len(collected.get('label', {}).get('label', ())))
+  return collected, {name: np.asarray(count) / samples for name, count in counts.items()}
 
 
 def _offset(labels: np.ndarray, schema: Schema) -> np.ndarray:

@@ -6,12 +6,13 @@ serves them all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from scipy import special
 from tqdm import tqdm
 
+from data_pipeline.format.schema import Target
 from data_pipeline.reading.planning import Plan
 from medm2t_jax.runs import distributed
 from medm2t_jax.runs.reader import Batch
@@ -59,6 +60,24 @@ def predict(
       for name, version in zip(names, versions(batch), strict=True):
         outputs[name].append(np.asarray(predictor(version)))
         progress.update()
+  return in_order(rows, outputs, fold.dataset.schema.target)
+
+
+def in_order(
+  rows: Sequence[np.ndarray],
+  outputs: Mapping[str, Sequence[np.ndarray]],
+  target: Target,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+  """The predictions of all processes, in the order of the index and without padding.
+
+  Args:
+    rows: of each batch, int32 (d b), -1 for padding.
+    outputs: name -> of each batch, the logits or days (d b c).
+    target: what they mean.
+
+  Returns:
+    As `predict`.
+  """
   row = distributed.gather(np.concatenate(rows, axis=1)).ravel()
   order = np.argsort(row, kind='stable')
   order = order[np.count_nonzero(row < 0) :]  # padding comes first
@@ -66,7 +85,7 @@ def predict(
   for name, parts in outputs.items():
     logits = distributed.gather(np.concatenate(parts, axis=1))
     logits = logits.reshape(len(row), -1)[order].astype(np.float64)
-    if fold.dataset.schema.target.kind == 'classes':
+    if target.kind == 'classes':
       predictions[name] = special.softmax(logits, axis=1)
     else:
       predictions[name] = logits[:, 0]

@@ -155,12 +155,13 @@ def test_stale_predictions_are_made_again(changed, fold, monkeypatch):
   baselines.predict([fold], [Inputs(fold)])
   marked = np.full((len(fold.dataset.rows(0, 'test')), 2), 0.5)
   monkeypatch.setattr(logistic_regression, 'fit_predict', lambda inputs: marked)
+  dataset = fold.dataset
   if changed == 'data':
-    fold.dataset = dataclasses.replace(fold.dataset, version='another')
+    dataset = dataclasses.replace(dataset, version='another')
   elif changed == 'splits':
-    index = dict(fold.dataset.index)
+    index = dict(dataset.index)
     index['validates_0'] = np.where(index['fold'] == 1, 1, 0)
-    fold.dataset = dataclasses.replace(fold.dataset, index=index)
+    dataset = dataclasses.replace(dataset, index=index)
   elif changed == 'settings':
     monkeypatch.setitem(logistic_regression.SETTINGS, 'clip', 9.0)
   elif changed == 'seed':
@@ -169,7 +170,8 @@ def test_stale_predictions_are_made_again(changed, fold, monkeypatch):
     fold.config.refit = False
   else:
     fold.config.data.max_recordings = 2
-  found, _ = baselines.predict([fold], [Inputs(fold)])
+  again = Run(fold.config, dataset, 0, fold.workdir)
+  found, _ = baselines.predict([again], [Inputs(again)])
   np.testing.assert_array_equal(found['logistic_regression'], marked)
 
 

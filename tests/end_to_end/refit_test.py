@@ -20,6 +20,7 @@ from medm2t_jax.runs import workdir
 from medm2t_jax.runs.reader import Reader
 from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import Run, is_complete
+from medm2t_jax.runs.splits import Splits
 from medm2t_jax.training import prediction, selection, steps, train
 from tests.support import static_data
 
@@ -28,7 +29,7 @@ TIMES = ('seconds', 'samples_per_second', 'data_wait_share')
 
 
 def make(data, home, **changes):
-  """Run 0, with a refit."""
+  """Fold 0, with a refit."""
   config = static_data.experiment(
     data, learning_rate=0.05, epochs=4, patience=4, schedule='cosine'
   )
@@ -185,8 +186,8 @@ def test_an_interrupted_refit_ends_as_an_uninterrupted_one(run, tmp_path, monkey
 
 def test_a_refit_skips_what_the_first_run_has_skipped(run, data, tmp_path, monkeypatch):
   fold = make(data, tmp_path)
-  nobody = lambda self, split, stage: self.refit or split != 'validation'
-  monkeypatch.setattr(Run, 'has_samples', nobody)
+  nobody = lambda self, split, modality: self.refit or split != 'validation'
+  monkeypatch.setattr(Splits, 'has_samples', nobody)
   for each in fold.runs:
     train.train_stage(each, 'static')
     reason = each.record('static').skipped
@@ -203,7 +204,7 @@ def test_a_refit_is_added_to_a_run_without_one(run, data, tmp_path):
   assert one.final is one and one.runs == (one,) and is_complete(one, 'multimodal')
   more = make(data, home)
   workdir.claim(home, more.config, more.dataset.version)
-  assert not more.completed('multimodal')
+  assert not is_complete(more, 'multimodal')
   with pytest.raises(DataError, match=r'refit/fold0.*fold 0, refit is not complete'):
     evaluate.evaluate([more])
 
@@ -277,7 +278,7 @@ def test_test_subjects_are_predicted_by_the_refit_and_the_others_by_the_first(ru
   card = (folder / 'model_card.md').read_text()
   assert f'{counts[1]} subjects a fold, training and validation together' in card
   assert f'first run on the {counts[0]} training subjects' in card
-  assert 'Run 0, refit' in (folder / 'report.html').read_text()
+  assert 'Fold 0, refit' in (folder / 'report.html').read_text()
 
 
 def test_the_audit_looks_at_both_runs(run):

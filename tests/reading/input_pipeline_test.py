@@ -220,7 +220,9 @@ def test_padding_is_a_batch_of_which_nothing_is_read(copied):
   config = staging_fixture.config()
   _, steps = _run(copied, config=config)
   shutil.rmtree(copied.directory)
-  found = input_pipeline.padding(copied, modalities=MODALITIES, config=config, rows=3)
+  found = input_pipeline.padding(
+    copied.schema, modalities=MODALITIES, config=config, rows=3
+  )
   real, padded = dict(_flatten(steps[0])), dict(_flatten(found))
   assert real.keys() == padded.keys()
   for name, array in padded.items():

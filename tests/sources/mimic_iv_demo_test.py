@@ -435,7 +435,7 @@ def test_samples(both):
   assert list(samples.columns[4:]) == list(staged.schema.attributes)
   samples = samples.set_index('sample_id').sort_index()
   expected = oracle.samples.sort_index()
-  assert list(samples.index) == list(expected.fold)
+  assert list(samples.index) == list(expected.index)
   assert (samples.subject_id == expected.subject_id).all()
   assert (samples.prediction_time == expected.prediction_time).all()
   np.testing.assert_allclose(samples.label, expected.label, rtol=1e-9)
@@ -460,7 +460,7 @@ def test_grid(both):
   grid = pd.read_parquet(folder / 'grid_vitals.parquet')
   found = grid.set_index(['sample_id', 'step', 'signal']).value.sort_index()
   expected = oracle.grid.sort_index()
-  assert list(found.index) == list(expected.fold)
+  assert list(found.index) == list(expected.index)
   np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 

@@ -114,10 +114,10 @@ class Training:
 
 def _hook(pause: float, hang_at: int) -> None:
   from medm2t_jax.runs import distributed
-  from medm2t_jax.runs.run import Run
+  from medm2t_jax.runs.reader import Reader
 
   distributed._HEARTBEAT_SECONDS = 10
-  read = Run.read
+  read = Reader.read
   numbers = itertools.count(1)
 
   def paused(self, plan, modalities, start_step=0):
@@ -127,7 +127,7 @@ def _hook(pause: float, hang_at: int) -> None:
       time.sleep(3600 if number == hang_at else pause)
       yield batch
 
-  Run.read = paused
+  Reader.read = paused
 
 
 if __name__ == '__main__':

@@ -17,6 +17,7 @@ from data_pipeline.format.schema import DataError
 from data_pipeline.format.subjects import hash_subject
 from medm2t_jax.models import medm2t
 from medm2t_jax.runs import checkpoint, devices, workdir
+from medm2t_jax.runs.reader import Reader
 from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import Run
 from medm2t_jax.training import selection, stage_training, train
@@ -172,7 +173,7 @@ def test_a_damaged_best_checkpoint_is_one_clear_error(trained, tmp_path):
 
 def test_a_loss_that_is_not_finite_names_its_batch(dataset, tmp_path, monkeypatch):
   fold = Run(experiment(), dataset, 0, tmp_path)
-  read = Run.read
+  read = Reader.read
   poisoned = []
 
   def read_poisoned(self, plan, modalities, start_step=0):
@@ -183,7 +184,7 @@ def test_a_loss_that_is_not_finite_names_its_batch(dataset, tmp_path, monkeypatc
         poisoned.append(rows)
       yield batch
 
-  monkeypatch.setattr(Run, 'read', read_poisoned)
+  monkeypatch.setattr(Reader, 'read', read_poisoned)
   with pytest.raises(stage_training.TrainingError) as raised:
     train.train_stage(fold, 'static')
   message = str(raised.value)

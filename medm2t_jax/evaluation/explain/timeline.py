@@ -68,7 +68,7 @@ def _prediction(schema: Schema, sample: ExplainedSample) -> Section:
     ('Predicted', predicted),
     ('True', truth),
     ('The prediction was', sample.verdict),
-    ('Run', str(sample.fold)),
+    ('Fold', str(sample.fold)),
     ('Keyed hash of the sample', sample.hash),
     ('Explained output', sample.explained),
     ('Output of the sample', number(found.output)),

@@ -1,0 +1,148 @@
+"""Predictions of a trained model on any prepared data set, and what it found there."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from data_pipeline.format.dataset import Dataset
+from data_pipeline.format.schema import DataError
+from data_pipeline.format.subjects import hash_subject
+from medm2t_jax.inference.alignment import Alignment
+from medm2t_jax.inference.trained_model import TrainedModel, fingerprint
+from medm2t_jax.modalities import presence
+from medm2t_jax.runs.reader import Reader
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Predicted:
+  """Predictions of a data set's samples.
+
+  Attributes:
+    rows: of the data set's index, ascending: int64 (n,).
+    predictions: class probabilities (n c), or days (n,), float64.
+    coverage: JSON-able: see `predict`.
+  """
+
+  rows: np.ndarray
+  predictions: np.ndarray
+  coverage: dict[str, Any]
+
+
+def predict(
+  model: TrainedModel,
+  dataset: Dataset,
+  *,
+  allow_seen: bool = False,
+  min_coverage: float = 0.0,
+) -> Predicted:
+  """Predicts every sample of a data set whose subject the model has not seen.
+
+  `coverage` has: 'coverage', of the variables that the training samples had, the share
+  that these have, 1 at most; 'samples' and 'left_out', which were seen; 'overlap', how
+  that was tested; 'variables', one entry each of the model's; 'ignored', what the model
+  does not know, and 'absent', what the data set lacks, each with its reason.
+
+  Args:
+    model: of the same task.
+    dataset: of any source and version.
+    allow_seen: whether subjects that the model was trained on are predicted, too.
+    min_coverage: least 'coverage'.
+
+  Raises:
+    DataError: another task, nobody is left to predict, or too little of what the model
+      needs is in the data.
+  """
+  alignment = Alignment(model.schema, dataset.schema)
+  if not alignment.modalities:
+    raise DataError(
+      f'{dataset.directory}: has none of the modalities of the model, which are '
+      f'{", ".join(model.schema.modalities)}.'
+    )
+  rows, overlap = _unseen(model, dataset, allow_seen)
+  reader = Reader(dataset, model.config)
+  plan = reader.plan(rows, alignment.modalities, model.config.evaluation.batch_size)
+  found: dict[str, Any] = dict.fromkeys(model.schema.modalities, 0)
+  row, outputs = [], []
+  batches = reader.read_here(plan, alignment.modalities)
+  for batch in tqdm(batches, desc='predict', total=len(plan), unit='step', leave=False):
+    aligned = alignment(batch)
+    row.append(batch['row'].ravel())
+    for name, has in presence.found(aligned, model.schema):
+      found[name] = found[name] + has.sum(axis=0)
+    predicted = model.predict(aligned)
+    outputs.append(predicted.reshape(-1, *predicted.shape[2:]))
+  order = np.argsort(np.concatenate(row), kind='stable')
+  order = order[np.count_nonzero(np.concatenate(row) < 0) :]  # padding comes first
+  coverage = _coverage(model, alignment, found, len(rows))
+  if coverage['coverage'] < min_coverage:
+    raise DataError(
+      f'{dataset.directory}: has {coverage["coverage"]:.2f} of what the training samples '
+      f'of the model had, --min_coverage is {min_coverage:g}. Which variables are absent, '
+      'and why, stands in coverage.json of a run with --min_coverage=0.'
+    )
+  return Predicted(
+    np.concatenate(row)[order],
+    np.concatenate(outputs)[order],
+    {**coverage, **overlap, 'samples': len(rows), 'left_out': len(dataset) - len(rows)},
+  )
+
+
+def _unseen(
+  model: TrainedModel, dataset: Dataset, allow_seen: bool
+) -> tuple[np.ndarray, dict[str, str]]:
+  """Rows of the index to predict, and what is known of an overlap with the training."""
+  every = np.arange(len(dataset))
+  if fingerprint(dataset.fold_key) != model.key_fingerprint:
+    text = 'cannot be tested: the data set has another key of subject hashes'
+    _LOGGER.info('overlap of subjects with those of the training %s', text)
+    return every, {'overlap': text}
+  subject, owner = np.unique(dataset.index['subject_id'], return_inverse=True)
+  seen = np.array([hash_subject(one, dataset.fold_key) in model.seen for one in subject])
+  count = int(seen.sum())
+  if allow_seen or not count:
+    return every, {'overlap': f'{count} of {len(subject)} subjects were trained on'}
+  rows = every[~seen[owner]]
+  if not len(rows):
+    raise DataError(
+      f'{dataset.directory}: the model was trained on all of its subjects. Give other '
+      'data, or --allow_seen where that is what you want.'
+    )
+  text = f'{count} of {len(subject)} subjects were trained on and are left out'
+  _LOGGER.info('%s', text)
+  return rows, {'overlap': text}
+
+
+def _coverage(
+  model: TrainedModel, alignment: Alignment, found: dict[str, Any], samples: int
+) -> dict[str, Any]:
+  entries, had, have = [], 0.0, 0.0
+  for name in model.schema.modalities:
+    counts = np.broadcast_to(found[name], (len(model.found[name]),))
+    known = presence.variables(model.schema, name)
+    for item, count, trained in zip(known, counts, model.found[name], strict=True):
+      share = int(count) / samples
+      had, have = had + trained, have + min(share, trained)
+      entries.append(
+        {
+          'modality': name,
+          'code': item.itemid,
+          'name': item.name,
+          'unit': item.unit,
+          'samples': int(count),
+          'share': round(share, 4),
+          'training_share': round(trained, 4),
+        }
+      )
+  return {
+    'coverage': round(have / had, 4) if had else 0.0,
+    'variables': entries,
+    'absent': [dataclasses.asdict(each) for each in alignment.absent],
+    'ignored': [dataclasses.asdict(each) for each in alignment.ignored],
+  }

@@ -1,0 +1,52 @@
+"""The variables of a data set, and which of them a sample has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.format.schema import ECG_MEASUREMENTS, Item, Schema
+
+Batch = Mapping[str, Any]
+
+
+def variables(schema: Schema, modality: str) -> Sequence[Item]:
+  """The variables of a modality; of ECGs its measurements and terms."""
+  if modality == 'static':
+    return (*schema.static_numeric, *schema.static_categorical)
+  if modality == 'ecg':
+    measured = [Item(name, name) for name in ECG_MEASUREMENTS]
+    return (*measured, *(Item(term, term) for term in schema.ecg_terms))
+  return (
+    schema.grids[modality].items if modality in schema.grids else schema.events[modality]
+  )
+
+
+def found(batch: Batch, schema: Schema) -> Iterator[tuple[str, np.ndarray]]:
+  """Modality, and which of its variables each valid row has: bool (rows, variables).
+
+  Args:
+    batch: with a leading device axis, in the terms of `schema`.
+    schema: of a model or a data set.
+  """
+  valid = batch['row'] >= 0
+  for name in schema.modalities:
+    arrays, count = batch[name], len(variables(schema, name))
+    if name == 'static':
+      has = np.concatenate([arrays['numeric_mask'], arrays['categorical'] >= 0], axis=-1)
+    elif name == 'ecg':
+      has = np.zeros((*valid.shape, count), bool)
+      measured = arrays['measurements_mask'] & arrays['mask'][..., np.newaxis]
+      reported = np.broadcast_to(arrays['mask'][..., np.newaxis], arrays['terms'].shape)
+      each = np.concatenate([measured, reported], axis=-1)
+      device = np.arange(len(valid))[:, np.newaxis]
+      np.logical_or.at(has, (device, arrays['owner']), each)
+    elif name in schema.grids:
+      has = arrays['observed'].any(axis=2)
+    else:
+      has = np.zeros((*valid.shape, count), bool)
+      device, row, event = np.nonzero(arrays['mask'])
+      has[device, row, arrays['item'][device, row, event]] = True
+    yield name, has[valid]
