@@ -139,9 +139,8 @@ class TrainedModel:
     capacity = math.ceil(rows * data['recordings_per_row'])
     capacity = max(ROWS, data['max_recordings'], capacity)
     one = padded(self.example, rows, capacity)
-    return self.predict(jax.tree.map(lambda array: np.stack([array] * count), one))[
-      0, :ROWS
-    ]
+    batch = jax.tree.map(lambda array: np.stack([array] * count), one)
+    return self.predict(batch)[0, :ROWS]
 
   def check(self) -> float:
     """Predicts the example again: the largest difference from its answer.
