@@ -248,8 +248,11 @@ class Checkpoints:
       self._manager.wait_until_finished()
       self._manager.delete(step)
     self._best.step = best_step
+    # Orbax has no empty items: a stage without BatchNorm has no statistics of it.
     arrays = {
-      name: devices.to_global(getattr(state, name)) for name in (*_VARIABLES, 'optimizer')
+      name: devices.to_global(tree)
+      for name in (*_VARIABLES, 'optimizer')
+      if jax.tree.leaves(tree := getattr(state, name))
     }
     saved = self._manager.save(
       step,
@@ -317,10 +320,9 @@ class Checkpoints:
     self._manager.reload()
 
   def _restore_training(self, step: int, template: TrainState) -> Restored:
-    arrays = {
-      name: ocp.args.StandardRestore(_abstract(getattr(template, name)))
-      for name in (*_VARIABLES, 'optimizer')
-    }
+    arrays = _to_restore(
+      {name: getattr(template, name) for name in (*_VARIABLES, 'optimizer')}
+    )
     restored = self._restore(
       step, **arrays, position=ocp.args.JsonRestore(), lineage=ocp.args.JsonRestore()
     )
@@ -343,11 +345,9 @@ class Checkpoints:
     Raises:
       DamagedError: the checkpoint is damaged, or of another configuration.
     """
-    restored = self._restore(
-      step,
-      **{name: ocp.args.StandardRestore(_abstract(template[name])) for name in _VARIABLES},
-    )
-    return devices.to_local(restored)
+    items = _to_restore({name: template[name] for name in _VARIABLES})
+    restored = devices.to_local(self._restore(step, **items))
+    return {name: restored.get(name, {}) for name in _VARIABLES}
 
   def _restore(self, step: int, **items: Any) -> dict[str, Any]:
     """Restores items of a step.
@@ -374,6 +374,15 @@ class Checkpoints:
       except _DAMAGE as its_error:
         return self.directory / str(step) / name, its_error
     return self.directory / str(step), error
+
+
+def _to_restore(templates: Mapping[str, Any]) -> dict[str, Any]:
+  """What orbax is asked for: the items that are not empty."""
+  return {
+    name: ocp.args.StandardRestore(_abstract(template))
+    for name, template in templates.items()
+    if jax.tree.leaves(template)
+  }
 
 
 def _abstract(tree: Any) -> Any:

@@ -17,6 +17,9 @@ from medm2t_jax.models import medm2t
 from medm2t_jax.runs.reader import Batch
 from medm2t_jax.runs.run import Run
 
+# A stage without BatchNorm has no such collection.
+_WITHOUT_LAYERS: Mapping[str, Any] = {'batch_stats': {}}
+
 
 def init(
   run: Run, stage: str, given: Mapping[tuple[str, ...], Any] | None = None
@@ -41,8 +44,10 @@ def init(
   variables = dict(zip(fresh, made, strict=True))
   variables |= {path: given[path] for path in given if path in declared}
   fitted = traverse_util.unflatten_dict(declared)['fitted']
-  return traverse_util.unflatten_dict(variables) | {
-    'fitted': fitting.into_collection(run.statistics, fitted)
+  return {
+    **_WITHOUT_LAYERS,
+    **traverse_util.unflatten_dict(variables),
+    'fitted': fitting.into_collection(run.statistics, fitted),
   }
 
 
@@ -67,7 +72,7 @@ def key(run: Run, stage: str) -> jax.Array:
 
 def _variables(run: Run, stage: str, key: jax.Array, batch: Batch) -> dict[str, Any]:
   model = medm2t.MedM2T(run.model_config)  # no device axis in an initialisation
-  return dict(model.init(key, batch, stage=stage, train=False))
+  return {**_WITHOUT_LAYERS, **model.init(key, batch, stage=stage, train=False)}
 
 
 def _example(run: Run, stage: str) -> Batch:

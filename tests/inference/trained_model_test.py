@@ -1,0 +1,219 @@
+"""A trained model as a folder: what it predicts, where it goes, what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from data_pipeline.format.dataset import open_dataset
+from data_pipeline.format.schema import DataError
+from medm2t_jax.evaluation import evaluate
+from medm2t_jax.inference import bundling, predicting, tables
+from medm2t_jax.inference.trained_model import FORMAT, TrainedModel
+from medm2t_jax.runs import workdir
+from medm2t_jax.runs.run import make_runs
+from medm2t_jax.training import train
+from tests.support import static_data
+from tests.support.xla_flags import xla_flags
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  return static_data.build(tmp_path_factory.mktemp('data'), events=('labs',))
+
+
+@pytest.fixture(scope='module')
+def home(data, tmp_path_factory):
+  """The workdir of a run of two folds, trained and evaluated."""
+  home = tmp_path_factory.mktemp('run')
+  config = static_data.experiment(data)
+  config.update(stages='all', folds='0,1', refit=True, blend=('logistic_regression',))
+  config.data.buckets = ({'labs': 32},)
+  config.model.update(trunk='ensemble', ensemble=2, deep='none')
+  config.model.windows = {'labs': ('percentiles', (50.0,))}
+  for stage in ('static', 'labs', 'multimodal'):
+    config.recipe[stage].update(batch_size=16, epochs=1, frozen=())
+  config.evaluation.update(
+    baselines=(), bootstrap=20, robustness=False, explained=0, explained_globally=0
+  )
+  dataset = open_dataset(data)
+  folds = make_runs(config.lock(), dataset, home)
+  workdir.claim(home, config, dataset.version)
+  train.train(folds)
+  evaluate.evaluate(folds)
+  return home
+
+
+@pytest.fixture(scope='module')
+def bundle(home):
+  return home / 'fold0' / 'model'
+
+
+def test_the_runs_own_test_subjects_are_predicted_bit_for_bit(home, bundle, data):
+  table = pq.read_table(home / 'eval' / 'predictions.parquet').to_pandas()
+  expected = table[(table.split == 'test') & (table.fold == 0)].sort_values('sample_id')
+  dataset = open_dataset(data)
+  found = predicting.predict(TrainedModel.load(bundle), dataset)
+  sample = dataset.index['sample_id'][found.rows]
+  # All others were trained on.
+  assert sorted(sample) == list(expected.sample_id)
+  np.testing.assert_array_equal(
+    found.predictions[np.argsort(sample)], expected[['p0', 'p1']].to_numpy()
+  )
+  assert found.coverage['left_out'] == len(dataset) - len(found.rows)
+  assert 'were trained on and are left out' in found.coverage['overlap']
+
+
+@pytest.mark.parametrize('count', [1, 8])
+def test_a_fresh_process_needs_nothing_but_the_bundle(bundle, data, tmp_path, count):
+  copied, prepared = tmp_path / 'model', tmp_path / 'data'
+  shutil.copytree(bundle, copied)
+  shutil.copytree(data, prepared)
+  out = tmp_path / 'out' / 'predictions.parquet'
+  command = ['-m', 'medm2t_jax.predict', f'--model={copied}', f'--data={prepared}']
+  done = subprocess.run(
+    [sys.executable, *command, f'--out={out}'],
+    env={**os.environ, 'XLA_FLAGS': xla_flags(count)},
+    capture_output=True,
+    text=True,
+    check=False,
+    cwd=tmp_path,
+  )
+  assert done.returncode == 0, done.stderr
+  summary = json.loads(done.stdout.splitlines()[-1])
+  dataset = open_dataset(data)
+  expected = predicting.predict(TrainedModel.load(bundle), dataset)
+  table = pq.read_table(out).to_pandas()
+  assert list(table.columns) == ['sample_id', 'subject_id', 'p0', 'p1']
+  np.testing.assert_array_equal(table.sample_id, dataset.index['sample_id'][expected.rows])
+  np.testing.assert_allclose(table[['p0', 'p1']], expected.predictions, atol=1e-6)
+  assert summary['samples'] == len(table)
+  assert json.loads(out.with_name('coverage.json').read_text()) == expected.coverage
+
+
+def test_the_folds_together_are_an_ensemble_for_new_subjects(home, data, tmp_path):
+  both = bundling.of_workdir(home)
+  both.save(tmp_path / 'both')
+  both = TrainedModel.load(tmp_path / 'both')
+  assert both.check() <= 1e-6 and len(both.members) == 2
+  dataset = open_dataset(data)
+  with pytest.raises(DataError, match='trained on all of its subjects'):
+    predicting.predict(both, dataset)
+  found = predicting.predict(both, dataset, allow_seen=True)
+  each = [
+    predicting.predict(TrainedModel.load(home / name / 'model'), dataset, allow_seen=True)
+    for name in ('fold0', 'fold1')
+  ]
+  assert len(found.rows) == len(dataset)
+  mean = (each[0].predictions + each[1].predictions) / 2
+  np.testing.assert_allclose(found.predictions, mean, rtol=1e-12)
+
+
+def test_without_its_key_an_overlap_is_said_to_be_untested(bundle, data):
+  other = dataclasses.replace(open_dataset(data), fold_key='00' * 16)
+  found = predicting.predict(TrainedModel.load(bundle), other)
+  assert len(found.rows) == len(other)
+  assert 'cannot be tested' in found.coverage['overlap']
+
+
+def test_data_without_what_the_model_needs_are_refused(bundle, tmp_path):
+  static = open_dataset(static_data.build(tmp_path))
+  model = TrainedModel.load(bundle)
+  found = predicting.predict(model, static, allow_seen=True)
+  of_labs = [one for one in found.coverage['variables'] if one['modality'] == 'labs']
+  assert of_labs and not any(one['samples'] for one in of_labs)
+  assert {one['modality'] for one in found.coverage['absent']} == {'labs'}
+  assert np.isfinite(found.predictions).all()
+  share = found.coverage['coverage']
+  with pytest.raises(DataError, match=rf'has {share:.2f} of what.*--min_coverage is 0.9'):
+    predicting.predict(model, static, allow_seen=True, min_coverage=0.9)
+
+
+def test_another_task_is_refused(bundle, data):
+  dataset = open_dataset(data)
+  schema = dataclasses.replace(dataset.schema, task='los')
+  with pytest.raises(DataError, match=r"predicts 'mortality'.*prepared for 'los'"):
+    predicting.predict(
+      TrainedModel.load(bundle), dataclasses.replace(dataset, schema=schema)
+    )
+
+
+def test_meds_fields_are_those_of_meds_evaluation(bundle, data, tmp_path):
+  dataset, model = open_dataset(data), TrainedModel.load(bundle)
+  found = predicting.predict(model, dataset)
+  tables.writer('meds', model.schema)(tmp_path / 'p.parquet', dataset, found)
+  table = pq.read_table(tmp_path / 'p.parquet')
+  assert table.schema.names == [
+    'subject_id', 'prediction_time', 'boolean_value', 'predicted_boolean_value',
+    'predicted_boolean_probability',
+  ]  # fmt: skip
+  frame = table.to_pandas()
+  np.testing.assert_allclose(
+    frame.predicted_boolean_probability, found.predictions[:, 1], atol=1e-7
+  )
+  assert list(frame.boolean_value) == list(dataset.index['label'][found.rows] == 1)
+  days = dataclasses.replace(
+    model.schema, target=dataclasses.replace(model.schema.target, classes=('a', 'b', 'c'))
+  )
+  with pytest.raises(DataError, match='two classes alone'):
+    tables.writer('meds', days)
+
+
+def changed(bundle, tmp_path, change):
+  copy = tmp_path / 'copy'
+  shutil.copytree(bundle, copy)
+  change(copy)
+  return copy
+
+
+def rewrite(path, **fields):
+  path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (lambda b: rewrite(b / 'bundle.json', format=FORMAT + 1), 'this code reads'),
+    (lambda b: rewrite(b / 'tests.json', more=1), r'tests\.json: was changed'),
+    (lambda b: (b / 'members/0/provenance.json').unlink(), 'provenance.json: is missing'),
+    (lambda b: shutil.rmtree(b / 'members'), 'is missing'),
+    (lambda b: (b / 'more').write_text(''), 'more: was changed or added'),
+    (lambda b: (b / 'bundle.json').unlink(), 'not a bundle of a trained model'),
+    (lambda b: (b / 'bundle.json').write_text('{'), 'not a bundle of a trained model'),
+  ],
+)
+def test_a_bundle_that_is_not_as_it_was_made_is_refused(bundle, tmp_path, change, message):
+  with pytest.raises(DataError, match=message):
+    TrainedModel.load(changed(bundle, tmp_path, change))
+
+
+def test_the_self_test_finds_another_answer(bundle):
+  model = TrainedModel.load(bundle)
+  wrong = dataclasses.replace(model, answer=model.answer + 1e-3)
+  with pytest.raises(DataError, match='self-test of the model failed'):
+    wrong.check()
+
+
+def test_nothing_of_a_patient_is_in_a_bundle(bundle, data):
+  """Neither identifiers nor the key that would give them away."""
+  dataset = open_dataset(data)
+  texts = ''.join(path.read_text() for path in bundle.rglob('*.json'))
+  assert dataset.fold_key not in texts
+  hashes = json.loads((bundle / 'members/0/provenance.json').read_text())['fitted_on']
+  assert all(len(one) == 16 for one in hashes)
+  assert not {str(one) for one in dataset.index['subject_id']} & set(hashes)
+
+
+def test_other_files_are_not_overwritten(bundle, tmp_path):
+  (tmp_path / 'notes.txt').write_text('mine')
+  with pytest.raises(DataError, match='holds other files'):
+    TrainedModel.load(bundle).save(tmp_path)
+  assert (tmp_path / 'notes.txt').read_text() == 'mine'
