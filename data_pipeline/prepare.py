@@ -54,12 +54,19 @@ def _define_flags() -> None:
     None,
     "Where Beam's workers find their files if they share no folder, as gs://B/FOLDER.",
   )
+  flags.DEFINE_string(
+    'subject_key',
+    None,
+    'File with the secret key of the subject hashes, shared by the data sets of an '
+    'institution; made where absent. By default `subject_key` beside --out.',
+  )
   for name, fields in _setting_fields().items():
     field = next(iter(fields.values()))
     usual = field.default
     usual = '' if usual in (None, dataclasses.MISSING) else f' By default {usual}.'
     help_text = f'[{", ".join(fields)}] {field.metadata["help"]}{usual}'
-    define = flags.DEFINE_integer if field.type == 'int' else flags.DEFINE_string
+    kinds = {'int': flags.DEFINE_integer, 'bool': flags.DEFINE_boolean}
+    define = kinds.get(str(field.type), flags.DEFINE_string)
     define(name, None, help_text)
 
 
@@ -91,7 +98,7 @@ def _main(argv: Sequence[str]) -> None:
   settings = {name: given[name] for name in _setting_fields() if given[name] is not None}
   names = (
     'source', 'task', 'out', 'memory_limit', 'workers', 'max_dropped_recordings',
-    'beam_options', 'beam_bucket',
+    'beam_options', 'beam_bucket', 'subject_key',
   )  # fmt: skip
   try:
     if given['out'] is None:

@@ -34,9 +34,10 @@ class Dataset:
     schema: what a sample contains.
     version: hash over the shards' contents and the schema.
     index: column of index.parquet -> array (n,); row i is sample i. `file` is an
-      index into `files`; attributes are objects, None where unknown.
+      index into `files`; attributes are objects, None where unknown; `label` is NaN where
+      it is not known; `prediction_time` is in seconds since 1970.
     files: names of the shards.
-    fold_key: key of the subject hashes.
+    subject_key: key of the subject hashes: a secret, hex text.
     metadata: the whole of dataset.json.
     splits: index rows of each split if they come from a file (`split_file.py`): the only
       fold is then 0, and `metadata['folds']` describes it.
@@ -47,7 +48,7 @@ class Dataset:
   version: str
   index: Mapping[str, np.ndarray]
   files: tuple[str, ...]
-  fold_key: str
+  subject_key: str
   metadata: Mapping[str, Any]
   splits: Mapping[Split, np.ndarray] | None = None
 
@@ -129,7 +130,7 @@ def open_dataset(directory: Path | str) -> Dataset:
     version=metadata['data_version'],
     index=index,
     files=files,
-    fold_key=metadata['fold_key'],
+    subject_key=metadata['subject_key'],
     metadata=metadata,
   )
 
@@ -142,6 +143,11 @@ def _read_index(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
   except pa.ArrowInvalid as error:
     raise DataError(f'{path}: not a parquet file. {_AGAIN}') from error
   files, number = np.unique(table['file'].to_numpy().astype(str), return_inverse=True)
-  index = {name: table[name].to_numpy() for name in table.column_names}
+  # Of targets with one label, which all are today, without its axis.
+  label = table['label'].combine_chunks().flatten().to_numpy()
+  index = {
+    name: label if name == 'label' else table[name].to_numpy()
+    for name in table.column_names
+  }
   index['file'] = number.astype(np.int32)
   return index, tuple(files.tolist())

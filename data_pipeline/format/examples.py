@@ -55,7 +55,8 @@ def features(schema: Schema) -> dict[str, Feature]:
     'subject_id': Feature(np.int64),
     'sample_id': Feature(np.int64),
     'prediction_time': Feature(np.int64),
-    'label': Feature(np.float32),
+    'label': Feature(np.float32, (None,)),
+    'weight': Feature(np.float32),
     'fold': Feature(np.int64),
     'validates': Feature(np.uint8, (NUM_FOLDS,)),
   }

@@ -51,7 +51,7 @@ def with_split_file(dataset: Dataset, path: Path) -> Dataset:
           'split, with all its samples.'
         )
   hashes = {
-    split: sorted(hash_subject(subject, dataset.fold_key) for subject in of)
+    split: sorted(hash_subject(subject, dataset.subject_key) for subject in of)
     for split, of in subjects.items()
   }
   digest = hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from data_pipeline import folders, lock, processors, sources
 from data_pipeline.format.dataset import COHORT, DATASET
 from data_pipeline.format.schema import DataError, Schema, write_json
-from data_pipeline.format.subjects import fold_key
+from data_pipeline.format.subjects import KEY_FILE, institution_key, order_key
 from data_pipeline.preparation import (
   estimate,
   processes,
@@ -55,6 +55,7 @@ def prepare(
   max_dropped_recordings: float = MAX_DROPPED_RECORDINGS,
   beam_options: str | None = None,
   beam_bucket: str | None = None,
+  subject_key: Path | str | None = None,
   **settings: Any,
 ) -> Path:
   """Prepares a data set, or continues, or returns at once if it is finished.
@@ -70,6 +71,8 @@ def prepare(
     beam_options: writes the shards on Apache Beam with these pipeline options, for
       example '--runner=FlinkRunner --flink_master=HOST:8081' (docs/beam.md).
     beam_bucket: where Beam's workers find their files if they share no folder.
+    subject_key: file with the key of the subject hashes, which the data sets of an
+      institution share; made where absent. None: `subject_key` beside `out`.
     **settings: fields of the source's `Settings`, for example mimic_iv=DIR.
 
   Returns:
@@ -105,6 +108,7 @@ def prepare(
     workers=workers,
     max_dropped_recordings=max_dropped_recordings,
     recordings_here=beam_bucket is None,
+    subject_key=None if subject_key is None else Path(subject_key),
     run=_beam(beam_options, beam_bucket),
   )
   return out
@@ -119,6 +123,7 @@ def build(
   workers: int,
   max_dropped_recordings: float = MAX_DROPPED_RECORDINGS,
   recordings_here: bool = True,
+  subject_key: Path | None = None,
   run: Run | None = None,
 ) -> None:
   """Runs `stage(folder) -> Staged` and writes the data set to `out`.
@@ -134,6 +139,7 @@ def build(
     workers: processes and threads.
     max_dropped_recordings: share of the ECG recordings that may be unusable.
     recordings_here: this machine sees the raw recordings.
+    subject_key: as of `prepare`.
     run: where the shards are written; by default in `workers` processes.
 
   Raises:
@@ -150,7 +156,7 @@ def build(
       if not finished.exists():
         _build(
             stage, out, folder, request, memory_limit, workers, max_dropped_recordings,
-            recordings_here, run,
+            recordings_here, subject_key or out.parent / KEY_FILE, run,
         )  # fmt: skip
         _remove(folder)
         return
@@ -168,6 +174,7 @@ def _build(
   workers: int,
   max_dropped_recordings: float,
   recordings_here: bool,
+  subject_key: Path,
   run: Run,
 ) -> None:
   _begin(out, folder, request)
@@ -178,7 +185,7 @@ def _build(
     cohort = {'steps': [stopped], 'rows': error.rows, 'error': str(error)}
     write_json(out / COHORT, cohort)
     raise
-  key = fold_key(staged.schema.source)
+  key = institution_key(subject_key)
   tables = folder / 'tables'
   # Also there, for the user to read, when the cohort turns out to be empty.
   write_json(out / COHORT, staged.cohort)
@@ -188,7 +195,7 @@ def _build(
         staged.schema,
         tables,
         database,
-        key=key,
+        key=order_key(staged.schema.source),
         samples_per_shard=request['samples_per_shard'],
       )
       staged = _with_what_is_absent(staged, assignment)

@@ -51,7 +51,7 @@ def assign_folds(
 
   Args:
     subject_id: int64 (n,), one per sample.
-    label: float (n,): class index or days.
+    label: float (n,): class index or days; NaN where it is not known.
     available: modality -> bool (n,): whether the sample has it.
     target: what the label means; labels in days are stratified by quintile.
     seed: of the order in which equal subjects are dealt.
@@ -63,7 +63,7 @@ def assign_folds(
     DataError: fewer subjects than folds.
   """
   subjects, owner = np.unique(subject_id, return_inverse=True)
-  if len(subjects) < NUM_FOLDS:
+  if len(subjects) < NUM_FOLDS and np.isfinite(label).any():
     raise DataError(
       f'the cohort has {len(subjects)} subjects and {len(subject_id)} samples; '
       f'{NUM_FOLDS} folds need at least {NUM_FOLDS} subjects. See the inclusion '
@@ -93,9 +93,11 @@ def _kinds(
 ) -> np.ndarray:
   """Membership of samples in strata: float (n, strata)."""
   if target.kind == 'days':
-    cuts = np.quantile(label, np.linspace(0, 1, _LABEL_BINS + 1)[1:-1])
-    stratum = np.searchsorted(cuts, label)
-    levels = range(_LABEL_BINS)
+    known = label[np.isfinite(label)]
+    places = np.linspace(0, 1, _LABEL_BINS + 1)[1:-1]
+    cuts = np.quantile(known, places) if len(known) else np.zeros(0)
+    stratum = np.where(np.isfinite(label), np.searchsorted(cuts, label), np.nan)
+    levels = range(_LABEL_BINS) if len(known) else ()
   else:
     stratum = label
     levels = range(len(target.classes))

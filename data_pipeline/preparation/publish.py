@@ -79,7 +79,7 @@ def publish(
     {
       'schema': schema,
       'data_version': _version(schema, files),
-      'fold_key': key,
+      'subject_key': key,
       'folds': _fold_hashes(assignment.folds, key),
       'counts': {
         'samples': assignment.samples.num_rows,
@@ -102,11 +102,16 @@ def _write_index(
   names = [
     'sample_id',
     'subject_id',
+    'prediction_time',
     'label',
+    'weight',
     'fold',
     *(f'validates_{k}' for k in range(NUM_FOLDS)),
   ]
   samples = assignment.samples
+  samples = samples.set_column(
+    samples.schema.get_field_index('prediction_time'), 'prediction_time', samples['seconds']
+  )
   columns = {name: samples[name] for name in names}
   file = [s.name for s in assignment.shards for _ in range(s.start, s.stop)]
   columns['file'] = pa.array(file).dictionary_encode()

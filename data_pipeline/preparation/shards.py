@@ -196,8 +196,9 @@ def _examples(job: Job, recordings: Recordings) -> Iterator[Example]:
   samples = _read(job, 'samples')
   columns = {
     name: _numpy(samples, name)
-    for name in ('subject_id', 'sample_id', 'seconds', 'label', 'fold')
+    for name in ('subject_id', 'sample_id', 'seconds', 'weight', 'fold')
   }
+  labels = [np.array(each, np.float32) for each in samples['label'].to_pylist()]
   validates = [_numpy(samples, f'validates_{k}') for k in range(NUM_FOLDS)]
   validates = np.stack(validates, axis=1).astype(np.uint8)
 
@@ -213,7 +214,8 @@ def _examples(job: Job, recordings: Recordings) -> Iterator[Example]:
       'subject_id': columns['subject_id'][i],
       'sample_id': columns['sample_id'][i],
       'prediction_time': columns['seconds'][i],
-      'label': np.float32(columns['label'][i]),
+      'label': labels[i],
+      'weight': np.float32(columns['weight'][i]),
       'fold': columns['fold'][i],
       'validates': validates[i],
     }

@@ -81,7 +81,7 @@ def assign(
     schema: of the data set.
     staging: folder with the staged parquet files.
     database: a DuckDB connection.
-    key: of the subject hashes; their order is the order of subjects.
+    key: of hashes whose order is the order of the subjects.
     samples_per_shard: what a shard should hold, about.
     seed: of the folds.
 
@@ -107,7 +107,7 @@ def assign(
       available[table] = np.isin(sample_id, present)
 
   division = folds.assign_folds(
-    subject_id, samples['label'].to_numpy(), available, schema.target, seed=seed
+    subject_id, _only_label(samples), available, schema.target, seed=seed
   )
   owner = np.searchsorted(division.subjects, subject_id)
   hashes = np.array([hash_subject(s, key) for s in division.subjects])
@@ -180,7 +180,6 @@ def connect(folder: Path, *, memory_limit: str, threads: int) -> duckdb.DuckDBPy
 
 def _read_samples(schema: Schema, path: Path) -> pa.Table:
   samples = pq.read_table(path)
-  labels = samples['label'].to_numpy()
   if samples.num_rows == 0:
     raise DataError(
       f'the cohort of task {schema.task} is empty: no sample meets its inclusion '
@@ -188,16 +187,27 @@ def _read_samples(schema: Schema, path: Path) -> pa.Table:
     )
   if len(np.unique(samples['sample_id'].to_numpy())) < samples.num_rows:
     raise DataError(f'{path}: a sample_id occurs twice.')
+  labels = samples['label'].cast(pa.float64()).to_numpy()
   if schema.target.kind == 'classes':
     valid = np.isin(labels, np.arange(schema.target.outputs))
   else:
     valid = np.isfinite(labels) & (labels >= 0)
+  valid |= np.isnan(labels)  # not known
   if not valid.all():
     raise DataError(
       f'{path}: row {int(np.argmin(valid))} has a label that target '
       f'{schema.target.kind} does not have.'
     )
+  vectors = pa.array([[label] for label in labels.tolist()], pa.list_(pa.float64()))
+  samples = samples.set_column(samples.schema.get_field_index('label'), 'label', vectors)
+  if 'weight' not in samples.schema.names:
+    samples = samples.append_column('weight', pa.array(np.ones(len(labels))))
   return samples
+
+
+def _only_label(samples: pa.Table) -> np.ndarray:
+  """The label of targets with one, NaN where it is not known: float64 (n,)."""
+  return samples['label'].combine_chunks().flatten().to_numpy()
 
 
 def _divide(
@@ -207,6 +217,8 @@ def _divide(
   shards = []
   for k in range(NUM_FOLDS):
     inside = np.flatnonzero(fold == k)
+    if not len(inside):
+      continue  # fewer subjects without a label than folds
     count = max(1, round(len(inside) / samples_per_shard))
     # A subject goes where its first sample falls.
     first = np.flatnonzero(np.diff(owner[inside], prepend=-1))

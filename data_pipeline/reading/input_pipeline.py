@@ -208,11 +208,17 @@ class _Parser:
     parsing: dict[str, Any] = {
       name: tf.io.FixedLenFeature([], tf.string, default_value='') for name in self._specs
     }
-    parsing['label'] = tf.io.FixedLenFeature([], tf.float32, default_value=0.0)
+    parsing['label'] = tf.io.FixedLenFeature([], tf.string, default_value='')
+    parsing['weight'] = tf.io.FixedLenFeature([], tf.float32, default_value=0.0)
     parsed = tf.io.parse_example(serialized, parsing)
+    # Of targets with one label, without its axis; one that is not known has no weight.
+    label = tf.io.decode_raw(parsed['label'], tf.float32, fixed_length=4)
+    label = tf.reshape(label, tf.shape(rows))
+    unknown = tf.math.is_nan(label)
+    weight = tf.reshape(parsed['weight'], tf.shape(rows))
     batch: Batch = {
-      'label': tf.reshape(parsed['label'], tf.shape(rows)),
-      'weight': tf.cast(rows >= 0, tf.float32),
+      'label': tf.where(unknown, tf.zeros_like(label), label),
+      'weight': tf.where(unknown, tf.zeros_like(weight), weight),
       'row': rows,
     }
     for i, name in enumerate(self.events):

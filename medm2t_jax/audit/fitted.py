@@ -31,7 +31,7 @@ _TOLERANCE = 1e-6
 def fit_again(run: Run) -> fitting.Statistics:
   """Fits a run's state again, with absurd values for all but its training subjects."""
   trains = run.splits.subject_hashes('train')
-  key = run.dataset.fold_key
+  key = run.dataset.subject_key
   subjects, owner = np.unique(run.dataset.index['subject_id'], return_inverse=True)
   training = np.array([hash_subject(subject, key) in trains for subject in subjects])
   held_out = ~training[owner]
@@ -92,7 +92,7 @@ def _lineage(fold: Run, lineage: checkpoint.Lineage) -> Check:
   index = fold.dataset.index['subject_id']
   held_out = np.concatenate([fold.splits.rows('validation'), fold.splits.rows('test')])
   tests = index[fold.splits.rows('test')]
-  key = fold.dataset.fold_key
+  key = fold.dataset.subject_key
   hashes = lambda subjects: {hash_subject(subject, key) for subject in np.unique(subjects)}
   leaked = lineage.fitted_on & hashes(index[held_out])
   leaked |= lineage.selected_on & hashes(tests)

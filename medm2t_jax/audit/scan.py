@@ -94,8 +94,9 @@ def scan(dataset: Dataset, folds: Sequence[int], *, capacity: int = CAPACITY) ->
     values = last_values(example, schema)
     present = ~np.isnan(values)
     result.present += present
-    if outputs:
-      result.label_present[int(example['label'])] += present
+    label = float(example['label'][0])
+    if outputs and not np.isnan(label):
+      result.label_present[int(label)] += present
     result.split_present[np.arange(len(folds)), splits[:, row]] += present
     _remember(result, np.flatnonzero(present), values, row, generator)
   return result
@@ -117,7 +118,9 @@ def _agrees(example: Mapping[str, np.ndarray], dataset: Dataset, row: int) -> bo
   validates = [index[f'validates_{k}'][row] for k in range(len(example['validates']))]
   return (
     all(int(example[name]) == int(index[name][row]) for name in names)
-    and float(example['label']) == float(np.float32(index['label'][row]))
+    and np.array_equal(
+      example['label'], np.array([index['label'][row]], np.float32), equal_nan=True
+    )
     and bool(np.array_equal(example['validates'], validates))
   )
 

@@ -66,7 +66,7 @@ def of_fold(fold: Run, tests: Mapping[str, Any], card: str) -> TrainedModel:
     options=options,
     members=(Member(variables, blend.restore(fold), lineage),),
     found={name: statistics[name]['found'].tolist() for name in schema.modalities},
-    key_fingerprint=fingerprint(fold.dataset.fold_key),
+    key_fingerprint=fingerprint(fold.dataset.subject_key),
     tests=tests,
     card=card,
     example=invented(schema, config),

@@ -99,12 +99,12 @@ def _unseen(
 ) -> tuple[np.ndarray, dict[str, str]]:
   """Rows of the index to predict, and what is known of an overlap with the training."""
   every = np.arange(len(dataset))
-  if fingerprint(dataset.fold_key) != model.key_fingerprint:
+  if fingerprint(dataset.subject_key) != model.key_fingerprint:
     text = 'cannot be tested: the data set has another key of subject hashes'
     _LOGGER.info('overlap of subjects with those of the training %s', text)
     return every, {'overlap': text}
   subject, owner = np.unique(dataset.index['subject_id'], return_inverse=True)
-  seen = np.array([hash_subject(one, dataset.fold_key) in model.seen for one in subject])
+  seen = np.array([hash_subject(one, dataset.subject_key) in model.seen for one in subject])
   count = int(seen.sum())
   if allow_seen or not count:
     return every, {'overlap': f'{count} of {len(subject)} subjects were trained on'}

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipeline.format.dataset import Dataset
-from data_pipeline.format.heads import read_head
 from data_pipeline.format.schema import DataError, Schema, write_json
 from medm2t_jax.inference.predicting import Predicted
 
@@ -60,16 +59,14 @@ def _table(dataset: Dataset, predicted: Predicted) -> pa.Table:
 
 def _meds(dataset: Dataset, predicted: Predicted) -> pa.Table:
   """The fields of meds-evaluation 0.1 for a binary task, the second class being true."""
-  times = [
-    int(read_head(dataset, row)['prediction_time']) for row in predicted.rows.tolist()
-  ]
+  times = dataset.index['prediction_time'][predicted.rows]
   label = dataset.index['label'][predicted.rows]
   probability = predicted.predictions[:, 1]
   return pa.table(
     {
       'subject_id': pa.array(dataset.index['subject_id'][predicted.rows], pa.int64()),
-      'prediction_time': pa.array(np.array(times) * 1_000_000, pa.timestamp('us')),
-      'boolean_value': pa.array(label == 1),
+      'prediction_time': pa.array(times * 1_000_000, pa.timestamp('us')),
+      'boolean_value': pa.array(label == 1, mask=np.isnan(label)),
       'predicted_boolean_value': pa.array(probability >= 0.5),
       'predicted_boolean_probability': pa.array(probability.astype(np.float32)),
     }

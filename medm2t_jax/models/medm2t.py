@@ -155,7 +155,7 @@ class MedM2T(nn.Module):
       raise ValueError(f'cannot drop {unknown}; the modalities are {config.modalities}')
     batch = jax.tree.map(jnp.asarray, dict(batch))
     batch = {**batch, **{name: without(name, batch[name]) for name in drop}}
-    valid = batch['weight'] > 0
+    valid = batch['row'] >= 0
     if stage == 'multimodal' or stage in config.modalities:
       return self._samples(batch, valid, stage, train)
     if stage.startswith('ecg_'):

@@ -19,7 +19,7 @@ _OF_REFIT: Mapping[Split, tuple[Split, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-  """Whose samples a run trains on, chooses on and is tested on.
+  """Whose samples a run trains on, chooses on and is tested on: those with a label.
 
   Attributes:
     dataset: the prepared data set.
@@ -34,7 +34,8 @@ class Splits:
   def rows(self, split: Split) -> np.ndarray:
     """Index rows of a split, ascending: int64 (rows,)."""
     parts = [self.dataset.rows(self.fold, part) for part in self._parts(split)]
-    return np.sort(np.concatenate([np.empty(0, np.int64), *parts]))
+    rows = np.sort(np.concatenate([np.empty(0, np.int64), *parts]))
+    return rows[np.isfinite(self.dataset.index['label'][rows])]
 
   def subject_hashes(self, split: Split) -> frozenset[str]:
     """Keyed hashes of the subjects of a split."""

@@ -406,7 +406,7 @@ class StageTraining:
     dataset = self._fold.dataset
     rows = plan.rows[number]
     samples = dataset.index['sample_id'][rows[rows >= 0]]
-    hashes = sorted(hash_subject(sample, dataset.fold_key) for sample in samples)
+    hashes = sorted(hash_subject(sample, dataset.subject_key) for sample in samples)
     raise TrainingError(
       f'{self._fold.name}, stage {self._stage}: the {split} loss or its gradient is '
       f'not finite at step {number + 1} of epoch {self._position.epoch + 1}, for the '

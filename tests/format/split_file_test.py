@@ -53,7 +53,7 @@ def test_rows_and_subjects_are_those_of_the_file(dataset, splits, tmp_path):
     assert sorted(splits[key]) == sorted(data.index['sample_id'][rows])
     assert (np.diff(rows) > 0).all()
     subjects = np.unique(data.index['subject_id'][rows])
-    hashes = sorted(hash_subject(each, data.fold_key) for each in subjects)
+    hashes = sorted(hash_subject(each, data.subject_key) for each in subjects)
     assert data.subjects(0, split) == tuple(hashes)
   # What the folds were is not there any more.
   assert list(data.metadata['folds']) == ['0']

@@ -118,7 +118,7 @@ def test_the_folds_together_are_an_ensemble_for_new_subjects(home, data, tmp_pat
 
 
 def test_without_its_key_an_overlap_is_said_to_be_untested(bundle, data):
-  other = dataclasses.replace(open_dataset(data), fold_key='00' * 16)
+  other = dataclasses.replace(open_dataset(data), subject_key='00' * 16)
   found = predicting.predict(TrainedModel.load(bundle), other)
   assert len(found.rows) == len(other)
   assert 'cannot be tested' in found.coverage['overlap']
@@ -206,7 +206,7 @@ def test_nothing_of_a_patient_is_in_a_bundle(bundle, data):
   """Neither identifiers nor the key that would give them away."""
   dataset = open_dataset(data)
   texts = ''.join(path.read_text() for path in bundle.rglob('*.json'))
-  assert dataset.fold_key not in texts
+  assert dataset.subject_key not in texts
   hashes = json.loads((bundle / 'members/0/provenance.json').read_text())['fitted_on']
   assert all(len(one) == 16 for one in hashes)
   assert not {str(one) for one in dataset.index['subject_id']} & set(hashes)

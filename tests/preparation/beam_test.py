@@ -36,7 +36,7 @@ if __name__ == '__main__':
   run = beam.runner(' '.join(sys.argv[4:]), bucket)
   build.build(
     stage, out, request=fixture.REQUEST, memory_limit='1GB', workers=1, run=run,
-    recordings_here=bucket is None,
+    recordings_here=bucket is None, subject_key=fixture.SUBJECT_KEY,
   )
 """
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from data_pipeline.format.schema import DataError, Target
-from data_pipeline.format.subjects import fold_key, hash_subject
 from data_pipeline.preparation import folds
 
 BINARY = Target('classes', ('alive', 'dead'))
@@ -95,10 +94,3 @@ def test_few_subjects_leave_no_split_empty(subjects):
 def test_too_few_subjects_are_refused():
   with pytest.raises(DataError, match='4 subjects'):
     folds.assign_folds(np.array([1, 2, 3, 4, 4]), np.zeros(5), {}, BINARY)
-
-
-def test_hashes_depend_on_the_key():
-  one, two = fold_key('mimic_iv'), fold_key('simulated')
-  assert hash_subject(7, one) == hash_subject(7, one)
-  assert hash_subject(7, one) != hash_subject(7, two)
-  assert hash_subject(7, one) != hash_subject(8, one)

@@ -135,7 +135,14 @@ def test_two_preparations_of_one_folder_do_not_mix(folder, tmp_path):
       shutil.copy(path, tables)
     return staging_fixture.staged()
 
-  build.build(stage, out, request=staging_fixture.REQUEST, memory_limit='1GB', workers=1)
+  build.build(
+    stage,
+    out,
+    request=staging_fixture.REQUEST,
+    memory_limit='1GB',
+    workers=1,
+    subject_key=staging_fixture.SUBJECT_KEY,
+  )
   assert digests(out) == digests(folder / 'out')
 
 

@@ -160,7 +160,7 @@ def test_splits_partition_the_subjects(dataset):
       np.sort(np.concatenate(list(parts.values()))), np.arange(len(dataset))
     )
     for split, rows in parts.items():
-      hashes = {hash_subject(s, dataset.fold_key) for s in subject[rows]}
+      hashes = {hash_subject(s, dataset.subject_key) for s in subject[rows]}
       assert tuple(sorted(hashes)) == dataset.subjects(k, split)
     assert not set(subject[parts['train']]) & set(subject[parts['validation']])
 

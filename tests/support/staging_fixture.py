@@ -16,6 +16,8 @@ COHORT = {
   'steps': [{'step': 'all', 'samples': 1000, 'subjects': 100}],
   'rows': {'labevents': {'no value': 3}},
 }
+# Of all data sets of the tests, so that equal ones have equal bytes.
+SUBJECT_KEY = Path(__file__).with_name('subject_key')
 REQUEST = {'source': 'fixture', 'samples_per_shard': 6}
 
 SCHEMA = Schema(
@@ -186,6 +188,7 @@ def build_from(
     memory_limit=memory_limit,
     workers=workers,
     max_dropped_recordings=max_dropped_recordings,
+    subject_key=SUBJECT_KEY,
   )
   return out
 

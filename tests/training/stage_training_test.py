@@ -190,7 +190,7 @@ def test_a_loss_that_is_not_finite_names_its_batch(dataset, tmp_path, monkeypatc
   message = str(raised.value)
   assert 'stage static' in message and 'step 3 of epoch 1' in message
   samples = dataset.index['sample_id'][poisoned[0]]
-  hashes = {hash_subject(sample, dataset.fold_key) for sample in samples}
+  hashes = {hash_subject(sample, dataset.subject_key) for sample in samples}
   assert set(message.split('hashes ')[1].split('. ')[0].split(', ')) == hashes
   # What was lost is not saved.
   with checkpoint.Checkpoints(tmp_path / 'fold0' / 'static' / 'checkpoints') as saved:

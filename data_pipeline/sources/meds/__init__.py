@@ -33,6 +33,10 @@ class Settings:
   mapping: str = setting(
     'YAML file that maps codes to variables, or a shipped one: mimic_iv.'
   )
+  unlabelled: bool = setting(
+    'Whether --labels has only subjects and prediction times, to be predicted.',
+    default=False,
+  )
 
   def __post_init__(self):
     existing('meds', self.meds)
@@ -80,7 +84,11 @@ def _stage(
   versions = files.open_metadata(raw, settings.meds)
   counts = {'data': files.open_data(raw, settings.meds)}
   steps, counts['labels'] = labels.make_samples(
-    raw, settings.labels, task, chosen.observation_hours
+    raw,
+    settings.labels,
+    task,
+    chosen.observation_hours,
+    unlabelled=settings.unlabelled,
   )
   rows.make_windows(raw)
   distinct = [

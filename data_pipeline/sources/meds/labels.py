@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,12 @@ Steps = list[dict[str, str | int]]
 
 
 def make_samples(
-  raw: RawTables, labels: Path, task: str, observation_hours: float | None
+  raw: RawTables,
+  labels: Path,
+  task: str,
+  observation_hours: float | None,
+  *,
+  unlabelled: bool = False,
 ) -> tuple[Steps, dict[str, int]]:
   """Makes the table `samples` (sample_id, subject_id, prediction_time, start_time, label).
 
@@ -41,6 +47,7 @@ def make_samples(
     labels: a parquet file or a folder of them.
     task: a key of `TARGETS`.
     observation_hours: length of the observation window; None: the whole history.
+    unlabelled: only subjects and prediction times are read, and every label is null.
 
   Returns:
     The inclusion steps, and the label rows by reason.
@@ -50,9 +57,10 @@ def make_samples(
       for one subject and time, or no sample is left.
   """
   paths = parquet_files(labels) if labels.is_dir() else [labels]
-  raw.con.register('label_rows', pa.concat_tables(_read(path, task) for path in paths))
+  read = _read_times if unlabelled else functools.partial(_read, task=task)
+  raw.con.register('label_rows', pa.concat_tables(read(path) for path in paths))
   raw.run('CREATE OR REPLACE TEMP TABLE labels AS SELECT DISTINCT * FROM label_rows')
-  read = raw.value('SELECT count(*) FROM label_rows')
+  count = raw.value('SELECT count(*) FROM label_rows')
   steps = [_step(raw, 'labels', 'label_rows')]
   steps.append(_step(raw, 'one label per subject and time', 'labels'))
   contrary = raw.value("""
@@ -84,8 +92,8 @@ def make_samples(
     )
   distinct = int(steps[1]['samples'])
   counts = {
-    'read': read,
-    'dropped: duplicate': read - distinct,
+    'read': count,
+    'dropped: duplicate': count - distinct,
     'dropped: subject not in the data': distinct - int(kept),
   }
   return steps, {reason: n for reason, n in counts.items() if n or reason == 'read'}
@@ -126,6 +134,19 @@ def _read(path: Path, task: str) -> pa.Table:
     'prediction_time': table['prediction_time'],
     'label': pa.array(labels),
   })  # fmt: skip
+
+
+def _read_times(path: Path) -> pa.Table:
+  """subject_id, prediction_time and a null label of one file."""
+  check(path, read_schema(path), meds_package().LabelSchema)
+  table = pq.read_table(path, columns=['subject_id', 'prediction_time'])
+  for name in table.column_names:
+    if table[name].null_count:
+      raise DataError(
+        f'{path}: column {name} has {table[name].null_count} nulls; MEDS labels have '
+        'none. Leave these rows out.'
+      )
+  return table.append_column('label', pa.nulls(table.num_rows, pa.float64()))
 
 
 def _numbers(column: pa.ChunkedArray, target: Target) -> np.ndarray:

@@ -209,7 +209,8 @@ def simulate_patient(seed: int, index: int) -> Patient:
   recordings = _plan_recordings(rng, index, admissions, traits)
   return Patient(
     index=index,
-    subject_id=_identifier(10_000_000, index),
+    # Other seeds are other people, as long as a hospital has fewer than 100,000.
+    subject_id=_identifier(10_000_000, index + seed * 100_003),
     female=female,
     age=age,
     anchor_year=anchor_year,

@@ -237,7 +237,7 @@ class _Explainer:
     arrays, attributions = self._unpacked(batch, integrated)
     sown = jax.tree.map(np.asarray, self._steps.attention(self._variables, batch))
     return ExplainedSample(
-      hash=hash_subject(dataset.index['sample_id'][row], dataset.fold_key),
+      hash=hash_subject(dataset.index['sample_id'][row], dataset.subject_key),
       fold=fold.fold,
       verdict=page.verdict,
       label=float(dataset.index['label'][row]),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ml_collections import config_dict
 
-from data_pipeline.format.subjects import fold_key
+from data_pipeline.format.subjects import order_key
 from medm2t_jax.evaluation import explain
 from medm2t_jax.evaluation.explain.timeline import patient_page
 from medm2t_jax.models.medm2t import MedM2T
@@ -67,7 +67,7 @@ class StandIn:
     self.fold, self.final, self.reader = 0, self, self
     self.dataset = SimpleNamespace(
       schema=SCHEMA,
-      fold_key=fold_key('fake'),
+      subject_key=order_key('fake'),
       index={'sample_id': SAMPLE_IDS, 'label': np.array([0, 0, 0, 1, 1])},
     )
     self.model_config = fake_batch.tiny(trunk='ensemble', ensemble=3)
