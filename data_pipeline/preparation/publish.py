@@ -168,6 +168,8 @@ def _write_tfds_metadata(
   infos = []
   for k in range(NUM_FOLDS):
     inside = [i for i, shard in enumerate(all_shards) if shard.fold == k]
+    if not inside:
+      continue  # fewer subjects without a label than folds
     infos.append(
       tfds.core.SplitInfo(
         name=f'fold{k}',

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -165,6 +166,28 @@ def test_meds_fields_are_those_of_meds_evaluation(bundle, data, tmp_path):
   )
   with pytest.raises(DataError, match='two classes alone'):
     tables.writer('meds', days)
+
+
+def test_samples_without_a_label_are_predicted(bundle, data, tmp_path):
+  def without(raw):
+    samples = pd.read_parquet(raw / 'samples.parquet')
+    samples['label'] = np.nan
+    samples.to_parquet(raw / 'samples.parquet')
+
+  other = open_dataset(static_data.build(tmp_path, change=without, events=('labs',)))
+  model, labelled = TrainedModel.load(bundle), open_dataset(data)
+  found = predicting.predict(model, other, allow_seen=True)
+  expected = predicting.predict(model, labelled, allow_seen=True)
+  by_sample = lambda dataset, predicted: dict(
+    zip(
+      dataset.index['sample_id'][predicted.rows], predicted.predictions[:, 1], strict=True
+    )
+  )
+  one, two = by_sample(other, found), by_sample(labelled, expected)
+  assert one.keys() == two.keys()
+  np.testing.assert_allclose([one[key] for key in two], list(two.values()), atol=1e-6)
+  tables.writer('meds', model.schema)(tmp_path / 'p.parquet', other, found)
+  assert pq.read_table(tmp_path / 'p.parquet')['boolean_value'].null_count == len(other)
 
 
 def changed(bundle, tmp_path, change):

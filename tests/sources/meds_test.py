@@ -444,6 +444,18 @@ def test_labels_of_tasks(data, task, column, values, expected):
   assert data.table('samples').label.tolist() == expected
 
 
+def test_unlabelled_samples_need_no_value(data):
+  data.add('LAB//crea//mg/dL', number=1.0)
+  data.values = {}
+  settings = dataclasses.replace(data.write(), unlabelled=True)
+  staged = stage('mortality', data.folder, settings, Resources())
+  samples = pd.read_parquet(data.folder / 'samples.parquet')
+  assert len(samples) == 1 and samples['label'].isna().all()
+  assert staged.cohort['rows']['labels'] == {'read': 1}
+  with pytest.raises(DataError, match='needs a label in boolean_value'):
+    stage('mortality', data.folder, data.write(), Resources())
+
+
 def test_label_rows_are_counted(data):
   data.labels = [(1, at(0)), (1, at(0)), (7, at(0))]
   data.values = {'boolean_value': [True] * 3, 'float_value': [None] * 3}
