@@ -1,4 +1,4 @@
-"""A trained model as a folder: what it predicts, where it goes, what it refuses."""
+"""What a fold leaves to predict with: its blend, and its bundle."""
 
 from __future__ import annotations
 
@@ -9,21 +9,53 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from flax import traverse_util
 
 from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import DataError
+from medm2t_jax.baselines import boosted_trees, choosing, logistic_regression
+from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.evaluation import evaluate
-from medm2t_jax.inference import bundling, predicting, tables
+from medm2t_jax.inference import blend, bundling, predicting, tables
 from medm2t_jax.inference.trained_model import FORMAT, TrainedModel
 from medm2t_jax.runs import workdir
-from medm2t_jax.runs.run import make_runs
-from medm2t_jax.training import train
+from medm2t_jax.runs.restoring import restore_best
+from medm2t_jax.runs.run import Run
+from medm2t_jax.training import steps, train
+from medm2t_jax.training.blend_weights import blend as blended
 from tests.support import static_data
 from tests.support.xla_flags import xla_flags
+
+NAMES = ('boosted_trees', 'logistic_regression')
+MODULES = {'boosted_trees': boosted_trees, 'logistic_regression': logistic_regression}
+
+
+def make(data, home, **changes):
+  config = static_data.experiment(data)
+  config.update(stages='all', refit=True, blend=NAMES)
+  config.data.buckets = ({'labs': 32},)
+  config.model.update(trunk='ensemble', ensemble=2)
+  config.model.windows = {'labs': ('percentiles', (50.0,))}
+  for stage in ('static', 'labs', 'multimodal'):
+    config.recipe[stage].update(batch_size=16, epochs=2)
+  config.evaluation.update(
+    baselines=(), bootstrap=20, robustness=False, explained=0, explained_globally=0
+  )
+  config.update(changes)
+  return Run(config.lock(), open_dataset(data), 0, home)
+
+
+@pytest.fixture(autouse=True, scope='module')
+def _small_trees():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(boosted_trees._FIXED, 'max_iter', 20)
+    patch.setitem(boosted_trees._FIXED, 'min_samples_leaf', 5)
+    yield
 
 
 @pytest.fixture(scope='module')
@@ -32,30 +64,137 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def home(data, tmp_path_factory):
-  """The workdir of a run of two folds, trained and evaluated."""
-  home = tmp_path_factory.mktemp('run')
-  config = static_data.experiment(data)
-  config.update(stages='all', folds='0,1', refit=True, blend=('logistic_regression',))
-  config.data.buckets = ({'labs': 32},)
-  config.model.update(trunk='ensemble', ensemble=2, deep='none')
-  config.model.windows = {'labs': ('percentiles', (50.0,))}
-  for stage in ('static', 'labs', 'multimodal'):
-    config.recipe[stage].update(batch_size=16, epochs=1, frozen=())
-  config.evaluation.update(
-    baselines=(), bootstrap=20, robustness=False, explained=0, explained_globally=0
-  )
-  dataset = open_dataset(data)
-  folds = make_runs(config.lock(), dataset, home)
-  workdir.claim(home, config, dataset.version)
-  train.train(folds)
-  evaluate.evaluate(folds)
-  return home
+def fold(data, tmp_path_factory):
+  """A fold that is trained and evaluated."""
+  fold = make(data, tmp_path_factory.mktemp('run'))
+  workdir.claim(fold.workdir, fold.config, fold.dataset.version)
+  train.train([fold])
+  evaluate.evaluate([fold])
+  return fold
 
 
-@pytest.fixture(scope='module')
-def bundle(home):
-  return home / 'fold0' / 'model'
+def restored(run):
+  variables, _ = restore_best(run, blend.STAGE)
+  return steps.predictor(run.model, blend.STAGE, variables)
+
+
+def log(probability):
+  return np.log(np.maximum(probability, 1e-15))
+
+
+def test_the_compiled_blend_is_the_weighted_sum_of_its_parts(fold):
+  final = fold.final
+  ours = restored(final)
+  predictor = blend.predictor(fold, ours)
+  rows, found = evaluate.predict(final, predictor, 'test', {'all': ()})
+  _, alone = evaluate.predict(final, ours, 'test', {'all': ()})
+  inputs = Inputs(fold)
+  np.testing.assert_array_equal(rows, inputs.summaries['test'].row)
+  parts = {blend.OURS: log(alone['all'])}
+  for name in NAMES:
+    fitted = MODULES[name].fitted(inputs).final
+    value = inputs.summaries['test'].value
+    parts[name] = log(choosing.predict(fitted, value, inputs.target))
+  kept = json.loads((fold.workdir / 'fold0' / 'blend' / 'blend.json').read_text())
+  assert set(kept['weights']) == {blend.OURS, *NAMES}
+  expected = np.exp(blended(parts, kept['weights'], np.array(kept['prior'])))
+  np.testing.assert_allclose(found['all'], expected, rtol=1e-4, atol=1e-6)
+  assert not np.allclose(found['all'], alone['all'], atol=1e-3)
+
+
+def test_the_report_predicts_with_the_blend_and_shows_each_alone(fold):
+  metrics = json.loads((fold.workdir / 'eval' / 'metrics.json').read_text())
+  assert [each['name'] for each in metrics['baselines']] == [blend.ALONE]
+  page = (fold.workdir / 'eval' / 'report.html').read_text()
+  head = page.split('<main>')[0]
+  assert 'a blend of the network, boosted trees and logistic regression' in head
+  assert 'The network alone' in head
+
+
+def test_the_weights_of_the_parts_are_fitted_once_and_used_by_both_runs(fold):
+  first, final = (run.record(blend.STAGE) for run in fold.runs)
+  assert first is not None and final is not None
+  assert set(first.part_weights) == {'ensemble', 'deep', 'static', 'labs'}
+  assert first.part_weights == final.part_weights
+  assert len(set(first.part_weights.values())) > 1, 'else nothing was fitted'
+  variables, _ = restore_best(fold.final, blend.STAGE)
+  fitted = variables['fitted']
+  for stage in ('multimodal', 'labs'):
+    record = fold.record(stage)
+    assert record is not None
+    expected = [record.part_weights[name] for name in fold.model.part_names(stage)]
+    found = fitted[f'additions_{stage}']['part_weights']
+    np.testing.assert_array_equal(found, np.float32(expected))
+
+
+def test_what_the_stages_of_the_modalities_have_learnt_is_not_trained_further(fold):
+  whole, _ = restore_best(fold, blend.STAGE)
+  for stage in ('static', 'labs'):
+    alone, _ = restore_best(fold, stage)
+    for path in (f'trunks_{stage}', f'decoders_{stage}', f'encoders_{stage}'):
+      of_whole = traverse_util.flatten_dict(whole['params'][path])
+      for leaf, expected in traverse_util.flatten_dict(alone['params'][path]).items():
+        np.testing.assert_array_equal(of_whole[leaf], expected)
+
+
+def test_test_subjects_have_no_part_in_the_weights(fold, monkeypatch, tmp_path):
+  """Neither do they in what the final baselines have learnt."""
+  kept = json.loads((fold.workdir / 'fold0' / 'blend' / 'blend.json').read_text())
+  with np.load(fold.workdir / 'fold0' / 'blend' / 'arrays.npz') as arrays:
+    expected = dict(arrays)
+  other = make(fold.config.data.dir, tmp_path)
+  for run, source in zip(other.runs, fold.runs, strict=True):
+    for stage in train.chosen_stages(run):
+      record = source.record(stage)
+      assert record is not None
+      workdir.write_record(run.workdir, record)
+  inputs = Inputs(other)
+  tests = inputs.summaries['test']
+  tests.value[:] = 1e6
+  tests.label[:] = 1 - tests.label
+  _, validated = evaluate.predict(fold, restored(fold), 'validation', {'all': ()})
+  blend.fit(other, inputs, validated['all'])
+  found = json.loads((tmp_path / 'fold0' / 'blend' / 'blend.json').read_text())
+  assert found['weights'] == kept['weights']
+  with np.load(tmp_path / 'fold0' / 'blend' / 'arrays.npz') as arrays:
+    jax.tree.map(np.testing.assert_array_equal, dict(arrays), expected)
+
+
+def test_a_blend_of_something_else_is_not_used(fold):
+  ours = restored(fold.final)
+  path = fold.workdir / 'fold0' / 'blend' / 'blend.json'
+  kept = path.read_text()
+  other = json.loads(kept)
+  other['made_from']['model'][0][0] += 1  # another step of the first run
+  path.write_text(json.dumps(other))
+  try:
+    with pytest.raises(DataError, match=r'no blend of this model.*--mode=eval'):
+      blend.predictor(fold, ours)
+  finally:
+    path.write_text(kept)
+  assert blend.predictor(fold, ours) is not ours
+
+
+def test_an_unknown_baseline_is_one_clear_error(data, tmp_path):
+  fold = make(data, tmp_path, blend=('forest',))
+  with pytest.raises(DataError, match=r"config\.blend.*'forest'.*boosted_trees"):
+    evaluate.require_known(fold.config)
+
+
+def test_without_a_blend_the_network_predicts(fold):
+  without = make(fold.config.data.dir, fold.workdir, blend=())
+  ours = restored(without.final)
+  assert blend.predictor(without, ours) is ours
+
+
+@pytest.fixture
+def home(fold):
+  return fold.workdir
+
+
+@pytest.fixture
+def bundle(fold):
+  return fold.workdir / 'fold0' / 'model'
 
 
 def test_the_runs_own_test_subjects_are_predicted_bit_for_bit(home, bundle, data):
@@ -100,22 +239,36 @@ def test_a_fresh_process_needs_nothing_but_the_bundle(bundle, data, tmp_path, co
   assert json.loads(out.with_name('coverage.json').read_text()) == expected.coverage
 
 
-def test_the_folds_together_are_an_ensemble_for_new_subjects(home, data, tmp_path):
-  both = bundling.of_workdir(home)
+def test_the_folds_together_are_an_ensemble_for_new_subjects(home, bundle, data, tmp_path):
+  # A second fold, as if it had been trained otherwise.
+  one = TrainedModel.load(bundle)
+  (member,) = one.members
+  params = jax.tree.map(lambda array: 0.9 * array, member.variables['params'])
+  changed = dataclasses.replace(member, variables={**member.variables, 'params': params})
+  two = dataclasses.replace(one, members=(changed,))
+  run = tmp_path / 'run'
+  shutil.copytree(home / 'eval', run / 'eval')
+  for name, model in (('fold0', one), ('fold1', two)):
+    model.save(run / name / 'model')
+  both = bundling.of_workdir(run)
   both.save(tmp_path / 'both')
   both = TrainedModel.load(tmp_path / 'both')
   assert both.check() <= 1e-6 and len(both.members) == 2
   dataset = open_dataset(data)
-  with pytest.raises(DataError, match='trained on all of its subjects'):
-    predicting.predict(both, dataset)
   found = predicting.predict(both, dataset, allow_seen=True)
-  each = [
-    predicting.predict(TrainedModel.load(home / name / 'model'), dataset, allow_seen=True)
-    for name in ('fold0', 'fold1')
-  ]
+  each = [predicting.predict(model, dataset, allow_seen=True) for model in (one, two)]
   assert len(found.rows) == len(dataset)
   mean = (each[0].predictions + each[1].predictions) / 2
   np.testing.assert_allclose(found.predictions, mean, rtol=1e-12)
+
+
+def test_where_all_subjects_were_seen_nobody_is_predicted(bundle, data):
+  model, dataset = TrainedModel.load(bundle), open_dataset(data)
+  everyone = frozenset().union(*(dataset.subjects(0, split) for split in ('train', 'test')))
+  lineage = dataclasses.replace(model.members[0].lineage, selected_on=everyone)
+  member = dataclasses.replace(model.members[0], lineage=lineage)
+  with pytest.raises(DataError, match='trained on all of its subjects'):
+    predicting.predict(dataclasses.replace(model, members=(member,)), dataset)
 
 
 def test_without_its_key_an_overlap_is_said_to_be_untested(bundle, data):
