@@ -42,6 +42,11 @@ _MIN_COVERAGE = flags.DEFINE_float(
 _ALLOW_SEEN = flags.DEFINE_boolean(
   'allow_seen', False, 'Also predict subjects that the model was trained on.'
 )
+_REPORT = flags.DEFINE_boolean(
+  'report',
+  False,
+  'Also write report.html and metrics.json beside FILE: of data with labels.',
+)
 _CHECK = flags.DEFINE_boolean(
   'check', True, "Run the model's self-test before it predicts anybody."
 )
@@ -50,6 +55,8 @@ _CHECK = flags.DEFINE_boolean(
 def main(_: list[str]) -> None:
   # Imported here so that --help and wrong flags answer at once.
   from data_pipeline.format.dataset import open_dataset
+  from data_pipeline.format.schema import write_json
+  from medm2t_jax.evaluation import external
   from medm2t_jax.inference import predicting, tables
   from medm2t_jax.inference.trained_model import TrainedModel
 
@@ -65,14 +72,21 @@ def main(_: list[str]) -> None:
       model, dataset, allow_seen=_ALLOW_SEEN.value, min_coverage=_MIN_COVERAGE.value
     )
     write(out, dataset, predicted)
+    files = {'predictions': out, 'coverage_table': out.with_name('coverage.json')}
+    if _REPORT.value:
+      result = external.compute(model, dataset, predicted)
+      files |= {'report': out.with_name('report.html')}
+      files |= {'metrics': out.with_name('metrics.json')}
+      write_json(files['metrics'], result)
+      files['report'].write_text(external.render(result), encoding='utf-8')
   except DataError as error:
     sys.exit(f'error: {error}')
   coverage = predicted.coverage
   summary = {
     name: coverage[name] for name in ('samples', 'left_out', 'coverage', 'overlap')
   }
-  files = {'predictions': str(out), 'coverage_table': str(out.with_name('coverage.json'))}
-  print(json.dumps({'task': model.schema.task, **summary, **files}))
+  written = {name: str(path) for name, path in files.items()}
+  print(json.dumps({'task': model.schema.task, **summary, **written}))
 
 
 if __name__ == '__main__':

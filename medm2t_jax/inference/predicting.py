@@ -12,9 +12,12 @@ from tqdm import tqdm
 from data_pipeline.format.dataset import Dataset
 from data_pipeline.format.schema import DataError
 from data_pipeline.format.subjects import hash_subject
-from medm2t_jax.inference.alignment import Alignment
+from medm2t_jax.baselines.summary_statistics import column_names
+from medm2t_jax.experiment.model_config import column_kinds
+from medm2t_jax.inference.alignment import Alignment, Batch
 from medm2t_jax.inference.trained_model import TrainedModel, fingerprint
 from medm2t_jax.modalities import presence
+from medm2t_jax.models.trunk import columns
 from medm2t_jax.runs.reader import Reader
 
 _LOGGER = logging.getLogger(__name__)
@@ -69,6 +72,7 @@ def predict(
   reader = Reader(dataset, model.config)
   plan = reader.plan(rows, alignment.modalities, model.config.evaluation.batch_size)
   found: dict[str, Any] = dict.fromkeys(model.schema.modalities, 0)
+  moments = _Moments(model)
   row, outputs = [], []
   batches = reader.read_here(plan, alignment.modalities)
   for batch in tqdm(batches, desc='predict', total=len(plan), unit='step', leave=False):
@@ -76,11 +80,12 @@ def predict(
     row.append(batch['row'].ravel())
     for name, has in presence.found(aligned, model.schema):
       found[name] = found[name] + has.sum(axis=0)
+    moments.add(aligned)
     predicted = model.predict(aligned)
     outputs.append(predicted.reshape(-1, *predicted.shape[2:]))
   order = np.argsort(np.concatenate(row), kind='stable')
   order = order[np.count_nonzero(np.concatenate(row) < 0) :]  # padding comes first
-  coverage = _coverage(model, alignment, found, len(rows))
+  coverage = _coverage(model, alignment, found, moments.drift(), len(rows))
   if coverage['coverage'] < min_coverage:
     raise DataError(
       f'{dataset.directory}: has {coverage["coverage"]:.2f} of what the training samples '
@@ -92,6 +97,42 @@ def predict(
     np.concatenate(outputs)[order],
     {**coverage, **overlap, 'samples': len(rows), 'left_out': len(dataset) - len(rows)},
   )
+
+
+class _Moments:
+  """Means of the columns that the ensemble trunk reads, against those of the training."""
+
+  def __init__(self, model: TrainedModel):
+    self._kinds = tuple(column_kinds(model.schema).items())
+    self._names = column_names(model.schema)
+    fitted = model.members[0].variables['fitted']
+    of = lambda key: [fitted.get(f'chunks_{name}', {}).get(key) for name, _ in self._kinds]
+    self._fitted = None
+    if all(one is not None for one in of('column_center')):  # a plain decoder has none
+      self._fitted = [np.concatenate(of(f'column_{key}')) for key in ('center', 'scale')]
+    self._sum = np.zeros(len(self._names))
+    self._count = np.zeros(len(self._names))
+
+  def add(self, batch: Batch) -> None:
+    """Adds the valid rows of a batch."""
+    table = np.asarray(columns.table(self._kinds, batch))[batch['row'].ravel() >= 0]
+    self._sum += np.nansum(table, axis=0, dtype=np.float64)
+    self._count += np.isfinite(table).sum(axis=0)
+
+  def drift(self) -> dict[tuple[str, str], float]:
+    """(modality, code) -> difference of the means in standard deviations, of numbers."""
+    if self._fitted is None:
+      return {}
+    center, scale = self._fitted
+    result = {}
+    for place, name in enumerate(self._names):
+      modality, *rest = name.split('/')
+      numeric = rest[-1] == 'mean' or (modality == 'static' and '=' not in rest[0])
+      if numeric and self._count[place] and scale[place] > 0:
+        mean = self._sum[place] / self._count[place]
+        difference = float((mean - center[place]) / scale[place])
+        result[modality, '/'.join(rest).removesuffix('/mean')] = round(difference, 3)
+    return result
 
 
 def _unseen(
@@ -120,7 +161,11 @@ def _unseen(
 
 
 def _coverage(
-  model: TrainedModel, alignment: Alignment, found: dict[str, Any], samples: int
+  model: TrainedModel,
+  alignment: Alignment,
+  found: dict[str, Any],
+  drift: dict[tuple[str, str], float],
+  samples: int,
 ) -> dict[str, Any]:
   entries, had, have = [], 0.0, 0.0
   for name in model.schema.modalities:
@@ -138,6 +183,7 @@ def _coverage(
           'samples': int(count),
           'share': round(share, 4),
           'training_share': round(trained, 4),
+          'drift': drift.get((name, item.itemid)),
         }
       )
   return {

@@ -31,7 +31,7 @@ $footer
 </html>
 """)
 
-_STYLE = """
+STYLE = """
 :root{--ink:#1f2933;--soft:#52606d;--line:#d9e0e7;--tint:#f4f7fa;--blue:#0b5394}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
@@ -126,7 +126,7 @@ def document(
     kicker=html.escape(kicker),
     title=html.escape(title),
     subtitle=html.escape(subtitle),
-    style=_STYLE,
+    style=STYLE,
     summary=summary,
     links=''.join(f'<a href="#{each.name}">{each.title}</a>' for each in sections),
     sections=''.join(map(_section, sections)),

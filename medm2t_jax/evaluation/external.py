@@ -1,0 +1,276 @@
+"""External validation: how a trained model does on other data that have labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scipy import optimize, special
+
+from data_pipeline.format.dataset import Dataset
+from data_pipeline.format.schema import DataError
+from medm2t_jax.evaluation.metrics import calibration
+from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES
+from medm2t_jax.evaluation.metrics.metrics import NAMES, headline_figure, score
+from medm2t_jax.evaluation.results import json_ready
+from medm2t_jax.evaluation.rows import Rows, read_rows
+from medm2t_jax.evaluation.subgroups import LEAST_EVENTS, subgroups
+from medm2t_jax.inference.predicting import Predicted
+from medm2t_jax.inference.trained_model import TrainedModel
+from medm2t_jax.report import plots
+from medm2t_jax.report.template import render as from_template
+from medm2t_jax.report.text import count, in_words, number, source_name, task_name
+
+NEEDS = 'labels'  # of the predicted samples
+_RECALIBRATED_ON = 5  # one in so many subjects
+_SMALLEST = 1e-7
+
+Recalibration = Callable[[np.ndarray], np.ndarray]
+
+
+def compute(
+  model: TrainedModel,
+  dataset: Dataset,
+  predicted: Predicted,
+  *,
+  resamples: int = RESAMPLES,
+  seed: int = 0,
+) -> dict[str, Any]:
+  """Metrics of predictions on data with labels, beside those on the own test subjects.
+
+  Args:
+    model: that predicted.
+    dataset: predicted; samples without a label do not count.
+    predicted: of `medm2t_jax.inference.predicting.predict`.
+    resamples: of the bootstrap over subjects.
+    seed: of the bootstrap, and of the fifth of the subjects that recalibrates.
+
+  Returns:
+    JSON-able: 'here' (`score`, 'calibration', counts), 'there' (the same of the model's own
+    test subjects), 'recalibration', 'subgroups', 'coverage'.
+
+  Raises:
+    DataError: no predicted sample has a label.
+  """
+  rows = _rows(model, dataset, predicted)
+  days = rows.target.kind == 'days'
+  calibrated = calibration.days_calibration if days else calibration.class_calibration
+  return json_ready(
+    {
+      'format': 1,
+      'task': model.schema.task,
+      'source': {'here': dataset.schema.source, 'there': model.schema.source},
+      'dataset_version': dataset.version,
+      'headline': headline_figure(rows),
+      'here': {
+        **score(rows, resamples, seed),
+        'calibration': calibrated(rows, resamples, seed),
+        'counts': rows.counts(),
+      },
+      'there': {**model.tests['pooled'], 'calibration': model.tests['calibration']},
+      'recalibration': _recalibration(rows, resamples, seed),
+      'subgroups': subgroups(rows, resamples, seed),
+      'coverage': predicted.coverage,
+    }
+  )
+
+
+def render(result: Mapping[str, Any]) -> str:
+  """The page of what `compute` returns."""
+  key, here, there = result['headline'], result['here'], result['there']
+  source = source_name(result['source']['here'])
+  coverage = result['coverage']
+  names = [name for name in here['overall'] if name in NAMES]
+  return from_template(
+    'external.html',
+    kicker='External validation',
+    title=task_name(result['task']),
+    subtitle=source,
+    verdict=_verdict(here['overall'][key], there['overall'][key], NAMES[key]),
+    notes=_notes(result),
+    metrics=[
+      {
+        'name': NAMES[name],
+        'here': in_words(here['overall'][name]),
+        'there': in_words(there['overall'][name]),
+      }
+      for name in names
+    ],
+    recalibration=_recalibration_table(result['recalibration']),
+    pictures=_pictures(here['calibration'], result['recalibration']),
+    coverage=f'{coverage["coverage"]:.2f}',
+    variables=[
+      {
+        **{name: one[name] for name in ('name', 'modality', 'code', 'unit')},
+        'share': f'{one["share"]:.1%}',
+        'training_share': f'{one["training_share"]:.1%}',
+        'drift': number(one.get('drift'), 2),
+      }
+      for one in coverage['variables']
+    ],
+    ignored=coverage['ignored'],
+    headline=NAMES[key],
+    subgroups=[
+      {
+        'by': grouping['by'],
+        'name': group['name'],
+        'n': count(group['n']),
+        'metric': in_words(group['figure']),
+        'warning': group['warning'] or '',
+      }
+      for grouping in result['subgroups']
+      for group in grouping['groups']
+    ],
+  )
+
+
+def _rows(model: TrainedModel, dataset: Dataset, predicted: Predicted) -> Rows:
+  known = np.isfinite(dataset.index['label'][predicted.rows])
+  if not known.any():
+    raise DataError(
+      f'{dataset.directory}: no predicted sample has a label: there is nothing to report. '
+      'Leave --report out.'
+    )
+  rows = predicted.rows[known]
+  of = lambda name: dataset.index[name][rows]
+  columns: dict[str, Any] = {
+    **{name: of(name) for name in ('sample_id', 'subject_id', 'label')},
+    'fold': np.zeros(len(rows), np.int32),
+    'split': ['test'] * len(rows),
+    **{name: of(name) for name in dataset.schema.attributes},
+  }
+  for name in dataset.schema.modalities:
+    if name != 'static':
+      columns[f'present_{name}'] = of(f'n_{name}') > 0
+  predictions = predicted.predictions[known]
+  if predictions.ndim == 1:
+    columns['prediction'] = predictions
+  else:
+    columns |= {f'p{c}': predictions[:, c] for c in range(predictions.shape[1])}
+  return read_rows(pa.table(columns), dataset.schema)[0]
+
+
+def _recalibration(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
+  """What is gained by an intercept, and by an intercept and a slope."""
+  subjects = np.unique(rows.subject)
+  chosen = np.random.default_rng(seed).permutation(subjects)
+  chosen = chosen[: len(subjects) // _RECALIBRATED_ON]
+  inside = np.isin(rows.subject, chosen)
+  some, rest = rows.take(inside), rows.take(~inside)
+  result: dict[str, Any] = {
+    'fitted_on': {'samples': len(some), 'subjects': len(chosen)},
+    'measured_on': {'samples': len(rest), 'subjects': len(subjects) - len(chosen)},
+    'versions': {},
+    'reason': None,
+  }
+  events = some.events()
+  if not len(some) or (events is not None and events < LEAST_EVENTS):
+    result['reason'] = (
+      f'Only {len(some)} samples and {events} events in the fifth that would recalibrate: '
+      'nothing is fitted.'
+    )
+    fitted: dict[str, Recalibration] = {'as predicted': lambda p: p}
+  else:
+    fitted = {
+      'as predicted': lambda p: p,
+      'intercept': _fit(some, slope=False),
+      'intercept and slope': _fit(some, slope=True),
+    }
+  days = rows.target.kind == 'days'
+  for name, change in fitted.items():
+    changed = rest.with_prediction(change(rest.prediction), name)
+    measured = (
+      score(changed, resamples, seed)['overall']
+      if days
+      else calibration.class_calibration(changed, resamples, seed)
+    )
+    if days:
+      measured |= calibration.days_calibration(changed, resamples, seed)
+    result['versions'][name] = measured
+  return result
+
+
+def _fit(rows: Rows, *, slope: bool) -> Recalibration:
+  """Fits an intercept a class (of days one), and one slope, on some rows."""
+  if rows.target.kind == 'days':
+    x, y = rows.prediction, rows.label
+    b = float(np.polyfit(x, y, 1)[0]) if slope and np.ptp(x) > 0 else 1.0
+    a = float((y - b * x).mean())
+    return lambda days: a + b * days
+  logit, label = _log(rows.prediction), rows.label.astype(int)
+  own = np.arange(len(label)), label
+
+  def changed(parameters: np.ndarray, values: np.ndarray) -> np.ndarray:
+    intercept = np.concatenate([[0.0], parameters[1:]])
+    return special.log_softmax(intercept + parameters[0] * values, axis=1)
+
+  def loss(free: np.ndarray) -> float:
+    parameters = free if slope else np.concatenate([[1.0], free])
+    return float(-changed(parameters, logit)[own].mean())
+
+  start = np.zeros(logit.shape[1] - 1)
+  start = np.concatenate([[1.0], start]) if slope else start
+  free = optimize.minimize(loss, start, method='BFGS').x
+  parameters = free if slope else np.concatenate([[1.0], free])
+  return lambda p: np.exp(changed(parameters, _log(p)))
+
+
+def _log(probability: np.ndarray) -> np.ndarray:
+  return np.log(np.maximum(probability, _SMALLEST))
+
+
+def _verdict(here: Mapping[str, Any], there: Mapping[str, Any], name: str) -> str:
+  told = f'{name} is {in_words(here)} on these data, and {in_words(there)} on the own test '
+  told += 'subjects of the model.'
+  ends = [one[end] for one in (here, there) for end in ('low', 'high')]
+  if None in ends:
+    return told
+  apart = here['low'] > there['high'] or here['high'] < there['low']
+  return told + (' The intervals do not meet.' if apart else ' The intervals meet.')
+
+
+def _notes(result: Mapping[str, Any]) -> list[str]:
+  coverage, notes = result['coverage'], []
+  if coverage['absent']:
+    of = sorted({one['modality'] for one in coverage['absent']})
+    notes.append(
+      f'{len(coverage["absent"])} of the {len(coverage["variables"])} variables of the '
+      f'model are not in these data (of {", ".join(of)}).'
+    )
+  notes.append(f'Overlap with the subjects of the training: {coverage["overlap"]}.')
+  return notes
+
+
+def _recalibration_table(found: Mapping[str, Any]) -> dict[str, Any]:
+  versions = found['versions']
+  first = next(iter(versions.values()))
+  keys = ('log_loss', 'brier') if 'log_loss' in first else ('mae', 'rmse', 'slope')
+  titles = {
+    'log_loss': 'Log loss', 'brier': 'Brier score', 'mae': 'MAE (days)',
+    'rmse': 'RMSE (days)', 'slope': 'Slope',
+  }  # fmt: skip
+  counts = lambda of: f'{count(of["subjects"])} subjects, {count(of["samples"])} samples'
+  return {
+    'names': [titles[key] for key in keys],
+    'rows': [
+      {'name': name, 'cells': [in_words(one[key]) for key in keys]}
+      for name, one in versions.items()
+    ],
+    'fitted_on': counts(found['fitted_on']),
+    'measured_on': counts(found['measured_on']),
+    'reason': found['reason'],
+  }
+
+
+def _pictures(here: Mapping[str, Any], found: Mapping[str, Any]) -> list[plots.Figure]:
+  if 'classes' not in here:
+    return [plots.days_reliability(here['curve'])]
+  versions = found['versions']
+  return [
+    plots.reliability(
+      {label: one['classes'][name]['curve'] for label, one in versions.items()}, name
+    )
+    for name in here['classes']
+  ]
