@@ -35,7 +35,7 @@ def experiment(**changes):
   config = cvd.get_config('smoke')
   with config.unlocked():
     config.stages = ','.join(STAGES)
-    # Ensembles and blends: tests/inference/blend_test.py, tests/end_to_end/main_test.py.
+    # Ensembles and blends: tests/inference/trained_model_test.py, tests/end_to_end/main_test.py.
     config.blend = ()
     config.model.trunk = 'decoder'
     config.recipe.multimodal.starts_from = ('static', 'labs')
@@ -277,7 +277,8 @@ def test_length_of_stay_is_predicted_in_days(hospital, tmp_path):
   config = los.get_config('smoke')
   with config.unlocked():
     config.stages = 'multimodal'
-    config.recipe.multimodal.starts_from = ()
+    config.recipe.multimodal.update(starts_from=(), frozen=())
+    config.model.deep = 'none'
     config.data.buckets = ({'labs': 512},)
     config.evaluation.update(batch_size=16, bootstrap=20)
   folds = make_runs(config, dataset, tmp_path)

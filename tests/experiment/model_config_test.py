@@ -265,7 +265,7 @@ def test_parameter_counts_of_physionet2012(task, size, form):
   assert sorted(experiment.recipe) == sorted(stages(config))
   model = MedM2T(config)
   batch = {
-    'weight': np.ones(2, np.float32),
+    'row': np.arange(2, dtype=np.int32),
     'static': {
       'numeric': np.zeros((2, 3), np.float32),
       'numeric_mask': np.ones((2, 3), bool),
