@@ -35,7 +35,7 @@ def experiment(**changes):
   config = cvd.get_config('smoke')
   with config.unlocked():
     config.stages = ','.join(STAGES)
-    # Ensembles and blends: tests/inference/trained_model_test.py, tests/end_to_end/main_test.py.
+    # Ensembles and blends: tests/inference/trained_model_test.py.
     config.blend = ()
     config.model.trunk = 'decoder'
     config.recipe.multimodal.starts_from = ('static', 'labs')
