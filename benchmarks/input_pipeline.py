@@ -164,13 +164,13 @@ def _train(
   traces = 0
   make_step = training_steps.train_step
 
-  def counted(model: Any, stage: str, optimizer: Any, loss: Any, weights: Any) -> Any:
+  def counted(model: Any, stage: str, optimizer: Any, loss: Any, *rest: Any) -> Any:
     def traced(*arguments: Any) -> Any:
       nonlocal traces
       traces += 1  # Python sees it only when the step is traced.
       return loss(*arguments)
 
-    return make_step(model, stage, optimizer, traced, weights)
+    return make_step(model, stage, optimizer, traced, *rest)
 
   with mock.patch.object(training_steps, 'train_step', counted):
     train.train_stage(fold, stage)

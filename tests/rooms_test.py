@@ -46,6 +46,7 @@ ORDER = (
 # The simulated hospital writes MIMIC's raw tables, to be staged by MIMIC's code.
 OTHER_SOURCES = {('data_pipeline.sources.simulated', 'data_pipeline.sources.mimic_iv')}
 MOST_FILES = 14
+MOST_METHODS = 12
 ONE_FILE_A_SECTION = ('medm2t_jax/evaluation',)
 
 
@@ -115,3 +116,27 @@ def test_rooms_are_small():
     name = str(folder.relative_to(ROOT))
     count = len(list(folder.glob('*.py')))
     assert count <= MOST_FILES or name in ONE_FILE_A_SECTION, f'{name} has {count} files'
+
+
+def test_classes_are_small():
+  """But the model's, whose methods are its parts."""
+  for path in files():
+    if 'models' in path.parts:
+      continue
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+      if isinstance(node, ast.ClassDef):
+        names = [one.name for one in node.body if isinstance(one, ast.FunctionDef)]
+        count = sum(not name.startswith('__') for name in names)
+        assert count <= MOST_METHODS, f'{path}: {node.name} has {count} methods'
+
+
+def test_nobody_reaches_into_another_object():
+  """Privates are read and set by their own class alone."""
+  for path in files():
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+      if not isinstance(node, ast.Attribute) or not isinstance(node.value, ast.Name):
+        continue
+      private = node.attr.startswith('_') and not node.attr.startswith('__')
+      stored = isinstance(node.ctx, ast.Store)
+      own = node.value.id in ('self', 'cls')
+      assert own or not (private and stored), f'{path}:{node.lineno} sets {node.attr}'

@@ -1,6 +1,7 @@
 """Checkpoints of one stage: orbax, with the lineage of subjects that they saw.
 
-Items of a checkpoint: `params`, `batch_stats`, `fitted`, `optimizer` (arrays),
+Items of a checkpoint: `params`, `batch_stats`, `fitted`, `optimizer`, with `ema_decay`
+`averaged` (arrays),
 `position` (where training stands, JSON) and `lineage` (JSON). The best one and the two
 latest are kept. Which one is best stands in the position's history alone, so that a
 damaged file of one checkpoint cannot change it.
@@ -30,6 +31,8 @@ from medm2t_jax.runs.train_state import TrainState
 
 _LOGGER = logging.getLogger(__name__)
 _VARIABLES = ('params', 'batch_stats', 'fitted')
+_AVERAGED = 'averaged'  # with `ema_decay`: they predict, and not `params`
+_STATE = (*_VARIABLES, _AVERAGED, 'optimizer')
 # What orbax and tensorstore raise on files that are cut short, empty or gone.
 _DAMAGE = (ValueError, KeyError, FileNotFoundError)
 
@@ -212,7 +215,7 @@ class Checkpoints:
         # What a killed process was writing.
         cleanup_tmp_directories=True,
       ),
-      item_names=(*_VARIABLES, 'optimizer', 'position', 'lineage'),
+      item_names=(*_STATE, 'position', 'lineage'),
     )
 
   def __enter__(self) -> Checkpoints:
@@ -251,7 +254,7 @@ class Checkpoints:
     # Orbax has no empty items: a stage without BatchNorm has no statistics of it.
     arrays = {
       name: devices.to_global(tree)
-      for name in (*_VARIABLES, 'optimizer')
+      for name in _STATE
       if jax.tree.leaves(tree := getattr(state, name))
     }
     saved = self._manager.save(
@@ -320,9 +323,7 @@ class Checkpoints:
     self._manager.reload()
 
   def _restore_training(self, step: int, template: TrainState) -> Restored:
-    arrays = _to_restore(
-      {name: getattr(template, name) for name in (*_VARIABLES, 'optimizer')}
-    )
+    arrays = _to_restore({name: getattr(template, name) for name in _STATE})
     restored = self._restore(
       step, **arrays, position=ocp.args.JsonRestore(), lineage=ocp.args.JsonRestore()
     )
@@ -345,9 +346,12 @@ class Checkpoints:
     Raises:
       DamagedError: the checkpoint is damaged, or of another configuration.
     """
-    items = _to_restore({name: template[name] for name in _VARIABLES})
+    has_average = (self.directory / str(step) / _AVERAGED).exists()
+    names = {name: name for name in _VARIABLES}
+    names['params'] = _AVERAGED if has_average else 'params'
+    items = _to_restore({item: template[name] for name, item in names.items()})
     restored = devices.to_local(self._restore(step, **items))
-    return {name: restored.get(name, {}) for name in _VARIABLES}
+    return {name: restored.get(item, {}) for name, item in names.items()}
 
   def _restore(self, step: int, **items: Any) -> dict[str, Any]:
     """Restores items of a step.

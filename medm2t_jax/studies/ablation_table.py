@@ -104,7 +104,9 @@ class Ablations:
     }
     sections = self._sections(result)
     _write_text(directory / 'ablations.html', self._page(result, sections))
-    _write_text(directory / 'ablations.md', self._markdown(result, sections))
+    _write_text(
+      directory / 'ablations.md', _markdown(result['task'], self._notes(result), sections)
+    )
     # Last: where it is, the others are of the same ablations.
     write_json(directory / 'ablations.json', result)
     return result
@@ -247,13 +249,13 @@ class Ablations:
       notes.append('Simulated patients: these figures say nothing about real ones.')
     return notes
 
-  def _markdown(self, result: Mapping[str, Any], sections: Sequence[Section]) -> str:
-    parts = [f'# Ablations: {task_name(result["task"])}\n']
-    for note in self._notes(result):
-      parts.append(to_markdown(Paragraph(note)))
-    for section in sections:
-      parts += [f'## {section.title}\n', *map(to_markdown, section.blocks)]
-    return '\n'.join(parts)
+
+def _markdown(task: str, notes: Sequence[str], sections: Sequence[Section]) -> str:
+  parts = [f'# Ablations: {task_name(task)}\n']
+  parts += [to_markdown(Paragraph(note)) for note in notes]
+  for section in sections:
+    parts += [f'## {section.title}\n', *map(to_markdown, section.blocks)]
+  return '\n'.join(parts)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -71,7 +71,7 @@ def make_optimizer(
       {'trained': optimizer, 'frozen': optax.set_to_zero()},
       _frozen_labels(tuple(recipe['frozen']), where),
     )
-  return averaged(optimizer, recipe['ema_decay']) if recipe['ema_decay'] else optimizer
+  return optimizer
 
 
 def matrices(params: Any) -> Any:
@@ -203,72 +203,31 @@ def _frozen_labels(frozen: Sequence[str], where: str) -> Callable[[Any], Any]:
   return labels
 
 
-class Averaged(NamedTuple):
-  """State of `averaged`.
+def decay_of_update(decay: float, update: Int[Array, '']) -> Float[Array, '']:
+  """How much of an average stays at an update, 1 for the first.
 
-  Attributes:
-    count: updates made.
-    decay: of the last update.
-    trained: the parameters that the inner optimizer moves.
-    inner: its state.
+  min(decay, (1 + t) / (10 + t)): the average leaves the start early (TensorFlow's
+  ExponentialMovingAverage with `num_updates`).
   """
-
-  count: Int[Array, '']
-  decay: Float[Array, '']
-  trained: optax.Params
-  inner: optax.OptState
+  return jnp.minimum(decay, (1 + update) / (10 + update)).astype(jnp.float32)
 
 
-def averaged(
-  inner: optax.GradientTransformation, decay: float
-) -> optax.GradientTransformation:
-  """Exponential moving average of the parameters that `inner` trains.
-
-  The average takes the place of the parameters: validation, checkpoints and the stages
-  that start from them see nothing else. The trained parameters live in this optimizer's
-  state (`trained_parameters`): gradients are taken there. The decay of update t is
-  min(decay, (1 + t) / (10 + t)), so that the average leaves the start early
-  (TensorFlow's ExponentialMovingAverage with `num_updates`).
-  """
-
-  def init(params: optax.Params) -> Averaged:
-    zero = jnp.zeros((), jnp.int32)
-    # A copy: a step donates its buffers, and none may be donated twice.
-    trained = jax.tree.map(jnp.copy, params)
-    return Averaged(zero, jnp.zeros((), jnp.float32), trained, inner.init(params))
-
-  def update(
-    updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
-  ) -> tuple[optax.Updates, Averaged]:
-    assert isinstance(state, Averaged)
-    moves, inner_state = inner.update(updates, state.inner, state.trained)
-    trained = optax.apply_updates(state.trained, moves)
-    count = state.count + 1
-    now = jnp.minimum(decay, (1 + count) / (10 + count)).astype(jnp.float32)
-    towards = lambda new, average: (1 - now) * (new - average)
-    change = jax.tree.map(towards, trained, params)
-    return change, Averaged(count, now, trained, inner_state)
-
-  return optax.GradientTransformation(init, update)
+def averaged(average: Any, params: Any, decay: Float[Array, '']) -> Any:
+  """The average after an update that made `params`."""
+  towards = lambda old, new: (1 - decay) * (new - old)
+  return optax.apply_updates(average, jax.tree.map(towards, average, params))
 
 
-def trained_parameters(params: optax.Params, state: optax.OptState) -> optax.Params:
-  """The parameters at which the gradient is taken: `params`, or what they average."""
-  return state.trained if isinstance(state, Averaged) else params
+def averaged_statistics(old: Any, new: Any, decay: Float[Array, '']) -> Any:
+  """BatchNorm's running statistics to go with averaged parameters.
 
-
-def averaged_statistics(old: Any, new: Any, state: optax.OptState) -> Any:
-  """BatchNorm's running statistics to go with the parameters.
-
-  Those of averaged parameters are averaged with the same decay: they take from this
-  batch what the parameters take from this update.
+  They are averaged with the same decay: they take from this batch what the average takes
+  from this update.
 
   Args:
     old: `batch_stats` before the step.
     new: after it, moved by BatchNorm's own momentum.
-    state: of the optimizer, after its update.
+    decay: of this update.
   """
-  if not isinstance(state, Averaged):
-    return new
-  share = (1 - state.decay) / (1 - MOMENTUM)
+  share = (1 - decay) / (1 - MOMENTUM)
   return jax.tree.map(lambda before, after: before + share * (after - before), old, new)

@@ -96,7 +96,9 @@ def _steps(
   # How many updates there are in all stands in the optimizer's state.
   optimizer = make_optimizer(fields, stage, steps=1)
   weights = fields['class_weights']
-  train = steps.train_step(model, stage, optimizer, loss, weights, fields['frozen'])
+  train = steps.train_step(
+    model, stage, optimizer, loss, weights, fields['frozen'], fields['ema_decay']
+  )
   return train, steps.validation_step(model, stage, loss, weights)
 
 
@@ -112,7 +114,8 @@ def initial_state(
   stages = medm2t.stages(fold.model_config)
   given: dict[tuple[str, ...], Any] = {}
   weights: dict[str, Any] = {}
-  for source in fold.config.recipe[stage].starts_from:
+  recipe = fold.config.recipe[stage]
+  for source in recipe.starts_from:
     if source not in stages or was_skipped(fold, source):
       continue  # the data set lacks that modality
     restored, seen = restore_best(fold, source)
@@ -134,6 +137,8 @@ def initial_state(
     batch_stats=variables['batch_stats'],
     fitted=variables['fitted'],
     optimizer=optimizer.init(variables['params']),
+    # A copy: a step donates its buffers, and none may be donated twice.
+    averaged=jax.tree.map(jnp.copy, variables['params']) if recipe.ema_decay else (),
   )
   # Placed as the step returns it: placed otherwise, its first call compiles alone.
   return jax.device_put(state, devices.replicated()), lineage
@@ -353,49 +358,14 @@ class StageTraining:
     }
     if not units:
       return record
-    logits, outputs, label = self._gathered(units)
+    logits, outputs, label = _gathered(units)
     if selection.is_figure(self._select_by):
       figure = selection.figure(self._select_by, logits, label, self._stage)
       record[selection.measured(self._select_by)] = figure
     if len(parts) > 1:
       by_name = {name: outputs[:, place] for place, name in enumerate(parts)}
-      record['part_weights'] = self._part_weights(by_name, label)
+      record['part_weights'] = _part_weights(self._fold, self._stage, by_name, label)
     return record
-
-  def _gathered(
-    self, units: list[steps.Units]
-  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logits (u c), parts (u m c) and labels (u) of the units of all processes."""
-    arrays = []
-    for each in units:
-      parts = np.moveaxis(np.asarray(each.parts), 1, 2)
-      found = (each.logits, parts, each.label, each.weight)
-      arrays.append([distributed.gather(np.asarray(array)) for array in found])
-    logits, parts, label, weight = (
-      np.concatenate([array.reshape(-1, *array.shape[2:]) for array in group])
-      for group in zip(*arrays, strict=True)
-    )
-    counts = weight > 0
-    return logits[counts], parts[counts], label[counts]
-
-  def _part_weights(
-    self, outputs: dict[str, np.ndarray], label: np.ndarray
-  ) -> dict[str, float]:
-    """Weight of each part of a prediction, fitted on these units.
-
-    A modality whose stage was not trained before has none.
-    """
-    fold = self._fold
-    absent = [
-      name
-      for name in outputs
-      if name in fold.model_config.modalities
-      and (name not in self._recipe.starts_from or was_skipped(fold, name))
-    ]
-    fitted = {name: each for name, each in outputs.items() if name not in absent}
-    target, prior = fold.dataset.schema.target, fold.statistics['decoder']['offset']
-    weights = fit_weights(fitted, label, prior, target)
-    return {name: weights.get(name, 0.0) for name in outputs}
 
   def _require_finite(
     self, loss: float, split: Split, plan: planning.Plan, number: int
@@ -419,3 +389,37 @@ class StageTraining:
 def _is_over(step: steps.LossSum) -> bool:
   """Whether the devices have computed it, without waiting for them."""
   return step.total.is_ready()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _gathered(units: list[steps.Units]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Logits (u c), parts (u m c) and labels (u) of the units of all processes."""
+  arrays = []
+  for each in units:
+    parts = np.moveaxis(np.asarray(each.parts), 1, 2)
+    found = (each.logits, parts, each.label, each.weight)
+    arrays.append([distributed.gather(np.asarray(array)) for array in found])
+  logits, parts, label, weight = (
+    np.concatenate([array.reshape(-1, *array.shape[2:]) for array in group])
+    for group in zip(*arrays, strict=True)
+  )
+  counts = weight > 0
+  return logits[counts], parts[counts], label[counts]
+
+
+def _part_weights(
+  fold: Run, stage: str, outputs: dict[str, np.ndarray], label: np.ndarray
+) -> dict[str, float]:
+  """Weight of each part of a prediction, fitted on validation units.
+
+  A modality whose stage was not trained before has none.
+  """
+  absent = [
+    name
+    for name in outputs
+    if name in fold.model_config.modalities
+    and (name not in fold.config.recipe[stage].starts_from or was_skipped(fold, name))
+  ]
+  fitted = {name: each for name, each in outputs.items() if name not in absent}
+  target, prior = fold.dataset.schema.target, fold.statistics['decoder']['offset']
+  weights = fit_weights(fitted, label, prior, target)
+  return {name: weights.get(name, 0.0) for name in outputs}

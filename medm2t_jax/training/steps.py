@@ -42,6 +42,7 @@ def train_step(
   loss: losses.Loss,
   class_weights: Sequence[float],
   frozen: Sequence[str] = (),
+  ema_decay: float = 0.0,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, LossSum]]:
   """Returns the compiled update `(state, batch, key) -> (state, loss)`.
 
@@ -52,6 +53,7 @@ def train_step(
     loss: unreduced loss.
     class_weights: one per class, or empty.
     frozen: paths of parameters that the optimizer does not update.
+    ema_decay: of the average of the parameters; 0: `averaged` of the state is empty.
 
   The key is one for the run and stage; it is folded with the step and the device.
   The old state's buffers are donated. A loss whose gradient has no finite norm is NaN, so
@@ -77,9 +79,8 @@ def train_step(
       total, count = losses.weighted_sum(each, label, weight, class_weights)
       return total, (count, updates['batch_stats'])
 
-    trained = optimizers.trained_parameters(state.params, state.optimizer)
     (total, (count, batch_stats)), gradients = jax.value_and_grad(local_loss, has_aux=True)(
-      trained
+      state.params
     )
     total, count, gradients = sum_over_devices((total, count, gradients))
     gradients = jax.tree.map(lambda g: g / count, gradients)
@@ -87,14 +88,18 @@ def train_step(
     norm = optax.tree.norm(gradients)
     total = jnp.where(jnp.isfinite(norm), total, jnp.nan)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
+    params, averaged = optax.apply_updates(state.params, updates), state.averaged
+    if ema_decay:
+      decay = optimizers.decay_of_update(ema_decay, state.step + 1)
+      averaged = optimizers.averaged(averaged, params, decay)
+      batch_stats = optimizers.averaged_statistics(state.batch_stats, batch_stats, decay)
     state = dataclasses.replace(
       state,
       step=state.step + 1,
-      params=optax.apply_updates(state.params, updates),
-      batch_stats=optimizers.averaged_statistics(
-        state.batch_stats, batch_stats, optimizer_state
-      ),
+      params=params,
+      batch_stats=batch_stats,
       optimizer=optimizer_state,
+      averaged=averaged,
     )
     return state, LossSum(total, count)
 

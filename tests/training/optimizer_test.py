@@ -192,36 +192,32 @@ def test_frozen_parameters_have_no_gradient():
   np.testing.assert_array_equal(found['decoder'], [1.0])
 
 
-def test_averaging_trains_alike_and_returns_the_moving_average():
-  changes = {'schedule': 'cosine', 'weight_decay': 0.1}
-  plain, _ = run(make(**changes), steps=STEPS)
-  history, state = run(make(ema_decay=0.5, **changes), steps=STEPS)
-  # The parameters that are trained do not know of their average.
-  trained = optimizer.trained_parameters(history[-1], state)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), trained, plain[-1])
-  average = start()
+def test_the_moving_average_follows_what_is_trained():
+  plain, _ = run(make(schedule='cosine', weight_decay=0.1), steps=STEPS)
+  average = expected = start()
   for step, now in enumerate(plain, 1):
-    decay = min(0.5, (1 + step) / (10 + step))
-    average = jax.tree.map(lambda a, b, d=decay: d * a + (1 - d) * b, average, now)
+    decay = optimizer.decay_of_update(0.5, jnp.asarray(step))
+    assert float(decay) == pytest.approx(min(0.5, (1 + step) / (10 + step)))
+    average = optimizer.averaged(average, now, decay)
+    d = float(decay)
+    expected = jax.tree.map(lambda a, b, d=d: d * a + (1 - d) * b, expected, now)
     jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), history[step - 1], average
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), average, expected
     )
 
 
 def test_running_statistics_are_averaged_as_the_parameters_are():
-  _, state = run(make(ema_decay=0.95), steps=3)
   old, batch = jnp.array([1.0]), jnp.array([3.0])
   new = MOMENTUM * old + (1 - MOMENTUM) * batch
-  found = optimizer.averaged_statistics({'mean': old}, {'mean': new}, state)
+  decay = optimizer.decay_of_update(0.95, jnp.asarray(3))
+  found = optimizer.averaged_statistics({'mean': old}, {'mean': new}, decay)
   decay = 4 / 13  # of update 3
   np.testing.assert_allclose(found['mean'], decay * old + (1 - decay) * batch, rtol=1e-5)
-  _, plain = run(make(), steps=1)
-  assert optimizer.averaged_statistics(old, new, plain) is new
 
 
 @pytest.mark.parametrize(
   'changes',
-  [{'ema_decay': 0.9}, {'ema_decay': 0.9, 'frozen': ('encoder',), 'schedule': 'cosine'}],
+  [{'ema_decay': 0.9}, {'frozen': ('encoder',), 'schedule': 'cosine'}],
 )
 def test_its_state_comes_back_from_a_checkpoint(tmp_path, changes):
   transformation = make(**changes)
@@ -231,6 +227,7 @@ def test_its_state_comes_back_from_a_checkpoint(tmp_path, changes):
     batch_stats={'mean': jnp.zeros(1)},
     fitted={'offset': jnp.zeros(1)},
     optimizer=optimizer_state,
+    averaged=params if 'ema_decay' in changes else (),
   )
   history, last = run(transformation, steps=3)
   saved = state(history[-1], last, 3)
@@ -240,6 +237,7 @@ def test_its_state_comes_back_from_a_checkpoint(tmp_path, changes):
   with checkpoint.Checkpoints(tmp_path) as checkpoints:
     restored = checkpoints.restore_latest(fresh)
   jax.tree.map(np.testing.assert_array_equal, restored.state, saved)
+  assert bool(restored.state.averaged) == ('ema_decay' in changes)
 
 
 class Killed(Exception):
