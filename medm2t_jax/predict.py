@@ -86,6 +86,8 @@ def main(_: list[str]) -> None:
     name: coverage[name] for name in ('samples', 'left_out', 'coverage', 'overlap')
   }
   written = {name: str(path) for name, path in files.items()}
+  if model.schema.condition:
+    summary['condition'] = model.schema.condition
   print(json.dumps({'task': model.schema.task, **summary, **written}))
 
 

@@ -98,6 +98,8 @@ class Schema:
     attributes: names of the subgroup attributes; never model inputs.
     observation_hours: length of the observation window before the prediction
       time, None when it is the whole history.
+    condition: what is true of every sample and not yet known at its prediction time, so
+      that a risk is conditional on it; a sentence's end, '' where there is nothing.
   """
 
   task: str
@@ -110,6 +112,7 @@ class Schema:
   static_categorical: tuple[Item, ...]
   attributes: tuple[str, ...]
   observation_hours: float | None
+  condition: str = ''
 
   @property
   def modalities(self) -> tuple[str, ...]:
@@ -162,6 +165,7 @@ class Schema:
       static_categorical=items(fields['static_categorical']),
       attributes=tuple(fields['attributes']),
       observation_hours=fields['observation_hours'],
+      condition=fields['condition'],
     )
 
 

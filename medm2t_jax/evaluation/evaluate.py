@@ -271,6 +271,8 @@ def _notes(dataset: Dataset, folds: Sequence[Run], table: pa.Table) -> list[str]
     if record.skipped and not record.refit:  # whose first run says it
       notes.append(f'{run}: the stage {record.stage} was skipped, its modality is missing.')
     notes.extend(f'{run}, {record.stage}: {note}' for note in record.notes)
+  if dataset.schema.condition:
+    notes.append(f'Every risk here is conditional: {dataset.schema.condition}.')
   if dataset.schema.source == 'simulated':
     notes.append('Simulated patients: these figures say nothing about real ones.')
   tested = table['split'].to_numpy(zero_copy_only=False) == 'test'

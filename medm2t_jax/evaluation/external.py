@@ -63,6 +63,7 @@ def compute(
       'task': model.schema.task,
       'source': {'here': dataset.schema.source, 'there': model.schema.source},
       'dataset_version': dataset.version,
+      'condition': model.schema.condition,
       'headline': headline_figure(rows),
       'here': {
         **score(rows, resamples, seed),
@@ -233,6 +234,8 @@ def _verdict(here: Mapping[str, Any], there: Mapping[str, Any], name: str) -> st
 
 def _notes(result: Mapping[str, Any]) -> list[str]:
   coverage, notes = result['coverage'], []
+  if result['condition']:
+    notes.append(f'Every risk here is conditional: {result["condition"]}.')
   if coverage['absent']:
     of = sorted({one['modality'] for one in coverage['absent']})
     notes.append(

@@ -41,6 +41,11 @@ class Settings:
     'CSV file (columns group, name, unless) that adds to the shipped table of drug names.',
     default=None,
   )
+  unlabelled: bool = setting(
+    'Samples to be predicted: chosen by what can be decided at the prediction time alone, '
+    'and without labels.',
+    default=False,
+  )
 
   def __post_init__(self):
     existing('mimic_iv', self.mimic_iv)
@@ -78,9 +83,10 @@ def _stage(
   rows = cohort.open_patients_and_admissions(raw, root)
   if ecg_root is not None:
     rows['record_list'] = recordings.open_recordings(raw, ecg_root, task)
-  make = (lambda: cohort.cvd(raw, root)) if task == 'cvd' else (
-    lambda: cohort.icu(raw, root, task))  # fmt: skip
-  steps, cohort_rows = make()
+  if task == 'cvd':
+    steps, cohort_rows = cohort.cvd(raw, root, unlabelled=settings.unlabelled)
+  else:
+    steps, cohort_rows = cohort.icu(raw, root, task, unlabelled=settings.unlabelled)
   rows |= cohort_rows
   events.make_windows(raw)
 
@@ -133,6 +139,7 @@ def _stage(
     static_categorical=categorical,
     attributes=attributes,
     observation_hours=None if task == 'cvd' else float(cohort.ICU_HOURS),
+    condition='' if settings.unlabelled else cohort.CONDITIONS.get(task, ''),
   )  # fmt: skip
   return Staged(schema, {'steps': steps, 'rows': rows, **report}, _versions(
     raw, root, ecg_root

@@ -28,6 +28,14 @@ CVD_DAYS = 90
 CVD_ADMISSION_HOURS = 24
 CVD_AGES = (18, 89)
 
+# What the labels of a task tell of the time after the prediction, beside themselves.
+CONDITIONS = {
+  'cvd': (
+    f'the patient is admitted for at least {CVD_ADMISSION_HOURS} h within {CVD_DAYS} days '
+    'after the ECG, and the diagnosis is clear: nobody knows that at the ECG'
+  )
+}
+
 Steps = list[dict[str, str | int]]
 
 _PATIENTS = {
@@ -88,8 +96,13 @@ def open_patients_and_admissions(raw: RawTables, root: Path) -> dict[str, dict[s
   return rows
 
 
-def icu(raw: RawTables, root: Path, task: str) -> tuple[Steps, dict[str, dict[str, int]]]:
+def icu(
+  raw: RawTables, root: Path, task: str, *, unlabelled: bool = False
+) -> tuple[Steps, dict[str, dict[str, int]]]:
   """The cohort of 'mortality' and 'los'.
+
+  `unlabelled` takes the steps that can be decided at the prediction time: a stay may go
+  on, and every label is null.
 
   Raises:
     DataError: no stay is left.
@@ -118,8 +131,16 @@ def icu(raw: RawTables, root: Path, task: str) -> tuple[Steps, dict[str, dict[st
     CREATE OR REPLACE TEMP TABLE long_stays AS
     SELECT *, intime + INTERVAL {ICU_HOURS} HOURS AS prediction_time
     FROM first_stays WHERE outtime >= intime + INTERVAL {ICU_HOURS} HOURS
+      {'OR outtime IS NULL' if unlabelled else ''}
   """)
   steps.append(_step(raw, f'stay of at least {ICU_HOURS} h', 'long_stays'))
+  if unlabelled:
+    # Of a stay that goes on, the tables may end before its prediction time.
+    raw.run("""
+      DELETE FROM long_stays WHERE prediction_time > (
+        SELECT max(greatest(intime, outtime)) FROM icustays)
+    """)
+    steps.append(_step(raw, 'predicted before the tables end', 'long_stays'))
   raw.run("""
     DELETE FROM long_stays s USING deaths d
     WHERE d.subject_id = s.subject_id AND d.dead_from <= s.prediction_time
@@ -136,6 +157,7 @@ def icu(raw: RawTables, root: Path, task: str) -> tuple[Steps, dict[str, dict[st
     'mortality': f'CASE WHEN {flag} IN (0, 1) THEN {flag} END',
     'los': "date_diff('second', s.intime, s.outtime) / 86400.0",
   }[task]
+  label, known = ('NULL', 'true') if unlabelled else (label, f'{label} IS NOT NULL')
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE samples AS
     SELECT s.stay_id AS sample_id, s.subject_id, s.hadm_id, s.prediction_time,
@@ -147,18 +169,24 @@ def icu(raw: RawTables, root: Path, task: str) -> tuple[Steps, dict[str, dict[st
     FROM long_stays s
     JOIN patients p USING (subject_id)
     JOIN admissions a ON a.hadm_id = s.hadm_id AND a.subject_id = s.subject_id
-    WHERE {label} IS NOT NULL
+    WHERE {known}
   """)
-  steps.append(_step(raw, 'subject, admission and label known', 'samples'))
+  what = 'subject and admission' if unlabelled else 'subject, admission and label'
+  steps.append(_step(raw, f'{what} known', 'samples'))
   return _not_empty(steps, f'{root}: task {task}'), rows
 
 
-def cvd(raw: RawTables, root: Path) -> tuple[Steps, dict[str, dict[str, int]]]:
+def cvd(
+  raw: RawTables, root: Path, *, unlabelled: bool = False
+) -> tuple[Steps, dict[str, dict[str, int]]]:
   """The cohort of 'cvd', from the table `recordings` (see recordings.py).
 
   The first admission of at least 24 h that starts within 90 days after the ECG
   gives the class: a CABG or PCI, else the primary diagnosis. An admission with
   a CVD diagnosis that is not primary is unclear.
+
+  `unlabelled` takes the ECGs of all who are alive, whether they are admitted or not, which
+  nobody knows at the ECG; every label is null.
 
   Raises:
     DataError: no ECG is left.
@@ -184,6 +212,16 @@ def cvd(raw: RawTables, root: Path) -> tuple[Steps, dict[str, dict[str, int]]]:
     WHERE d.subject_id = s.subject_id AND d.dead_from <= s.prediction_time
   """)
   steps.append(_step(raw, 'alive at the ECG', 'cvd_aged'))
+  if unlabelled:
+    texts = ('admission_type', 'admission_location', 'insurance', 'race')
+    nulls = ', '.join(f'CAST(NULL AS VARCHAR) AS {name}' for name in texts)
+    raw.run(f"""
+      CREATE OR REPLACE TEMP TABLE samples AS
+      SELECT *, CAST(NULL AS BIGINT) AS hadm_id, {nulls},
+        CAST(NULL AS TIMESTAMP) AS start_time, CAST(NULL AS DOUBLE) AS label
+      FROM cvd_aged
+    """)
+    return _not_empty(steps, f'{root}: task cvd'), rows
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE cvd_admitted AS
     SELECT s.*, a.* EXCLUDE (subject_id, deathtime) FROM cvd_aged s

@@ -31,6 +31,7 @@ class Settings:
   static: Literal['core', 'extended'] = setting(
     'Static columns: core or extended (cvd only).', default='core'
   )
+  unlabelled: bool = setting('As of mimic_iv.', default=False)
 
 
 def stage(task: str, staging: Path, settings: Settings, resources: Resources) -> Staged:
@@ -49,6 +50,7 @@ def stage(task: str, staging: Path, settings: Settings, resources: Resources) ->
       mimic_iv_ecg=raw / 'mimic-iv-ecg',
       availability=settings.availability,
       static=settings.static,
+      unlabelled=settings.unlabelled,
     ),
     resources,
   )
