@@ -55,6 +55,12 @@ def _define_flags() -> None:
     "Where Beam's workers find their files if they share no folder, as gs://B/FOLDER.",
   )
   flags.DEFINE_string(
+    'split',
+    'folds',
+    'folds: five of them. year_group: the subjects of the last anchor_year_group are the '
+    'test subjects of fold 0, which is then the only one.',
+  )
+  flags.DEFINE_string(
     'subject_key',
     None,
     'File with the secret key of the subject hashes, shared by the data sets of an '
@@ -98,7 +104,7 @@ def _main(argv: Sequence[str]) -> None:
   settings = {name: given[name] for name in _setting_fields() if given[name] is not None}
   names = (
     'source', 'task', 'out', 'memory_limit', 'workers', 'max_dropped_recordings',
-    'beam_options', 'beam_bucket', 'subject_key',
+    'split', 'beam_options', 'beam_bucket', 'subject_key',
   )  # fmt: skip
   try:
     if given['out'] is None:

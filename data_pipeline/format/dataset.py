@@ -85,6 +85,12 @@ class Dataset:
         f'fold {fold} does not exist: config.data.split_file gives one split. Set '
         'config.folds=0.'
       )
+    if self.metadata['request'].get('split') == 'year_group' and fold != 0:
+      raise DataError(
+        f'fold {fold} does not exist: {self.directory} was prepared with '
+        '--split=year_group, and later years would predict earlier ones. Set '
+        'config.folds=0.'
+      )
     if fold not in range(NUM_FOLDS):
       raise DataError(f'fold {fold} does not exist: folds are 0 to {NUM_FOLDS - 1}.')
 

@@ -39,6 +39,7 @@ _STAGED = 'staged.json'
 _REQUEST = 'request.json'
 _SAMPLES_PER_SHARD = 1024
 MAX_DROPPED_RECORDINGS = 0.2
+SPLITS = ('folds', 'year_group')
 
 # Where and how the shards are written, as `shards.write_shards` takes it.
 Run = Callable[[Sequence[shards.Job], Callable[[], object]], None]
@@ -52,6 +53,7 @@ def prepare(
   memory_limit: str | None = None,
   workers: int | None = None,
   samples_per_shard: int = _SAMPLES_PER_SHARD,
+  split: str = 'folds',
   max_dropped_recordings: float = MAX_DROPPED_RECORDINGS,
   beam_options: str | None = None,
   beam_bucket: str | None = None,
@@ -67,6 +69,8 @@ def prepare(
     memory_limit: of DuckDB, for example '4GB'; None: half a GB per worker, at least one.
     workers: processes and threads; None: one per processor that this process may use.
     samples_per_shard: what a shard should hold, about.
+    split: 'folds', or 'year_group': the subjects of the last anchor_year_group test,
+      and fold 0 is the only one.
     max_dropped_recordings: share of the ECG recordings that may be unusable.
     beam_options: writes the shards on Apache Beam with these pipeline options, for
       example '--runner=FlinkRunner --flink_master=HOST:8081' (docs/beam.md).
@@ -84,6 +88,7 @@ def prepare(
   """
   module = sources.load(source)
   sources.check_choice('task', task, module.TASKS)
+  sources.check_choice('split', split, SPLITS)
   chosen = sources.make_settings(source, settings)
   workers = workers or processors.available()
   memory_limit = memory_limit or f'{max(1, workers / 2)}GB'
@@ -92,6 +97,7 @@ def prepare(
     'source': source,
     'task': task,
     'samples_per_shard': samples_per_shard,
+    **({} if split == 'folds' else {'split': split}),
     **sources.recorded(chosen),
   }
   resources = sources.Resources(memory_limit=memory_limit, threads=workers)
@@ -197,6 +203,7 @@ def _build(
         database,
         key=order_key(staged.schema.source),
         samples_per_shard=request['samples_per_shard'],
+        split=request.get('split', 'folds'),
       )
       staged = _with_what_is_absent(staged, assignment)
       if 'ecg' in staged.schema.modalities and recordings_here:

@@ -41,6 +41,7 @@ def assign_folds(
   available: Mapping[str, np.ndarray],
   target: Target,
   *,
+  tested: np.ndarray | None = None,
   seed: int = 0,
 ) -> Folds:
   """Assigns every subject to a fold, and to the folds in which it validates.
@@ -54,6 +55,8 @@ def assign_folds(
     label: float (n,): class index or days; NaN where it is not known.
     available: modality -> bool (n,): whether the sample has it.
     target: what the label means; labels in days are stratified by quintile.
+    tested: bool (n,): samples of subjects who are fold 0, whoever they are; the others
+      are dealt to the other folds. None: all are dealt.
     seed: of the order in which equal subjects are dealt.
 
   Returns:
@@ -74,7 +77,13 @@ def assign_folds(
   np.add.at(counts, owner, kinds)
   counts = np.concatenate([counts, np.ones((len(subjects), 1))], axis=1)
 
-  fold = _deal(subjects, counts, parts=NUM_FOLDS, salt=f'{seed}/test')
+  if tested is None:
+    fold = _deal(subjects, counts, parts=NUM_FOLDS, salt=f'{seed}/test')
+  else:
+    fold = np.zeros(len(subjects), np.int64)
+    rest = np.setdiff1d(np.arange(len(subjects)), owner[tested])
+    parts = NUM_FOLDS - 1
+    fold[rest] = 1 + _deal(subjects[rest], counts[rest], parts=parts, salt=f'{seed}/test')
   validates = np.zeros((len(subjects), NUM_FOLDS), np.uint8)
   for k in range(NUM_FOLDS):
     others = np.flatnonzero(fold != k)

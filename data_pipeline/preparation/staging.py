@@ -71,6 +71,7 @@ def assign(
   *,
   key: str,
   samples_per_shard: int,
+  split: str = 'folds',
   seed: int = 0,
 ) -> Assignment:
   """Assigns the samples in `staging` to folds and shards.
@@ -83,6 +84,7 @@ def assign(
     database: a DuckDB connection.
     key: of hashes whose order is the order of the subjects.
     samples_per_shard: what a shard should hold, about.
+    split: 'folds', or 'year_group': the subjects of the last one are fold 0.
     seed: of the folds.
 
   Raises:
@@ -107,7 +109,12 @@ def assign(
       available[table] = np.isin(sample_id, present)
 
   division = folds.assign_folds(
-    subject_id, _only_label(samples), available, schema.target, seed=seed
+    subject_id,
+    _only_label(samples),
+    available,
+    schema.target,
+    tested=None if split == 'folds' else _of_last_years(samples),
+    seed=seed,
   )
   owner = np.searchsorted(division.subjects, subject_id)
   hashes = np.array([hash_subject(s, key) for s in division.subjects])
@@ -203,6 +210,19 @@ def _read_samples(schema: Schema, path: Path) -> pa.Table:
   if 'weight' not in samples.schema.names:
     samples = samples.append_column('weight', pa.array(np.ones(len(labels))))
   return samples
+
+
+def _of_last_years(samples: pa.Table) -> np.ndarray:
+  """bool (n,): the sample's subject is of the last `year_group`."""
+  if 'year_group' not in samples.schema.names:
+    raise DataError('--split=year_group: this source has no year_group of its subjects.')
+  years = np.array([year or '' for year in samples['year_group'].to_pylist()])
+  if len(np.unique(years)) < 2:
+    raise DataError(
+      f'--split=year_group: all samples are of the years {years[0]!r}: there is nothing '
+      'to learn from that comes before. Use --split=folds.'
+    )
+  return years == max(years)
 
 
 def _only_label(samples: pa.Table) -> np.ndarray:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import DataError, Target
-from data_pipeline.preparation import folds
+from data_pipeline.preparation import build, folds
 
 BINARY = Target('classes', ('alive', 'dead'))
 DAYS = Target('days')
@@ -94,3 +95,20 @@ def test_few_subjects_leave_no_split_empty(subjects):
 def test_too_few_subjects_are_refused():
   with pytest.raises(DataError, match='4 subjects'):
     folds.assign_folds(np.array([1, 2, 3, 4, 4]), np.zeros(5), {}, BINARY)
+
+
+def test_the_last_years_test_and_earlier_ones_train(tmp_path):
+  out = tmp_path / 'mortality'
+  arguments = {'source': 'simulated', 'task': 'mortality', 'patients': 80}
+  build.prepare(out=out, split='year_group', **arguments)
+  dataset = open_dataset(out)
+  years = dataset.index['year_group'].astype(str)
+  last = max(years)
+  assert set(years[dataset.rows(0, 'test')]) == {last}
+  earlier = np.concatenate([dataset.rows(0, split) for split in ('train', 'validation')])
+  assert last not in years[earlier] and len(earlier) + (years == last).sum() == len(years)
+  assert len(dataset.rows(0, 'validation'))
+  with pytest.raises(DataError, match=r'year_group, and later years.*config.folds=0'):
+    dataset.rows(1, 'test')
+  with pytest.raises(DataError, match='--split=months: give one of folds, year_group'):
+    build.prepare(out=tmp_path / 'other', split='months', **arguments)
