@@ -68,9 +68,11 @@ def main(_: list[str]) -> None:
     write = tables.writer(_FORMAT.value, model.schema)
     if _CHECK.value:
       model.check()
-    predicted = predicting.predict(
-      model, dataset, allow_seen=_ALLOW_SEEN.value, min_coverage=_MIN_COVERAGE.value
-    )
+    predicted = predicting.predict(model, dataset, allow_seen=_ALLOW_SEEN.value)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Also where it is too little, for the user to read.
+    write_json(out.with_name('coverage.json'), predicted.coverage)
+    predicting.require_coverage(predicted, _MIN_COVERAGE.value, dataset.directory)
     write(out, dataset, predicted)
     files = {'predictions': out, 'coverage_table': out.with_name('coverage.json')}
     if _REPORT.value:

@@ -43,7 +43,6 @@ def predict(
   dataset: Dataset,
   *,
   allow_seen: bool = False,
-  min_coverage: float = 0.0,
 ) -> Predicted:
   """Predicts every sample of a data set whose subject the model has not seen.
 
@@ -56,11 +55,10 @@ def predict(
     model: of the same task.
     dataset: of any source and version.
     allow_seen: whether subjects that the model was trained on are predicted, too.
-    min_coverage: least 'coverage'.
 
   Raises:
-    DataError: another task, nobody is left to predict, or too little of what the model
-      needs is in the data.
+    DataError: another task, nobody is left to predict, or the data have none of the
+      model's modalities.
   """
   alignment = Alignment(model.schema, dataset.schema)
   if not alignment.modalities:
@@ -86,17 +84,22 @@ def predict(
   order = np.argsort(np.concatenate(row), kind='stable')
   order = order[np.count_nonzero(np.concatenate(row) < 0) :]  # padding comes first
   coverage = _coverage(model, alignment, found, moments.drift(), len(rows))
-  if coverage['coverage'] < min_coverage:
-    raise DataError(
-      f'{dataset.directory}: has {coverage["coverage"]:.2f} of what the training samples '
-      f'of the model had, --min_coverage is {min_coverage:g}. Which variables are absent, '
-      'and why, stands in coverage.json of a run with --min_coverage=0.'
-    )
   return Predicted(
     np.concatenate(row)[order],
     np.concatenate(outputs)[order],
     {**coverage, **overlap, 'samples': len(rows), 'left_out': len(dataset) - len(rows)},
   )
+
+
+def require_coverage(predicted: Predicted, least: float, where: object) -> None:
+  """Raises DataError if the data `where` have too little of what the model needs."""
+  found = predicted.coverage['coverage']
+  if found < least:
+    raise DataError(
+      f'{where}: has {found:.2f} of what the training samples of the model had, '
+      f'--min_coverage is {least:g}. Which variables are absent, and why, stands in '
+      'coverage.json beside --out.'
+    )
 
 
 class _Moments:

@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipeline.format.dataset import Dataset
-from data_pipeline.format.schema import DataError, Schema, write_json
+from data_pipeline.format.schema import DataError, Schema
 from medm2t_jax.inference.predicting import Predicted
 
 Write = Callable[[Path, Dataset, Predicted], None]
 
 
 def writer(name: str, schema: Schema) -> Write:
-  """What writes predictions to a file, and `coverage.json` beside it.
+  """What writes predictions to a file.
 
   Args:
     name: 'table' or 'meds'.
@@ -36,11 +36,9 @@ def writer(name: str, schema: Schema) -> Write:
 
   def write(path: Path, dataset: Dataset, predicted: Predicted) -> None:
     table = make(dataset, predicted)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + '.partial')
     pq.write_table(table, partial)
     partial.replace(path)
-    write_json(path.with_name('coverage.json'), predicted.coverage)
 
   return write
 

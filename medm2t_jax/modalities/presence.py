@@ -27,6 +27,8 @@ def variables(schema: Schema, modality: str) -> Sequence[Item]:
 def found(batch: Batch, schema: Schema) -> Iterator[tuple[str, np.ndarray]]:
   """Modality, and which of its variables each valid row has: bool (rows, variables).
 
+  A row has a term of ECG reports if a report of it says so.
+
   Args:
     batch: with a leading device axis, in the terms of `schema`.
     schema: of a model or a data set.
@@ -39,7 +41,7 @@ def found(batch: Batch, schema: Schema) -> Iterator[tuple[str, np.ndarray]]:
     elif name == 'ecg':
       has = np.zeros((*valid.shape, count), bool)
       measured = arrays['measurements_mask'] & arrays['mask'][..., np.newaxis]
-      reported = np.broadcast_to(arrays['mask'][..., np.newaxis], arrays['terms'].shape)
+      reported = (arrays['terms'] > 0) & arrays['mask'][..., np.newaxis]
       each = np.concatenate([measured, reported], axis=-1)
       device = np.arange(len(valid))[:, np.newaxis]
       np.logical_or.at(has, (device, arrays['owner']), each)

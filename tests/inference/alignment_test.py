@@ -181,9 +181,11 @@ def test_found_is_what_a_sample_has(batch):
     items = {int(item) for item in events['item'][0, row][events['mask'][0, row]]}
     assert set(np.flatnonzero(has['labs'][at])) == items
     measured = np.zeros(len(ECG_MEASUREMENTS), bool)
+    reported = np.zeros(len(MODEL.ecg_terms), bool)
     for slot in np.flatnonzero(ecg['mask'][0] & (ecg['owner'][0] == row)):
       measured |= ecg['measurements_mask'][0, slot]
-    np.testing.assert_array_equal(has['ecg'][at, : len(measured)], measured)
+      reported |= ecg['terms'][0, slot] > 0
+    np.testing.assert_array_equal(has['ecg'][at], np.concatenate([measured, reported]))
     np.testing.assert_array_equal(
       has['vitals'][at], batch['vitals']['observed'][0, row].any(axis=0)
     )

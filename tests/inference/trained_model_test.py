@@ -288,7 +288,8 @@ def test_data_without_what_the_model_needs_are_refused(bundle, tmp_path):
   assert np.isfinite(found.predictions).all()
   share = found.coverage['coverage']
   with pytest.raises(DataError, match=rf'has {share:.2f} of what.*--min_coverage is 0.9'):
-    predicting.predict(model, static, allow_seen=True, min_coverage=0.9)
+    predicting.require_coverage(found, 0.9, static.directory)
+  predicting.require_coverage(found, share, static.directory)
 
 
 def test_another_task_is_refused(bundle, data):
