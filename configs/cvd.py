@@ -14,7 +14,7 @@ from configs import common
 from medm2t_jax.experiment import Experiment
 
 
-def get_config(variant: str | None = None) -> Experiment:
+def get_config(variant: str | None = None, task: str = 'cvd') -> Experiment:
   """Returns the locked experiment; `variant` as in `configs.common`."""
   recipe = {
     'static': common.stage(128, 5e-4),
@@ -26,7 +26,7 @@ def get_config(variant: str | None = None) -> Experiment:
     'ecg': common.stage(32, 5e-5, starts_from=('ecg_fusion',)),
     'multimodal': common.stage(32, 1e-6, starts_from=('static', 'labs', 'ecg')),
   }
-  config = common.base('cvd', recipe)
+  config = common.base(task, recipe)
   config.model.windows = {
     'labs': ('percentiles', (5.0, 10.0, 20.0, 40.0, 80.0)),
     'ecg': ('percentiles', (20.0, 40.0, 60.0, 80.0)),

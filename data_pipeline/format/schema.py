@@ -87,7 +87,7 @@ class Schema:
   """Everything that is the same for all samples of a data set.
 
   Attributes:
-    task: 'cvd', 'mortality' or 'los'.
+    task: 'cvd', 'cvd_all', 'mortality' or 'los'.
     source: name of the source, for example 'mimic_iv'.
     target: what the label means.
     events: event modality -> its items; `item` in a sample indexes this tuple.

@@ -23,6 +23,8 @@ from medm2t_jax.report.text import NONE, count, duration, in_words, source_name,
 _TARGETS = {
   'cvd': 'the class of cardiovascular disease at a hospitalisation within 90 days after '
   'an ECG',
+  'cvd_all': 'whether a hospitalisation follows within 90 days after an ECG, and its class '
+  'of cardiovascular disease',
   'mortality': 'death in hospital, predicted during a first ICU stay of at least 24 hours',
   'los': 'the length of a first ICU stay of at least 24 hours, in days',
 }

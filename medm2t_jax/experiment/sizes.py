@@ -13,6 +13,7 @@ import dataclasses
 from data_pipeline.format.schema import DataError
 
 TASKS = ('cvd', 'mortality', 'los')
+_SIZES_OF = {'cvd_all': 'cvd'}  # the same inputs
 NAMES = ('paper', 'small', 'tiny')
 
 
@@ -65,13 +66,14 @@ def sizes(name: str, task: str) -> Sizes:
 
   Args:
     name: one of `NAMES`.
-    task: 'cvd', 'mortality' or 'los'.
+    task: 'cvd', 'cvd_all', 'mortality' or 'los'.
 
   Raises:
     DataError: an unknown name or task.
   """
   if name not in NAMES:
     raise DataError(f'model.size is one of {NAMES}, not {name!r}')
+  task = _SIZES_OF.get(task, task)
   if task not in TASKS:
     raise DataError(f'sizes are defined for the tasks {TASKS}, not {task!r}')
   if name == 'tiny':

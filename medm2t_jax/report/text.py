@@ -7,6 +7,7 @@ from typing import Any
 
 TASKS = {
   'cvd': 'Cardiovascular disease after an ECG',
+  'cvd_all': 'Admission and cardiovascular disease after an ECG',
   'mortality': 'In-hospital mortality',
   'los': 'Length of ICU stay',
 }

@@ -81,3 +81,22 @@ def test_what_comes_after_the_prediction_chooses_nobody(raw, tmp_path):
     for path, content in kept.items():
       path.write_bytes(content)
   assert set(after.index) == set(before.index)
+
+
+def test_of_all_ecgs_those_without_an_admission_are_a_class(raw, tmp_path):
+  result, found = staged(raw, tmp_path / 'all', 'cvd_all')
+  _, admitted = staged(raw, tmp_path / 'cvd', 'cvd')
+  assert result.schema.target.classes[-1] == 'no_admission' and not result.schema.condition
+  assert set(admitted.index) < set(found.index)
+  pd.testing.assert_series_equal(found.loc[admitted.index, 'label'], admitted['label'])
+  rest = found.drop(admitted.index)
+  assert (rest['label'] == 4).all()
+  # Nobody of the rest has an admission of a day or more within 90 days, by pandas.
+  path = raw / 'mimic-iv' / 'hosp' / 'admissions.csv.gz'
+  admissions = pd.read_csv(path, parse_dates=['admittime', 'dischtime'])
+  day = pd.Timedelta(days=1)
+  admissions = admissions[admissions.dischtime >= admissions.admittime + day]
+  pairs = rest.reset_index().merge(admissions, on='subject_id')
+  after = pairs.admittime - pairs.prediction_time
+  assert not ((after > pd.Timedelta(0)) & (after <= 90 * day)).any()
+  assert set(found.subject_id) >= set(admitted.subject_id)

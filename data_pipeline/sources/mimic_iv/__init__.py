@@ -14,12 +14,12 @@ from data_pipeline.ecg.report_terms import terms
 from data_pipeline.format.schema import DataError, Grid, Schema, Target
 from data_pipeline.sources import Resources, Staged, existing, setting
 from data_pipeline.sources.common import vitals
-from data_pipeline.sources.common.classes import CVD_CLASSES, DEATH_CLASSES
+from data_pipeline.sources.common.classes import CVD_ALL_CLASSES, CVD_CLASSES, DEATH_CLASSES
 from data_pipeline.sources.common.items import items, read_rows
 from data_pipeline.sources.common.raw_tables import RawTables, in_scratch
 from data_pipeline.sources.mimic_iv import cohort, drugs, events, recordings, static
 
-TASKS = ('cvd', 'mortality', 'los')
+TASKS = ('cvd', 'cvd_all', 'mortality', 'los')
 _ATTRIBUTES = ('sex', 'age', 'race', 'insurance', 'admission_type', 'unit', 'year_group')
 
 
@@ -69,8 +69,8 @@ def stage(task: str, staging: Path, settings: Settings, resources: Resources) ->
   Raises:
     DataError: a table or column is missing or damaged, or the cohort is empty.
   """
-  if task == 'cvd' and settings.mimic_iv_ecg is None:
-    raise DataError('task cvd predicts from ECGs; give --mimic_iv_ecg=DIR')
+  if task in cohort.OF_ECGS and settings.mimic_iv_ecg is None:
+    raise DataError(f'task {task} predicts from ECGs; give --mimic_iv_ecg=DIR')
   drugs.rules(settings.drug_groups)  # a bad file is found before hours of work
   with in_scratch(staging, resources) as (raw, scratch):
     return _stage(raw, task, staging, scratch, settings)
@@ -80,18 +80,19 @@ def _stage(
   raw: RawTables, task: str, staging: Path, scratch: Path, settings: Settings
 ) -> Staged:
   root, ecg_root = settings.mimic_iv, settings.mimic_iv_ecg
+  of_ecgs = task in cohort.OF_ECGS
   rows = cohort.open_patients_and_admissions(raw, root)
   if ecg_root is not None:
     rows['record_list'] = recordings.open_recordings(raw, ecg_root, task)
-  if task == 'cvd':
-    steps, cohort_rows = cohort.cvd(raw, root, unlabelled=settings.unlabelled)
+  if of_ecgs:
+    steps, cohort_rows = cohort.cvd(raw, root, task, unlabelled=settings.unlabelled)
   else:
     steps, cohort_rows = cohort.icu(raw, root, task, unlabelled=settings.unlabelled)
   rows |= cohort_rows
   events.make_windows(raw)
 
-  labs = 'cvd_labs' if task == 'cvd' else 'labs'
-  tables = ['labevents'] if task == 'cvd' else ['labevents', 'chartevents']
+  labs = 'cvd_labs' if of_ecgs else 'labs'
+  tables = ['labevents'] if of_ecgs else ['labevents', 'chartevents']
   itemids = {table: _itemids(table, task) for table in tables}
   rows |= events.scan_all(raw, root, itemids, settings.availability, scratch)
   _merge(rows, events.resolve(raw, tables, labs, scratch))
@@ -99,7 +100,7 @@ def _stage(
     raw, 'labs', scratch / f'resolved_{labs}.parquet', settings.availability,
     staging / 'events_labs.parquet',
   )  # fmt: skip
-  if task != 'cvd':
+  if not of_ecgs:
     _merge(rows, events.resolve(raw, ['chartevents'], 'vitals', scratch))
     rows['vitals'] = vitals.write_grid(
       raw, scratch / 'resolved_vitals.parquet', settings.availability,
@@ -122,7 +123,7 @@ def _stage(
     raw, root, task, settings.static, drugs.rules(settings.drug_groups),
     staging / 'static.parquet',
   ))  # fmt: skip
-  attributes = tuple(name for name in _ATTRIBUTES if task != 'cvd' or name != 'unit')
+  attributes = tuple(name for name in _ATTRIBUTES if not of_ecgs or name != 'unit')
   static.write_samples(raw, attributes, staging / 'samples.parquet')
   numeric, categorical = static.columns(task, settings.static)
   schema = Schema(
@@ -130,15 +131,15 @@ def _stage(
     source='mimic_iv',
     target=_target(task),
     events={'labs': items(labs)}
-    | ({} if task == 'cvd' else {'vitals_categorical': items('vitals_categorical')}),
-    grids={} if task == 'cvd' else {
+    | ({} if of_ecgs else {'vitals_categorical': items('vitals_categorical')}),
+    grids={} if of_ecgs else {
       'vitals': Grid(items('vitals'), vitals.GRID_STEPS, vitals.GRID_STEP_HOURS)
     },
     ecg_terms=terms() if ecg_root is not None else (),
     static_numeric=numeric,
     static_categorical=categorical,
     attributes=attributes,
-    observation_hours=None if task == 'cvd' else float(cohort.ICU_HOURS),
+    observation_hours=None if of_ecgs else float(cohort.ICU_HOURS),
     condition='' if settings.unlabelled else cohort.CONDITIONS.get(task, ''),
   )  # fmt: skip
   return Staged(schema, {'steps': steps, 'rows': rows, **report}, _versions(
@@ -147,7 +148,7 @@ def _stage(
 
 
 def _itemids(table: str, task: str) -> list[int]:
-  modalities = ('cvd_labs',) if task == 'cvd' else ('labs', 'vitals')
+  modalities = ('cvd_labs',) if task in cohort.OF_ECGS else ('labs', 'vitals')
   itemids = {
     int(row['itemid'])
     for row in read_rows('item_map')
@@ -166,7 +167,8 @@ def _merge(rows: dict[str, dict[str, int]], more: dict[str, dict[str, int]]) -> 
 def _target(task: str) -> Target:
   if task == 'los':
     return Target('days')
-  return Target('classes', CVD_CLASSES if task == 'cvd' else DEATH_CLASSES)
+  classes = {'cvd': CVD_CLASSES, 'cvd_all': CVD_ALL_CLASSES, 'mortality': DEATH_CLASSES}
+  return Target('classes', classes[task])
 
 
 def _versions(raw: RawTables, root: Path, ecg_root: Path | None) -> dict[str, str]:

@@ -27,6 +27,7 @@ ICU_HOURS = 24
 CVD_DAYS = 90
 CVD_ADMISSION_HOURS = 24
 CVD_AGES = (18, 89)
+OF_ECGS = ('cvd', 'cvd_all')  # tasks whose samples are recordings
 
 # What the labels of a task tell of the time after the prediction, beside themselves.
 CONDITIONS = {
@@ -177,13 +178,14 @@ def icu(
 
 
 def cvd(
-  raw: RawTables, root: Path, *, unlabelled: bool = False
+  raw: RawTables, root: Path, task: str, *, unlabelled: bool = False
 ) -> tuple[Steps, dict[str, dict[str, int]]]:
-  """The cohort of 'cvd', from the table `recordings` (see recordings.py).
+  """The cohort of 'cvd' or 'cvd_all', from the table `recordings` (see recordings.py).
 
   The first admission of at least 24 h that starts within 90 days after the ECG
   gives the class: a CABG or PCI, else the primary diagnosis. An admission with
-  a CVD diagnosis that is not primary is unclear.
+  a CVD diagnosis that is not primary is unclear. In 'cvd_all' an ECG without such an
+  admission is of a class of its own.
 
   `unlabelled` takes the ECGs of all who are alive, whether they are admitted or not, which
   nobody knows at the ECG; every label is null.
@@ -221,7 +223,7 @@ def cvd(
         CAST(NULL AS TIMESTAMP) AS start_time, CAST(NULL AS DOUBLE) AS label
       FROM cvd_aged
     """)
-    return _not_empty(steps, f'{root}: task cvd'), rows
+    return _not_empty(steps, f'{root}: task {task}'), rows
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE cvd_admitted AS
     SELECT s.*, a.* EXCLUDE (subject_id, deathtime) FROM cvd_aged s
@@ -235,6 +237,9 @@ def cvd(
     QUALIFY row_number() OVER (
       PARTITION BY s.sample_id ORDER BY a.admittime, a.hadm_id) = 1
   """)
+  raw.run(
+    'CREATE OR REPLACE TEMP TABLE admitted_ecgs AS SELECT sample_id FROM cvd_admitted'
+  )
   steps.append(_step(
     raw,
     f'admitted for at least {CVD_ADMISSION_HOURS} h within {CVD_DAYS} days',
@@ -277,7 +282,14 @@ def cvd(
     WHERE c.label IS NOT NULL
   """)
   steps.append(_step(raw, 'no CVD diagnosis that is not primary (or operated)', 'samples'))
-  return _not_empty(steps, f'{root}: task cvd'), rows
+  if task == 'cvd_all':
+    raw.run(f"""
+      INSERT INTO samples BY NAME
+      SELECT s.*, CAST({len(CVD_CLASSES)} AS DOUBLE) AS label FROM cvd_aged s
+      WHERE s.sample_id NOT IN (SELECT sample_id FROM admitted_ecgs)
+    """)
+    steps.append(_step(raw, 'with those who are not admitted', 'samples'))
+  return _not_empty(steps, f'{root}: task {task}'), rows
 
 
 def open_icd(raw: RawTables, root: Path, kind: str) -> dict[str, int]:

@@ -19,6 +19,7 @@ from data_pipeline.format.schema import ECG_MEASUREMENTS, DataError
 from data_pipeline.sources.common.duckdb_files import parquet, text
 from data_pipeline.sources.common.items import make_table, read_rows
 from data_pipeline.sources.common.raw_tables import RawTables
+from data_pipeline.sources.mimic_iv.cohort import OF_ECGS
 
 _REPORT_LINES = 18
 MAX_LISTED_LINES = 50
@@ -33,7 +34,7 @@ def open_recordings(raw: RawTables, root: Path, task: str) -> dict[str, int]:
   """Loads record_list as the table `recordings`, one row a study.
 
   Raises:
-    DataError: times or keys are unreadable: for task cvd, whose samples are the
+    DataError: times or keys are unreadable: for tasks whose samples are the
       recordings, a single time, else more than a small share.
   """
   raw.open(root, 'record_list', _RECORD_LIST)
@@ -41,7 +42,7 @@ def open_recordings(raw: RawTables, root: Path, task: str) -> dict[str, int]:
     'record_list',
     'record_list',
     _RECORD_LIST,
-    deciding=('ecg_time',) if task == 'cvd' else (),
+    deciding=('ecg_time',) if task in OF_ECGS else (),
   )
   unusable = 'subject_id IS NULL OR study_id IS NULL OR ecg_time IS NULL OR path IS NULL'
   raw.run(f"""

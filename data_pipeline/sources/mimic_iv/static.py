@@ -17,6 +17,7 @@ from data_pipeline.sources.common.duckdb_files import text
 from data_pipeline.sources.common.items import read_rows, static_items
 from data_pipeline.sources.common.raw_tables import RawTables
 from data_pipeline.sources.mimic_iv import drugs
+from data_pipeline.sources.mimic_iv.cohort import OF_ECGS
 
 _POUND = 0.45359237  # kg
 _INCH = 2.54  # cm
@@ -40,12 +41,12 @@ def columns(task: str, static: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]
   """Numeric and categorical static columns of a task.
 
   Args:
-    task: 'cvd', 'mortality' or 'los'.
+    task: 'cvd', 'cvd_all', 'mortality' or 'los'.
     static: 'core' or 'extended' (CVD only).
   """
-  wanted = static_items('core' if task == 'cvd' else 'icu')
+  wanted = static_items('core' if task in OF_ECGS else 'icu')
   numeric = tuple(item for item in wanted if item.kind == 'numeric')
-  if task == 'cvd' and static == 'extended':
+  if task in OF_ECGS and static == 'extended':
     numeric += tuple(
       Item(name, f'History: {name.replace("_", " ")}', '', (), 0, 1)
       for name in history_names()
@@ -68,7 +69,7 @@ def write_static(
   numeric, categorical = columns(task, static)
   counts: dict[str, dict[str, int]] = {}
   joins, extra = '', {}
-  if task == 'cvd':
+  if task in OF_ECGS:
     counts['omr'] = _omr(raw, root)
     joins = 'LEFT JOIN omr_latest o USING (sample_id)'
     extra = {name: f'o.{name}' for name in ('sbp', 'dbp', 'weight', 'height')}
