@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from medm2t_jax.runs import devices
 from medm2t_jax.runs import variables as initial
+from medm2t_jax.runs.hosts import devices
 from medm2t_jax.training import steps
 
 _DEVICES = (1, 2, 4, 8)

@@ -18,7 +18,7 @@ from medm2t_jax.experiment import Experiment
 from medm2t_jax.experiment.model_config import model_config
 from medm2t_jax.models.config import ModelConfig
 from medm2t_jax.models.medm2t import MedM2T
-from medm2t_jax.runs import devices
+from medm2t_jax.runs.hosts import devices
 from medm2t_jax.runs.train_state import TrainState
 from medm2t_jax.training import losses, steps
 from medm2t_jax.training.optimizer import make_optimizer

@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline import processors
-from medm2t_jax.runs import devices
 from medm2t_jax.runs import variables as initial
+from medm2t_jax.runs.hosts import devices
 from medm2t_jax.runs.train_state import TrainState
 from medm2t_jax.training import steps
 
@@ -105,7 +105,7 @@ def _first_step(told: Path, name: str) -> None:
 
   from medm2t_jax.experiment import default_data
   from medm2t_jax.models import medm2t
-  from medm2t_jax.runs import compilation_cache
+  from medm2t_jax.runs.hosts import compilation_cache
   from medm2t_jax.runs.run import make_runs
   from medm2t_jax.training import stage_training
 

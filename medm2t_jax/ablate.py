@@ -19,7 +19,7 @@ from ml_collections import config_flags
 
 from data_pipeline.format.schema import DataError
 from medm2t_jax import command_line
-from medm2t_jax.runs import start_up
+from medm2t_jax.runs.hosts import start_up
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Experiment, for example configs/cvd.py or configs/cvd.py:small.'

@@ -20,7 +20,7 @@ from absl import app, flags
 
 from data_pipeline.format.schema import DataError
 from medm2t_jax import command_line
-from medm2t_jax.runs import start_up
+from medm2t_jax.runs.hosts import start_up
 
 _WORKDIR = flags.DEFINE_string(
   'workdir', None, 'Of a run that was trained and evaluated.', required=True

@@ -21,7 +21,7 @@ from ml_collections import config_flags
 
 from data_pipeline.format.schema import DataError
 from medm2t_jax import command_line
-from medm2t_jax.runs import start_up
+from medm2t_jax.runs.hosts import start_up
 from medm2t_jax.runs.run import is_complete
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -47,7 +47,8 @@ def main(_: list[str]) -> None:
   from medm2t_jax import audit
   from medm2t_jax.evaluation import evaluate
   from medm2t_jax.experiment.default_data import open_or_simulate
-  from medm2t_jax.runs import distributed, workdir
+  from medm2t_jax.runs import workdir
+  from medm2t_jax.runs.hosts import distributed
   from medm2t_jax.runs.run import make_runs
   from medm2t_jax.training import preemption, stage_training, train
 

@@ -20,7 +20,7 @@ from absl import app, flags
 
 from data_pipeline.format.schema import DataError
 from medm2t_jax import command_line
-from medm2t_jax.runs import start_up
+from medm2t_jax.runs.hosts import start_up
 
 _MODEL = flags.DEFINE_string(
   'model', None, 'A bundle, for example runs/first/fold0/model.', required=True
@@ -56,7 +56,6 @@ def main(_: list[str]) -> None:
   # Imported here so that --help and wrong flags answer at once.
   from data_pipeline.format.dataset import open_dataset
   from data_pipeline.format.schema import write_json
-  from medm2t_jax.evaluation import external
   from medm2t_jax.inference import predicting, tables
   from medm2t_jax.inference.trained_model import TrainedModel
 
@@ -76,6 +75,8 @@ def main(_: list[str]) -> None:
     write(out, dataset, predicted)
     files = {'predictions': out, 'coverage_table': out.with_name('coverage.json')}
     if _REPORT.value:
+      from medm2t_jax.evaluation import external  # with all that draws
+
       result = external.compute(model, dataset, predicted)
       files |= {'report': out.with_name('report.html')}
       files |= {'metrics': out.with_name('metrics.json')}

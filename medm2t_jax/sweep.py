@@ -21,7 +21,7 @@ from ml_collections import config_flags
 
 from data_pipeline.format.schema import DataError
 from medm2t_jax import command_line
-from medm2t_jax.runs import start_up
+from medm2t_jax.runs.hosts import start_up
 
 _SWEEP = config_flags.DEFINE_config_file(
   'sweep', None, 'Sweep, for example configs/sweeps/mortality.py:small.'

@@ -19,7 +19,7 @@ import jax
 import pytest
 from absl import flags
 
-from medm2t_jax.runs import compilation_cache
+from medm2t_jax.runs.hosts import compilation_cache
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 compilation_cache.use()

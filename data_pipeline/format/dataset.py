@@ -127,7 +127,7 @@ def open_dataset(directory: Path | str) -> Dataset:
   index, files = _read_index(directory / INDEX)
   if len(index['sample_id']) != metadata['counts']['samples']:
     raise DataError(
-      f'{directory / "index.parquet"} has {len(index["sample_id"])} rows, dataset.json '
+      f'{directory / INDEX} has {len(index["sample_id"])} rows, dataset.json '
       f'says {metadata["counts"]["samples"]}. {_AGAIN}'
     )
   return Dataset(

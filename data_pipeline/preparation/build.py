@@ -183,6 +183,7 @@ def _build(
   subject_key: Path,
   run: Run,
 ) -> None:
+  key = institution_key(subject_key)  # a bad file is found before hours of work
   _begin(out, folder, request)
   try:
     staged = _staged(stage, folder)
@@ -191,7 +192,6 @@ def _build(
     cohort = {'steps': [stopped], 'rows': error.rows, 'error': str(error)}
     write_json(out / COHORT, cohort)
     raise
-  key = institution_key(subject_key)
   tables = folder / 'tables'
   # Also there, for the user to read, when the cohort turns out to be empty.
   write_json(out / COHORT, staged.cohort)

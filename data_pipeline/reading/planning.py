@@ -99,11 +99,8 @@ def plan_epoch(
     recorded = dataset.lengths('ecg')
     kept = np.minimum(recorded, most).astype(np.int64)
     recordings, overflowing = kept[rows], int((recorded[rows] > most).sum())
-    per_row = config.data.recordings_per_row
-    if not per_row:
-      of = kept[kept > 0] if require == 'ecg' else kept
-      per_row = _ample_recordings_per_row(of)
-    capacity = max(most, math.ceil(batch_rows * per_row))
+    per_row = recordings_per_row(dataset, config, require=require)
+    capacity = recordings_capacity(config, batch_rows, per_row)
 
   order = np.arange(len(rows))
   generator = None
@@ -142,23 +139,29 @@ def plan_epoch(
   )
 
 
-def recordings_per_row(dataset: Dataset, config: Any) -> float:
-  """The capacity for recordings of a pass over all samples, per row of a batch.
+def recordings_per_row(
+  dataset: Dataset, config: Any, *, require: str | None = None
+) -> float:
+  """The capacity for recordings of a batch, per row: that of the config, else an ample one.
 
   Args:
     dataset: the data set.
     config: as of `plan_epoch`.
+    require: as of `plan_epoch`.
   """
   if config.data.recordings_per_row or 'ecg' not in dataset.schema.modalities:
     return config.data.recordings_per_row
-  kept = np.minimum(dataset.lengths('ecg'), config.data.max_recordings)
-  return _ample_recordings_per_row(kept.astype(np.int64))
-
-
-def _ample_recordings_per_row(recordings: np.ndarray) -> float:
-  """A sixth more than the mean, rounded up to quarters."""
-  mean = recordings.mean() if len(recordings) else 0.0
+  kept = np.minimum(dataset.lengths('ecg'), config.data.max_recordings).astype(np.int64)
+  if require == 'ecg':
+    kept = kept[kept > 0]
+  # A sixth more than the mean, rounded up to quarters.
+  mean = kept.mean() if len(kept) else 0.0
   return math.ceil(4 * mean * 7 / 6) / 4
+
+
+def recordings_capacity(config: Any, batch_rows: int, per_row: float) -> int:
+  """ECG recordings that a device's batch of so many rows holds."""
+  return max(config.data.max_recordings, math.ceil(batch_rows * per_row))
 
 
 def assign_buckets(

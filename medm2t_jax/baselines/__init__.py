@@ -25,7 +25,7 @@ from medm2t_jax.baselines import (
 )
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.experiment import Experiment
-from medm2t_jax.runs import distributed
+from medm2t_jax.runs.hosts import distributed
 from medm2t_jax.runs.run import Run, is_complete
 
 _LOGGER = logging.getLogger(__name__)

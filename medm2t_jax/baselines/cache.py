@@ -16,6 +16,7 @@ from data_pipeline.format.schema import DataError
 from medm2t_jax.baselines.inputs import SPLITS
 from medm2t_jax.runs import workdir
 from medm2t_jax.runs.run import Run
+from medm2t_jax.training.prediction import prediction_columns
 
 _KEY = b'made_from'
 
@@ -80,10 +81,7 @@ def read(fold: Run, name: str, made_from: str) -> np.ndarray | None:
 def write(fold: Run, name: str, made_from: str, prediction: np.ndarray) -> None:
   """Writes predictions of the test samples, rows in the order of the index, atomically."""
   columns = {'sample_id': fold.dataset.index['sample_id'][fold.splits.rows('test')]}
-  if prediction.ndim == 1:
-    columns['prediction'] = prediction
-  else:
-    columns |= {f'p{index}': prediction[:, index] for index in range(prediction.shape[1])}
+  columns |= prediction_columns(prediction)
   table = pa.table(columns).replace_schema_metadata({_KEY: made_from})
   file = path(fold, name)
   file.parent.mkdir(parents=True, exist_ok=True)

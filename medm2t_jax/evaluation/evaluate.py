@@ -22,10 +22,13 @@ from data_pipeline.format.schema import DataError
 from medm2t_jax import baselines
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.evaluation import explain, finished, reporting, robustness
+from medm2t_jax.evaluation.rows import predictions_table
 from medm2t_jax.experiment import Experiment
 from medm2t_jax.inference import blend, bundling
 from medm2t_jax.models import medm2t
-from medm2t_jax.runs import distributed, workdir
+from medm2t_jax.models.medm2t import MULTIMODAL
+from medm2t_jax.runs import workdir
+from medm2t_jax.runs.hosts import distributed
 from medm2t_jax.runs.reader import Batch
 from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import Run, all_records
@@ -34,7 +37,7 @@ from medm2t_jax.training.steps import Predictor
 
 _LOGGER = logging.getLogger(__name__)
 
-STAGE = 'multimodal'
+STAGE = MULTIMODAL
 _ALL = 'all modalities'
 # Of more modalities there are too many subsets to predict them all.
 MOST_IN_SUBSETS = 5
@@ -82,7 +85,7 @@ def evaluate(folds: Sequence[Run], *, again: bool = True) -> dict[str, Any]:
     validated = predictions[_ALL]
     if config.blend:
       validated = blend.fit(fold, given, validated)
-    tables.append(predictions_table(fold, 'validation', rows, validated))
+    tables.append(predictions_table(dataset, fold.fold, 'validation', rows, validated))
     final = fold.final
     variables, _ = restore_best(final, STAGE)
     ours = steps.predictor(final.model, STAGE, variables)
@@ -91,7 +94,7 @@ def evaluate(folds: Sequence[Run], *, again: bool = True) -> dict[str, Any]:
     if config.blend:
       alone.append(predict(final, ours, 'test', {_ALL: ()})[1][_ALL])
     rows, predictions = predict(final, predictor, 'test', {_ALL: (), **scenarios})
-    tables.append(predictions_table(final, 'test', rows, predictions[_ALL]))
+    tables.append(predictions_table(dataset, final.fold, 'test', rows, predictions[_ALL]))
     tested.append((rows, predictions[_ALL]))
     for name in scenarios:
       tests.setdefault(name, []).append(predictions[name])
@@ -217,40 +220,6 @@ def _scenario_name(given: tuple[str, ...], modalities: tuple[str, ...]) -> str:
   if len(given) == len(modalities) - 1:
     return f'without {next(name for name in modalities if name not in given)}'
   return ' + '.join(given)
-
-
-def predictions_table(
-  fold: Run, split: Split, rows: np.ndarray, predictions: np.ndarray
-) -> pa.Table:
-  """Predictions with what the report groups them by: the table of `write_report`.
-
-  Args:
-    fold: that predicted.
-    split: of the rows.
-    rows: of the data set's index (n,).
-    predictions: class probabilities (n, c), or days (n,).
-  """
-  dataset = fold.dataset
-  chosen = {name: column[rows] for name, column in dataset.index.items()}
-  schema = dataset.schema
-  columns: dict[str, Any] = {
-    'sample_id': chosen['sample_id'],
-    'subject_id': chosen['subject_id'],
-    'fold': pa.array(np.full(len(rows), fold.fold, np.int32)),
-    'split': pa.array([split] * len(rows)),
-    'label': chosen['label'],
-  }
-  if schema.target.kind == 'classes':
-    for index in range(schema.target.outputs):
-      columns[f'p{index}'] = pa.array(predictions[:, index])
-  else:
-    columns['prediction'] = pa.array(predictions)
-  for name in schema.attributes:
-    columns[name] = chosen[name]
-  for name in schema.modalities:
-    if name != 'static':
-      columns[f'present_{name}'] = chosen[f'n_{name}'] > 0
-  return pa.table(columns)
 
 
 def _trained_on(fold: Run) -> dict[str, int]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from scipy import optimize, special
 
 from data_pipeline.format.dataset import Dataset
@@ -15,7 +14,7 @@ from medm2t_jax.evaluation.metrics import calibration
 from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES
 from medm2t_jax.evaluation.metrics.metrics import NAMES, headline_figure, score
 from medm2t_jax.evaluation.results import json_ready
-from medm2t_jax.evaluation.rows import Rows, read_rows
+from medm2t_jax.evaluation.rows import Rows, predictions_table, read_rows
 from medm2t_jax.evaluation.subgroups import LEAST_EVENTS, subgroups
 from medm2t_jax.inference.predicting import Predicted
 from medm2t_jax.inference.trained_model import TrainedModel
@@ -134,23 +133,10 @@ def _rows(model: TrainedModel, dataset: Dataset, predicted: Predicted) -> Rows:
       f'{dataset.directory}: no predicted sample has a label: there is nothing to report. '
       'Leave --report out.'
     )
-  rows = predicted.rows[known]
-  of = lambda name: dataset.index[name][rows]
-  columns: dict[str, Any] = {
-    **{name: of(name) for name in ('sample_id', 'subject_id', 'label')},
-    'fold': np.zeros(len(rows), np.int32),
-    'split': ['test'] * len(rows),
-    **{name: of(name) for name in dataset.schema.attributes},
-  }
-  for name in dataset.schema.modalities:
-    if name != 'static':
-      columns[f'present_{name}'] = of(f'n_{name}') > 0
-  predictions = predicted.predictions[known]
-  if predictions.ndim == 1:
-    columns['prediction'] = predictions
-  else:
-    columns |= {f'p{c}': predictions[:, c] for c in range(predictions.shape[1])}
-  return read_rows(pa.table(columns), dataset.schema)[0]
+  table = predictions_table(
+    dataset, 0, 'test', predicted.rows[known], predicted.predictions[known]
+  )
+  return read_rows(table, dataset.schema)[0]
 
 
 def _recalibration(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from data_pipeline.format.dataset import Dataset, Split
 from data_pipeline.format.schema import DataError, Schema, Target
+from medm2t_jax.training.prediction import prediction_columns
 
 _REMEDY = 'Evaluate again with --mode=eval.'
 
@@ -91,6 +94,36 @@ class Rows:
     if self.target.kind == 'days':
       return None
     return min(int(self.positive(index).sum()) for index in self.scored_classes)
+
+
+def predictions_table(
+  dataset: Dataset, fold: int, split: Split, rows: np.ndarray, predictions: np.ndarray
+) -> pa.Table:
+  """Predictions with what the report groups them by: the table of `write_report`.
+
+  Args:
+    dataset: that was predicted.
+    fold: of the model.
+    split: of the rows.
+    rows: of the data set's index (n,).
+    predictions: class probabilities (n, c), or days (n,).
+  """
+  chosen = {name: column[rows] for name, column in dataset.index.items()}
+  schema = dataset.schema
+  columns: dict[str, Any] = {
+    'sample_id': chosen['sample_id'],
+    'subject_id': chosen['subject_id'],
+    'fold': pa.array(np.full(len(rows), fold, np.int32)),
+    'split': pa.array([split] * len(rows)),
+    'label': chosen['label'],
+    **prediction_columns(predictions),
+  }
+  for name in schema.attributes:
+    columns[name] = chosen[name]
+  for name in schema.modalities:
+    if name != 'static':
+      columns[f'present_{name}'] = chosen[f'n_{name}'] > 0
+  return pa.table(columns)
 
 
 def read_rows(table: pa.Table, schema: Schema) -> tuple[Rows, Rows]:

@@ -20,15 +20,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from data_pipeline.format.schema import DataError, write_json
+from data_pipeline.format.schema import DataError
 from medm2t_jax.baselines import boosted_trees, cache, logistic_regression
 from medm2t_jax.baselines.fitted_arrays import LEAST_PROBABILITY, as_arrays, outputs
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.experiment import Experiment
+from medm2t_jax.models.medm2t import MULTIMODAL
 from medm2t_jax.models.trunk import columns
 from medm2t_jax.models.trunk.late_addition import log_probabilities
-from medm2t_jax.runs import distributed, workdir
-from medm2t_jax.runs.devices import on_devices
+from medm2t_jax.runs import kept_arrays, workdir
+from medm2t_jax.runs.hosts import distributed
+from medm2t_jax.runs.hosts.devices import on_devices
 from medm2t_jax.runs.reader import Batch
 from medm2t_jax.runs.run import Run
 from medm2t_jax.training.blend_weights import OURS, blend, fit_weights
@@ -36,11 +38,10 @@ from medm2t_jax.training.steps import Predictor
 
 _LOGGER = logging.getLogger(__name__)
 
-STAGE = 'multimodal'
+STAGE = MULTIMODAL
 ALONE = 'model_alone'  # our model without the blend, beside the baselines
 BASELINES = {'boosted_trees': boosted_trees, 'logistic_regression': logistic_regression}
-_SEPARATOR = '/'
-_RECORD = 'blend.json'  # written last
+_NAME = 'blend'
 
 
 def require_known(config: Experiment) -> None:
@@ -70,20 +71,15 @@ def fit(fold: Run, inputs: Inputs, ours: np.ndarray) -> np.ndarray:
     target = inputs.target
     validation = inputs.summaries['validation']
     predictors = {OURS: _as_outputs(ours)}
-    final: dict[str, np.ndarray] = {}
+    final: dict[str, dict[str, np.ndarray]] = {}
     for name in fold.config.blend:
       fitted = BASELINES[name].fitted(inputs)
       chosen = as_arrays(fitted.chosen, target)
       predictors[name] = np.asarray(jax.jit(outputs)(chosen, validation.value))
-      for key, array in as_arrays(fitted.final, target).items():
-        final[f'{name}{_SEPARATOR}{key}'] = array
+      final[name] = as_arrays(fitted.final, target)
     weights = fit_weights(predictors, validation.label, prior, target)
-    folder.mkdir(parents=True, exist_ok=True)
-    # The arrays are those of the record beside them, or there is no record.
-    (folder / _RECORD).unlink(missing_ok=True)
-    np.savez(folder / 'arrays.npz', allow_pickle=False, **final)
-    content = {'made_from': made_from, 'weights': weights, 'prior': prior.tolist()}
-    write_json(folder / _RECORD, content)
+    content = {'weights': weights, 'prior': prior.tolist()}
+    kept_arrays.write(folder, _NAME, made_from, final, **content)
     told = ', '.join(f'{name} {weight:.2f}' for name, weight in weights.items())
     _LOGGER.info('%s: weights of the blend: %s', fold.name, told)
     return _as_predictions(blend(predictors, weights, prior))
@@ -106,24 +102,20 @@ def restore(fold: Run) -> dict[str, Any] | None:
   folder, made_from = _folder(fold), _made_from(fold)
 
   def read() -> dict[str, Any]:
-    kept = _read(folder, made_from)
+    kept = kept_arrays.read(folder, _NAME, made_from)
     if kept is None:
       raise DataError(
         f'{folder}: there is no blend of this model. --mode=eval fits it; '
         "--config.blend='()' does without."
       )
-    with np.load(folder / 'arrays.npz', allow_pickle=False) as arrays:
-      return {**kept, 'arrays': dict(arrays)}
+    models, record = kept
+    return {**record, 'models': models}
 
   kept = distributed.from_first(read)
-  models: dict[str, dict[str, np.ndarray]] = {}
-  for key, array in kept['arrays'].items():
-    name, _, part = key.partition(_SEPARATOR)
-    models.setdefault(name, {})[part] = array
   return {
     'weights': {name: np.float32(weight) for name, weight in kept['weights'].items()},
     'prior': np.asarray(kept['prior'], np.float32),
-    'models': models,
+    'models': kept['models'],
   }
 
 
@@ -189,14 +181,6 @@ def _made_from(fold: Run) -> dict[str, Any]:
 
 def _folder(fold: Run) -> Path:
   return workdir.stage_directory(fold.workdir, fold.fold, 'blend')
-
-
-def _read(folder: Path, made_from: Mapping[str, Any]) -> dict[str, Any] | None:
-  path = folder / _RECORD
-  if not path.exists():
-    return None
-  kept = json.loads(path.read_text())
-  return kept if kept['made_from'] == made_from else None
 
 
 def _as_outputs(predictions: np.ndarray) -> np.ndarray:

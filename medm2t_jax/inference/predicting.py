@@ -19,6 +19,7 @@ from medm2t_jax.inference.trained_model import TrainedModel, fingerprint
 from medm2t_jax.modalities import presence
 from medm2t_jax.models.trunk import columns
 from medm2t_jax.runs.reader import Reader
+from medm2t_jax.training.prediction import in_order
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -71,22 +72,22 @@ def predict(
   plan = reader.plan(rows, alignment.modalities, model.config.evaluation.batch_size)
   found: dict[str, Any] = dict.fromkeys(model.schema.modalities, 0)
   moments = _Moments(model)
-  row, outputs = [], []
+  row: list[np.ndarray] = []
+  outputs: dict[str, list[np.ndarray]] = {}
   batches = reader.read_here(plan, alignment.modalities)
   for batch in tqdm(batches, desc='predict', total=len(plan), unit='step', leave=False):
     aligned = alignment(batch)
-    row.append(batch['row'].ravel())
+    row.append(batch['row'])
     for name, has in presence.found(aligned, model.schema):
       found[name] = found[name] + has.sum(axis=0)
     moments.add(aligned)
-    predicted = model.predict(aligned)
-    outputs.append(predicted.reshape(-1, *predicted.shape[2:]))
-  order = np.argsort(np.concatenate(row), kind='stable')
-  order = order[np.count_nonzero(np.concatenate(row) < 0) :]  # padding comes first
+    for number, predictor in enumerate(model.predictors):
+      outputs.setdefault(str(number), []).append(np.asarray(predictor(aligned)))
+  predicted_rows, of_members = in_order(row, outputs, model.schema.target)
   coverage = _coverage(model, alignment, found, moments.drift(), len(rows))
   return Predicted(
-    np.concatenate(row)[order],
-    np.concatenate(outputs)[order],
+    predicted_rows,
+    np.mean(list(of_members.values()), axis=0),
     {**coverage, **overlap, 'samples': len(rows), 'left_out': len(dataset) - len(rows)},
   )
 
@@ -148,7 +149,8 @@ def _unseen(
     _LOGGER.info('overlap of subjects with those of the training %s', text)
     return every, {'overlap': text}
   subject, owner = np.unique(dataset.index['subject_id'], return_inverse=True)
-  seen = np.array([hash_subject(one, dataset.subject_key) in model.seen for one in subject])
+  known = model.seen
+  seen = np.array([hash_subject(one, dataset.subject_key) in known for one in subject])
   count = int(seen.sum())
   if allow_seen or not count:
     return every, {'overlap': f'{count} of {len(subject)} subjects were trained on'}

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from data_pipeline.format.dataset import Dataset
 from data_pipeline.format.schema import DataError, Schema
 from medm2t_jax.inference.predicting import Predicted
+from medm2t_jax.training.prediction import prediction_columns
 
 Write = Callable[[Path, Dataset, Predicted], None]
 
@@ -48,11 +49,7 @@ def _table(dataset: Dataset, predicted: Predicted) -> pa.Table:
   columns: dict[str, Any] = {
     name: dataset.index[name][predicted.rows] for name in ('sample_id', 'subject_id')
   }
-  if predicted.predictions.ndim == 1:
-    return pa.table({**columns, 'prediction': predicted.predictions})
-  classes = range(predicted.predictions.shape[1])
-  columns |= {f'p{number}': predicted.predictions[:, number] for number in classes}
-  return pa.table(columns)
+  return pa.table({**columns, **prediction_columns(predicted.predictions)})
 
 
 def _meds(dataset: Dataset, predicted: Predicted) -> pa.Table:

@@ -20,7 +20,6 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-import math
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -31,22 +30,23 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
-from scipy import special
 
 import medm2t_jax
 from data_pipeline.format.schema import DataError, Schema, write_json
+from data_pipeline.reading import planning
 from medm2t_jax.experiment import Experiment
 from medm2t_jax.experiment.model_config import model_config
 from medm2t_jax.inference import blend
 from medm2t_jax.inference.example import ROWS, padded
-from medm2t_jax.models.medm2t import MedM2T
-from medm2t_jax.runs import devices
+from medm2t_jax.models.medm2t import MULTIMODAL, MedM2T
 from medm2t_jax.runs.checkpoint import Lineage
+from medm2t_jax.runs.hosts import devices
 from medm2t_jax.training import steps
+from medm2t_jax.training.prediction import as_predictions
 from medm2t_jax.training.steps import Predictor
 
 FORMAT = 1
-STAGE = 'multimodal'
+STAGE = MULTIMODAL
 TOLERANCE = 1e-5  # of the self-test: another processor adds in another order
 _MANIFEST = 'bundle.json'
 _VARIABLES = ('params', 'batch_stats', 'fitted')
@@ -120,10 +120,9 @@ class TrainedModel:
       batch: of docs/design.md, with a leading device axis, in the model's terms
         (`Alignment`).
     """
-    outputs = [np.asarray(each(batch), np.float64) for each in self.predictors]
-    if self.schema.target.kind == 'classes':
-      return np.mean([special.softmax(logits, axis=-1) for logits in outputs], axis=0)
-    return np.mean(outputs, axis=0)[..., 0]
+    target = self.schema.target
+    outputs = [np.asarray(each(batch)) for each in self.predictors]
+    return np.mean([as_predictions(each, target) for each in outputs], axis=0)
 
   @property
   def seen(self) -> frozenset[str]:
@@ -134,10 +133,10 @@ class TrainedModel:
 
   def answer_again(self) -> np.ndarray:
     """Predicts the example: probabilities (b c) or days (b)."""
-    data, count = self.options['data'], jax.local_device_count()
+    count = jax.local_device_count()
     rows = max(ROWS, self.options['evaluation']['batch_size'] // jax.device_count())
-    capacity = math.ceil(rows * data['recordings_per_row'])
-    capacity = max(ROWS, data['max_recordings'], capacity)
+    per_row = self.config.data.recordings_per_row
+    capacity = planning.recordings_capacity(self.config, rows, per_row)
     one = padded(self.example, rows, capacity)
     batch = jax.tree.map(lambda array: np.stack([array] * count), one)
     return self.predict(batch)[0, :ROWS]

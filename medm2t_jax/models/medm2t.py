@@ -38,6 +38,8 @@ from medm2t_jax.models.trunk.late_addition import (
 
 Batch = Mapping[str, Any]
 
+MULTIMODAL = 'multimodal'  # the last stage: what predicts
+
 
 def stages(config: ModelConfig) -> tuple[str, ...]:
   """All stages of a model in the order in which they are trained."""
@@ -52,7 +54,7 @@ def modality_of(config: ModelConfig, stage: str) -> str | None:
 def _modalities_of_stages(config: ModelConfig) -> dict[str, str | None]:
   """Stage -> its modality, in the order of training."""
   if config.deep == 'none':
-    return {**{name: name for name in config.modalities}, 'multimodal': None}
+    return {**{name: name for name in config.modalities}, MULTIMODAL: None}
   found: dict[str, str | None] = {'static': 'static'} if config.static else {}
   found |= {name: name for name, _ in config.events}
   for name, grid in config.grids:
@@ -61,7 +63,7 @@ def _modalities_of_stages(config: ModelConfig) -> dict[str, str | None]:
   if config.ecg:
     found |= {f'ecg_{view}': 'ecg' for view in VIEWS}
     found |= {'ecg_fusion': 'ecg', 'ecg': 'ecg'}
-  return {**found, 'multimodal': None}
+  return {**found, MULTIMODAL: None}
 
 
 def segment_stage(grid: str, length: int) -> str:

@@ -26,7 +26,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from data_pipeline.format.schema import DataError
-from medm2t_jax.runs import devices, distributed
+from medm2t_jax.runs.hosts import devices, distributed
 from medm2t_jax.runs.train_state import TrainState
 
 _LOGGER = logging.getLogger(__name__)

@@ -7,17 +7,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import medm2t_jax
-from data_pipeline.format.schema import write_json
 from medm2t_jax.modalities import fitting
 from medm2t_jax.models.config import ModelConfig
-from medm2t_jax.runs import distributed
+from medm2t_jax.runs import kept_arrays
+from medm2t_jax.runs.hosts import distributed
 from medm2t_jax.runs.reader import Reader
 from medm2t_jax.runs.splits import Splits
 
-_SEPARATOR = '/'
+_NAME = 'fitted'
 
 
 def fit(reader: Reader, splits: Splits, model: ModelConfig) -> fitting.Statistics:
@@ -42,11 +40,12 @@ def kept_or_fitted(
   made_from = _made_from(reader, splits, model)
 
   def read_or_fit() -> fitting.Statistics:
-    kept = _read(folder, made_from)
-    if kept is None:
-      kept = fit(reader, splits, model)
-      _write(folder, made_from, kept)
-    return kept
+    kept = kept_arrays.read(folder, _NAME, made_from)
+    if kept is not None:
+      return kept[0]
+    state = fit(reader, splits, model)
+    kept_arrays.write(folder, _NAME, made_from, state)
+    return state
 
   return distributed.from_first(read_or_fit)
 
@@ -66,28 +65,3 @@ def _made_from(reader: Reader, splits: Splits, model: ModelConfig) -> dict[str, 
     'package': medm2t_jax.__version__,
   }
   return json.loads(json.dumps(made))
-
-
-def _read(folder: Path, made_from: dict[str, Any]) -> fitting.Statistics | None:
-  path = folder / 'made_from.json'
-  if not path.exists() or json.loads(path.read_text()) != made_from:
-    return None
-  state: fitting.Statistics = {}
-  with np.load(folder / 'state.npz', allow_pickle=False) as arrays:
-    for key, array in arrays.items():
-      owner, _, name = key.partition(_SEPARATOR)
-      state.setdefault(owner, {})[name] = array
-  return state
-
-
-def _write(folder: Path, made_from: dict[str, Any], state: fitting.Statistics) -> None:
-  folder.mkdir(parents=True, exist_ok=True)
-  arrays = {
-    f'{owner}{_SEPARATOR}{name}': array
-    for owner, variables in state.items()
-    for name, array in variables.items()
-  }
-  # The arrays are those of the record beside them, or there is no record.
-  (folder / 'made_from.json').unlink(missing_ok=True)
-  np.savez(folder / 'state.npz', allow_pickle=False, **arrays)
-  write_json(folder / 'made_from.json', made_from)

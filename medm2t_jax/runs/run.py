@@ -15,7 +15,8 @@ from medm2t_jax.experiment import Experiment
 from medm2t_jax.experiment.model_config import model_config
 from medm2t_jax.modalities import fitting
 from medm2t_jax.models import medm2t
-from medm2t_jax.runs import devices, distributed, fitted_state, workdir
+from medm2t_jax.runs import fitted_state, workdir
+from medm2t_jax.runs.hosts import devices, distributed
 from medm2t_jax.runs.reader import Batch, Reader
 from medm2t_jax.runs.splits import Splits
 

@@ -23,7 +23,7 @@ from data_pipeline import folders
 from data_pipeline.format.schema import DataError
 from medm2t_jax.baselines import cache, single_modalities
 from medm2t_jax.evaluation import evaluate
-from medm2t_jax.evaluation.rows import read_rows
+from medm2t_jax.evaluation.rows import predictions_table, read_rows
 from medm2t_jax.experiment import Experiment
 from medm2t_jax.experiment.default_data import only, open_or_simulate
 from medm2t_jax.models import medm2t
@@ -191,7 +191,7 @@ class _Study:
     for fold in self._full[self._seeds[0]]:
       rows = fold.splits.rows('test')
       predicted = runs[0][at : at + len(rows)]
-      tables.append(evaluate.predictions_table(fold, 'test', rows, predicted))
+      tables.append(predictions_table(fold.dataset, fold.fold, 'test', rows, predicted))
       at += len(rows)
     test, _ = read_rows(pa.concat_tables(tables), self._dataset.schema)
     return reporting.Ablations(test, runs, self._config.evaluation.bootstrap)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from data_pipeline.format.schema import Target
 from data_pipeline.reading.planning import Plan
-from medm2t_jax.runs import distributed
+from medm2t_jax.runs.hosts import distributed
 from medm2t_jax.runs.reader import Batch
 from medm2t_jax.runs.run import Run
 from medm2t_jax.training.steps import Predictor
@@ -84,9 +84,18 @@ def in_order(
   predictions = {}
   for name, parts in outputs.items():
     logits = distributed.gather(np.concatenate(parts, axis=1))
-    logits = logits.reshape(len(row), -1)[order].astype(np.float64)
-    if target.kind == 'classes':
-      predictions[name] = special.softmax(logits, axis=1)
-    else:
-      predictions[name] = logits[:, 0]
+    predictions[name] = as_predictions(logits.reshape(len(row), -1)[order], target)
   return row[order], predictions
+
+
+def as_predictions(logits: np.ndarray, target: Target) -> np.ndarray:
+  """Class probabilities (... c), or days (...), float64, of the logits or days (... c)."""
+  logits = logits.astype(np.float64)
+  return special.softmax(logits, axis=-1) if target.kind == 'classes' else logits[..., 0]
+
+
+def prediction_columns(predictions: np.ndarray) -> dict[str, np.ndarray]:
+  """Columns of a table: `p0`, `p1`, ... of probabilities (n c); `prediction` of days."""
+  if predictions.ndim == 1:
+    return {'prediction': predictions}
+  return {f'p{index}': column for index, column in enumerate(predictions.T)}

@@ -17,7 +17,7 @@ from data_pipeline.child_process import end_with_parent
 from data_pipeline.format.dataset import Dataset
 from data_pipeline.format.schema import DataError
 from medm2t_jax.experiment import Experiment
-from medm2t_jax.runs import start_up
+from medm2t_jax.runs.hosts import start_up
 from medm2t_jax.runs.run import Run
 from medm2t_jax.training import preemption
 from medm2t_jax.training.stage_training import TrainingError

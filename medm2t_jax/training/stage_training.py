@@ -22,8 +22,9 @@ from data_pipeline.format.schema import Target
 from data_pipeline.format.subjects import hash_subject
 from data_pipeline.reading import planning
 from medm2t_jax.models import medm2t
-from medm2t_jax.runs import checkpoint, devices, distributed, workdir
+from medm2t_jax.runs import checkpoint, workdir
 from medm2t_jax.runs import variables as initial
+from medm2t_jax.runs.hosts import devices, distributed
 from medm2t_jax.runs.reader import Batch
 from medm2t_jax.runs.restoring import lineage_of, require_unseen, restore_best
 from medm2t_jax.runs.run import Run, was_skipped
@@ -364,7 +365,7 @@ class StageTraining:
       record[selection.measured(self._select_by)] = figure
     if len(parts) > 1:
       by_name = {name: outputs[:, place] for place, name in enumerate(parts)}
-      record['part_weights'] = _part_weights(self._fold, self._stage, by_name, label)
+      record['part_weights'] = _fitted_weights(self._fold, self._stage, by_name, label)
     return record
 
   def _require_finite(
@@ -406,7 +407,7 @@ def _gathered(units: list[steps.Units]) -> tuple[np.ndarray, np.ndarray, np.ndar
   return logits[counts], parts[counts], label[counts]
 
 
-def _part_weights(
+def _fitted_weights(
   fold: Run, stage: str, outputs: dict[str, np.ndarray], label: np.ndarray
 ) -> dict[str, float]:
   """Weight of each part of a prediction, fitted on validation units.

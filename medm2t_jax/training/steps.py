@@ -1,4 +1,4 @@
-"""Compiled steps of training and prediction, data-parallel (`medm2t_jax.runs.devices`).
+"""Compiled steps of training and prediction, data-parallel (`runs.hosts.devices`).
 
 Gradients and losses are sums over devices divided once by the summed weights, so that
 devices with unequal or no valid rows give the same update as one device with all of them.
@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from medm2t_jax.models.encoded import Predictions
 from medm2t_jax.models.medm2t import MedM2T
-from medm2t_jax.runs.devices import DEVICE_AXIS, on_devices, sum_over_devices
+from medm2t_jax.runs.hosts.devices import DEVICE_AXIS, on_devices, sum_over_devices
 from medm2t_jax.runs.train_state import TrainState
 from medm2t_jax.training import losses
 from medm2t_jax.training import optimizer as optimizers

@@ -17,8 +17,9 @@ import jax
 from data_pipeline.format.dataset import Split
 from data_pipeline.format.schema import DataError
 from medm2t_jax.models import medm2t
-from medm2t_jax.runs import checkpoint, devices, distributed, workdir
+from medm2t_jax.runs import checkpoint, workdir
 from medm2t_jax.runs import variables as initial
+from medm2t_jax.runs.hosts import devices, distributed
 from medm2t_jax.runs.run import Run
 from medm2t_jax.training import side_by_side
 from medm2t_jax.training.metric_writer import require_tensorboard

@@ -13,7 +13,7 @@ import pytest
 
 from data_pipeline.format.schema import DataError
 from medm2t_jax.runs import checkpoint
-from medm2t_jax.runs import devices as placement
+from medm2t_jax.runs.hosts import devices as placement
 from medm2t_jax.runs.train_state import TrainState
 
 # Coroutines whose loop has ended, see `orbax_leftovers`.

@@ -113,7 +113,7 @@ class Training:
 
 
 def _hook(pause: float, hang_at: int) -> None:
-  from medm2t_jax.runs import distributed
+  from medm2t_jax.runs.hosts import distributed
   from medm2t_jax.runs.reader import Reader
 
   distributed._HEARTBEAT_SECONDS = 10

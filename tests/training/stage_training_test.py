@@ -16,7 +16,8 @@ from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import DataError
 from data_pipeline.format.subjects import hash_subject
 from medm2t_jax.models import medm2t
-from medm2t_jax.runs import checkpoint, devices, workdir
+from medm2t_jax.runs import checkpoint, workdir
+from medm2t_jax.runs.hosts import devices
 from medm2t_jax.runs.reader import Reader
 from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import Run

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from medm2t_jax.models.medm2t import MedM2T
-from medm2t_jax.runs import devices
+from medm2t_jax.runs.hosts import devices
 from medm2t_jax.runs.train_state import TrainState
 from medm2t_jax.training import losses, steps
 from tests.support import fake_batch

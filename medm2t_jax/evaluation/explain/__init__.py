@@ -39,7 +39,7 @@ from medm2t_jax.evaluation.explain.integrated_gradients import (
   explain_step,
   level_of,
 )
-from medm2t_jax.runs import distributed
+from medm2t_jax.runs.hosts import distributed
 from medm2t_jax.runs.reader import Batch
 from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import Run

@@ -29,13 +29,13 @@ from jaxtyping import Array, Bool, Float
 
 from medm2t_jax.models.encoded import Predictions
 from medm2t_jax.models.gates import Gates, open_gates, with_gates
-from medm2t_jax.models.medm2t import MedM2T
+from medm2t_jax.models.medm2t import MULTIMODAL, MedM2T
 
 NODES = 8  # of one call of a compiled step
 FEWEST = 63  # intervals of a sample: 64 nodes
 LEVELS = 6  # doublings at most: 4,032 intervals
 
-STAGE = 'multimodal'
+STAGE = MULTIMODAL
 
 
 class Integrated(NamedTuple):

@@ -18,7 +18,7 @@ from data_pipeline.ecg.rereading import Damage
 from data_pipeline.format.schema import Schema
 from medm2t_jax.evaluation.context import DamageCurve, DamageLevel
 from medm2t_jax.evaluation.robustness import ecg, events
-from medm2t_jax.runs import distributed
+from medm2t_jax.runs.hosts import distributed
 from medm2t_jax.runs.reader import Batch
 from medm2t_jax.runs.run import Run
 from medm2t_jax.training import prediction

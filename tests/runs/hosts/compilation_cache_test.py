@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
-from medm2t_jax.runs import compilation_cache
+from medm2t_jax.runs.hosts import compilation_cache
 
 
 @pytest.fixture

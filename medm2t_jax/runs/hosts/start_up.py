@@ -14,7 +14,7 @@ def start() -> None:
   """
   import tensorflow as tf
 
-  from medm2t_jax.runs import compilation_cache
+  from medm2t_jax.runs.hosts import compilation_cache
 
   log_to_stderr()
   tf.config.set_visible_devices([], 'GPU')  # accelerators belong to JAX alone
@@ -26,7 +26,9 @@ def log_to_stderr() -> None:
 
   Processes other than the first, which do the same, are silent but for errors.
   """
-  from medm2t_jax.runs import distributed  # imports JAX: only after the flags are read
+  from medm2t_jax.runs.hosts import (
+    distributed,  # imports JAX: only after the flags are read
+  )
 
   absl_logging.set_verbosity(absl_logging.WARNING)
   handler = logging.StreamHandler()
