@@ -84,7 +84,7 @@ def _code_digest() -> str:
   for package in (medm2t_jax, data_pipeline):
     root = Path(package.__path__[0])
     for path in sorted(root.rglob('*')):
-      if path.suffix in ('.py', '.csv', '.html'):
+      if path.suffix in ('.py', '.csv', '.html', '.css'):
         digest.update(f'{path.relative_to(root)}\n'.encode())
         digest.update(path.read_bytes())
   return digest.hexdigest()
