@@ -84,7 +84,7 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
   from medm2t_jax.models.medm2t import MedM2T
   from medm2t_jax.runs.run import Run
   from medm2t_jax.training import losses
-  from medm2t_jax.training.stage_training import initial_state
+  from medm2t_jax.training.starting import initial_state
 
   assert jax.device_count() == options.devices
   config = mortality.get_config('small,end_to_end')

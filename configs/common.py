@@ -133,6 +133,13 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
       'folds': '0',
       # Which stages to train: 'all' or a comma-separated list.
       'stages': 'all',
+      # A trained model (`python -m medm2t_jax.bundle`) that training starts from, on this
+      # data set, with the model options of the former; empty to start from scratch.
+      'start_from': '',
+      # The version of it that it must be; empty for any.
+      'start_from_version': '',
+      # What is trained then: 'all', or the output layers alone ('head').
+      'adapt': 'all',
       'data': {
         # A folder written by `python -m data_pipeline.prepare`, or 'simulated': the
         # simulated hospital below, made under data/simulated where it is absent.

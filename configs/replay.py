@@ -17,7 +17,7 @@ from typing import Any
 from ml_collections import config_dict
 
 from configs import common
-from medm2t_jax.experiment import Experiment
+from medm2t_jax.experiment import Experiment, with_tuples
 
 
 def get_config(path: str | None = None) -> Experiment:
@@ -36,7 +36,7 @@ def get_config(path: str | None = None) -> Experiment:
   wrong = list(_differing_keys(fields, common.base('', recipe).to_dict()))
   if wrong:
     raise ValueError(f'{path} is of another version of this package: {", ".join(wrong)}')
-  return config_dict.ConfigDict(_tuples(fields)).lock()
+  return config_dict.ConfigDict(with_tuples(fields)).lock()
 
 
 def _differing_keys(
@@ -50,10 +50,3 @@ def _differing_keys(
     # An empty section, such as model.windows, is filled by each experiment.
     if isinstance(known[key], Mapping) and known[key]:
       yield from _differing_keys(found[key], known[key], f'{prefix}{key}.')
-
-
-def _tuples(value: Any) -> Any:
-  """JSON knows lists alone; every sequence of an experiment is a tuple."""
-  if isinstance(value, dict):
-    return {name: _tuples(item) for name, item in value.items()}
-  return tuple(map(_tuples, value)) if isinstance(value, list) else value

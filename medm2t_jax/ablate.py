@@ -39,8 +39,9 @@ def main(_: list[str]) -> None:
   if not all(seed.isdecimal() for seed in _SEEDS.value):
     sys.exit(f'error: --seeds={",".join(_SEEDS.value)}: give whole numbers, as 0,1,2')
   # Imported here so that --help and wrong flags answer at once.
+  from medm2t_jax.runs.hosts import preemption
   from medm2t_jax.studies import ablation_study
-  from medm2t_jax.training import preemption, stage_training
+  from medm2t_jax.training import stage_training
 
   start_up.start()
   config = _CONFIG.value

@@ -47,10 +47,11 @@ def main(_: list[str]) -> None:
   from medm2t_jax import audit
   from medm2t_jax.evaluation import evaluate
   from medm2t_jax.experiment.default_data import open_or_simulate
+  from medm2t_jax.inference import starting
   from medm2t_jax.runs import workdir
-  from medm2t_jax.runs.hosts import distributed
+  from medm2t_jax.runs.hosts import distributed, preemption
   from medm2t_jax.runs.run import make_runs
-  from medm2t_jax.training import preemption, stage_training, train
+  from medm2t_jax.training import stage_training, train
 
   try:
     # Before anything touches a device.
@@ -62,8 +63,12 @@ def main(_: list[str]) -> None:
   directory = Path(_WORKDIR.value or f'runs/{config.name}').resolve()
   with contextlib.ExitStack() as stack:
     try:
-      dataset = distributed.first_then_others(lambda: open_or_simulate(config))
-      folds = make_runs(config, dataset, directory)
+      beginning = starting.begin(config)
+      config = beginning.config
+      dataset = distributed.first_then_others(
+        lambda: open_or_simulate(config, beginning.schema)
+      )
+      folds = make_runs(config, dataset, directory, beginning.starts)
       held = workdir.held(directory, [fold.fold for fold in folds])
       distributed.from_first(lambda: stack.enter_context(held))
       distributed.from_first(lambda: workdir.claim(directory, config, dataset.version))

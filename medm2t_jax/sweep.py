@@ -37,8 +37,8 @@ def main(_: list[str]) -> None:
       "error: sweeps need the package optuna: pip install -c constraints.txt -e '.[sweeps]'"
     )
   # Imported here so that --help and wrong flags answer at once.
+  from medm2t_jax.runs.hosts import preemption
   from medm2t_jax.studies import sweep_study
-  from medm2t_jax.training import preemption
 
   start_up.start()
   sweep = _SWEEP.value

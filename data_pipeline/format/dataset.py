@@ -33,6 +33,8 @@ class Dataset:
     directory: where it is.
     schema: what a sample contains.
     version: hash over the shards' contents and the schema.
+    stored: what the shards hold where that is another schema
+      (`data_pipeline.reading.alignment.seen_as`); None where it is the same.
     index: column of index.parquet -> array (n,); row i is sample i. `file` is an
       index into `files`; attributes are objects, None where unknown; `label` is NaN where
       it is not known; `prediction_time` is in seconds since 1970.
@@ -51,6 +53,7 @@ class Dataset:
   subject_key: str
   metadata: Mapping[str, Any]
   splits: Mapping[Split, np.ndarray] | None = None
+  stored: Schema | None = None
 
   def __len__(self) -> int:
     return len(self.index['sample_id'])
@@ -96,6 +99,8 @@ class Dataset:
 
   def lengths(self, modality: str) -> np.ndarray:
     """Events, observed cells or recordings of every sample: int32 (n,)."""
+    if self.stored is not None and modality not in self.stored.modalities:
+      return np.zeros(len(self), np.int32)
     return self.index[f'n_{modality}']
 
 

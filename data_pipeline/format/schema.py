@@ -121,6 +121,15 @@ class Schema:
     ecg = ('ecg',) if self.ecg_terms else ()
     return (*static, *self.events, *self.grids, *ecg)
 
+  def variables(self, modality: str) -> tuple[Item, ...]:
+    """The variables of a modality; of ECGs their measurements and terms."""
+    if modality == 'static':
+      return (*self.static_numeric, *self.static_categorical)
+    if modality == 'ecg':
+      names = (*ECG_MEASUREMENTS, *self.ecg_terms)
+      return tuple(Item(name, name) for name in names)
+    return self.grids[modality].items if modality in self.grids else self.events[modality]
+
   def only(self, modalities: Sequence[str]) -> Schema:
     """The schema with these modalities alone, in model order."""
     static = 'static' in modalities
@@ -137,8 +146,19 @@ class Schema:
     return {'schema_version': SCHEMA_VERSION, **dataclasses.asdict(self)}
 
   @classmethod
-  def from_json(cls, fields: Mapping[str, Any], *, where: Path | str) -> Schema:
+  def from_json(
+    cls,
+    fields: Mapping[str, Any],
+    *,
+    where: Path | str,
+    remedy: str = 'Prepare the shards again with `python -m data_pipeline.prepare`.',
+  ) -> Schema:
     """Inverse of `to_json`.
+
+    Args:
+      fields: of `to_json`.
+      where: the file, for the message.
+      remedy: what to do about another schema version.
 
     Raises:
       DataError: the schema version is not the one that this code reads.
@@ -147,8 +167,7 @@ class Schema:
     version = fields.pop('schema_version', None)
     if version != SCHEMA_VERSION:
       raise DataError(
-        f'{where}: schema version {version}, this code reads {SCHEMA_VERSION}. '
-        'Prepare the shards again with `python -m data_pipeline.prepare`.'
+        f'{where}: schema version {version}, this code reads {SCHEMA_VERSION}. {remedy}'
       )
     items = lambda rows: tuple(_item(row) for row in rows)
     return cls(

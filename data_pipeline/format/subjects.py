@@ -56,6 +56,11 @@ def _make(path: Path) -> None:
     raise DataError(f'--subject_key={path}: cannot be made ({error.strerror}).') from error
 
 
+def fingerprint(key: str) -> str:
+  """Of a key of subject hashes: equal ones mean that hashes can be compared."""
+  return hashlib.sha256(f'subject key {key}'.encode()).hexdigest()[:16]
+
+
 def order_key(source: str) -> str:
   """Key of the hashes that order the subjects of a source; no secret."""
   return hashlib.blake2b(f'subjects of {source}'.encode(), digest_size=16).hexdigest()

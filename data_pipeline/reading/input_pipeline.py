@@ -24,9 +24,10 @@ from data_pipeline.format import examples, records
 from data_pipeline.format.dataset import Dataset
 from data_pipeline.format.examples import Feature
 from data_pipeline.format.schema import DataError, Schema
+from data_pipeline.reading.alignment import Alignment
 from data_pipeline.reading.planning import Plan
 
-Batch = dict[str, Any]
+Batch = Mapping[str, Any]
 
 _EVENT_ARRAYS = ('item', 'value', 'category', 'time')
 _ECG_ARRAYS = ('signal', 'gain', 'time', 'measurements', 'measurements_mask', 'terms')
@@ -68,9 +69,11 @@ def batches(
       f'{", ".join(dataset.schema.modalities)}.'
     )
   _hide_accelerators()
+  stored = dataset.stored or dataset.schema
+  held = [name for name in modalities if name in stored.modalities]
   rows = plan.local_rows(host, hosts)[start_step:]
-  reader = _Reader(dataset, signals=signals and 'ecg' in modalities)
-  parser = _Parser(dataset.schema, plan, modalities, config, signals=signals)
+  reader = _Reader(dataset, signals=signals and 'ecg' in held)
+  parser = _Parser(stored, plan, held, config, signals=signals)
   buckets = config.data.buckets or ({},)
   padded = [[bucket[name] for name in parser.events] for bucket in buckets]
   padded = np.array(padded, np.int32).reshape(len(buckets), len(parser.events))
@@ -90,7 +93,11 @@ def batches(
   # Reads ahead before the first step is asked for.
   options.experimental_warm_start = True  # pyright: ignore[reportAttributeAccessIssue]
   steps = steps.prefetch(tf.data.AUTOTUNE).with_options(options)
-  return _iterate(steps.as_numpy_iterator(), reader)
+  read = _iterate(steps.as_numpy_iterator(), reader)
+  if dataset.stored is None:
+    return read
+  alignment = Alignment(dataset.schema, dataset.stored)
+  return (alignment(batch, modalities) for batch in read)
 
 
 def padding(schema: Schema, *, modalities: Sequence[str], config: Any, rows: int) -> Batch:

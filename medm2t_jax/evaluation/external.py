@@ -228,6 +228,7 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
       f'{len(coverage["absent"])} of the {len(coverage["variables"])} variables of the '
       f'model are not in these data (of {", ".join(of)}).'
     )
+  notes += coverage['notes']
   notes.append(f'Overlap with the subjects of the training: {coverage["overlap"]}.')
   return notes
 

@@ -7,20 +7,25 @@ import logging
 from pathlib import Path
 
 from data_pipeline.format.dataset import Dataset, open_dataset
-from data_pipeline.format.schema import DataError
+from data_pipeline.format.schema import DataError, Schema
 from data_pipeline.format.split_file import with_split_file
 from data_pipeline.preparation import build
+from data_pipeline.reading.alignment import seen_as
 from medm2t_jax.experiment import Experiment
 
 _LOGGER = logging.getLogger(__name__)
 _ROOT = Path('data/simulated')
 
 
-def open_or_simulate(config: Experiment) -> Dataset:
+def open_or_simulate(config: Experiment, seen: Schema | None = None) -> Dataset:
   """Opens `config.data.dir`; 'simulated' is made first where it is absent.
 
   With `config.data.split_file` the splits of that file take the place of the folds, with
   `config.data.modalities` the schema has those modalities alone.
+
+  Args:
+    config: the experiment.
+    seen: of a trained model: the data set is then seen with its variables.
 
   Raises:
     DataError: the folder is not a prepared data set, or is of another task or version;
@@ -56,6 +61,8 @@ def open_or_simulate(config: Experiment) -> Dataset:
         "of the five folds; config.folds has to be '0'."
       )
     dataset = with_split_file(dataset, Path(config.data.split_file))
+  if seen is not None:
+    dataset = seen_as(dataset, seen)
   if config.data.version and config.data.version != dataset.version:
     raise DataError(
       f'{directory}: has data version {dataset.version}, the config is for '

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.format.schema import DataError
+from data_pipeline.format.subjects import fingerprint
 from data_pipeline.reading import planning
 from medm2t_jax.inference import blend
 from medm2t_jax.inference.example import invented
@@ -17,7 +18,6 @@ from medm2t_jax.inference.trained_model import (
   STAGE,
   Member,
   TrainedModel,
-  fingerprint,
   joined,
   with_answer,
 )

@@ -21,10 +21,10 @@ def invented(schema: Schema, config: Any) -> dict[str, Any]:
     config: with `data`, as of `input_pipeline.batches`.
   """
   generator = np.random.default_rng(0)
-  batch = input_pipeline.padding(
-    schema, modalities=schema.modalities, config=config, rows=ROWS
-  )
-  batch |= {
+  batch = {
+    **input_pipeline.padding(
+      schema, modalities=schema.modalities, config=config, rows=ROWS
+    ),
     'row': np.arange(ROWS, dtype=np.int32),
     'weight': np.ones(ROWS, np.float32),
   }

@@ -11,14 +11,14 @@ from tqdm import tqdm
 
 from data_pipeline.format.dataset import Dataset
 from data_pipeline.format.schema import DataError
-from data_pipeline.format.subjects import hash_subject
+from data_pipeline.format.subjects import fingerprint, hash_subject
+from data_pipeline.reading.alignment import Alignment, seen_as
 from medm2t_jax.baselines.summary_statistics import column_names
 from medm2t_jax.experiment.model_config import column_kinds
-from medm2t_jax.inference.alignment import Alignment, Batch
-from medm2t_jax.inference.trained_model import TrainedModel, fingerprint
+from medm2t_jax.inference.trained_model import TrainedModel
 from medm2t_jax.modalities import presence
 from medm2t_jax.models.trunk import columns
-from medm2t_jax.runs.reader import Reader
+from medm2t_jax.runs.reader import Batch, Reader
 from medm2t_jax.training.prediction import in_order
 
 _LOGGER = logging.getLogger(__name__)
@@ -50,7 +50,8 @@ def predict(
   `coverage` has: 'coverage', of the variables that the training samples had, the share
   that these have, 1 at most; 'samples' and 'left_out', which were seen; 'overlap', how
   that was tested; 'variables', one entry each of the model's; 'ignored', what the model
-  does not know, and 'absent', what the data set lacks, each with its reason.
+  does not know, and 'absent', what the data set lacks, each with its reason; 'notes',
+  sentences on what else differs.
 
   Args:
     model: of the same task.
@@ -62,27 +63,25 @@ def predict(
       model's modalities.
   """
   alignment = Alignment(model.schema, dataset.schema)
-  if not alignment.modalities:
-    raise DataError(
-      f'{dataset.directory}: has none of the modalities of the model, which are '
-      f'{", ".join(model.schema.modalities)}.'
-    )
+  dataset = seen_as(dataset, model.schema)
+  for note in alignment.notes:
+    _LOGGER.warning('%s', note)
   rows, overlap = _unseen(model, dataset, allow_seen)
   reader = Reader(dataset, model.config)
-  plan = reader.plan(rows, alignment.modalities, model.config.evaluation.batch_size)
-  found: dict[str, Any] = dict.fromkeys(model.schema.modalities, 0)
+  modalities = model.schema.modalities
+  plan = reader.plan(rows, modalities, model.config.evaluation.batch_size)
+  found: dict[str, Any] = dict.fromkeys(modalities, 0)
   moments = _Moments(model)
   row: list[np.ndarray] = []
   outputs: dict[str, list[np.ndarray]] = {}
-  batches = reader.read_here(plan, alignment.modalities)
+  batches = reader.read_here(plan, modalities)
   for batch in tqdm(batches, desc='predict', total=len(plan), unit='step', leave=False):
-    aligned = alignment(batch)
     row.append(batch['row'])
-    for name, has in presence.found(aligned, model.schema):
+    for name, has in presence.found(batch, model.schema):
       found[name] = found[name] + has.sum(axis=0)
-    moments.add(aligned)
+    moments.add(batch)
     for number, predictor in enumerate(model.predictors):
-      outputs.setdefault(str(number), []).append(np.asarray(predictor(aligned)))
+      outputs.setdefault(str(number), []).append(np.asarray(predictor(batch)))
   predicted_rows, of_members = in_order(row, outputs, model.schema.target)
   coverage = _coverage(model, alignment, found, moments.drift(), len(rows))
   return Predicted(
@@ -144,23 +143,27 @@ def _unseen(
 ) -> tuple[np.ndarray, dict[str, str]]:
   """Rows of the index to predict, and what is known of an overlap with the training."""
   every = np.arange(len(dataset))
-  if fingerprint(dataset.subject_key) != model.key_fingerprint:
+  by_key = model.seen
+  known = by_key.pop(fingerprint(dataset.subject_key), None)
+  if known is None:
     text = 'cannot be tested: the data set has another key of subject hashes'
     _LOGGER.info('overlap of subjects with those of the training %s', text)
     return every, {'overlap': text}
+  rest = ''
+  if by_key:  # of models that this one started from
+    rest = '; for other data that the model has seen it cannot be tested (another key)'
   subject, owner = np.unique(dataset.index['subject_id'], return_inverse=True)
-  known = model.seen
   seen = np.array([hash_subject(one, dataset.subject_key) in known for one in subject])
   count = int(seen.sum())
   if allow_seen or not count:
-    return every, {'overlap': f'{count} of {len(subject)} subjects were trained on'}
+    return every, {'overlap': f'{count} of {len(subject)} subjects were trained on{rest}'}
   rows = every[~seen[owner]]
   if not len(rows):
     raise DataError(
       f'{dataset.directory}: the model was trained on all of its subjects. Give other '
       'data, or --allow_seen where that is what you want.'
     )
-  text = f'{count} of {len(subject)} subjects were trained on and are left out'
+  text = f'{count} of {len(subject)} subjects were trained on and are left out{rest}'
   _LOGGER.info('%s', text)
   return rows, {'overlap': text}
 
@@ -175,7 +178,7 @@ def _coverage(
   entries, had, have = [], 0.0, 0.0
   for name in model.schema.modalities:
     counts = np.broadcast_to(found[name], (len(model.found[name]),))
-    known = presence.variables(model.schema, name)
+    known = model.schema.variables(name)
     for item, count, trained in zip(known, counts, model.found[name], strict=True):
       share = int(count) / samples
       had, have = had + trained, have + min(share, trained)
@@ -196,4 +199,5 @@ def _coverage(
     'variables': entries,
     'absent': [dataclasses.asdict(each) for each in alignment.absent],
     'ignored': [dataclasses.asdict(each) for each in alignment.ignored],
+    'notes': alignment.notes,
   }

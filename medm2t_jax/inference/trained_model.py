@@ -45,10 +45,11 @@ from medm2t_jax.training import steps
 from medm2t_jax.training.prediction import as_predictions
 from medm2t_jax.training.steps import Predictor
 
-FORMAT = 1
+FORMAT = 2
 STAGE = MULTIMODAL
 TOLERANCE = 1e-5  # of the self-test: another processor adds in another order
 _MANIFEST = 'bundle.json'
+_AGAIN = 'Make it again from its workdir, or use the version of medm2t_jax that made it.'
 _VARIABLES = ('params', 'batch_stats', 'fitted')
 
 Batch = Mapping[str, Any]
@@ -83,6 +84,7 @@ class TrainedModel:
     tests: metrics on its own test subjects, JSON-able.
     card: the model card, Markdown.
     example: one request without a device axis, and `answer`: its predictions (b c) or (b).
+    version: hash over the files of its bundle; '' before it is saved.
   """
 
   schema: Schema
@@ -94,6 +96,7 @@ class TrainedModel:
   card: str
   example: Mapping[str, Any]
   answer: np.ndarray
+  version: str = ''
 
   @functools.cached_property
   def config(self) -> Experiment:
@@ -125,11 +128,23 @@ class TrainedModel:
     return np.mean([as_predictions(each, target) for each in outputs], axis=0)
 
   @property
-  def seen(self) -> frozenset[str]:
-    """Keyed hashes of all subjects that a member was fitted or chosen on."""
-    return frozenset().union(
-      *(each.lineage.fitted_on | each.lineage.selected_on for each in self.members)
-    )
+  def seen(self) -> dict[str, frozenset[str]]:
+    """Hashes of all subjects that a member, or a model it started from, was trained on.
+
+    By fingerprint of their key: hashes of different keys cannot be compared.
+    """
+    found: dict[str, frozenset[str]] = {}
+    for member in self.members:
+      lineage, key = member.lineage, self.key_fingerprint
+      while True:
+        known = lineage.fitted_on | lineage.selected_on
+        found[key] = found.get(key, frozenset()) | known
+        if lineage.started_from is None:
+          break
+        earlier = dict(lineage.started_from)
+        key = earlier.pop('key_fingerprint')
+        lineage = Lineage.from_json(earlier)
+    return found
 
   def answer_again(self) -> np.ndarray:
     """Predicts the example: probabilities (b c) or days (b)."""
@@ -211,7 +226,9 @@ class TrainedModel:
     manifest = _manifest(folder)
     schema_path = folder / 'schema.json'
     return cls(
-      schema=Schema.from_json(json.loads(schema_path.read_text()), where=schema_path),
+      schema=Schema.from_json(
+        json.loads(schema_path.read_text()), where=schema_path, remedy=_AGAIN
+      ),
       options=json.loads((folder / 'model.json').read_text()),
       members=tuple(
         _read_member(folder / 'members' / str(number))
@@ -223,6 +240,7 @@ class TrainedModel:
       card=(folder / 'card.md').read_text(encoding='utf-8'),
       example=_restore_arrays(folder / 'example' / 'arrays'),
       answer=np.array(json.loads((folder / 'example' / 'answer.json').read_text())),
+      version=_version(manifest['files']),
     )
 
 
@@ -250,11 +268,6 @@ def with_answer(model: TrainedModel) -> TrainedModel:
   return dataclasses.replace(model, answer=model.answer_again())
 
 
-def fingerprint(key: str) -> str:
-  """Of a key of subject hashes: equal ones mean that hashes can be compared."""
-  return hashlib.sha256(f'subject key {key}'.encode()).hexdigest()[:16]
-
-
 def _read_member(home: Path) -> Member:
   tree = _restore_arrays(home / 'arrays')
   return Member(
@@ -275,8 +288,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
     ) from error
   if manifest.get('format') != FORMAT:
     raise DataError(
-      f'{path}: bundle format {manifest.get("format")}, this code reads {FORMAT}. Make it '
-      'again from its workdir, or use the version of medm2t_jax that made it.'
+      f'{path}: bundle format {manifest.get("format")}, this code reads {FORMAT}. {_AGAIN}'
     )
   found = _checksums(folder)
   for name in sorted(found.keys() | manifest['files'].keys()):
@@ -284,6 +296,11 @@ def _manifest(folder: Path) -> dict[str, Any]:
       what = 'is missing' if name not in found else 'was changed or added'
       raise DataError(f'{folder / name}: {what} since the bundle was made. Copy it again.')
   return manifest
+
+
+def _version(files: Mapping[str, str]) -> str:
+  content = json.dumps(files, sort_keys=True)
+  return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _checksums(folder: Path) -> dict[str, str]:

@@ -1,27 +1,15 @@
-"""The variables of a data set, and which of them a sample has."""
+"""Which variables of a data set a sample has."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from data_pipeline.format.schema import ECG_MEASUREMENTS, Item, Schema
+from data_pipeline.format.schema import Schema
 
 Batch = Mapping[str, Any]
-
-
-def variables(schema: Schema, modality: str) -> Sequence[Item]:
-  """The variables of a modality; of ECGs its measurements and terms."""
-  if modality == 'static':
-    return (*schema.static_numeric, *schema.static_categorical)
-  if modality == 'ecg':
-    measured = [Item(name, name) for name in ECG_MEASUREMENTS]
-    return (*measured, *(Item(term, term) for term in schema.ecg_terms))
-  return (
-    schema.grids[modality].items if modality in schema.grids else schema.events[modality]
-  )
 
 
 def found(batch: Batch, schema: Schema) -> Iterator[tuple[str, np.ndarray]]:
@@ -35,7 +23,7 @@ def found(batch: Batch, schema: Schema) -> Iterator[tuple[str, np.ndarray]]:
   """
   valid = batch['row'] >= 0
   for name in schema.modalities:
-    arrays, count = batch[name], len(variables(schema, name))
+    arrays, count = batch[name], len(schema.variables(name))
     if name == 'static':
       has = np.concatenate([arrays['numeric_mask'], arrays['categorical'] >= 0], axis=-1)
     elif name == 'ecg':

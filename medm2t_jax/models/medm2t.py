@@ -12,7 +12,7 @@ lost in a network that has seen the statistics first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -39,6 +39,7 @@ from medm2t_jax.models.trunk.late_addition import (
 Batch = Mapping[str, Any]
 
 MULTIMODAL = 'multimodal'  # the last stage: what predicts
+_OUTPUT_LAYERS = ('head', 'head_bias', 'output')  # of trunks, and of decoders
 
 
 def stages(config: ModelConfig) -> tuple[str, ...]:
@@ -64,6 +65,11 @@ def _modalities_of_stages(config: ModelConfig) -> dict[str, str | None]:
     found |= {f'ecg_{view}': 'ecg' for view in VIEWS}
     found |= {'ecg_fusion': 'ecg', 'ecg': 'ecg'}
   return {**found, MULTIMODAL: None}
+
+
+def is_head(path: Sequence[str]) -> bool:
+  """Whether a parameter is of an output layer, of a trunk or a decoder."""
+  return path[0].startswith(('trunks_', 'decoders_')) and path[1] in _OUTPUT_LAYERS
 
 
 def segment_stage(grid: str, length: int) -> str:

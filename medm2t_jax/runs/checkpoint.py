@@ -86,6 +86,8 @@ class Lineage:
     data_version: version of the prepared data set.
     code_version: version of this package.
     model: the `model` section of the configuration.
+    started_from: lineage, as JSON, of the trained model that training started from, with
+      the `key_fingerprint` of its hashes; None where it started from scratch.
   """
 
   fold: int
@@ -94,6 +96,7 @@ class Lineage:
   data_version: str
   code_version: str
   model: Mapping[str, Any]
+  started_from: Mapping[str, Any] | None = None
 
   def to_json(self) -> dict[str, Any]:
     return {

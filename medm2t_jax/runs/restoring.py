@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.format.schema import DataError
+from data_pipeline.format.subjects import fingerprint
 from medm2t_jax.runs import checkpoint, workdir
 from medm2t_jax.runs import variables as initial
 from medm2t_jax.runs.run import Run
@@ -16,7 +17,7 @@ from medm2t_jax.runs.run import Run
 
 def lineage_of(run: Run) -> checkpoint.Lineage:
   """Lineage of parameters that are fitted in this run."""
-  return checkpoint.Lineage(
+  own = checkpoint.Lineage(
     fold=run.fold,
     fitted_on=run.splits.subject_hashes('train'),
     selected_on=run.splits.subject_hashes('validation'),
@@ -24,6 +25,9 @@ def lineage_of(run: Run) -> checkpoint.Lineage:
     code_version=workdir.code_version(),
     model=run.config.model.to_dict(),
   )
+  if run.start is None:
+    return own
+  return run.start.lineage_of(own, fingerprint(run.dataset.subject_key))
 
 
 def require_unseen(run: Run, lineage: checkpoint.Lineage, where: Path) -> None:

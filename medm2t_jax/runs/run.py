@@ -19,6 +19,7 @@ from medm2t_jax.runs import fitted_state, workdir
 from medm2t_jax.runs.hosts import devices, distributed
 from medm2t_jax.runs.reader import Batch, Reader
 from medm2t_jax.runs.splits import Splits
+from medm2t_jax.runs.start import Start
 
 
 def parse_folds(text: str) -> tuple[int, ...]:
@@ -38,14 +39,31 @@ def parse_folds(text: str) -> tuple[int, ...]:
   return tuple(sorted(set(folds)))
 
 
-def make_runs(config: Experiment, dataset: Dataset, directory: Path) -> list[Run]:
+def make_runs(
+  config: Experiment, dataset: Dataset, directory: Path, starts: Sequence[Start] = ()
+) -> list[Run]:
   """The first runs of the folds of `config.folds`.
+
+  Args:
+    config: the experiment.
+    dataset: the prepared data set, seen as the trained model of `starts` sees it.
+    directory: the workdir.
+    starts: members of the trained model to start from: one for each fold in turn.
 
   Raises:
     DataError: an unknown fold, or a model option that does not exist or does not suit the
-      data set.
+      data set; or nobody has made the starts that the experiment asks for.
   """
-  return [Run(config, dataset, fold, directory) for fold in parse_folds(config.folds)]
+  if config.start_from and not starts:
+    raise DataError(
+      'config.start_from: only `python -m medm2t_jax.main` trains from a trained model.'
+    )
+  return [
+    Run(
+      config, dataset, fold, directory, start=starts[fold % len(starts)] if starts else None
+    )
+    for fold in parse_folds(config.folds)
+  ]
 
 
 class Run:
@@ -64,6 +82,7 @@ class Run:
     taken: stage -> workdir of another run, whose stage is read in place of one here, and
       in the refit that of its refit. It is never written to, and its checkpoint's lineage
       is checked like any other.
+    start: the trained model that its stages start from; None from scratch.
     splits: whose samples it trains on, chooses on and is tested on.
     reader: of its batches.
     model: the multimodal model, all stages.
@@ -78,6 +97,7 @@ class Run:
     *,
     first: Run | None = None,
     taken: Mapping[str, Path] | None = None,
+    start: Start | None = None,
     change: Callable[[Batch], Batch] | None = None,
   ):
     """`change` is of `Reader`."""
@@ -87,6 +107,7 @@ class Run:
     self.workdir = workdir
     self.first = first
     self.taken = dict(taken or {})
+    self.start = start
     self.splits = Splits(dataset, fold, refit=first is not None)
     self.reader = Reader(dataset, config, change)
     self.model_config = model_config(config.task, config.model, dataset.schema)
@@ -104,7 +125,13 @@ class Run:
       return self
     home = workdir.refit_directory(self.workdir)
     return Run(
-      self.config, self.dataset, self.fold, home, first=self, change=self.reader.change
+      self.config,
+      self.dataset,
+      self.fold,
+      home,
+      first=self,
+      start=self.start,
+      change=self.reader.change,
     )
 
   @property
@@ -126,6 +153,18 @@ class Run:
       self.model_config,
       workdir.stage_directory(self.workdir, self.fold, 'fitted'),
     )
+
+  @property
+  def stages(self) -> tuple[str, ...]:
+    """The stages that are trained, in order.
+
+    Of a trained model those whose unit is the sample: the parts of an encoder are trained.
+    """
+    every = medm2t.stages(self.model_config)
+    if self.start is None:
+      return every
+    of_samples = (*self.model_config.modalities, medm2t.MULTIMODAL)
+    return tuple(stage for stage in every if stage in of_samples)
 
   def modalities_of(self, stage: str) -> tuple[str, ...]:
     """The modalities that a stage reads."""
@@ -193,9 +232,6 @@ def is_complete(run: Run, stage: str) -> bool:
 def all_records(folds: Sequence[Run]) -> list[workdir.StageRecord]:
   """The records of all stages that are over, of all runs of the folds."""
   records = [
-    run.record(stage)
-    for fold in folds
-    for run in fold.runs
-    for stage in medm2t.stages(fold.model_config)
+    run.record(stage) for fold in folds for run in fold.runs for stage in fold.stages
   ]
   return [record for record in records if record is not None]

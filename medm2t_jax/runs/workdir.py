@@ -21,8 +21,9 @@ from medm2t_jax.experiment import Experiment
 
 # What may differ between two runs in one workdir: they choose what to do, not how.
 _CHOICES = ('folds', 'stages', 'refit', 'blend', 'evaluation', 'training')
-# Where the files are says nothing of them: data and splits are their version.
-_PLACES = ('data.dir', 'data.split_file')
+# Where the files are says nothing of them: data, splits and a trained model to start from
+# are their version.
+_PLACES = ('data.dir', 'data.split_file', 'start_from')
 
 
 def claim(workdir: Path, config: Experiment, data_version: str) -> None:

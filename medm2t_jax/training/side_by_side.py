@@ -17,9 +17,9 @@ from data_pipeline.child_process import end_with_parent
 from data_pipeline.format.dataset import Dataset
 from data_pipeline.format.schema import DataError
 from medm2t_jax.experiment import Experiment
-from medm2t_jax.runs.hosts import start_up
+from medm2t_jax.runs.hosts import preemption, start_up
 from medm2t_jax.runs.run import Run
-from medm2t_jax.training import preemption
+from medm2t_jax.runs.start import Start
 from medm2t_jax.training.stage_training import TrainingError
 
 Train = Callable[[Run], None]
@@ -99,13 +99,21 @@ class _Description:
   fold: int
   workdir: Path
   taken: Mapping[str, Path]
+  start: Start | None
 
   @classmethod
   def of(cls, fold: Run) -> _Description:
-    return cls(fold.config, fold.dataset, fold.fold, fold.workdir, fold.taken)
+    return cls(fold.config, fold.dataset, fold.fold, fold.workdir, fold.taken, fold.start)
 
   def make(self) -> Run:
-    return Run(self.config, self.dataset, self.fold, self.workdir, taken=self.taken)
+    return Run(
+      self.config,
+      self.dataset,
+      self.fold,
+      self.workdir,
+      taken=self.taken,
+      start=self.start,
+    )
 
 
 def _work(description: _Description, train: Train, answer: Connection) -> None:

@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import traverse_util
 from ml_collections import FrozenConfigDict
 
 from data_pipeline.format.dataset import Split
@@ -24,17 +22,17 @@ from data_pipeline.reading import planning
 from medm2t_jax.models import medm2t
 from medm2t_jax.runs import checkpoint, workdir
 from medm2t_jax.runs import variables as initial
-from medm2t_jax.runs.hosts import devices, distributed
+from medm2t_jax.runs.hosts import distributed, preemption
 from medm2t_jax.runs.reader import Batch
-from medm2t_jax.runs.restoring import lineage_of, require_unseen, restore_best
+from medm2t_jax.runs.restoring import require_unseen
 from medm2t_jax.runs.run import Run, was_skipped
-from medm2t_jax.runs.train_state import TrainState
-from medm2t_jax.training import losses, preemption, selection, steps
+from medm2t_jax.training import losses, selection, steps
 from medm2t_jax.training.blend_weights import fit_weights
 from medm2t_jax.training.metric_writer import MetricWriter
 from medm2t_jax.training.optimizer import make_optimizer
 from medm2t_jax.training.position import Position
 from medm2t_jax.training.progress import Progress
+from medm2t_jax.training.starting import initial_state, recipe_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -74,7 +72,7 @@ def loss_and_optimizer(
 
   `steps` is the number of an epoch's steps.
   """
-  recipe, target = fold.config.recipe[stage], fold.dataset.schema.target
+  recipe, target = recipe_of(fold, stage), fold.dataset.schema.target
   selection.require_known(recipe.select_by, target, stage)
   loss = losses.make_loss(recipe, target, stage)
   fields = {**recipe, 'frozen': _frozen(fold.model, stage, recipe.frozen)}
@@ -103,48 +101,6 @@ def _steps(
   return train, steps.validation_step(model, stage, loss, weights)
 
 
-def initial_state(
-  fold: Run, stage: str, optimizer: optax.GradientTransformation
-) -> tuple[TrainState, checkpoint.Lineage]:
-  """Fresh variables, overwritten by every equal path of the stages to start from.
-
-  Raises:
-    DataError: such a stage is not complete, or its checkpoint must not be used here.
-  """
-  lineage = lineage_of(fold)
-  stages = medm2t.stages(fold.model_config)
-  given: dict[tuple[str, ...], Any] = {}
-  weights: dict[str, Any] = {}
-  recipe = fold.config.recipe[stage]
-  for source in recipe.starts_from:
-    if source not in stages or was_skipped(fold, source):
-      continue  # the data set lacks that modality
-    restored, seen = restore_best(fold, source)
-    lineage = lineage.joined(seen)
-    given |= {
-      path: value
-      for path, value in traverse_util.flatten_dict(restored).items()
-      if path[0] != 'fitted'
-    }
-    # Fitted after that stage's training, on validation subjects.
-    weights |= {f'additions_{source}': restored['fitted'].get(f'additions_{source}')}
-  variables = initial.init(fold, stage, given)
-  variables['fitted'] |= {
-    path: found for path, found in weights.items() if path in variables['fitted']
-  }
-  state = TrainState(
-    step=jnp.zeros((), jnp.int32),
-    params=variables['params'],
-    batch_stats=variables['batch_stats'],
-    fitted=variables['fitted'],
-    optimizer=optimizer.init(variables['params']),
-    # A copy: a step donates its buffers, and none may be donated twice.
-    averaged=jax.tree.map(jnp.copy, variables['params']) if recipe.ema_decay else (),
-  )
-  # Placed as the step returns it: placed otherwise, its first call compiles alone.
-  return jax.device_put(state, devices.replicated()), lineage
-
-
 class StageTraining:
   """One stage on its way through its epochs.
 
@@ -156,7 +112,7 @@ class StageTraining:
     self._fold = fold
     self._stage = stage
     self._name = f'{fold.name}, {stage}'
-    self._recipe = fold.config.recipe[stage]
+    self._recipe = recipe_of(fold, stage)
     self._checkpoints = checkpoints
     self._first_epoch = first_epoch(fold, stage)
     self._validation = None if fold.refit else _plan(fold, stage, 'validation')
@@ -418,7 +374,7 @@ def _fitted_weights(
     name
     for name in outputs
     if name in fold.model_config.modalities
-    and (name not in fold.config.recipe[stage].starts_from or was_skipped(fold, name))
+    and (name not in recipe_of(fold, stage).starts_from or was_skipped(fold, name))
   ]
   fitted = {name: each for name, each in outputs.items() if name not in absent}
   target, prior = fold.dataset.schema.target, fold.statistics['decoder']['offset']

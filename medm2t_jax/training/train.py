@@ -28,6 +28,7 @@ from medm2t_jax.training.stage_training import (
   StageTraining,
   loss_and_optimizer,
 )
+from medm2t_jax.training.starting import recipe_of, require_new_subjects
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -45,11 +46,13 @@ def train(folds: Sequence[Run]) -> None:
   """
   if folds[0].config.training.tensorboard:
     require_tensorboard()
+  for fold in folds:
+    require_new_subjects(fold)
   for stage in chosen_stages(folds[0]):
     if _missing_split(folds[0], stage) is None:
       # A mistake in the last recipe is told now.
       _, optimizer = loss_and_optimizer(folds[0], stage, steps=1)
-      if folds[0].config.recipe[stage].frozen:
+      if recipe_of(folds[0], stage).frozen:
         jax.eval_shape(optimizer.init, initial.shapes(folds[0], stage)['params'])
   unfinished = [fold for fold in folds if _left(fold)]
   processes = min(folds[0].config.training.processes, len(unfinished))
@@ -107,7 +110,7 @@ def chosen_stages(fold: Run) -> tuple[str, ...]:
   Raises:
     DataError: a stage that the task and data set do not have.
   """
-  known = medm2t.stages(fold.model_config)
+  known = fold.stages
   if fold.config.stages == 'all':
     return known
   names = fold.config.stages.split(',')

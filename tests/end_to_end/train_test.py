@@ -23,7 +23,7 @@ from medm2t_jax.models import medm2t
 from medm2t_jax.runs import workdir
 from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import Run, is_complete, make_runs, parse_folds, was_skipped
-from medm2t_jax.training import stage_training, steps, train
+from medm2t_jax.training import stage_training, starting, steps, train
 from medm2t_jax.training.optimizer import make_optimizer
 from tests.support.batches import batches_of
 
@@ -193,7 +193,7 @@ def test_undamaged_samples_are_predicted_as_in_the_report(trained):
 def test_stages_continue_from_the_parameters_of_others(trained):
   fold, _ = trained
   optimizer = make_optimizer(fold.config.recipe.multimodal, 'multimodal', 10)
-  state, lineage = stage_training.initial_state(fold, 'multimodal', optimizer)
+  state, lineage = starting.initial_state(fold, 'multimodal', optimizer)
   labs, _ = restore_best(fold, 'labs')
   started = traverse_util.flatten_dict(state.params)
   for path, value in traverse_util.flatten_dict(labs['params']).items():

@@ -11,24 +11,27 @@ import sys
 
 import jax
 import numpy as np
+import optax
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from flax import traverse_util
 
 from data_pipeline.format.dataset import open_dataset
-from data_pipeline.format.schema import DataError
+from data_pipeline.format.schema import DataError, Item
+from data_pipeline.reading.alignment import seen_as
 from medm2t_jax.baselines import boosted_trees, choosing, logistic_regression
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.evaluation import evaluate
-from medm2t_jax.inference import blend, bundling, predicting, tables
+from medm2t_jax.inference import blend, bundling, predicting, starting, tables
 from medm2t_jax.inference.trained_model import FORMAT, TrainedModel
 from medm2t_jax.runs import workdir
 from medm2t_jax.runs.restoring import restore_best
-from medm2t_jax.runs.run import Run
+from medm2t_jax.runs.run import Run, make_runs
 from medm2t_jax.training import steps, train
 from medm2t_jax.training.blend_weights import blend as blended
-from tests.support import static_data
+from medm2t_jax.training.starting import initial_state
+from tests.support import staging_fixture, static_data
 from tests.support.xla_flags import xla_flags
 
 NAMES = ('boosted_trees', 'logistic_regression')
@@ -394,3 +397,138 @@ def test_other_files_are_not_overwritten(bundle, tmp_path):
   with pytest.raises(DataError, match='holds other files'):
     TrainedModel.load(bundle).save(tmp_path)
   assert (tmp_path / 'notes.txt').read_text() == 'mine'
+
+
+# Starting from a bundle, on other data.
+
+
+@pytest.fixture(scope='module')
+def elsewhere(tmp_path_factory):
+  """Other subjects, with the laboratory items in another order and one more."""
+
+  def change(raw):
+    samples = pd.read_parquet(raw / 'samples.parquet')
+    samples['subject_id'] += 10**6
+    samples.to_parquet(raw / 'samples.parquet')
+    events = pd.read_parquet(raw / 'events_labs.parquet')
+    events['item'] = (len(LABS) - events['item']).astype('int32')
+    events.to_parquet(raw / 'events_labs.parquet')
+
+  items = (Item('new', 'unknown to the model'), *reversed(LABS))
+  return static_data.build(
+    tmp_path_factory.mktemp('elsewhere'), change=change, events=('labs',), items=items
+  )
+
+
+LABS = staging_fixture.SCHEMA.events['labs']
+
+
+def beginning(data, bundle, **changes):
+  config = make(data, None, start_from=str(bundle), **changes).config
+  return starting.begin(config)
+
+
+def begun(data, bundle, home, **changes):
+  begins = beginning(data, bundle, refit=False, blend=(), **changes)
+  dataset = seen_as(open_dataset(data), begins.schema)
+  (run,) = make_runs(begins.config, dataset, home, begins.starts)
+  return run
+
+
+@pytest.fixture(scope='module')
+def adapted(fold, elsewhere, tmp_path_factory):
+  """A fold that has started from the bundle, trained and evaluated."""
+  run = begun(elsewhere, fold.workdir / 'fold0' / 'model', tmp_path_factory.mktemp('run'))
+  workdir.claim(run.workdir, run.config, run.dataset.version)
+  train.train([run])
+  evaluate.evaluate([run])
+  return run
+
+
+def test_training_starts_from_the_model_but_for_the_prior(bundle, elsewhere, tmp_path):
+  run = begun(elsewhere, bundle, tmp_path)
+  with run.config.unlocked():
+    run.config.recipe.multimodal.starts_from = ()
+  state, lineage = initial_state(run, blend.STAGE, optax.identity())
+  (member,) = TrainedModel.load(bundle).members
+  flat = lambda tree: traverse_util.flatten_dict(jax.tree.map(np.asarray, dict(tree)))
+  for name in ('params', 'batch_stats'):
+    found, given = flat(state.variables[name]), flat(member.variables[name])
+    assert found.keys() == given.keys()
+    for path, value in found.items():
+      np.testing.assert_array_equal(value, given[path], err_msg=str(path))
+  prior = run.statistics['decoder']['offset'].astype(np.float32)
+  for path, value in flat(state.fitted).items():
+    expected = flat(member.variables['fitted'])[path] if path[-1] != 'offset' else prior
+    np.testing.assert_array_equal(value, expected, err_msg=str(path))
+  earlier = dict(lineage.started_from)
+  assert earlier.pop('key_fingerprint') == TrainedModel.load(bundle).key_fingerprint
+  assert earlier == member.lineage.to_json()
+  # Both institutions hash with one key: the subjects of both are known to be seen.
+  assert lineage.fitted_on == member.lineage.fitted_on | run.splits.subject_hashes('train')
+
+
+def test_an_adapted_model_is_a_model_of_both(adapted, bundle, elsewhere, data):
+  made = TrainedModel.load(adapted.workdir / 'fold0' / 'model')
+  assert made.check() < 1e-6
+  own = TrainedModel.load(bundle)
+  assert made.schema.variables('labs') == own.schema.variables('labs')
+  (seen,), (before,) = made.seen.values(), own.seen.values()
+  assert seen > before
+  # Predictions of its own test subjects, from data as they were prepared.
+  table = pq.read_table(adapted.workdir / 'eval' / 'predictions.parquet').to_pandas()
+  expected = table[(table.split == 'test') & (table.fold == 0)].sort_values('sample_id')
+  dataset = open_dataset(elsewhere)
+  found = predicting.predict(made, dataset)
+  sample = dataset.index['sample_id'][found.rows]
+  assert sorted(sample) == list(expected.sample_id)
+  np.testing.assert_array_equal(
+    found.predictions[np.argsort(sample)], expected[['p0', 'p1']].to_numpy()
+  )
+  assert {one['code'] for one in found.coverage['ignored']} == {'new'}
+  # It has learnt, and it is not what it started from.
+  start = predicting.predict(own, dataset, allow_seen=True)
+  assert not np.allclose(found.predictions, start.predictions[found.rows])
+  # Of the former data nobody is predicted who was trained on.
+  with_former = predicting.predict(made, open_dataset(data))
+  assert with_former.coverage['left_out'] == len(open_dataset(data)) - len(with_former.rows)
+  assert with_former.coverage['left_out'] > 0
+
+
+def test_a_head_alone_is_trained_where_that_is_asked(bundle, elsewhere, tmp_path):
+  run = begun(elsewhere, bundle, tmp_path, adapt='head')
+  train.train([run])
+  variables, _ = restore_best(run, blend.STAGE)
+  (member,) = TrainedModel.load(bundle).members
+  found = traverse_util.flatten_dict(variables['params'])
+  given = traverse_util.flatten_dict(dict(member.variables['params']))
+  moved = {path for path in found if not np.array_equal(found[path], given[path])}
+  assert moved and all(path[1] in ('head', 'head_bias', 'output') for path in moved)
+  assert any(path[0] == 'trunks_multimodal' for path in moved)
+
+
+def test_subjects_that_the_model_has_seen_are_not_tested_on(bundle, data, tmp_path):
+  """The same institution and subjects: other folds would test on whom it was trained."""
+  run = begun(data, bundle, tmp_path, folds='1')
+  with pytest.raises(DataError, match=r'was trained on .* validation subjects of fold 1'):
+    train.train([run])
+  assert not (tmp_path / 'fold1').exists()
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'start_from_version': '0' * 16}, 'is version'),
+    ({'adapt': 'tail'}, 'all, head'),
+    ({'task': 'los'}, "predicts 'mortality', the experiment 'los'"),
+  ],
+)
+def test_what_does_not_suit_is_refused_at_once(bundle, data, changes, message):
+  with pytest.raises(DataError, match=message):
+    beginning(data, bundle, **changes)
+
+
+def test_only_the_main_command_starts_from_a_model(bundle, data, tmp_path):
+  config = make(data, tmp_path, start_from=str(bundle)).config
+  with pytest.raises(DataError, match=r'only `python -m medm2t_jax\.main`'):
+    make_runs(config, open_dataset(data), tmp_path)

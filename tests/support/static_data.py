@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from configs import mortality
+from data_pipeline.format.schema import Item
 from data_pipeline.sources import Staged
 from tests.support import staging_fixture
 
@@ -17,6 +19,7 @@ def build(
   change: Callable[[Path], None] | None = None,
   subjects: int = 60,
   events: tuple[str, ...] = (),
+  items: tuple[Item, ...] = (),
 ) -> Path:
   """Prepares `folder / 'out'`.
 
@@ -25,6 +28,7 @@ def build(
     change: is called with the folder of the staging files before they are read.
     subjects: how many.
     events: event modalities that stay beside the static columns.
+    items: of the modality `labs`, where `change` has changed what they are.
   """
   raw = folder / 'raw'
   raw.mkdir()
@@ -32,6 +36,8 @@ def build(
   if change is not None:
     change(raw)
   schema = staging_fixture.SCHEMA.only(('static', *events))
+  if items:
+    schema = dataclasses.replace(schema, events={**schema.events, 'labs': items})
   for name in staging_fixture.SCHEMA.events.keys() - schema.events.keys():
     (raw / f'events_{name}.parquet').unlink()
   for path in [*raw.glob('grid_*'), raw / 'recordings.parquet']:

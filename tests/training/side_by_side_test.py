@@ -14,9 +14,10 @@ import pytest
 
 from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import DataError
+from medm2t_jax.runs.hosts import preemption
 from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import make_runs
-from medm2t_jax.training import preemption, side_by_side, train
+from medm2t_jax.training import side_by_side, train
 from tests.support import static_data
 
 SECONDS = 120  # nobody waits longer

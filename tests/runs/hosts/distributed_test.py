@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_pipeline.format.schema import DataError
-from medm2t_jax.runs.hosts import distributed
-from medm2t_jax.training import preemption
+from medm2t_jax.runs.hosts import distributed, preemption
 from tests.support import training_process
 
 # Plain gradient descent: Adam would blow up rounding errors where a gradient is zero but

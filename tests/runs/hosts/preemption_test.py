@@ -12,9 +12,9 @@ import pytest
 from configs import cvd
 from data_pipeline.format.dataset import open_dataset
 from medm2t_jax.runs import workdir
+from medm2t_jax.runs.hosts import preemption
 from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import Run
-from medm2t_jax.training import preemption
 from tests.support import training_process
 
 TIMES = ('seconds', 'samples_per_second', 'data_wait_share')

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_pipeline.format.schema import ECG_MEASUREMENTS, Grid, Item
-from medm2t_jax.inference.alignment import Alignment
+from data_pipeline.reading.alignment import Alignment
 from medm2t_jax.modalities import presence
 from tests.support import fake_batch
 

@@ -1,17 +1,21 @@
 """Lines a data set's variables up with a model's: by code and unit, never by position.
 
 What the model does not know is ignored and counted; what the data lack is absent and
-masked. The aligned batch is what the model's own data set would have given.
+masked. An aligned batch is what the model's own data set would have given. `seen_as`
+gives a data set whose batches are all aligned.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from data_pipeline.format.dataset import Dataset
 from data_pipeline.format.schema import (
   ECG_LEADS,
   ECG_MEASUREMENTS,
@@ -22,7 +26,6 @@ from data_pipeline.format.schema import (
   Schema,
 )
 from data_pipeline.sources.common.units import unit_key
-from medm2t_jax.modalities.presence import variables
 
 Batch = Mapping[str, Any]
 
@@ -44,6 +47,46 @@ class Unmatched:
   reason: str
 
 
+def seen_as(dataset: Dataset, schema: Schema) -> Dataset:
+  """The data set with the variables of another schema, that of a model.
+
+  Everybody who reads it sees the model's variables; `stored` keeps what the shards hold.
+  Its version says so. A data set with the same variables stays as it is.
+
+  Args:
+    dataset: of the same task.
+    schema: whose modalities, items and static columns are seen. Attributes, observation
+      window and all that says whose data they are stay the data set's.
+
+  Raises:
+    DataError: the two predict something else, or have no modality in common.
+  """
+  alignment = Alignment(schema, dataset.schema)
+  if not alignment.modalities:
+    raise DataError(
+      f'{dataset.directory}: has none of the modalities of the model, which are '
+      f'{", ".join(schema.modalities)}.'
+    )
+  if alignment.identical:
+    return dataset
+  seen = dataclasses.replace(
+    dataset.schema,
+    events=schema.events,
+    grids=schema.grids,
+    ecg_terms=schema.ecg_terms,
+    static_numeric=schema.static_numeric,
+    static_categorical=schema.static_categorical,
+  )
+  content = json.dumps(seen.to_json(), sort_keys=True)
+  digest = hashlib.sha256(content.encode()).hexdigest()
+  return dataclasses.replace(
+    dataset,
+    schema=seen,
+    stored=dataset.schema,
+    version=f'{dataset.version}-as-{digest[:8]}',
+  )
+
+
 class Alignment:
   """From batches of a data set to batches of a model.
 
@@ -53,6 +96,8 @@ class Alignment:
     modalities: of the data set that the model reads, in the model's order.
     ignored: the data set's variables that the model does not know.
     absent: the model's variables that the data set lacks.
+    identical: whether both have the same variables: batches then stay as they are.
+    notes: sentences on what else differs, which a reader of predictions must know.
   """
 
   def __init__(self, model: Schema, data: Schema):
@@ -70,17 +115,23 @@ class Alignment:
     self._places = {name: self._match(name) for name in model.modalities}
     for name in data.modalities:
       if name not in model.modalities:
-        for item in variables(data, name):
+        for item in data.variables(name):
           self._ignore(name, item, 'the model has no such modality')
-    self._identical = variables_of(model) == variables_of(data)
+    self.identical = _compared(model) == _compared(data)
+    self.notes = _other_differences(model, data)
 
-  def __call__(self, batch: Batch) -> Batch:
-    """The batch (leading device axis) in the model's terms."""
-    if self._identical:
+  def __call__(self, batch: Batch, modalities: Sequence[str] | None = None) -> Batch:
+    """The batch in the model's terms.
+
+    Args:
+      batch: of the data set, with a leading device axis.
+      modalities: of the model, that the result has; None for all of them.
+    """
+    if self.identical:
       return batch
     devices, rows = batch['row'].shape
     aligned = {name: batch[name] for name in ('label', 'weight', 'row')}
-    for name in self.model.modalities:
+    for name in self.model.modalities if modalities is None else modalities:
       if name not in self.modalities:
         aligned[name] = self._nothing(name, devices, rows)
       elif name == 'static':
@@ -95,12 +146,12 @@ class Alignment:
 
   def _match(self, modality: str) -> list[int]:
     """Place in the data set of each of the model's variables of a modality; -1: absent."""
-    known = variables(self.model, modality)
+    known = self.model.variables(modality)
     if modality not in self.data.modalities:
       for item in known:
         self._lack(modality, item, 'the data set has no such modality')
       return [-1] * len(known)
-    offered = variables(self.data, modality)
+    offered = self.data.variables(modality)
     reason = ''
     if modality in self.model.grids:
       steps = (self.model.grids[modality].step_hours, self.data.grids[modality].step_hours)
@@ -222,8 +273,18 @@ class Alignment:
     }
 
 
-def variables_of(schema: Schema) -> dict[str, Any]:
-  """All that an alignment compares."""
+def _other_differences(model: Schema, data: Schema) -> list[str]:
+  windows = [one.observation_hours for one in (model, data)]
+  if windows[0] == windows[1]:
+    return []
+  of_model, of_data = (f'{w:g} h' if w else 'whole history' for w in windows)
+  return [
+    f'The model was trained on the {of_model} before the prediction time, these data have '
+    f'the {of_data}.'
+  ]
+
+
+def _compared(schema: Schema) -> dict[str, Any]:
   shape = lambda grid: (grid.steps, grid.step_hours) if isinstance(grid, Grid) else ()
   return {
     name: (
@@ -231,7 +292,7 @@ def variables_of(schema: Schema) -> dict[str, Any]:
       shape(schema.grids.get(name)),
       len(schema.static_numeric) if name == 'static' else 0,
     )
-    for name, items in ((name, variables(schema, name)) for name in schema.modalities)
+    for name, items in ((name, schema.variables(name)) for name in schema.modalities)
   }
 
 
