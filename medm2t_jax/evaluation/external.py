@@ -162,8 +162,8 @@ def _recalibration(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
   else:
     fitted = {
       'as predicted': lambda p: p,
-      'intercept': _fit(some, slope=False),
-      'intercept and slope': _fit(some, slope=True),
+      'intercept': recalibration(some, slope=False),
+      'intercept and slope': recalibration(some, slope=True),
     }
   days = rows.target.kind == 'days'
   for name, change in fitted.items():
@@ -179,8 +179,12 @@ def _recalibration(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
   return result
 
 
-def _fit(rows: Rows, *, slope: bool) -> Recalibration:
-  """Fits an intercept a class (of days one), and one slope, on some rows."""
+def recalibration(rows: Rows, *, slope: bool) -> Recalibration:
+  """Fits an intercept a class (of days one) on some rows, and with `slope` one slope.
+
+  Returns:
+    A function from predictions, (n c) probabilities or (n) days, to recalibrated ones.
+  """
   if rows.target.kind == 'days':
     x, y = rows.prediction, rows.label
     b = float(np.polyfit(x, y, 1)[0]) if slope and np.ptp(x) > 0 else 1.0

@@ -101,10 +101,10 @@ def test_nobody_who_is_measured_recalibrates():
   chosen = np.random.default_rng(0).permutation(subjects)[:30]
   inside = np.isin(dataset.index['subject_id'], chosen)
   rows = external._rows(model, dataset, predicted)
-  one = external._fit(rows.take(inside), slope=True)(predicted.predictions)
+  one = external.recalibration(rows.take(inside), slope=True)(predicted.predictions)
   dataset.index['label'] = np.where(inside, dataset.index['label'], 0.0)
   again = external._rows(model, dataset, predicted)
-  two = external._fit(again.take(inside), slope=True)(predicted.predictions)
+  two = external.recalibration(again.take(inside), slope=True)(predicted.predictions)
   np.testing.assert_array_equal(one, two)
 
 
