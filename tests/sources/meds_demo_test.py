@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_pipeline.sources import Resources, meds, mimic_iv
+from data_pipeline.reading.alignment import Alignment
+from data_pipeline.sources import Resources, meds, mimic_iv, physionet2012
 from data_pipeline.sources.common.items import read_rows
 
 DATA = Path(__file__).resolve().parents[2] / '../shared/data'
@@ -107,3 +108,25 @@ def test_labs(staged):
   assert len(explained) == len(only_raw) < 200
   dropped = staged[1][1].cohort['rows']['labs']['dropped: no value']
   assert len(only_raw) <= dropped
+
+
+def test_a_stay_of_the_demo_as_physionet_2012_has_it(tmp_path):
+  """Medians in the units of that source, and its names of ICUs."""
+  labels = MEDS / 'labels/in_hospital_mortality.parquet'
+  settings = meds.Settings(MEDS, labels, 'physionet2012')
+  found = meds.stage('mortality', tmp_path, settings, Resources()).schema
+  alignment = Alignment(physionet2012.schema('mortality'), found)
+  assert {one.code for one in alignment.absent} == {'GCS', 'MechVent', 'TroponinI'}
+  assert not alignment.ignored and not alignment.notes
+  events = pd.read_parquet(tmp_path / 'events_events.parquet')
+  names = [item.itemid for item in found.events['events']]
+  median = events.groupby(events['item'].map(dict(enumerate(names))))['value'].median()
+  low = {'Temp': 36, 'FiO2': 0.3, 'pH': 7.3, 'PaCO2': 30, 'HR': 70, 'Creatinine': 0.5}
+  high = {'Temp': 38, 'FiO2': 0.6, 'pH': 7.5, 'PaCO2': 50, 'HR': 100, 'Creatinine': 2}
+  for name in low:
+    assert low[name] < median[name] < high[name], name
+  static = pd.read_parquet(tmp_path / 'static.parquet')
+  assert set(static['ICUType'].dropna()) == set(
+    next(i for i in found.static_categorical if i.itemid == 'ICUType').categories
+  )
+  assert static['Age'].between(18, 100).all()

@@ -122,8 +122,11 @@ def _mapping(fields: dict[str, Any]) -> Mapping:
   if not events and not grids:
     raise _EntryError('there is neither an event nor a grid modality')
   static = _variables('static', fields.get('static', []))
-  if 'birth' in fields and any(one.item.itemid == 'age' for one in static):
-    raise _EntryError('static has an item age, and so has birth')
+  birth: Any = fields.get('birth', {})
+  birth = {'code': birth} if isinstance(birth, str) else birth
+  age = birth.get('id', 'age')
+  if birth and any(one.item.itemid == age for one in static):
+    raise _EntryError(f'static has an item {age}, and so has birth')
   attributes = {
     name: tuple(_codes(f'attributes.{name}', entry, ('category',)) for entry in entries)
     for name, entries in fields.get('attributes', {}).items()
@@ -133,7 +136,7 @@ def _mapping(fields: dict[str, Any]) -> Mapping:
       raise _EntryError('attributes.age: give the code of the birth date as birth')
     if any(not one.category and 'category' not in one.pattern.groupindex for one in codes):
       raise _EntryError(f'attributes.{name}: a code without {{category}} or a category')
-  return Mapping(hours, fields.get('birth'), events, grids, static, attributes)
+  return Mapping(hours, birth.get('code'), age, events, grids, static, attributes)
 
 
 def _events(name: str, fields: dict[str, Any]) -> Events:

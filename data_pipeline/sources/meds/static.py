@@ -18,14 +18,14 @@ from data_pipeline.sources.meds.codes import match, readings
 from data_pipeline.sources.meds.rows import resolve, scan
 from data_pipeline.sources.meds.variables import Mapping
 
-_AGE = Item('age', 'Age', 'years', low=0, high=120)
+_OLDEST = 120.0  # years
 _MICROSECONDS_A_YEAR = 365.25 * 86400e6
 
 
 def static_columns(mapping: Mapping) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
   """Numeric and categorical static columns."""
   items = [one.item for one in mapping.static]
-  age = (_AGE,) if mapping.birth else ()
+  age = (Item(mapping.age, 'Age', 'years', low=0, high=_OLDEST),) if mapping.birth else ()
   numeric = tuple(item for item in items if item.kind == 'numeric')
   return (*age, *numeric), tuple(item for item in items if item.kind == 'categorical')
 
@@ -89,11 +89,11 @@ def _age(raw: RawTables, mapping: Mapping, scanned: Path) -> dict[str, int]:
   if not mapping.birth:
     return {}
   unknown = raw.value('SELECT count(*) FROM ages WHERE age IS NULL')
-  outside = raw.value(f'SELECT count(*) FROM ages WHERE age > {_AGE.high}')
-  raw.run(f'UPDATE ages SET age = NULL WHERE age > {_AGE.high}')
+  outside = raw.value(f'SELECT count(*) FROM ages WHERE age > {_OLDEST}')
+  raw.run(f'UPDATE ages SET age = NULL WHERE age > {_OLDEST}')
   counts = {
     'samples without a birth date': unknown,
-    f'repaired: age above {_AGE.high} is missing': outside,
+    f'repaired: age above {_OLDEST:g} is missing': outside,
   }
   return {reason: n for reason, n in counts.items() if n}
 
@@ -153,7 +153,7 @@ def _columns(raw: RawTables, mapping: Mapping, resolved: Path, output: Path) -> 
   cells = ''
   for item in (*numeric, *categorical):
     name = '"' + item.itemid.replace('"', '""') + '"'
-    if item == _AGE:
+    if mapping.birth and item.itemid == mapping.age:
       cells += f', any_value(g.age) AS {name}'
     else:
       of = 'value' if item.kind == 'numeric' else 'text'

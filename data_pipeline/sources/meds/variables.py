@@ -102,7 +102,8 @@ class Mapping:
 
   Attributes:
     observation_hours: what may be read before the prediction time; None: everything.
-    birth: code of the birth date; then there is a static column `age`.
+    birth: code of the birth date; then there is a static column, the age.
+    age: its itemid.
     events: event modality -> what it reads.
     grids: grid modality -> what it reads.
     static: columns of the last value known at the prediction time.
@@ -111,6 +112,7 @@ class Mapping:
 
   observation_hours: float | None
   birth: str | None
+  age: str
   events: dict[str, Events]
   grids: dict[str, Grid]
   static: tuple[Variable, ...]
