@@ -122,7 +122,7 @@ def predictions_table(
     columns[name] = chosen[name]
   for name in schema.modalities:
     if name != 'static':
-      columns[f'present_{name}'] = chosen[f'n_{name}'] > 0
+      columns[f'present_{name}'] = dataset.lengths(name)[rows] > 0
   return pa.table(columns)
 
 
