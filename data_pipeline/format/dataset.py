@@ -82,6 +82,10 @@ class Dataset:
     held_out = {*folds[str(fold)]['test'], *folds[str(fold)]['validation']}
     return tuple(sorted(everyone - held_out))
 
+  def as_prepared(self) -> Dataset:
+    """The data set as the shards hold it, whatever schema it is seen with."""
+    return dataclasses.replace(self, schema=self.stored or self.schema, stored=None)
+
   def _check_fold(self, fold: int) -> None:
     if self.splits is not None and fold != 0:
       raise DataError(

@@ -90,7 +90,7 @@ def _checks(folds: Sequence[Run]) -> Iterator[Check]:
     _LOGGER.info('fold %d: a short training on shuffled labels', fold.fold)
     yield shuffled.check(fold)
   indices = [fold.fold for fold in folds]
-  found = scan.scan(folds[0].dataset, indices)
+  found = scan.scan(folds[0].dataset.as_prepared(), indices)
   yield from splits.check(found, indices)
   yield from times.check(found)
   yield from leaks.check(found)

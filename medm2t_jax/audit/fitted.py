@@ -61,7 +61,10 @@ def check(
 
 
 def _state(fold: Run, saved: Mapping[str, Any], again: fitting.Statistics) -> Check:
-  fitted_again = traverse_util.flatten_dict(fitting.into_collection(again, saved))
+  expected = fitting.into_collection(again, saved)
+  if fold.start:
+    expected = fold.start.fitted(expected)
+  fitted_again = traverse_util.flatten_dict(expected)
   # Fitted after training, on validation subjects.
   fitted_again = {
     path: leaf for path, leaf in fitted_again.items() if path[-1] != 'part_weights'

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from data_pipeline.format.dataset import Dataset, Split
 from data_pipeline.format.schema import DataError
+from data_pipeline.format.subjects import fingerprint
 from medm2t_jax import baselines
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.evaluation import explain, finished, reporting, robustness
@@ -232,6 +233,21 @@ def _stage_records(folds: Sequence[Run]) -> list[dict[str, Any]]:
   return [dataclasses.asdict(record) for record in all_records(folds) if not record.skipped]
 
 
+def _notes_on_start(fold: Run) -> list[str]:
+  """What training started from, where that is a trained model."""
+  if fold.start is None:
+    return []
+  config = fold.config
+  trained = {'all': 'all parameters', 'head': 'its output layers alone'}[config.adapt]
+  notes = [f'Adapted from the trained model {config.start_from_version}: {trained}.']
+  if fold.start.key_fingerprint != fingerprint(fold.dataset.subject_key):
+    notes.append(
+      'Whether that model has seen subjects who are tested here cannot be known: it comes '
+      'from data with another key of subject hashes.'
+    )
+  return notes
+
+
 def _notes(dataset: Dataset, folds: Sequence[Run], table: pa.Table) -> list[str]:
   """What a reader of the report must know first."""
   notes = []
@@ -240,6 +256,7 @@ def _notes(dataset: Dataset, folds: Sequence[Run], table: pa.Table) -> list[str]
     if record.skipped and not record.refit:  # whose first run says it
       notes.append(f'{run}: the stage {record.stage} was skipped, its modality is missing.')
     notes.extend(f'{run}, {record.stage}: {note}' for note in record.notes)
+  notes.extend(_notes_on_start(folds[0]))
   if dataset.schema.condition:
     notes.append(f'Every risk here is conditional: {dataset.schema.condition}.')
   if dataset.schema.source == 'simulated':
