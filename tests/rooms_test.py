@@ -1,87 +1,17 @@
 """Which room may import which (docs/design.md, "Rooms")."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from docs import rooms
+from docs.rooms import ORDER, ROOT, files, imports, module_of, room_of
 
-# From the lowest to the highest: a room imports only rooms before it. The files of a
-# package's top, which are in no room, are rooms of their own.
-ORDER = (
-  'data_pipeline.format',
-  'data_pipeline.child_process',
-  'data_pipeline.folders',
-  'data_pipeline.lock',
-  'data_pipeline.processors',
-  'data_pipeline.sources',  # what a source is
-  'data_pipeline.sources.common',
-  'data_pipeline.ecg',
-  'data_pipeline.sources.mimic_iv',
-  'data_pipeline.sources.meds',
-  'data_pipeline.sources.physionet2012',
-  'data_pipeline.sources.simulated',
-  'data_pipeline.reading',
-  'data_pipeline.preparation',
-  'data_pipeline.prepare',
-  'medm2t_jax.models',
-  'medm2t_jax.modalities',
-  'medm2t_jax.experiment',
-  'medm2t_jax.runs',
-  'medm2t_jax.training',
-  'medm2t_jax.baselines',
-  'medm2t_jax.inference',
-  'medm2t_jax.report',
-  'medm2t_jax.evaluation',
-  'medm2t_jax.audit',
-  'medm2t_jax.studies',
-  'medm2t_jax.command_line',
-  'medm2t_jax.main',
-  'medm2t_jax.bundle',
-  'medm2t_jax.predict',
-  'medm2t_jax.ablate',
-  'medm2t_jax.sweep',
-)
 # The simulated hospital writes MIMIC's raw tables, to be staged by MIMIC's code.
 OTHER_SOURCES = {('data_pipeline.sources.simulated', 'data_pipeline.sources.mimic_iv')}
 MOST_FILES = 14
 MOST_METHODS = 12
 ONE_FILE_A_SECTION = ('medm2t_jax/evaluation',)
-
-
-def files():
-  return [
-    path
-    for package in ('medm2t_jax', 'data_pipeline')
-    for path in sorted((ROOT / package).rglob('*.py'))
-  ]
-
-
-def module_of(path):
-  parts = path.relative_to(ROOT).with_suffix('').parts
-  return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
-
-
-MODULES = {module_of(path) for path in files()}
-
-
-def room_of(module):
-  """The longest room that a module is in; the package itself is in none."""
-  found = [room for room in ORDER if f'{module}.'.startswith(f'{room}.')]
-  return max(found, key=len, default=None)
-
-
-def imports(path):
-  """All modules of ours that a file imports, in functions too."""
-  for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
-    if isinstance(node, ast.Import):
-      yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-      assert not node.level, f'{path}: an import without its package'
-      for alias in node.names:
-        name = f'{node.module}.{alias.name}'
-        yield name if name in MODULES else node.module
 
 
 @pytest.mark.parametrize('room', ORDER)
@@ -99,9 +29,19 @@ def test_no_import_goes_upwards(room):
 
 
 def test_every_file_is_in_a_room():
-  packages = ('medm2t_jax', 'data_pipeline')
-  outside = [module for module in MODULES if not room_of(module) and module not in packages]
-  assert not outside
+  outside = [module for module in rooms.modules() if not room_of(module)]
+  assert set(outside) == set(rooms.PACKAGES)
+
+
+def test_every_room_is_in_the_picture():
+  drawn = [room for box in rooms.BOXES for room in box.rooms]
+  assert sorted([*drawn, *rooms.NOT_DRAWN]) == sorted(ORDER)
+
+
+def test_the_picture_is_up_to_date():
+  command = f'python docs/rooms.py --out={rooms.PICTURE.relative_to(ROOT)}'
+  written = rooms.PICTURE.read_text(encoding='utf-8')
+  assert written == rooms.picture(), f'imports have changed: run `{command}`'
 
 
 def test_the_data_pipeline_does_not_know_jax():
