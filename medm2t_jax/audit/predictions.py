@@ -15,7 +15,7 @@ from medm2t_jax.training import prediction
 from medm2t_jax.training.steps import Predictor
 
 SAMPLES = 256
-TOLERANCE = 1e-5  # docs/design.md, "Numbers"; of days above 1, relative
+TOLERANCE = 1e-5  # docs/design.md, "What is promised"; of days above 1, relative
 
 
 def check(fold: Run, predictor: Predictor) -> Check:

@@ -1,4 +1,4 @@
-"""The predictions table (docs/design.md, Outputs), checked and as NumPy arrays."""
+"""The predictions table (docs/evaluation.md, "What is written"), checked, as arrays."""
 
 from __future__ import annotations
 

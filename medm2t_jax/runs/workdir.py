@@ -1,4 +1,4 @@
-"""The working directory: whose it is, what it holds (docs/design.md, "Workdir")."""
+"""The working directory: whose it is, what it holds (docs/training.md, "Workdir")."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ jumps, so the attributions sum to f(sample) - f(baseline) up to the quadrature. 
 close together all along the path, so smooth rules gain nothing: this is the trapezoidal
 rule, whose nodes are doubled until the attributions of a sample add up. A LayerNorm turns
 its first small step away from the baseline into a large one, so the nodes are dense there:
-the place on the path is the square of a uniform variable (docs/design.md).
+the place on the path is the square of a uniform variable (docs/rationale.md, "Evaluation").
 """
 
 from __future__ import annotations
