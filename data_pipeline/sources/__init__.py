@@ -16,7 +16,7 @@ import hashlib
 import importlib
 import pkgutil
 from pathlib import Path
-from typing import Any, Protocol, get_args, get_type_hints
+from typing import Any, Literal, Protocol, get_args, get_type_hints
 
 from data_pipeline.format.schema import DataError, Schema
 
@@ -61,7 +61,10 @@ class Source(Protocol):
 
 
 def setting(
-  help_text: str, *, default: Any = dataclasses.MISSING, recorded: bool = True
+  help_text: str,
+  *,
+  default: Any = dataclasses.MISSING,
+  recorded: bool | Literal['unless default'] = True,
 ) -> Any:
   """A field of a source's `Settings`, which is also its flag of the same name.
 
@@ -69,6 +72,8 @@ def setting(
     help_text: for `--help`.
     default: without one, the flag has to be given.
     recorded: whether two preparations that differ in it are different data sets.
+      'unless default': so they are, and its default is left out of the record: for a
+      setting that is younger than data sets, which stay what they were.
   """
   return dataclasses.field(
     default=default, metadata={'help': help_text, 'recorded': recorded}
@@ -146,6 +151,7 @@ def recorded(settings: Any) -> dict[str, Any]:
     if field.metadata['recorded']
     for value in [getattr(settings, field.name)]
     if value is not None
+    and not (field.metadata['recorded'] == 'unless default' and value == field.default)
   }
 
 

@@ -18,6 +18,7 @@ class Settings:
   count: int = setting('A number.', default=3)
   kept: Path | None = setting('Not recorded.', default=None, recorded=False)
   other: str | None = setting('Not given.', default=None)
+  young: str = setting('A young one.', default='old', recorded='unless default')
 
 
 def test_a_file_is_identified_by_its_content(tmp_path):
@@ -28,6 +29,8 @@ def test_a_file_is_identified_by_its_content(tmp_path):
   assert set(before) == {'folder', 'rules', 'count'}
   assert before['folder'] == str(tmp_path) and before['count'] == 3
   assert sources.recorded(settings) == before
+  young = dataclasses.replace(settings, young='new')
+  assert sources.recorded(young) == {**before, 'young': 'new'}
   rules.write_text('b')
   after = sources.recorded(settings)
   assert after['rules'] != before['rules']
