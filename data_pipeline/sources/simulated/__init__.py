@@ -6,7 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+from data_pipeline.format.schema import DataError
 from data_pipeline.sources import Resources, Staged, mimic_iv, setting
+from data_pipeline.sources.mimic_iv.cohort import OF_ECGS
 from data_pipeline.sources.simulated.hospital import planted_effects, write_hospital
 
 __all__ = ['TASKS', 'Settings', 'planted_effects', 'stage', 'write_hospital']
@@ -20,6 +22,16 @@ class Settings:
 
   patients: int = setting('Number of simulated patients.', default=2000)
   seed: int = setting('Seed of the simulated hospital.', default=0)
+  hospital: Literal['a', 'b'] = setting(
+    'a, or b: another hospital, with other units, sampling, people and prevalence.',
+    default='a',
+    recorded='unless default',
+  )
+  ecg: bool = setting(
+    'Whether the hospital records ECGs; tasks cvd and cvd_all need them.',
+    default=True,
+    recorded='unless default',
+  )
   raw: Path | None = setting(
     'Where to keep the simulated raw files; by default they are deleted at the end.',
     default=None,
@@ -38,16 +50,25 @@ def stage(task: str, staging: Path, settings: Settings, resources: Resources) ->
   """Simulates the hospital and stages it by exactly the code that reads MIMIC-IV.
 
   Raises:
-    DataError: a number is out of range, or `raw` holds something else.
+    DataError: a number is out of range, `raw` holds something else, or the task needs
+      the ECGs that are left out.
   """
+  if task in OF_ECGS and not settings.ecg:
+    raise DataError(f'task {task} predicts from ECGs; leave out --noecg')
   raw = settings.raw or staging / 'raw'
-  write_hospital(raw, patients=settings.patients, seed=settings.seed)
+  write_hospital(
+    raw,
+    patients=settings.patients,
+    seed=settings.seed,
+    hospital=settings.hospital,
+    ecg=settings.ecg,
+  )
   staged = mimic_iv.stage(
     task,
     staging,
     mimic_iv.Settings(
       mimic_iv=raw / 'mimic-iv',
-      mimic_iv_ecg=raw / 'mimic-iv-ecg',
+      mimic_iv_ecg=raw / 'mimic-iv-ecg' if settings.ecg else None,
       availability=settings.availability,
       static=settings.static,
       unlabelled=settings.unlabelled,

@@ -15,7 +15,7 @@ import functools
 
 import numpy as np
 
-from data_pipeline.sources.simulated import lab_dictionary
+from data_pipeline.sources.simulated import hospitals, lab_dictionary
 from data_pipeline.sources.simulated.labs import ChartCopies, Rows, drift_at
 from data_pipeline.sources.simulated.latent import (
   HOUR,
@@ -47,7 +47,7 @@ _DENSE_SECONDS = 26 * HOUR
 def vocabulary() -> tuple[str, ...]:
   """Every text of chartevents; a row refers to it by index."""
   units = [row['unit'] for row in lab_dictionary.read_table('chart_items.csv')]
-  texts = (*RHYTHMS, *ECTOPY, *FREQUENCY, *units)
+  texts = (*RHYTHMS, *ECTOPY, *FREQUENCY, *units, *hospitals.unit_texts())
   return tuple(dict.fromkeys(text for text in texts if text))
 
 
@@ -57,21 +57,28 @@ def _text_index() -> dict[str, int]:
 
 
 @functools.cache
-def _units() -> tuple[np.ndarray, np.ndarray]:
+def _units(hospital: hospitals.Hospital) -> tuple[np.ndarray, np.ndarray]:
   """Item ids, sorted, and the vocabulary index of the unit of each."""
   rows = lab_dictionary.read_table('chart_items.csv')
-  pairs = sorted((int(row['itemid']), _text_index()[row['unit']]) for row in rows)
+  units = {int(row['itemid']): row['unit'] for row in rows}
+  units |= {item: unit.text for item, unit in hospital.units.items() if item in units}
+  pairs = sorted((item, _text_index()[unit]) for item, unit in units.items())
   return np.array([item for item, _ in pairs]), np.array([unit for _, unit in pairs])
 
 
-def item_rows() -> dict[str, list]:
-  """d_items."""
+def item_rows(hospital: hospitals.Hospital) -> dict[str, list]:
+  """d_items; where it names a unit, it is the hospital's."""
   rows = lab_dictionary.read_table('chart_items.csv')
   texts = ('label', 'abbreviation', 'category', 'unitname', 'param_type')
   columns: dict[str, list] = {name: [row[name] or None for row in rows] for name in texts}
+  itemids = [int(row['itemid']) for row in rows]
+  columns['unitname'] = [
+    hospital.units[item].text if item in hospital.units and name != 'None' else name
+    for item, name in zip(itemids, columns['unitname'], strict=True)
+  ]
   return {
     **columns,
-    'itemid': [int(row['itemid']) for row in rows],
+    'itemid': itemids,
     'linksto': ['chartevents'] * len(rows),
     'lownormalvalue': [np.nan] * len(rows),
     'highnormalvalue': [np.nan] * len(rows),
@@ -111,11 +118,12 @@ def simulate_chart(
   patient: Patient, copies: ChartCopies, seed: int, density: float
 ) -> list[Rows]:
   """chartevents rows, one dict of columns for every ICU stay."""
-  rng = generator(seed, patient.index, 'chart')
+  rng = generator(seed, patient.index, 'chart', patient.hospital)
+  density = density * patient.hospital.density
   result = []
   for admission in patient.admissions:
     for stay in admission.stays:
-      rows = _simulate_stay(rng, admission, stay, copies, density)
+      rows = _simulate_stay(rng, admission, stay, copies, density, patient.hospital.celsius)
       result.append(_complete(rng, rows, patient, admission, stay))
   return result
 
@@ -135,6 +143,7 @@ def _simulate_stay(
   stay: Stay,
   copies: ChartCopies,
   density: float,
+  in_celsius: float,
 ) -> Rows:
   state = admission.state
   rows = _Rows()
@@ -168,7 +177,7 @@ def _simulate_stay(
     rows.numbers(224167 if left else 227243, manual, np.round(systolic))
     rows.numbers(224643 if left else 227242, manual, np.round(diastolic))
   _respiration(rng, rows, state, start, end, ventilated, density)
-  _temperature(rng, rows, state, start, end, density)
+  _temperature(rng, rows, state, start, end, density, in_celsius)
   _rhythm(rng, rows, state, start, end, density)
   _charted_labs(rng, rows, state, start, end, ventilated, density)
   mine = copies.stay_id == stay.stay_id
@@ -242,10 +251,10 @@ def _respiration(rng, rows: _Rows, state, start, end, ventilated, density) -> No
   rows.numbers(223835, time, np.where(as_fraction, oxygen / 100, oxygen))
 
 
-def _temperature(rng, rows: _Rows, state, start, end, density) -> None:
+def _temperature(rng, rows: _Rows, state, start, end, density, in_celsius) -> None:
   time = _times(rng, start, end, 4 * HOUR / density)
   celsius = 36.9 + 0.25 * state.severity + rng.normal(0, 0.3, len(time))
-  if rng.random() < 0.2:
+  if rng.random() < in_celsius:
     rows.numbers(223762, time, np.round(celsius, 1))
     return
   fahrenheit = celsius * 1.8 + 32
@@ -305,14 +314,15 @@ def _charted_labs(rng, rows: _Rows, state, start, end, ventilated, density) -> N
 def _complete(
   rng: np.random.Generator, rows: Rows, patient: Patient, admission: Admission, stay: Stay
 ) -> Rows:
-  """Typing errors and duplicates, order of time, and the remaining columns."""
+  """Typing errors, units and duplicates, order of time, and the remaining columns."""
   _mistype(rng, rows)
   size = len(rows['itemid'])
-  items, units = _units()
+  items, units = _units(patient.hospital)
   delay = (rng.lognormal(np.log(20), 0.9, size) * 60).astype(np.int64)
   full = lambda value: np.full(size, value)
   rows = {
     **rows,
+    'valuenum': hospitals.stated(patient.hospital, rows['itemid'], rows['valuenum']),
     'subject_id': full(patient.subject_id),
     'hadm_id': full(admission.hadm_id),
     'stay_id': full(stay.stay_id),

@@ -39,7 +39,7 @@ class EcgWriter:
     self._measurements.write(_MEASUREMENT_HEADER + '\n')
 
   def append(self, patient: Patient, seed: int) -> None:
-    rng = generator(seed, patient.index, 'ecg')
+    rng = generator(seed, patient.index, 'ecg', patient.hospital)
     for recording in patient.recordings:
       self._write(rng, patient, recording)
       self.recordings += 1
@@ -52,10 +52,16 @@ class EcgWriter:
     heart = ecg_signal.draw_heart(rng, recording.state, patient.t_wave)
     signal, intervals = ecg_signal.synthesize(rng, heart)
     fault = _damage(rng, signal)
+    rate = patient.hospital.ecg_sampling_rate
     subject, study = patient.subject_id, recording.study_id
     path = f'files/p{subject // 10_000}/p{subject}/s{study}/{study}'
     time = str(np.datetime64(recording.time, 's')).replace('T', ' ')
-    write_record(self._root / path, signal, cut=fault == 'short')
+    write_record(
+      self._root / path,
+      signal[:: ecg_signal.SAMPLING_RATE // rate],
+      sampling_rate=rate,
+      cut=fault == 'short',
+    )
     self._list.write(f'{subject},{study},{study},{time},{path}\n')
     lines = report(rng, heart, fault)
     cells = lines + [''] * (REPORT_LINES - len(lines))
@@ -68,16 +74,22 @@ class EcgWriter:
     ]) + '\n')  # fmt: skip
 
 
-def write_record(stem: Path, signal: np.ndarray, *, cut: bool = False) -> None:
+def write_record(
+  stem: Path, signal: np.ndarray, *, sampling_rate: int, cut: bool = False
+) -> None:
   """Writes an int16 (samples, 12) signal as `stem`.hea and `stem`.dat.
 
-  With `cut` the .dat ends in the middle, as after a broken transfer.
+  Args:
+    stem: path without extension.
+    signal: digital units of 1/200 mV.
+    sampling_rate: of the signal, in Hz.
+    cut: the .dat ends in the middle, as after a broken transfer.
   """
   stem.parent.mkdir(parents=True)
   name = stem.name
   samples, leads = signal.shape
   checksums = signal.astype(np.int64).sum(axis=0)
-  lines = [f'{name} {leads} {ecg_signal.SAMPLING_RATE} {samples}']
+  lines = [f'{name} {leads} {sampling_rate} {samples}']
   for lead, label in enumerate(ecg_signal.LEADS):
     checksum = (int(checksums[lead]) + 32768) % 65536 - 32768
     lines.append(

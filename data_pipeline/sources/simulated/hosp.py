@@ -42,6 +42,7 @@ RACES = (
   'WHITE', 'BLACK/AFRICAN AMERICAN', 'HISPANIC/LATINO - PUERTO RICAN', 'ASIAN - CHINESE',
   'OTHER', 'UNKNOWN',
 )  # fmt: skip
+INSURANCES = ('Medicare', 'Medicaid', 'Other')
 
 # (code, title) by ICD version
 PRIMARY: dict[str, dict[int, tuple[tuple[str, str], ...]]] = {
@@ -158,7 +159,8 @@ class _Tables:
 
 def simulate_hosp(patient: Patient, seed: int) -> dict[str, Rows]:
   """Rows of all small tables of one patient, by table name."""
-  rng = generator(seed, patient.index, 'hosp')
+  hospital = patient.hospital
+  rng = generator(seed, patient.index, 'hosp', hospital)
   tables = _Tables()
   age = int(patient.age)
   tables.add(
@@ -171,10 +173,10 @@ def simulate_hosp(patient: Patient, seed: int) -> dict[str, Rows]:
     dod=NULL if patient.death_time is None else patient.death_time,
   )
   person: dict[str, str | None] = {
-    'insurance': str(rng.choice(['Medicare', 'Medicaid', 'Other'], p=(0.45, 0.15, 0.4))),
+    'insurance': str(rng.choice(INSURANCES, p=hospital.insurances)),
     'language': 'ENGLISH' if rng.random() < 0.9 else '?',
     'marital_status': str(rng.choice(['SINGLE', 'MARRIED', 'WIDOWED', 'DIVORCED'])),
-    'race': str(rng.choice(RACES, p=(0.66, 0.14, 0.05, 0.04, 0.05, 0.06))),
+    'race': str(rng.choice(RACES, p=hospital.races)),
   }
   if rng.random() < 0.06:
     person['marital_status'] = None

@@ -1,6 +1,6 @@
 """Writes a simulated hospital: raw tables and ECGs in the layout of MIMIC.
 
-    RAW/simulated.json      seed, patients, options, version, planted effects
+    RAW/simulated.json      hospital, seed, patients, options, version, planted effects
     RAW/mimic-iv/           MIMIC-IV 2.2: hosp/*.csv.gz, icu/*.csv.gz
     RAW/mimic-iv-ecg/       MIMIC-IV-ECG 1.0
 
@@ -19,7 +19,14 @@ from tqdm import tqdm
 
 from data_pipeline import folders, lock
 from data_pipeline.format.schema import DataError, write_json
-from data_pipeline.sources.simulated import chart, hosp, lab_dictionary, labs, latent
+from data_pipeline.sources.simulated import (
+  chart,
+  hosp,
+  hospitals,
+  lab_dictionary,
+  labs,
+  latent,
+)
 from data_pipeline.sources.simulated.ecg_records import EcgWriter
 from data_pipeline.sources.simulated.tables import Table
 
@@ -33,17 +40,24 @@ _SMALL_TABLES = (
 
 
 def write_hospital(
-  raw: Path, *, patients: int, seed: int, ecg: bool = True, density: float = 1.0
+  raw: Path,
+  *,
+  patients: int,
+  seed: int,
+  hospital: str = 'a',
+  ecg: bool = True,
+  density: float = 1.0,
 ) -> None:
   """Writes the hospital to `raw`, or leaves it alone where it is complete already.
 
-  Patients are independent: the first n patients of a larger hospital of one seed are
-  the patients of the smaller one.
+  Patients are independent: the first n patients of a larger hospital of one name and seed
+  are the patients of the smaller one.
 
   Args:
     raw: the folder to make. It appears only when it is complete.
     patients: 1 to 150,000.
     seed: 0 or more; the same arguments give the same bytes.
+    hospital: a key of `hospitals.HOSPITALS`.
     ecg: False leaves out waveforms (there are then no recordings in the lists either).
     density: how many times more often vital signs and ICU laboratories are sampled.
 
@@ -52,9 +66,11 @@ def write_hospital(
       simulates it.
   """
   _check(patients, seed, density)
+  hospitals.find(hospital)
   raw = raw.resolve()
   request = {
-    'version': VERSION, 'patients': patients, 'seed': seed, 'ecg': ecg, 'density': density,
+    'version': VERSION, 'hospital': hospital, 'patients': patients, 'seed': seed,
+    'ecg': ecg, 'density': density,
   }  # fmt: skip
   folders.make(raw.parent, '--raw')
   held = lock.exclusive(
@@ -74,18 +90,24 @@ def _write_whole(raw: Path, request: dict[str, Any]) -> None:
     shutil.rmtree(partial)
   numbers = {name: value for name, value in request.items() if name != 'version'}
   rows = _write(partial, **numbers)
-  write_json(partial / MANIFEST, {**request, 'planted': planted_effects(), 'rows': rows})
+  planted = planted_effects(request['hospital'])
+  write_json(partial / MANIFEST, {**request, 'planted': planted, 'rows': rows})
   if raw.exists():
     raw.rmdir()
   partial.rename(raw)
 
 
-def planted_effects() -> dict[str, Any]:
-  """Every coefficient of the causal model that an experiment may want to know."""
+def planted_effects(hospital: str = 'a') -> dict[str, Any]:
+  """Every coefficient of the causal model that an experiment may want to know.
+
+  Raises:
+    DataError: there is no such hospital.
+  """
+  found = hospitals.find(hospital)
   return {
-    'mortality': latent.MORTALITY,
-    'length_of_stay': latent.LENGTH_OF_STAY,
-    'cvd': {name: list(pair) for name, pair in latent.CVD.items()},
+    'mortality': latent.mortality(found),
+    'length_of_stay': latent.length_of_stay(found),
+    'cvd': {name: list(pair) for name, pair in latent.cvd(found).items()},
     'swing': {
       'period_seconds': chart.SWING_PERIOD,
       'heart_rate_bpm': chart.SWING_HEART_RATE,
@@ -118,7 +140,8 @@ def _check_existing(raw: Path, request: dict[str, Any]) -> None:
       f'{raw}: holds files but no {MANIFEST}, so it is not a simulated hospital. '
       'Choose another folder with --raw.'
     )
-  found = json.loads(manifest.read_text())
+  # Without a name it is of the time when there was only one.
+  found = {'hospital': 'a', **json.loads(manifest.read_text())}
   differing = [name for name, value in request.items() if found.get(name) != value]
   if differing:
     name = differing[0]
@@ -129,14 +152,15 @@ def _check_existing(raw: Path, request: dict[str, Any]) -> None:
 
 
 def _write(
-  root: Path, *, patients: int, seed: int, ecg: bool, density: float
+  root: Path, *, hospital: str, patients: int, seed: int, ecg: bool, density: float
 ) -> dict[str, int]:
+  chosen = hospitals.find(hospital)
   tables = {name: Table(root / 'mimic-iv', name) for name in _SMALL_TABLES}
   dictionaries = {
     'hosp/d_labitems': lab_dictionary.dictionary_rows(),
     'hosp/d_icd_diagnoses': hosp.icd_rows('diagnoses'),
     'hosp/d_icd_procedures': hosp.icd_rows('procedures'),
-    'icu/d_items': chart.item_rows(),
+    'icu/d_items': chart.item_rows(chosen),
   }
   for name, rows in dictionaries.items():
     tables[name] = Table(root / 'mimic-iv', name)
@@ -150,7 +174,7 @@ def _write(
   writer = EcgWriter(root / 'mimic-iv-ecg')
   try:
     for index in tqdm(range(patients), 'simulating patients', unit='patient', disable=None):
-      patient = latent.simulate_patient(seed, index)
+      patient = latent.simulate_patient(seed, index, chosen)
       for name, rows in hosp.simulate_hosp(patient, seed).items():
         tables[name].append(rows)
       rows, copies = labs.simulate_labs(patient, seed, density)

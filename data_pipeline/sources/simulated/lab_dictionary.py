@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_pipeline.sources.simulated import hospitals
+
 
 class NumericItems(NamedTuple):
   """Columns of lab_items.csv as arrays over its rows (n); `effects` is (n, 4)."""
@@ -84,6 +86,7 @@ TROPONIN_HIGH = f'GREATER THAN 25.  {TROPONIN_NOTE}'
 CKMB_LOW = '<1.'
 CKMB_HIGH = 'GREATER THAN 500.'
 GLUCOSE_NOTE = 'IF FASTING, 70-100 NORMAL, >125 PROVISIONAL DIABETES.'
+GLUCOSE_NOTE_MOLAR = 'IF FASTING, 3.9-5.6 NORMAL, >6.9 PROVISIONAL DIABETES.'
 UNABLE = 'UNABLE TO REPORT.'
 HEMOLYSIS = 'Hemolysis falsely elevates this test.'
 BELOW_TEXT = '<0.01'
@@ -91,12 +94,17 @@ BELOW_TEXT = '<0.01'
 _CREATININE_STEPS = 120  # eGFR wordings are tabulated for creatinine 0.1 to 12.0
 
 
-def egfr_comment(creatinine: float, *, wording: int) -> str:
-  """The comment that carries the eGFR; the value itself is empty, as in MIMIC-IV."""
+def egfr_comment(creatinine: float, *, wording: int, molar: bool = False) -> str:
+  """The comment that carries the eGFR; the value itself is empty, as in MIMIC-IV.
+
+  Args:
+    creatinine: in mg/dL.
+    wording: 0 or 1.
+    molar: the comment names the creatinine in umol/L, not in mg/dL.
+  """
   egfr = 78 * creatinine**-1.15
-  start = (
-    f"Using this patient's age, gender, and serum creatinine value of {creatinine:.1f}, .  "
-  )
+  named = f'{creatinine * 88.4:.0f} umol/L' if molar else f'{creatinine:.1f}'
+  start = f"Using this patient's age, gender, and serum creatinine value of {named}, .  "
   if wording == 0:
     between = f'between {int(egfr * 0.9)} and {int(egfr * 1.1) + 1}'
     likely = '>75' if egfr >= 75 else between
@@ -169,6 +177,7 @@ def vocabulary() -> tuple[str, ...]:
     for wording in (0, 1)
     for step in range(1, _CREATININE_STEPS + 1)
   ]
+  texts += [*hospitals.unit_texts(), *_molar_notes().values()]
   return tuple(dict.fromkeys(text for text in texts if text))
 
 
@@ -176,6 +185,30 @@ def vocabulary() -> tuple[str, ...]:
 def text_index() -> dict[str, int]:
   """Index of a text in `vocabulary`; -1 for the empty text."""
   return {'': -1, **{text: i for i, text in enumerate(vocabulary())}}
+
+
+@functools.cache
+def molar_codes() -> np.ndarray:
+  """For each text of `vocabulary` the index of what says the same in mmol/L or umol/L.
+
+  Only notes that name a glucose or a creatinine have another text.
+  """
+  index, molar = text_index(), _molar_notes()
+  return np.array([index[molar.get(text, text)] for text in vocabulary()])
+
+
+@functools.cache
+def _molar_notes() -> dict[str, str]:
+  return {
+    GLUCOSE_NOTE: GLUCOSE_NOTE_MOLAR,
+    **{
+      egfr_comment(step / 10, wording=wording): egfr_comment(
+        step / 10, wording=wording, molar=True
+      )
+      for wording in (0, 1)
+      for step in range(1, _CREATININE_STEPS + 1)
+    },
+  }
 
 
 @functools.cache

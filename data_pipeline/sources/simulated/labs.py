@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipeline.sources.simulated import hospitals
 from data_pipeline.sources.simulated import lab_dictionary as dictionary
 from data_pipeline.sources.simulated.latent import (
   DAY,
@@ -58,10 +59,11 @@ def simulate_labs(patient: Patient, seed: int, density: float) -> tuple[Rows, Ch
   """labevents rows of one patient (columns of the table but the running numbers).
 
   Returns:
-    The rows, in order of time within each panel, and the copies for chartevents.
+    The rows, in order of time within each panel and in the hospital's units, and the
+    copies for chartevents, in the units of `lab_items.csv`.
   """
-  rng = generator(seed, patient.index, 'labs')
-  draws = _plan(rng, patient, density)
+  rng = generator(seed, patient.index, 'labs', patient.hospital)
+  draws = _plan(rng, patient, density * patient.hospital.density)
   items = dictionary.numeric_items()
   offset = rng.normal(size=len(items.itemid)) * items.spread * 0.7
   parts: list[Rows] = []
@@ -77,7 +79,7 @@ def simulate_labs(patient: Patient, seed: int, density: float) -> tuple[Rows, Ch
       if item.panel == panel:
         parts.append(_text_rows(rng, chosen, item))
   rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-  rows = _spoil(rng, rows)
+  rows = _stated(_spoil(rng, rows), patient.hospital)
   rows['subject_id'] = np.full(len(rows['itemid']), patient.subject_id)
   return rows, ChartCopies(
     *(np.concatenate(columns) for columns in zip(*copies, strict=True))
@@ -342,3 +344,20 @@ def _spoil(rng: np.random.Generator, rows: Rows) -> Rows:
   again = np.flatnonzero(chance[4] > 0.998)
   order = np.concatenate([np.arange(size), again])
   return {name: column[order] for name, column in rows.items()}
+
+
+def _stated(rows: Rows, hospital: hospitals.Hospital) -> Rows:
+  """The same results as the hospital states them: values, ranges, units and notes."""
+  if not hospital.units:
+    return rows
+  index, itemid = dictionary.text_index(), rows['itemid']
+  numbers = {
+    name: hospitals.stated(hospital, itemid, rows[name])
+    for name in ('valuenum', 'ref_range_lower', 'ref_range_upper')
+  }
+  units = rows['valueuom'].copy()
+  for item, unit in hospital.units.items():
+    units[itemid == item] = index[unit.text]
+  notes = rows['comments']
+  notes = np.where(notes < 0, notes, dictionary.molar_codes()[notes])
+  return {**rows, **numbers, 'valueuom': units, 'comments': notes}

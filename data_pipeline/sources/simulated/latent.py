@@ -4,8 +4,8 @@ Everything that is observed or that happens to a patient follows from five organ
 components and three planted effects, drawn here. The tables and signals are made
 from them by the other modules and never feed back, so the true risks are known.
 
-A patient is a function of (seed, index) alone: any number of patients can be made,
-in any order, in blocks of any size.
+A patient is a function of (hospital, seed, index) alone: any number of patients can be
+made, in any order, in blocks of any size.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipeline.sources.simulated.hospitals import HOSPITALS, Hospital
+
 HOUR = 3600
 DAY = 24 * HOUR
 
@@ -22,6 +24,7 @@ MAX_PATIENTS = 150_000  # beyond, study ids would repeat
 
 CVD_CLASSES = ('non_cvd', 'chd', 'stroke', 'hf')
 
+# Intercepts are those of hospital a; others shift them (hospitals.py).
 # log-odds of in-hospital death of an ICU stay
 MORTALITY = {
   'intercept': -3.45,
@@ -48,9 +51,31 @@ CVD = {'chd': (-4.2, 3.4), 'stroke': (-5.2, 3.4), 'hf': (-4.4, 3.4)}
 STREAMS = {'latent': 0, 'hosp': 1, 'labs': 2, 'chart': 3, 'ecg': 4}
 
 
-def generator(seed: int, index: int, stream: str) -> np.random.Generator:
+def generator(
+  seed: int, index: int, stream: str, hospital: Hospital
+) -> np.random.Generator:
   """The patient's random stream for one purpose, independent of all others."""
-  return np.random.default_rng([seed, index, STREAMS[stream]])
+  return np.random.default_rng([seed, index, STREAMS[stream], *hospital.streams])
+
+
+def mortality(hospital: Hospital) -> dict[str, float]:
+  """`MORTALITY` with the hospital's intercept."""
+  intercept = MORTALITY['intercept'] + hospital.death_shift
+  return {**MORTALITY, 'intercept': intercept}
+
+
+def length_of_stay(hospital: Hospital) -> dict[str, float]:
+  """`LENGTH_OF_STAY` with the hospital's intercept."""
+  intercept = LENGTH_OF_STAY['intercept'] + hospital.stay_shift
+  return {**LENGTH_OF_STAY, 'intercept': intercept}
+
+
+def cvd(hospital: Hospital) -> dict[str, tuple[float, float]]:
+  """`CVD` with the hospital's intercepts."""
+  return {
+    name: (intercept + hospital.cvd_shift, slope)
+    for name, (intercept, slope) in CVD.items()
+  }
 
 
 class Components(NamedTuple):
@@ -114,6 +139,7 @@ class Recording:
 class Patient:
   """A patient's whole history; `t_wave` is +1 (inverted anteriorly) or -1 (upright)."""
 
+  hospital: Hospital
   index: int
   subject_id: int
   female: bool
@@ -130,6 +156,16 @@ class Patient:
 def _identifier(base: int, number: int) -> int:
   """Spreads running numbers over the eight-digit range without collisions."""
   return base + (number * 7919 + 32) % 10_000_000
+
+
+def subject_id(seed: int, index: int, hospital: Hospital) -> int:
+  """The subject number of patient `index`.
+
+  Seeds below 99 are other people each, as long as a hospital has at most 100,000, and so
+  are the hospitals of all these seeds, as long as each has at most 50,000. Admissions,
+  stays and recordings have the same numbers in every hospital.
+  """
+  return _identifier(10_000_000, index + hospital.first_subject + seed * 100_003)
 
 
 def year_start(year: int) -> int:
@@ -165,25 +201,26 @@ def sigmoid(x: float) -> float:
   return float(1 / (1 + np.exp(-x)))
 
 
-def class_probabilities(state: Components) -> tuple[float, ...]:
+def class_probabilities(state: Components, hospital: Hospital) -> tuple[float, ...]:
   """P(class) of an admission with these components, in the order of CVD_CLASSES."""
+  coefficients = cvd(hospital)
   logits = np.array(
     [
       0.0,
-      CVD['chd'][0] + CVD['chd'][1] * state.ischemia,
-      CVD['stroke'][0] + CVD['stroke'][1] * state.rhythm,
-      CVD['hf'][0] + CVD['hf'][1] * state.failure,
+      coefficients['chd'][0] + coefficients['chd'][1] * state.ischemia,
+      coefficients['stroke'][0] + coefficients['stroke'][1] * state.rhythm,
+      coefficients['hf'][0] + coefficients['hf'][1] * state.failure,
     ]
   )
   weights = np.exp(logits - logits.max())
   return tuple((weights / weights.sum()).tolist())
 
 
-def simulate_patient(seed: int, index: int) -> Patient:
-  """Draws patient `index` of the hospital `seed`: a pure function of both."""
-  rng = generator(seed, index, 'latent')
-  female = bool(rng.random() < 0.44)
-  age = float(np.clip(rng.normal(64, 17), 18.5, 99.0))
+def simulate_patient(seed: int, index: int, hospital: Hospital = HOSPITALS['a']) -> Patient:
+  """Draws patient `index` of a hospital: a pure function of the three."""
+  rng = generator(seed, index, 'latent', hospital)
+  female = bool(rng.random() < hospital.women)
+  age = float(np.clip(rng.normal(*hospital.age), 18.5, 99.0))
   anchor_year = int(rng.integers(2110, 2200))
   traits = Components(*rng.normal(size=5).tolist())
   t_wave = int(rng.choice((-1, 1)))
@@ -194,8 +231,9 @@ def simulate_patient(seed: int, index: int) -> Patient:
   time = year_start(anchor_year) + int(rng.uniform(5, 300) * DAY)
   for number in range(planned):
     admission = _simulate_admission(
-      rng, index, number, time, traits, t_wave, age + year_of(time) - anchor_year
-    )
+      rng, hospital, index, number, time, traits, t_wave,
+      age + year_of(time) - anchor_year,
+    )  # fmt: skip
     admissions.append(admission)
     if admission.died:
       break
@@ -208,9 +246,9 @@ def simulate_patient(seed: int, index: int) -> Patient:
     death_time = last.dischtime + int(rng.exponential(200) * DAY)
   recordings = _plan_recordings(rng, index, admissions, traits)
   return Patient(
+    hospital=hospital,
     index=index,
-    # Other seeds are other people, as long as a hospital has fewer than 100,000.
-    subject_id=_identifier(10_000_000, index + seed * 100_003),
+    subject_id=subject_id(seed, index, hospital),
     female=female,
     age=age,
     anchor_year=anchor_year,
@@ -225,6 +263,7 @@ def simulate_patient(seed: int, index: int) -> Patient:
 
 def _simulate_admission(
   rng: np.random.Generator,
+  hospital: Hospital,
   index: int,
   number: int,
   admittime: int,
@@ -235,7 +274,7 @@ def _simulate_admission(
   # slowly varying: correlation .7 between the admissions of one patient
   fresh = rng.normal(size=5)
   state = Components(*(0.7**0.5 * np.array(traits) + 0.3**0.5 * fresh).tolist())
-  probabilities = class_probabilities(state)
+  probabilities = class_probabilities(state, hospital)
   cvd_class = int(rng.choice(4, p=probabilities))
   elective = bool(rng.random() < 0.2)
   time = admittime
@@ -245,8 +284,9 @@ def _simulate_admission(
   for k in range(count):
     wait = 0.0 if rng.random() < 0.5 else min(rng.exponential(1.0), 5.0)
     stay = _simulate_stay(
-      rng, index * 32 + number * 2 + k, time + int(wait * DAY), state, t_wave, age
-    )
+      rng, hospital, index * 32 + number * 2 + k, time + int(wait * DAY), state, t_wave,
+      age,
+    )  # fmt: skip
     stays.append(stay)
     time = stay.outtime
     if stay.died:
@@ -273,6 +313,7 @@ def _simulate_admission(
 
 def _simulate_stay(
   rng: np.random.Generator,
+  hospital: Hospital,
   number: int,
   intime: int,
   state: Components,
@@ -288,8 +329,8 @@ def _simulate_stay(
     'drift': drift,
     'pairing': float(potassium * t_wave),
   }
-  log_odds = linear_score(MORTALITY, **terms)
-  log_days = linear_score(LENGTH_OF_STAY, **terms)
+  log_odds = linear_score(mortality(hospital), **terms)
+  log_days = linear_score(length_of_stay(hospital), **terms)
   log_days += LENGTH_OF_STAY['noise'] * rng.normal()
   days = float(np.clip(np.exp(log_days), 0.1, MAX_STAY_DAYS))
   return Stay(
