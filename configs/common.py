@@ -100,7 +100,7 @@ def stage(batch_size: int, learning_rate: float, **overrides: Any) -> dict[str, 
     # `medm2t_jax.training.selection`. With 'last' nothing is: it is the last one,
     # whatever `patience` says.
     'select_by': 'loss',
-    # Stages whose parameters this one continues from.
+    # Stages whose parameters this one continues from, with `*`.
     'starts_from': (),
     # Prefixes of the paths of parameters that are not updated, with `*`.
     'frozen': (),
@@ -242,7 +242,7 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
 
 def predicts_samples(name: str) -> bool:
   """Whether the unit of a stage is the sample, and not a segment or a recording."""
-  return not name.startswith('ecg_') and '_segments_' not in name
+  return not name.startswith('ecg_') and '_segments' not in name
 
 
 def hourly_cuts(hours: int) -> tuple[float, ...]:

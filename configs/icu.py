@@ -9,7 +9,7 @@ from __future__ import annotations
 from configs import common
 from medm2t_jax.experiment import Experiment
 
-SEGMENT_STAGES = ('vitals_segments_12', 'vitals_segments_24')
+SEGMENT_STAGES = ('vitals_segments_*',)
 MODALITIES = ('static', 'labs', 'vitals', 'vitals_categorical', 'ecg')
 
 _QUINTILES = ('percentiles', (20.0, 40.0, 60.0, 80.0))

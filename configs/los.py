@@ -18,6 +18,7 @@ def get_config(variant: str | None = None) -> Experiment:
   recipe = {
     'static': common.stage(128, 1e-2),
     'labs': common.stage(128, 2.5e-3),
+    'vitals_segments': common.stage(8, 1e-3),
     'vitals_segments_12': common.stage(8, 2.5e-3),
     'vitals_segments_24': common.stage(8, 1e-3),
     'vitals': common.stage(128, 5e-4, starts_from=icu.SEGMENT_STAGES),

@@ -24,12 +24,13 @@ from configs import common
 from medm2t_jax.experiment import Experiment
 
 HOURS = 48
-_SEGMENT_STAGES = ('vitals_segments_12', 'vitals_segments_24')
+_SEGMENT_STAGES = ('vitals_segments_*',)
 _MODALITIES = ('static', 'events', 'vitals')
 # Every stay has 24 segments of each length, which overlap.
 _SMALL_EPOCHS = {
   'static': 20,
   'events': 8,
+  'vitals_segments': 4,
   'vitals_segments_12': 4,
   'vitals_segments_24': 4,
   'vitals': 8,
@@ -87,6 +88,7 @@ def _mortality() -> dict[str, dict]:
   return {
     'static': common.stage(128, 5e-4),
     'events': common.stage(128, 2.5e-3),
+    'vitals_segments': common.stage(8, 1e-3, **weighted),
     'vitals_segments_12': common.stage(8, 2.5e-3, **weighted),
     'vitals_segments_24': common.stage(8, 1e-3, **weighted),
     'vitals': common.stage(128, 1e-3, starts_from=_SEGMENT_STAGES, **weighted),
@@ -121,6 +123,7 @@ def _los() -> dict[str, dict]:
   return {
     'static': common.stage(128, 1e-2, **squared),
     'events': common.stage(128, 2.5e-3, **squared),
+    'vitals_segments': common.stage(8, 1e-3, **squared),
     'vitals_segments_12': common.stage(8, 2.5e-3, **squared),
     'vitals_segments_24': common.stage(8, 1e-3, **squared),
     'vitals': common.stage(128, 5e-4, starts_from=_SEGMENT_STAGES, **squared),

@@ -34,6 +34,7 @@ from medm2t_jax.runs.run import Run, make_runs, parse_folds
 from medm2t_jax.studies import ablation_table as reporting
 from medm2t_jax.studies.ablations import Ablation, changed, declared
 from medm2t_jax.training import stage_training, steps, train
+from medm2t_jax.training.starting import recipe_of, sources_of
 
 _LOGGER = logging.getLogger(__name__)
 _FOLDER = 'ablations'
@@ -88,8 +89,8 @@ def definition(fold: Run, stage: str) -> str:
 
 def _definition(fold: Run, stage: str) -> dict[str, Any]:
   config, model = fold.config, fold.model_config
-  known, modality = medm2t.stages(model), medm2t.modality_of(fold.model_config, stage)
-  recipe = config.recipe[stage]
+  modality = medm2t.modality_of(model, stage)
+  recipe = recipe_of(fold, stage)
   read = fold.modalities_of(stage)
   data = {key: value for key, value in config.data.items() if key != 'modalities'}
   part: Any = dataclasses.asdict(model)
@@ -121,9 +122,7 @@ def _definition(fold: Run, stage: str) -> dict[str, Any]:
     'model': {'outputs': model.outputs, 'dtype': model.dtype, 'part': part},
     'windows': windows,
     'recipe': {key: value for key, value in recipe.items() if key != 'starts_from'},
-    'starts_from': [
-      _definition(fold, name) for name in recipe.starts_from if name in known
-    ],
+    'starts_from': [_definition(fold, name) for name in sources_of(fold, stage)],
   }
 
 

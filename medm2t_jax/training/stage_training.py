@@ -32,7 +32,7 @@ from medm2t_jax.training.metric_writer import MetricWriter
 from medm2t_jax.training.optimizer import make_optimizer
 from medm2t_jax.training.position import Position
 from medm2t_jax.training.progress import Progress
-from medm2t_jax.training.starting import initial_state, recipe_of
+from medm2t_jax.training.starting import initial_state, recipe_of, sources_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -374,7 +374,7 @@ def _fitted_weights(
     name
     for name in outputs
     if name in fold.model_config.modalities
-    and (name not in recipe_of(fold, stage).starts_from or was_skipped(fold, name))
+    and (name not in sources_of(fold, stage) or was_skipped(fold, name))
   ]
   fitted = {name: each for name, each in outputs.items() if name not in absent}
   target, prior = fold.dataset.schema.target, fold.statistics['decoder']['offset']

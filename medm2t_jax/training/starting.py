@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from typing import Any
 
 import jax
@@ -23,14 +24,36 @@ from medm2t_jax.runs.train_state import TrainState
 
 
 def recipe_of(fold: Run, stage: str) -> Experiment:
-  """The recipe of a stage; with `config.adapt='head'` output layers alone are trained."""
-  recipe = fold.config.recipe[stage]
+  """The recipe of a stage; with `config.adapt='head'` output layers alone are trained.
+
+  Segments of a length without a recipe of its own have that of the grid's segments.
+
+  Raises:
+    DataError: the experiment has no recipe for the stage.
+  """
+  modality = medm2t.modality_of(fold.model_config, stage)
+  of_segments = f'{modality}_segments'
+  recipes = fold.config.recipe
+  name = stage if stage in recipes or not stage.startswith(of_segments) else of_segments
+  if name not in recipes:
+    raise DataError(f'config.recipe has no entry {name!r} for the stage {stage!r}.')
+  recipe = recipes[name]
   if fold.start is None or fold.config.adapt != 'head':
     return recipe
   paths = traverse_util.flatten_dict(initial.shapes(fold, stage)['params'])
   changed = ConfigDict(recipe.to_dict())
   changed.frozen = tuple('/'.join(path) for path in paths if not medm2t.is_head(path))
   return changed
+
+
+def sources_of(fold: Run, stage: str) -> tuple[str, ...]:
+  """The stages of the model that a stage continues from, in the order of training."""
+  patterns = recipe_of(fold, stage).starts_from
+  return tuple(
+    name
+    for name in fold.stages
+    if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+  )
 
 
 def require_new_subjects(fold: Run) -> None:
@@ -68,8 +91,8 @@ def initial_state(
   given: dict[tuple[str, ...], Any] = fold.start.parameters() if fold.start else {}
   weights: dict[str, Any] = {}
   recipe = recipe_of(fold, stage)
-  for source in recipe.starts_from:
-    if source not in fold.stages or was_skipped(fold, source):
+  for source in sources_of(fold, stage):
+    if was_skipped(fold, source):
       continue  # the data set lacks that modality
     restored, seen = restore_best(fold, source)
     lineage = lineage.joined(seen)

@@ -295,9 +295,6 @@ def test_segment_stages_do_not_depend_on_what_is_built_on_them(folder, tmp_path)
   base = mortality.get_config('small')
   base = changed(base, {'data.dir': str(folder / 'out'), 'model.segment_lengths': (2, 4)})
   base = changed(base, {'data.modalities': ('static', 'vitals')})
-  with base.unlocked():
-    for length in (2, 4):
-      base.recipe[f'vitals_segments_{length}'] = base.recipe.vitals_segments_12
   dataset = default_data.open_or_simulate(base)
   same = lambda values, stage: (
     ablation_study.definition(make_runs(changed(base, values), dataset, tmp_path)[0], stage)
