@@ -138,8 +138,10 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
       'start_from': '',
       # The version of it that it must be; empty for any.
       'start_from_version': '',
-      # What is trained then: 'all', or the output layers alone ('head').
+      # What is trained then: 'all', or the output layers alone ('head'); and by what part
+      # of the learning rates below.
       'adapt': 'all',
+      'adapt_rate': 0.1,
       'data': {
         # A folder written by `python -m data_pipeline.prepare`, or 'simulated': the
         # simulated hospital below, made under data/simulated where it is absent.

@@ -77,6 +77,19 @@ def outputs(
   return jnp.maximum(jax.nn.log_softmax(score), np.log(LEAST_PROBABILITY))
 
 
+def shifted(
+  arrays: Mapping[str, np.ndarray], by: Float[np.ndarray, ' c']
+) -> dict[str, np.ndarray]:
+  """The same model with something added to its scores, or days: another prior.
+
+  Args:
+    arrays: from `as_arrays`.
+    by: one for each output.
+  """
+  (base,) = {'constant', 'start', 'intercept'} & arrays.keys()
+  return {**arrays, base: (arrays[base] + by).astype(np.float32)}
+
+
 def _scores(known: np.ndarray, of_known: np.ndarray, count: int, fill: float) -> np.ndarray:
   """Scores (... c), float32, from those of the classes that were trained on (... k).
 

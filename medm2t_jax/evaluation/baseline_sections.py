@@ -73,8 +73,14 @@ def against_baselines(evaluation: Evaluation) -> Section | None:
 
 
 def _of_blend(evaluation: Evaluation) -> str:
-  if not evaluation.context.config.get('blend'):
+  config = evaluation.context.config
+  if not config.get('blend'):
     return ''
+  if config.get('start_from'):
+    return (
+      ' This model is a blend of the adapted network with the simple models of the model '
+      'that it was adapted from; those above were fitted here.'
+    )
   return (
     ' This model is a blend: weights of the network and of these simple models were fitted '
     'on validation subjects.'

@@ -22,7 +22,12 @@ from jaxtyping import Array, Float
 
 from data_pipeline.format.schema import DataError
 from medm2t_jax.baselines import boosted_trees, cache, logistic_regression
-from medm2t_jax.baselines.fitted_arrays import LEAST_PROBABILITY, as_arrays, outputs
+from medm2t_jax.baselines.fitted_arrays import (
+  LEAST_PROBABILITY,
+  as_arrays,
+  outputs,
+  shifted,
+)
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.experiment import Experiment
 from medm2t_jax.models.medm2t import MULTIMODAL
@@ -33,6 +38,7 @@ from medm2t_jax.runs.hosts import distributed
 from medm2t_jax.runs.hosts.devices import on_devices
 from medm2t_jax.runs.reader import Batch
 from medm2t_jax.runs.run import Run
+from medm2t_jax.runs.start import Start
 from medm2t_jax.training.blend_weights import OURS, blend, fit_weights
 from medm2t_jax.training.steps import Predictor
 
@@ -54,6 +60,8 @@ def require_known(config: Experiment) -> None:
 def fit(fold: Run, inputs: Inputs, ours: np.ndarray) -> np.ndarray:
   """Fits the weights of a fold and keeps them with the baselines.
 
+  A run that starts from a trained model takes baselines and weights from its blend.
+
   Args:
     fold: its first run.
     inputs: of its baselines.
@@ -71,13 +79,22 @@ def fit(fold: Run, inputs: Inputs, ours: np.ndarray) -> np.ndarray:
     target = inputs.target
     validation = inputs.summaries['validation']
     predictors = {OURS: _as_outputs(ours)}
+    chosen: dict[str, dict[str, np.ndarray]] = {}
     final: dict[str, dict[str, np.ndarray]] = {}
-    for name in fold.config.blend:
-      fitted = BASELINES[name].fitted(inputs)
-      chosen = as_arrays(fitted.chosen, target)
-      predictors[name] = np.asarray(jax.jit(outputs)(chosen, validation.value))
-      final[name] = as_arrays(fitted.final, target)
-    weights = fit_weights(predictors, validation.label, prior, target)
+    if fold.start:
+      chosen = final = _of_start(fold.start, prior)
+    else:
+      for name in fold.config.blend:
+        fitted = BASELINES[name].fitted(inputs)
+        chosen[name] = as_arrays(fitted.chosen, target)
+        final[name] = as_arrays(fitted.final, target)
+    for name, arrays in chosen.items():
+      predictors[name] = np.asarray(jax.jit(outputs)(arrays, validation.value))
+    if fold.start:
+      assert fold.start.blend is not None  # `starting.begin` takes its names from there
+      weights = {name: float(each) for name, each in fold.start.blend['weights'].items()}
+    else:
+      weights = fit_weights(predictors, validation.label, prior, target)
     content = {'weights': weights, 'prior': prior.tolist()}
     kept_arrays.write(folder, _NAME, made_from, final, **content)
     told = ', '.join(f'{name} {weight:.2f}' for name, weight in weights.items())
@@ -85,6 +102,13 @@ def fit(fold: Run, inputs: Inputs, ours: np.ndarray) -> np.ndarray:
     return _as_predictions(blend(predictors, weights, prior))
 
   return distributed.from_first(make)
+
+
+def _of_start(start: Start, prior: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+  """The baselines in the blend of a trained model, with the prior of other subjects."""
+  assert start.blend is not None
+  by = np.asarray(prior, np.float64) - start.blend['prior']
+  return {name: shifted(arrays, by) for name, arrays in start.blend['models'].items()}
 
 
 def restore(fold: Run) -> dict[str, Any] | None:
@@ -175,6 +199,7 @@ def _made_from(fold: Run) -> dict[str, Any]:
   made = {
     'baselines': cache.identity(fold, 'blend', settings),
     'model': [[each.best_step, each.seconds] for each in (record, final)],
+    'start_from': fold.config.start_from_version,
   }
   return json.loads(json.dumps(made))
 

@@ -38,6 +38,8 @@ def begin(config: Experiment) -> Beginning:
   """
   if config.adapt not in ADAPT:
     raise DataError(f'config.adapt={config.adapt!r}: choose one of {", ".join(ADAPT)}.')
+  if not config.adapt_rate > 0:
+    raise DataError(f'config.adapt_rate={config.adapt_rate}: give a number above 0.')
   if not config.start_from:
     return Beginning(config, None, ())
   model = TrainedModel.load(config.start_from)
@@ -53,9 +55,11 @@ def begin(config: Experiment) -> Beginning:
     )
   changed = ConfigDict(config.to_dict())
   changed.start_from_version = model.version
+  # It is the whole model that is adapted, with the baselines in its blend.
+  changed.blend = tuple((model.members[0].blend or {'models': ()})['models'])
   changed.model = ConfigDict(with_tuples(model.options['model']))
   starts = tuple(
-    Start(member.variables, member.lineage, model.key_fingerprint)
+    Start(member.variables, member.blend, member.lineage, model.key_fingerprint)
     for member in model.members
   )
   return Beginning(changed.lock(), model.schema, starts)

@@ -18,11 +18,14 @@ class Start:
 
   Attributes:
     variables: of its multimodal stage: `params`, `batch_stats`, `fitted`.
+    blend: baselines that predict with it, and weights
+      (`medm2t_jax.inference.blend.restore`); None where the network predicts alone.
     lineage: which subjects it has seen.
     key_fingerprint: of the key of the subject hashes in `lineage`.
   """
 
   variables: Mapping[str, Any]
+  blend: Mapping[str, Any] | None
   lineage: Lineage
   key_fingerprint: str
 
@@ -47,6 +50,10 @@ class Start:
     return traverse_util.unflatten_dict(
       {path: theirs[path] if path in kept else value for path, value in ours.items()}
     )
+
+  def part_weights(self, stage: str) -> np.ndarray | None:
+    """Weights of the parts of a stage's prediction; None where the model has none."""
+    return self.variables['fitted'].get(f'additions_{stage}', {}).get('part_weights')
 
   def lineage_of(self, own: Lineage, key_fingerprint: str) -> Lineage:
     """The lineage of what is trained from here.

@@ -368,8 +368,12 @@ def _fitted_weights(
 ) -> dict[str, float]:
   """Weight of each part of a prediction, fitted on validation units.
 
+  A trained model that the run starts from keeps its weights.
   A modality whose stage was not trained before has none.
   """
+  kept = fold.start.part_weights(stage) if fold.start else None
+  if kept is not None:
+    return {name: float(each) for name, each in zip(outputs, kept, strict=True)}
   absent = [
     name
     for name in outputs

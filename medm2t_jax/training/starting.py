@@ -24,7 +24,10 @@ from medm2t_jax.runs.train_state import TrainState
 
 
 def recipe_of(fold: Run, stage: str) -> Experiment:
-  """The recipe of a stage; with `config.adapt='head'` output layers alone are trained.
+  """The recipe of a stage.
+
+  From a trained model the learning rate is `config.adapt_rate` of it, and with
+  `config.adapt='head'` output layers alone are trained.
 
   Segments of a length without a recipe of its own have that of the grid's segments.
 
@@ -38,10 +41,13 @@ def recipe_of(fold: Run, stage: str) -> Experiment:
   if name not in recipes:
     raise DataError(f'config.recipe has no entry {name!r} for the stage {stage!r}.')
   recipe = recipes[name]
-  if fold.start is None or fold.config.adapt != 'head':
+  if fold.start is None:
     return recipe
-  paths = traverse_util.flatten_dict(initial.shapes(fold, stage)['params'])
   changed = ConfigDict(recipe.to_dict())
+  changed.learning_rate *= fold.config.adapt_rate
+  if fold.config.adapt == 'all':
+    return changed
+  paths = traverse_util.flatten_dict(initial.shapes(fold, stage)['params'])
   changed.frozen = tuple('/'.join(path) for path in paths if not medm2t.is_head(path))
   return changed
 

@@ -429,7 +429,7 @@ def beginning(data, bundle, **changes):
 
 
 def begun(data, bundle, home, **changes):
-  begins = beginning(data, bundle, refit=False, blend=(), **changes)
+  begins = beginning(data, bundle, refit=False, **changes)
   dataset = seen_as(open_dataset(data), begins.schema)
   (run,) = make_runs(begins.config, dataset, home, begins.starts)
   return run
@@ -466,6 +466,30 @@ def test_training_starts_from_the_model_but_for_the_prior(bundle, elsewhere, tmp
   assert earlier == member.lineage.to_json()
   # Both institutions hash with one key: the subjects of both are known to be seen.
   assert lineage.fitted_on == member.lineage.fitted_on | run.splits.subject_hashes('train')
+
+
+def test_before_it_is_trained_it_predicts_as_the_model_does_with_another_prior(
+  bundle, elsewhere, tmp_path
+):
+  """Network and simple models alike; training moves the network from there."""
+  run = begun(elsewhere, bundle, tmp_path)
+  with run.config.unlocked():
+    run.config.recipe.multimodal.starts_from = ()
+  state, _ = initial_state(run, blend.STAGE, optax.identity())
+  prior = run.statistics['decoder']['offset']
+  fitted = {
+    'weights': run.start.blend['weights'],
+    'prior': np.asarray(prior, np.float32),
+    'models': blend._of_start(run.start, prior),
+  }
+  alone = steps.predictor(run.model, blend.STAGE, state.variables)
+  ours = blend.blended(run.model_config.columns, fitted, alone)
+  (theirs,) = TrainedModel.load(bundle).predictors
+  batch = next(batches_of(run, 'train', run.dataset.schema.modalities, 16))
+  log_odds = lambda predictor: np.diff(np.asarray(predictor(batch)))[batch['row'] >= 0]
+  shift = np.diff(prior - run.start.blend['prior'])
+  assert abs(shift) > 0.01
+  np.testing.assert_allclose(log_odds(ours), log_odds(theirs) + shift, atol=2e-5)
 
 
 def test_an_adapted_model_is_a_model_of_both(adapted, bundle, elsewhere, data):
@@ -520,6 +544,7 @@ def test_subjects_that_the_model_has_seen_are_not_tested_on(bundle, data, tmp_pa
   [
     ({'start_from_version': '0' * 16}, 'is version'),
     ({'adapt': 'tail'}, 'all, head'),
+    ({'adapt_rate': 0.0}, 'above 0'),
     ({'task': 'los'}, "predicts 'mortality', the experiment 'los'"),
   ],
 )
