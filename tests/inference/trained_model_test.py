@@ -494,7 +494,8 @@ def test_before_it_is_trained_it_predicts_as_the_model_does_with_another_prior(
   first, own = start.blend['prior'], start.variables['fitted']['additions_labs']['offset']
   shift = np.diff(prior - first) - start.blend['weights'][OURS] * np.diff(own - first)
   assert abs(shift) > 0.01
-  np.testing.assert_allclose(log_odds(ours), log_odds(theirs) + shift, atol=2e-5)
+  # Nearly: a mean of the members' probabilities is not linear in the prior.
+  np.testing.assert_allclose(log_odds(ours), log_odds(theirs) + shift, atol=1e-3)
 
 
 def test_an_adapted_model_is_a_model_of_both(adapted, bundle, elsewhere, data):
