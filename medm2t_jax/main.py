@@ -22,7 +22,6 @@ from ml_collections import config_flags
 from data_pipeline.format.schema import DataError
 from medm2t_jax import command_line
 from medm2t_jax.runs.hosts import start_up
-from medm2t_jax.runs.run import is_complete
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Experiment, for example configs/cvd.py or configs/cvd.py:small.'
@@ -50,7 +49,7 @@ def main(_: list[str]) -> None:
   from medm2t_jax.inference import starting
   from medm2t_jax.runs import workdir
   from medm2t_jax.runs.hosts import distributed, preemption
-  from medm2t_jax.runs.run import make_runs
+  from medm2t_jax.runs.run import is_complete, make_runs
   from medm2t_jax.training import stage_training, train
 
   try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
   return subprocess.run(
     [sys.executable, '-m', 'medm2t_jax.main', *arguments],
     cwd=ROOT,
+    env=os.environ | variables,
     capture_output=True,
     text=True,
     check=False,
@@ -44,6 +46,9 @@ def test_wrong_input_is_one_clear_line(arguments, message):
   assert not done.stdout
 
 
-def test_help_names_the_flags():
-  done = run('--help')
+def test_help_names_the_flags_at_once():
+  done = run('--help', PYTHONPROFILEIMPORTTIME='1')
   assert all(flag in done.stdout for flag in ('--config', '--workdir', '--mode'))
+  # Their imports take seconds.
+  assert 'absl' in done.stderr
+  assert 'tensorflow' not in done.stderr and 'jax._src' not in done.stderr
