@@ -11,6 +11,8 @@ from tests.support.xla_flags import xla_flags
 os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {xla_flags(8)}'.strip()
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+# TensorFlow then does not import Keras, which nothing here uses: a third of its start.
+os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
 os.environ.setdefault(
   'JAX_COMPILATION_CACHE_DIR', str(Path(__file__).resolve().parents[1] / '.cache/jax')
 )
