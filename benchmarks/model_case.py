@@ -82,11 +82,17 @@ class Case:
 
   def shapes(self) -> dict[str, Any]:
     """Of the stage's variables."""
-    model = MedM2T(self.config)
-    init: Any = lambda: model.init(
-      jax.random.key(0), self.batch, stage=self.stage, train=False
-    )
-    return dict(jax.eval_shape(init))
+    return dict(_shapes(self))
+
+
+@functools.lru_cache(maxsize=64)
+def _shapes(case: Case) -> dict[str, Any]:
+  """Traced once: those of the multimodal stage are asked for by every other stage."""
+  model = MedM2T(case.config)
+  init: Any = lambda: model.init(
+    jax.random.key(0), case.batch, stage=case.stage, train=False
+  )
+  return dict(jax.eval_shape(init))
 
 
 def without_dropout(config: Any) -> Any:
