@@ -1,4 +1,4 @@
-"""Every test: 8 simulated CPU devices, quick compilation, strict ranks."""
+"""Every test: 8 simulated CPU devices, quick compilation, one thread, strict ranks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 # TensorFlow then does not import Keras, which nothing here uses: a third of its start.
 os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
+# There is a worker per core: more threads of scikit-learn and PyTorch wait for each other,
+# and a thread that waits keeps its core busy.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 os.environ.setdefault(
   'JAX_COMPILATION_CACHE_DIR', str(Path(__file__).resolve().parents[1] / '.cache/jax')
 )
