@@ -49,7 +49,7 @@ def restore_latest(checkpoints, template) -> checkpoint.Restored:
   return restored
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope='module')
 def orbax_leftovers():
   """Collects here, where it may warn, what orbax leaves of a restore that failed."""
   yield
