@@ -285,8 +285,8 @@ def real(tmp_path_factory):
   body = b''.join(text.partition(b'\n')[2] for text in texts)
   frame = pd.read_csv(io.BytesIO(body), names=['time', 'name', 'value'])
   frame['record'] = frame['value'].where(frame['name'] == 'RecordID').ffill().astype(int)
-  hour_minute = frame['time'].str.split(':', expand=True).astype(int)
-  frame['minute'] = hour_minute[0] * 60 + hour_minute[1]
+  minutes = lambda text: 60 * int(text.split(':')[0]) + int(text.split(':')[1])
+  frame['minute'] = frame['time'].map({text: minutes(text) for text in set(frame['time'])})
   results = {
     task: staged(REAL, tmp_path_factory.mktemp(task), task) for task in ('mortality', 'los')
   }
@@ -296,8 +296,10 @@ def real(tmp_path_factory):
 def judged(frame):
   """All rows with what is wrong with them, those that are kept, and the repetitions."""
   frame = frame[frame['name'] != 'RecordID'].copy()
-  by_name = {one.item.itemid: one for one in variables()}
-  frame['static'] = frame['name'].map(lambda name: by_name[name].role == 'static')
+  of_each = lambda what: frame['name'].map(
+    {one.item.itemid: what(one) for one in variables()}
+  )
+  frame['static'] = of_each(lambda one: one.role == 'static')
   frame['static'] |= (frame['name'] == 'Weight') & (frame['minute'] == 0)
   frame['missing'] = frame['value'] == -1
   for repair in repairs():
@@ -305,8 +307,8 @@ def judged(frame):
       repair.low, repair.high
     )
     frame.loc[chosen, 'value'] = frame['value'] * repair.scale + repair.offset
-  low = frame['name'].map(lambda name: by_name[name].item.low).astype(float)
-  high = frame['name'].map(lambda name: by_name[name].item.high).astype(float)
+  low = of_each(lambda one: one.item.low).astype(float)
+  high = of_each(lambda one: one.item.high).astype(float)
   frame['outside'] = ~frame['missing'] & ((frame['value'] < low) | (frame['value'] > high))
   usable = frame[~frame['missing'] & ~frame['outside']]
   repeated = usable.duplicated(['record', 'minute', 'name', 'value'])
