@@ -105,14 +105,16 @@ def test_windows_match_slow_numpy(encoder):
 def test_mean_and_last_ignore_windows_without_events(encoder):
   model, variables, events = encoder
   late = {**events, 'mask': events['mask'] & (events['time'] > -6)}
-  bound = model.bind(variables)
-  windows, seen = jax.tree.map(np.asarray, bound.windows(late))
+  valid = np.ones(ROWS, bool)
+  encode = lambda bound: (bound.windows(late), bound(late, valid, train=False))
+  (windows, seen), encoded = jax.jit(lambda: encode(model.bind(variables)))()
   assert not seen[:, 0].any() and seen.any()
-  encoded = bound(late, np.ones(ROWS, bool), train=False)
+  mlp = jax.jit(
+    lambda pooled: model.bind(variables).mlp(pooled, np.ones(1, bool), train=False)
+  )
   for row in np.flatnonzero(seen.any(axis=1)):
     pooled = np.concatenate([windows[row][seen[row]].mean(0), windows[row][-1]])
-    summary = bound.mlp(pooled[None], np.ones(1, bool), train=False)
-    np.testing.assert_allclose(encoded.summary[row], summary[0], atol=1e-5)
+    np.testing.assert_allclose(encoded.summary[row], mlp(pooled[None])[0], atol=1e-5)
 
 
 def test_order_and_padding_change_nothing(encoder):
@@ -120,7 +122,8 @@ def test_order_and_padding_change_nothing(encoder):
   order = np.random.default_rng(0).permutation(events['mask'].shape[1])
   shuffled = {name: array[:, order] for name, array in events.items()}
   padded = {name: np.pad(array, ((0, 0), (0, 9))) for name, array in events.items()}
-  encode = lambda given: model.apply(variables, given, np.ones(ROWS, bool), train=False)
+  valid = np.ones(ROWS, bool)
+  encode = jax.jit(lambda given: model.apply(variables, given, valid, train=False))
   expected = encode(events)
   for given in (shuffled, padded):
     found = encode(given)
@@ -140,14 +143,18 @@ def test_gradients_are_finite_and_input_dropout_drops_items(encoder):
     )  # fmt: skip
     return (out.summary**2).sum()
 
-  values = []
+  values, gradient_of = [], jax.jit(jax.value_and_grad(loss))
   for seed in range(2):
-    value, gradient = jax.value_and_grad(loss)(variables['params'], jax.random.key(seed))
+    value, gradient = gradient_of(variables['params'], jax.random.key(seed))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
     values.append(float(value))
   assert values[0] != values[1]
-  same = dropping.apply(variables, events, np.ones(ROWS, bool), train=False)
-  expected = model.apply(variables, events, np.ones(ROWS, bool), train=False)
+  same, expected = (
+    jax.jit(
+      lambda one=one: one.apply(variables, events, np.ones(ROWS, bool), train=False)
+    )()
+    for one in (dropping, model)
+  )
   np.testing.assert_array_equal(same.summary, expected.summary)
 
 
@@ -167,9 +174,12 @@ def test_options_that_do_not_suit_are_refused(options, message):
 
 def test_gates_close_values_and_leave_counts(encoder):
   model, variables, events = encoder
-  windows = lambda given, variables=variables: model.apply(
-    variables, given, method=SparseTimeSeriesEncoder.windows
-  )[0]
+  apply = jax.jit(
+    lambda given, variables: model.apply(
+      variables, given, method=SparseTimeSeriesEncoder.windows
+    )[0]
+  )
+  windows = lambda given, variables=variables: apply(given, variables)
   gates = np.ones(events['mask'].shape, np.float32)
   np.testing.assert_allclose(
     windows({**events, 'token_gate': gates}), windows(events), atol=1e-6

@@ -127,7 +127,7 @@ def test_order_of_events_and_padding_change_nothing():
   order = np.random.default_rng(1).permutation(20)
   shuffled = {key: value[:, order] for key, value in events.items()}
   padded = {key: np.pad(value, ((0, 0), (0, 7))) for key, value in events.items()}
-  apply = lambda e: model.apply(variables, e, np.ones(5, bool), train=False)
+  apply = jax.jit(lambda e: model.apply(variables, e, np.ones(5, bool), train=False))
   expected = apply(events)
   for other in (shuffled, padded):
     for ours, theirs in zip(
