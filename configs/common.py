@@ -141,7 +141,7 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
       # What is trained then: 'all', or the output layers alone ('head'); and by what part
       # of the learning rates below.
       'adapt': 'all',
-      'adapt_rate': 0.1,
+      'adapt_rate': 0.3,
       'data': {
         # A folder written by `python -m data_pipeline.prepare`, or 'simulated': the
         # simulated hospital below, made under data/simulated where it is absent.
