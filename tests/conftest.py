@@ -29,8 +29,6 @@ from medm2t_jax.runs.hosts import compilation_cache
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 compilation_cache.use()
-# Most programs of tests compile faster than they are written and read.
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
 def pytest_configure(config):
