@@ -55,6 +55,7 @@ def begin(config: Experiment) -> Beginning:
     )
   changed = ConfigDict(config.to_dict())
   changed.start_from_version = model.version
+  changed.data.modalities = ()  # those of the model are read
   # It is the whole model that is adapted, with the baselines in its blend.
   changed.blend = tuple((model.members[0].blend or {'models': ()})['models'])
   changed.model = ConfigDict(with_tuples(model.options['model']))

@@ -19,10 +19,10 @@ from flax import traverse_util
 
 from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import DataError, Item
-from data_pipeline.reading.alignment import seen_as
 from medm2t_jax.baselines import boosted_trees, choosing, logistic_regression
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.evaluation import evaluate
+from medm2t_jax.experiment import default_data
 from medm2t_jax.inference import blend, bundling, predicting, starting, tables
 from medm2t_jax.inference.trained_model import FORMAT, TrainedModel
 from medm2t_jax.runs import workdir
@@ -427,12 +427,14 @@ LABS = staging_fixture.SCHEMA.events['labs']
 
 def beginning(data, bundle, **changes):
   config = make(data, None, start_from=str(bundle), **changes).config
+  with config.unlocked():
+    config.data.modalities = ('static', 'more')  # it is the model that says which
   return starting.begin(config)
 
 
 def begun(data, bundle, home, **changes):
   begins = beginning(data, bundle, refit=False, **changes)
-  dataset = seen_as(open_dataset(data), begins.schema)
+  dataset = default_data.open_or_simulate(begins.config, begins.schema)
   (run,) = make_runs(begins.config, dataset, home, begins.starts)
   return run
 
