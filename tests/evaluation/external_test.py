@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from scipy import special
 from sklearn.linear_model import LogisticRegression
 
+from data_pipeline.format.dataset import Dataset
 from data_pipeline.format.schema import DataError, Target
 from medm2t_jax.evaluation import external
 from medm2t_jax.evaluation.metrics.metrics import score
@@ -44,13 +46,14 @@ def made(target=SCHEMA.target, seed=0):
     **{f'n_{name}': np.ones(COUNT, int) for name in SCHEMA.modalities},
   }
   schema = dataclasses.replace(SCHEMA, target=target)
-  dataset = SimpleNamespace(schema=schema, index=index, version='v', directory='D')
+  dataset = Dataset(Path('D'), schema, 'v', index, (), '00' * 16, {})
   coverage = {
     'coverage': 0.8,
     'variables': [VARIABLE],
     'absent': [{'modality': 'ecg', 'code': 'x', 'name': 'x', 'reason': 'none'}],
     'ignored': [{'modality': 'labs', 'code': '9', 'name': '<i>', 'reason': 'unknown'}],
     'overlap': 'cannot be tested',
+    'notes': ['The model was trained on another window.'],
   }
   rows = Rows(
     target, index['sample_id'], index['subject_id'], np.zeros(COUNT, int), label,
@@ -142,4 +145,5 @@ def test_the_page_escapes_what_the_data_say(found):
   assert '<b>Sodium' not in page and '&lt;b&gt;Sodium&lt;/b&gt;' in page
   assert '&lt;i&gt;' in page and '−1.25' in page
   assert 'cannot be tested' in page and '1 of the 1 variables' in page
+  assert 'trained on another window' in page
   assert "default-src 'none'" in page and '<script' not in page
