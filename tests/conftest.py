@@ -51,6 +51,12 @@ def pytest_collection_finish(session):
   gc.set_threshold(100_000, 20, 100)
 
 
+def pytest_unconfigure(config):
+  """What was left alone is collected at the end."""
+  del config
+  gc.unfreeze()
+
+
 # Files that take longest: started first, so that no worker is left alone with one.
 _LONGEST = (
   'train_test',
