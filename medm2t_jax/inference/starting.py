@@ -53,7 +53,7 @@ def begin(config: Experiment) -> Beginning:
       f'config.start_from={config.start_from}: is version {model.version}, the experiment '
       f'started from {config.start_from_version}. Give the path of that one.'
     )
-  changed = ConfigDict(config.to_dict())
+  changed: Experiment = ConfigDict(config.to_dict())
   changed.start_from_version = model.version
   changed.data.modalities = ()  # those of the model are read
   # It is the whole model that is adapted, with the baselines in its blend.
