@@ -46,7 +46,7 @@ def main(_: list[str]) -> None:
   from medm2t_jax import audit
   from medm2t_jax.evaluation import evaluate
   from medm2t_jax.experiment.default_data import open_or_simulate
-  from medm2t_jax.inference import starting
+  from medm2t_jax.inference import adapting
   from medm2t_jax.runs import workdir
   from medm2t_jax.runs.hosts import distributed, preemption
   from medm2t_jax.runs.run import is_complete, make_runs
@@ -62,7 +62,7 @@ def main(_: list[str]) -> None:
   directory = Path(_WORKDIR.value or f'runs/{config.name}').resolve()
   with contextlib.ExitStack() as stack:
     try:
-      beginning = starting.begin(config)
+      beginning = adapting.begin(config)
       config = beginning.config
       dataset = distributed.first_then_others(
         lambda: open_or_simulate(config, beginning.schema)

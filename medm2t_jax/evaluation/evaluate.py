@@ -240,7 +240,8 @@ def _notes_on_start(fold: Run) -> list[str]:
   config = fold.config
   trained = {'all': 'all parameters', 'head': 'its output layers alone'}[config.adapt]
   notes = [f'Adapted from the trained model {config.start_from_version}: {trained}.']
-  if fold.start.key_fingerprint != fingerprint(fold.dataset.subject_key):
+  keys = fold.start.lineage.seen(fold.start.key_fingerprint).keys()
+  if keys != {fingerprint(fold.dataset.subject_key)}:
     notes.append(
       'Whether that model has seen subjects who are tested here cannot be known: it comes '
       'from data with another key of subject hashes.'

@@ -91,7 +91,7 @@ def fit(fold: Run, inputs: Inputs, ours: np.ndarray) -> np.ndarray:
     for name, arrays in chosen.items():
       predictors[name] = np.asarray(jax.jit(outputs)(arrays, validation.value))
     if fold.start:
-      assert fold.start.blend is not None  # `starting.begin` takes its names from there
+      assert fold.start.blend is not None  # `adapting.begin` takes its names from there
       weights = {name: float(each) for name, each in fold.start.blend['weights'].items()}
     else:
       weights = fit_weights(predictors, validation.label, prior, target)

@@ -135,15 +135,8 @@ class TrainedModel:
     """
     found: dict[str, frozenset[str]] = {}
     for member in self.members:
-      lineage, key = member.lineage, self.key_fingerprint
-      while True:
-        known = lineage.fitted_on | lineage.selected_on
-        found[key] = found.get(key, frozenset()) | known
-        if lineage.started_from is None:
-          break
-        earlier = dict(lineage.started_from)
-        key = earlier.pop('key_fingerprint')
-        lineage = Lineage.from_json(earlier)
+      for key, subjects in member.lineage.seen(self.key_fingerprint).items():
+        found[key] = found.get(key, frozenset()) | subjects
     return found
 
   def answer_again(self) -> np.ndarray:

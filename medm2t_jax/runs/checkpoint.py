@@ -115,6 +115,22 @@ class Lineage:
       }
     )
 
+  def seen(self, key_fingerprint: str) -> dict[str, frozenset[str]]:
+    """Hashes of all subjects that were learnt from, here or in what this started from.
+
+    By fingerprint of their key: hashes of different keys cannot be compared.
+
+    Args:
+      key_fingerprint: of the key of this lineage's own hashes.
+    """
+    found = {key_fingerprint: self.fitted_on | self.selected_on}
+    if self.started_from is not None:
+      earlier = dict(self.started_from)
+      key = earlier.pop('key_fingerprint')
+      for each, subjects in Lineage.from_json(earlier).seen(key).items():
+        found[each] = found.get(each, frozenset()) | subjects
+    return found
+
   def joined(self, other: Lineage) -> Lineage:
     """This lineage after starting from a checkpoint with lineage `other`."""
     return dataclasses.replace(

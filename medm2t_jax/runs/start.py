@@ -69,7 +69,5 @@ class Start:
     return lineage.joined(self.lineage) if same else lineage
 
   def seen_by(self, key_fingerprint: str) -> frozenset[str]:
-    """Hashes of the subjects it has seen, under a key; none where it has another one."""
-    if key_fingerprint != self.key_fingerprint:
-      return frozenset()
-    return self.lineage.fitted_on | self.lineage.selected_on
+    """Hashes of the subjects that it, or what it started from, has seen, under a key."""
+    return self.lineage.seen(self.key_fingerprint).get(key_fingerprint, frozenset())

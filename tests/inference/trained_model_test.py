@@ -23,7 +23,7 @@ from medm2t_jax.baselines import boosted_trees, choosing, logistic_regression
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.evaluation import evaluate
 from medm2t_jax.experiment import default_data
-from medm2t_jax.inference import blend, bundling, predicting, starting, tables
+from medm2t_jax.inference import adapting, blend, bundling, predicting, tables
 from medm2t_jax.inference.trained_model import FORMAT, TrainedModel
 from medm2t_jax.runs import workdir
 from medm2t_jax.runs.restoring import restore_best
@@ -429,7 +429,7 @@ def beginning(data, bundle, **changes):
   config = make(data, None, start_from=str(bundle), **changes).config
   with config.unlocked():
     config.data.modalities = ('static', 'more')  # it is the model that says which
-  return starting.begin(config)
+  return adapting.begin(config)
 
 
 def begun(data, bundle, home, **changes):

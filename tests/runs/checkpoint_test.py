@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import json
 
 import jax
 import jax.numpy as jnp
@@ -224,3 +225,18 @@ def test_starting_from_a_checkpoint_inherits_whom_it_saw():
   joined = LINEAGE.joined(other)
   assert joined.fitted_on == {'a', 'b', 'c', 'x'}
   assert joined.selected_on == {'d', 'y'}
+
+
+def test_whom_a_model_has_seen_is_known_along_all_that_it_started_from():
+  """By key: from data of one institution to another one's, and back."""
+  named = lambda name: dataclasses.replace(
+    LINEAGE, fitted_on=frozenset({name}), selected_on=frozenset({f'{name} too'})
+  )
+  started = lambda lineage, key: {**lineage.to_json(), 'key_fingerprint': key}
+  second = dataclasses.replace(named('b'), started_from=started(named('a'), 'one'))
+  third = dataclasses.replace(named('c'), started_from=started(second, 'two'))
+  third = checkpoint.Lineage.from_json(json.loads(json.dumps(third.to_json())))
+  assert third.seen('one') == {
+    'one': frozenset({'a', 'a too', 'c', 'c too'}),
+    'two': frozenset({'b', 'b too'}),
+  }
