@@ -3,7 +3,7 @@
 `config.evaluation.explained` test samples get a page each, `explained_globally` random ones
 go into the importance of every variable. Both are explained together, a few rows at a time,
 by one compiled function (a bucket), with as many nodes as a sample needs until its
-attributions add up; `reporting/explanation.py` makes figures of it.
+attributions add up; `explanation_sections.py` draws it.
 """
 
 from __future__ import annotations

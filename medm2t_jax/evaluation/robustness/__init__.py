@@ -2,7 +2,7 @@
 
 The restored model predicts the same samples unharmed and at every level of the damage;
 nothing is trained again. Levels of a random damage contain each other: what a lower one
-removes, a higher one removes too. `reporting/robustness.py` makes figures of it.
+removes, a higher one removes too. `robustness_sections.py` draws it.
 """
 
 from __future__ import annotations
