@@ -119,7 +119,7 @@ class _Ours:
     self._state, _ = initial_state(fold, stage, optimizer)
     self._key = initial.key(fold, stage)
     self._step = training_steps.train_step(
-      fold.model, stage, optimizer, loss, recipe.class_weights, recipe.frozen
+      fold.model, stage, optimizer, loss, recipe.frozen
     )
 
   def epoch(self) -> None:

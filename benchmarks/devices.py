@@ -102,7 +102,7 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
   optimizer = optax.adam(_LEARNING_RATE, eps=1e-5)
   state, _ = initial_state(fold, _STAGE, optimizer)
   loss = losses.make_loss(recipe, fold.dataset.schema.target, _STAGE)
-  step = steps.train_step(fold.model, _STAGE, optimizer, loss, recipe.class_weights)
+  step = steps.train_step(fold.model, _STAGE, optimizer, loss)
   modalities = fold.modalities_of(_STAGE)
   found, times = [], []
   epoch = 0

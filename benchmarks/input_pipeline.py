@@ -21,6 +21,7 @@ The last line on stdout is one JSON object:
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import sys
@@ -168,9 +169,10 @@ def _train(
     def traced(*arguments: Any) -> Any:
       nonlocal traces
       traces += 1  # Python sees it only when the step is traced.
-      return loss(*arguments)
+      return loss.each(*arguments)
 
-    return make_step(model, stage, optimizer, traced, *rest)
+    counting = dataclasses.replace(loss, each=traced)
+    return make_step(model, stage, optimizer, counting, *rest)
 
   with mock.patch.object(training_steps, 'train_step', counted):
     train.train_stage(fold, stage)
@@ -207,7 +209,7 @@ def _prepare(
   schema = Schema(
     task='cvd',
     source='benchmark',
-    target=Target('classes', ('non-CVD', 'CHD', 'stroke', 'HF')),
+    target=Target('multiclass', ('non-CVD', 'CHD', 'stroke', 'HF')),
     events={'labs': tuple(Item(f'{i}', f'item {i}') for i in range(_ITEMS))},
     grids={},
     ecg_terms=_TERMS if recordings else (),

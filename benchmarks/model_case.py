@@ -20,7 +20,9 @@ from medm2t_jax.models.config import ModelConfig
 from medm2t_jax.models.medm2t import MedM2T
 from medm2t_jax.runs.hosts import devices
 from medm2t_jax.runs.train_state import TrainState
-from medm2t_jax.training import losses, steps
+from medm2t_jax.targets import losses
+from medm2t_jax.training import steps
+from medm2t_jax.training.losses import StageLoss
 from medm2t_jax.training.optimizer import make_optimizer
 
 LEARNING_RATE = 1e-4
@@ -121,7 +123,7 @@ class Ours:
     recipe = {**case.recipe, 'learning_rate': LEARNING_RATE, 'frozen': frozen}
     optimizer = make_optimizer(recipe, case.stage, 1000)
     kind = case.schema.target.kind
-    loss = losses.squared if kind == 'days' else losses.nll
+    loss = losses.squared if kind == 'regression' else losses.nll
     self._model, self._stage = model, case.stage
     # The leading axis is that of the devices, of which there is one.
     self._batch = jax.tree.map(lambda x: jnp.asarray(x[np.newaxis]), case.batch)
@@ -141,7 +143,9 @@ class Ours:
     self._variables = jax.device_put(
       jax.tree.map(jnp.copy, variables), devices.replicated()
     )
-    self._train_step: Any = steps.train_step(model, case.stage, optimizer, loss, (), frozen)
+    self._train_step: Any = steps.train_step(
+      model, case.stage, optimizer, StageLoss(loss), frozen
+    )
     self._forward_step: Any = steps.forward_step(model, case.stage)
 
   @functools.cached_property

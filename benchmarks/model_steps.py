@@ -42,7 +42,7 @@ class Theirs:
       assert tuple(case.recipe.frozen) == ('encoders_*',)
       self.model.encoders.requires_grad_(False)
     self._optimizer = _optimizer(self.model, case.recipe)
-    self._days = case.schema.target.kind == 'days'
+    self._days = case.schema.target.numeric
 
   def loss(self) -> torch.Tensor:
     """Of the batch, as `medm2t_jax.training.losses.of_heads` has it."""

@@ -40,9 +40,9 @@ def schema(task: str) -> Schema:
   icu = task != 'cvd'
   static = static_items('icu' if icu else 'core')
   target = {
-    'cvd': Target('classes', ('none', 'CHD', 'stroke', 'HF')),
-    'mortality': Target('classes', ('survived', 'died')),
-    'los': Target('days'),
+    'cvd': Target('multiclass', ('none', 'CHD', 'stroke', 'HF')),
+    'mortality': Target('binary', ('survived', 'died')),
+    'los': Target('regression', unit='days', low=0.0),
   }[task]
   events = {'labs': items('labs' if icu else 'cvd_labs')}
   if icu:
@@ -117,6 +117,8 @@ def fitted(collection: Batch) -> Batch:
     rng = np.random.default_rng(zlib.crc32(where.encode()))
     if name.endswith(('_seen', '_flagged')):
       return np.ones(shape, bool)
+    if name == 'output_scale':  # 1 for classes, and for days
+      return np.ones(shape, np.float32)
     if name == 'time_cuts':
       made = np.linspace(-24, 0, shape[0] + 2)[1:-1]
     elif name.endswith('knots'):

@@ -143,9 +143,7 @@ def _first_step(told: Path, name: str) -> None:
   state = jax.device_put(state, devices.replicated())
   jax.block_until_ready(state)
   times['plan, batch and parameters'] = round(time.monotonic() - start, 1)
-  step = steps.train_step(
-    one.model, stage, optimizer, loss, recipe.class_weights, recipe.frozen
-  )
+  step = steps.train_step(one.model, stage, optimizer, loss, recipe.frozen)
   jax.block_until_ready(step(state, batch, initial.key(one, stage)))
   times['all'] = round(time.monotonic() - start, 1)
   told.write_text(json.dumps(times))

@@ -34,7 +34,8 @@ from benchmarks.model_case import Case, Ours
 from data_pipeline import processors
 from medm2t_jax.models.trunk import chunks
 from medm2t_jax.models.trunk.ensemble_trunk import EnsembleTrunk
-from medm2t_jax.training import losses
+from medm2t_jax.targets import losses
+from medm2t_jax.training.losses import of_heads
 
 _TASKS = ('mortality', 'physionet2012')
 _WORK = ('trunk', 'train', 'predict')
@@ -124,7 +125,7 @@ def _trunk(case: Case, variables: dict[str, Any]) -> Work:
   def loss(params: Any, x: Any, label: Any, key: Any) -> Any:
     given = {'params': params, 'fitted': fitted}
     heads: Any = trunk.apply(given, x, train=True, rngs={'dropout': key})
-    return jnp.mean(losses.of_heads(losses.nll, heads, label, members))
+    return jnp.mean(of_heads(losses.nll, heads, label, members))
 
   given = jax.tree.map(jnp.asarray, (params, x, case.batch['label']))
   key = jax.random.key(0, impl='unsafe_rbg')

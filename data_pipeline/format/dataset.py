@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipeline.format.schema import NUM_FOLDS, DataError, Schema
+from data_pipeline.format.schema import NUM_FOLDS, DataError, Schema, Target
 
 Split = Literal['train', 'validation', 'test']
 
@@ -36,8 +36,9 @@ class Dataset:
     stored: what the shards hold where that is another schema
       (`data_pipeline.reading.alignment.seen_as`); None where it is the same.
     index: column of index.parquet -> array (n,); row i is sample i. `file` is an
-      index into `files`; attributes are objects, None where unknown; `label` is NaN where
-      it is not known; `prediction_time` is in seconds since 1970.
+      index into `files`; attributes are objects, None where unknown; `label` is (n,), or
+      (n, l) of a multilabel target, NaN where it is not known; `prediction_time` is in
+      seconds since 1970.
     files: names of the shards.
     subject_key: key of the subject hashes: a secret, hex text.
     metadata: the whole of dataset.json.
@@ -133,7 +134,7 @@ def open_dataset(directory: Path | str) -> Dataset:
         f'{shard} {found}, dataset.json says {entry["bytes"]} bytes. Copy the data '
         'set again, or delete it and prepare it again.'
       )
-  index, files = _read_index(directory / INDEX)
+  index, files = _read_index(directory / INDEX, schema.target)
   if len(index['sample_id']) != metadata['counts']['samples']:
     raise DataError(
       f'{directory / INDEX} has {len(index["sample_id"])} rows, dataset.json '
@@ -150,7 +151,9 @@ def open_dataset(directory: Path | str) -> Dataset:
   )
 
 
-def _read_index(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+def _read_index(
+  path: Path, target: Target
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
   try:
     table = pq.read_table(path)
   except FileNotFoundError as error:
@@ -158,8 +161,9 @@ def _read_index(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
   except pa.ArrowInvalid as error:
     raise DataError(f'{path}: not a parquet file. {_AGAIN}') from error
   files, number = np.unique(table['file'].to_numpy().astype(str), return_inverse=True)
-  # Of targets with one label, which all are today, without its axis.
   label = table['label'].combine_chunks().flatten().to_numpy()
+  if target.kind == 'multilabel':
+    label = label.reshape(-1, target.label_length)
   index = {
     name: label if name == 'label' else table[name].to_numpy()
     for name in table.column_names

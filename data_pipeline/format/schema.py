@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-SCHEMA_VERSION = 3
+import numpy as np
+
+SCHEMA_VERSION = 4
 NUM_FOLDS = 5
 
 ECG_LEADS = ('I', 'II', 'III', 'aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')
@@ -69,17 +71,57 @@ class Target:
   """What is predicted.
 
   Attributes:
-    kind: 'classes' (label is a class index) or 'days' (label is a duration).
-    classes: class names in the order of the label; empty for 'days'.
+    kind: 'binary' and 'multiclass': the label is the index of one class. 'multilabel': the
+      label is a vector, 1 where that one is true, 0 where it is not, null where it is not
+      known. 'regression': the label is a number.
+    classes: names of the classes in the order of the index (two of a binary target, the
+      second is the event), or of the labels; empty for a regression.
+    unit: of a regression, for example 'days'.
+    low: least value of a regression's label; None: no limit.
+    high: greatest, likewise.
+    description: what is predicted, as in 'death in hospital'.
+    horizon: until when, as in '30 days after discharge'.
   """
 
-  kind: Literal['classes', 'days']
+  kind: Literal['binary', 'multiclass', 'multilabel', 'regression']
   classes: tuple[str, ...] = ()
+  unit: str = ''
+  low: float | None = None
+  high: float | None = None
+  description: str = ''
+  horizon: str = ''
+
+  def __post_init__(self):
+    least = {'binary': 2, 'multiclass': 2, 'multilabel': 1, 'regression': 0}[self.kind]
+    most = {'binary': 2, 'regression': 0}.get(self.kind, len(self.classes))
+    if not least <= len(self.classes) <= most:
+      raise DataError(f'a {self.kind} target has not {len(self.classes)} class names')
+    if len(set(self.classes)) < len(self.classes):
+      raise DataError(f'a {self.kind} target has a class name twice: {self.classes}')
 
   @property
   def outputs(self) -> int:
-    """Number of model outputs: one per class, or 1."""
-    return len(self.classes) if self.kind == 'classes' else 1
+    """Number of model outputs: one per class or label, or 1."""
+    return max(1, len(self.classes))
+
+  @property
+  def label_length(self) -> int:
+    """Entries of a label: one per label of a multilabel target, else 1."""
+    return len(self.classes) if self.kind == 'multilabel' else 1
+
+  @property
+  def numeric(self) -> bool:
+    """Whether the label is a number; else predictions are probabilities of classes."""
+    return self.kind == 'regression'
+
+  def accepts(self, label: np.ndarray) -> np.ndarray:
+    """bool, of the shape of `label`: it is possible, or NaN, which is not known."""
+    if self.numeric:
+      low = -np.inf if self.low is None else self.low
+      high = np.inf if self.high is None else self.high
+      return np.isnan(label) | (np.isfinite(label) & (label >= low) & (label <= high))
+    count = 2 if self.kind == 'multilabel' else len(self.classes)
+    return np.isnan(label) | np.isin(label, np.arange(count))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +215,7 @@ class Schema:
     return cls(
       task=fields['task'],
       source=fields['source'],
-      target=Target(fields['target']['kind'], tuple(fields['target']['classes'])),
+      target=Target(**{**fields['target'], 'classes': tuple(fields['target']['classes'])}),
       events={name: items(rows) for name, rows in fields['events'].items()},
       grids={
         name: Grid(items(grid['items']), grid['steps'], grid['step_hours'])

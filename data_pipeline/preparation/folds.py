@@ -17,7 +17,7 @@ from data_pipeline.format.schema import NUM_FOLDS, DataError, Target
 from data_pipeline.format.subjects import hash_subject
 
 _VALIDATION_PARTS = 5  # one of five parts: 20 %
-_LABEL_BINS = 5  # quantile bins of a label in days
+_LABEL_BINS = 5  # quantile bins of a numeric label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +52,10 @@ def assign_folds(
 
   Args:
     subject_id: int64 (n,), one per sample.
-    label: float (n,): class index or days; NaN where it is not known.
+    label: float (n,) or (n, l): as `target` says; NaN where it is not known.
     available: modality -> bool (n,): whether the sample has it.
-    target: what the label means; labels in days are stratified by quintile.
+    target: what the label means; numbers are stratified by quintile, several
+      labels by each of them.
     tested: bool (n,): samples of subjects who are fold 0, whoever they are; the others
       are dealt to the other folds. None: all are dealt.
     seed: of the order in which equal subjects are dealt.
@@ -72,7 +73,7 @@ def assign_folds(
       f'{NUM_FOLDS} folds need at least {NUM_FOLDS} subjects. See the inclusion '
       'steps in cohort.json, and check the raw tables and --task.'
     )
-  kinds = _kinds(np.asarray(label, np.float64), available, target)
+  kinds = _kinds(np.asarray(label, np.float64).reshape(len(label), -1), available, target)
   counts = np.zeros((len(subjects), kinds.shape[1]))
   np.add.at(counts, owner, kinds)
   counts = np.concatenate([counts, np.ones((len(subjects), 1))], axis=1)
@@ -101,18 +102,19 @@ def _kinds(
   label: np.ndarray, available: Mapping[str, np.ndarray], target: Target
 ) -> np.ndarray:
   """Membership of samples in strata: float (n, strata)."""
-  if target.kind == 'days':
-    known = label[np.isfinite(label)]
+  if target.numeric:
+    number = label[:, 0]
+    known = number[np.isfinite(number)]
     places = np.linspace(0, 1, _LABEL_BINS + 1)[1:-1]
     cuts = np.quantile(known, places) if len(known) else np.zeros(0)
-    stratum = np.where(np.isfinite(label), np.searchsorted(cuts, label), np.nan)
-    levels = range(_LABEL_BINS) if len(known) else ()
+    stratum = np.where(np.isfinite(number), np.searchsorted(cuts, number), np.nan)
+    strata = [stratum == level for level in range(_LABEL_BINS if len(known) else 0)]
+  elif target.kind == 'multilabel':
+    strata = list(label.T == 1)
   else:
-    stratum = label
-    levels = range(len(target.classes))
+    strata = [label[:, 0] == level for level in range(len(target.classes))]
   columns = [np.ones(len(label), bool)]
-  for level in levels:
-    has_label = stratum == level
+  for has_label in strata:
     columns.append(has_label)
     columns.extend(has_label & available[name] for name in sorted(available))
   kinds = np.stack(columns, axis=1).astype(np.float64)

@@ -110,7 +110,7 @@ def assign(
 
   division = folds.assign_folds(
     subject_id,
-    _only_label(samples),
+    _label_vectors(samples, schema),
     available,
     schema.target,
     tested=None if split == 'folds' else _of_last_years(samples),
@@ -194,22 +194,39 @@ def _read_samples(schema: Schema, path: Path) -> pa.Table:
     )
   if len(np.unique(samples['sample_id'].to_numpy())) < samples.num_rows:
     raise DataError(f'{path}: a sample_id occurs twice.')
-  labels = samples['label'].cast(pa.float64()).to_numpy()
-  if schema.target.kind == 'classes':
-    valid = np.isin(labels, np.arange(schema.target.outputs))
+  if schema.target.label_length == 1 and not pa.types.is_list(samples['label'].type):
+    labels = samples['label'].cast(pa.float64()).to_numpy()[:, np.newaxis]
   else:
-    valid = np.isfinite(labels) & (labels >= 0)
-  valid |= np.isnan(labels)  # not known
+    labels = _vectors(samples['label'], schema, path)
+  valid = schema.target.accepts(labels).all(axis=1)
   if not valid.all():
     raise DataError(
-      f'{path}: row {int(np.argmin(valid))} has a label that target '
-      f'{schema.target.kind} does not have.'
+      f'{path}: row {int(np.argmin(valid))} has a label that a {schema.target.kind} '
+      'target does not have.'
     )
-  vectors = pa.array([[label] for label in labels.tolist()], pa.list_(pa.float64()))
+  vectors = pa.array(labels.tolist(), pa.list_(pa.float64()))
   samples = samples.set_column(samples.schema.get_field_index('label'), 'label', vectors)
   if 'weight' not in samples.schema.names:
     samples = samples.append_column('weight', pa.array(np.ones(len(labels))))
   return samples
+
+
+def _vectors(column: pa.ChunkedArray, schema: Schema, path: Path) -> np.ndarray:
+  """Label vectors, NaN where an entry, or all of them, are not known: float64 (n, l).
+
+  Raises:
+    DataError: one has another length.
+  """
+  length = schema.target.label_length
+  unknown = [None] * length
+  rows = [unknown if each is None else each for each in column.to_pylist()]
+  for number, row in enumerate(rows):
+    if len(row) != length:
+      raise DataError(
+        f'{path}: row {number} has {len(row)} labels; a {schema.target.kind} target of '
+        f'task {schema.task} has {length}.'
+      )
+  return np.array(rows, np.float64).reshape(len(rows), length)
 
 
 def _of_last_years(samples: pa.Table) -> np.ndarray:
@@ -225,9 +242,10 @@ def _of_last_years(samples: pa.Table) -> np.ndarray:
   return years == max(years)
 
 
-def _only_label(samples: pa.Table) -> np.ndarray:
-  """The label of targets with one, NaN where it is not known: float64 (n,)."""
-  return samples['label'].combine_chunks().flatten().to_numpy()
+def _label_vectors(samples: pa.Table, schema: Schema) -> np.ndarray:
+  """Labels as `_read_samples` gives them, NaN where not known: float64 (n, l)."""
+  flat = samples['label'].combine_chunks().flatten().to_numpy()
+  return flat.reshape(-1, schema.target.label_length)
 
 
 def _divide(

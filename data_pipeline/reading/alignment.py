@@ -24,6 +24,7 @@ from data_pipeline.format.schema import (
   Grid,
   Item,
   Schema,
+  Target,
 )
 from data_pipeline.sources.common.units import unit_key
 
@@ -102,10 +103,10 @@ class Alignment:
 
   def __init__(self, model: Schema, data: Schema):
     """Raises DataError if the two predict something else."""
-    if model.target != data.target or model.task != data.task:
+    if _meaning(model.target) != _meaning(data.target) or model.task != data.task:
       raise DataError(
-        f'the model predicts {model.task!r} ({_target(model)}), the data set is '
-        f'prepared for {data.task!r} ({_target(data)}). Prepare it with '
+        f'the model predicts {model.task!r} ({_named(model.target)}), the data set is '
+        f'prepared for {data.task!r} ({_named(data.target)}). Prepare it with '
         f'--task={model.task}.'
       )
     self.model, self.data = model, data
@@ -319,5 +320,10 @@ def _no_recordings(devices: int, terms: int) -> dict[str, np.ndarray]:
   }
 
 
-def _target(schema: Schema) -> str:
-  return ', '.join(schema.target.classes) or schema.target.kind
+def _meaning(target: Target) -> tuple[Any, ...]:
+  """What a model and a data set have to agree in; descriptions may differ."""
+  return target.kind, target.classes, target.unit
+
+
+def _named(target: Target) -> str:
+  return ', '.join(target.classes) or target.unit or target.kind

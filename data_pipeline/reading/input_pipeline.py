@@ -187,6 +187,7 @@ class _Parser:
     *,
     signals: bool,
   ):
+    self._target = schema.target
     self.events = tuple(name for name in schema.events if name in modalities)
     self._grids = tuple(name for name in schema.grids if name in modalities)
     self._others = tuple(name for name in ('ecg', 'static') if name in modalities)
@@ -218,16 +219,8 @@ class _Parser:
     parsing['label'] = tf.io.FixedLenFeature([], tf.string, default_value='')
     parsing['weight'] = tf.io.FixedLenFeature([], tf.float32, default_value=0.0)
     parsed = tf.io.parse_example(serialized, parsing)
-    # Of targets with one label, without its axis; one that is not known has no weight.
-    label = tf.io.decode_raw(parsed['label'], tf.float32, fixed_length=4)
-    label = tf.reshape(label, tf.shape(rows))
-    unknown = tf.math.is_nan(label)
-    weight = tf.reshape(parsed['weight'], tf.shape(rows))
-    batch: Batch = {
-      'label': tf.where(unknown, tf.zeros_like(label), label),
-      'weight': tf.where(unknown, tf.zeros_like(weight), weight),
-      'row': rows,
-    }
+    label, weight = self._labels(parsed, rows)
+    batch: Batch = {'label': label, 'weight': weight, 'row': rows}
     for i, name in enumerate(self.events):
       batch[name] = self._parse_events(name, parsed, rows, lengths[i])
     for name in self._grids:
@@ -246,6 +239,23 @@ class _Parser:
     if 'ecg' in self._others:
       batch['ecg'] = self._pack_ecg(parsed, rows)
     return batch
+
+  def _labels(
+    self, parsed: Mapping[str, tf.Tensor], rows: tf.Tensor
+  ) -> tuple[tf.Tensor, tf.Tensor]:
+    """Label (d, b) or, of a multilabel target, (d, b, l), and weight (d, b).
+
+    A sample without any label has no weight; unknown entries of a vector are -1.
+    """
+    length = self._target.label_length
+    label = tf.io.decode_raw(parsed['label'], tf.float32, fixed_length=4 * length)
+    label = tf.reshape(label, tf.concat([tf.shape(rows), [length]], 0))
+    missing = tf.math.is_nan(label)
+    weight = tf.reshape(parsed['weight'], tf.shape(rows))
+    weight = tf.where(tf.reduce_all(missing, axis=-1), tf.zeros_like(weight), weight)
+    if self._target.kind == 'multilabel':
+      return tf.where(missing, -tf.ones_like(label), label), weight
+    return tf.where(missing, tf.zeros_like(label), label)[..., 0], weight
 
   def _parse_events(
     self, name: str, parsed: Mapping[str, tf.Tensor], rows: tf.Tensor, length: tf.Tensor

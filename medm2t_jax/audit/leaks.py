@@ -80,7 +80,7 @@ def by_label(scan: Scan) -> Check:
     best = max(best, strongest)
     if strongest > MOST_AUROC:
       named.append(f'{column} {strongest:.4f}')
-  figure = 'AUROC' if target.kind == 'classes' else 'rank correlation'
+  figure = 'AUROC' if not target.numeric else 'rank correlation'
   return Check(
     'inputs against the label',
     not named,
@@ -96,7 +96,7 @@ def _of_value(
   """(figure, p) of values (r,), one a class or one for days."""
   if len(values) < 4 or np.ptp(values) == 0:
     return []
-  if target.kind == 'days':
+  if target.numeric:
     score = _encoded(values, label) if categorical else values
     if np.ptp(score) == 0 or np.ptp(label) == 0:
       return []  # no correlation is defined

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import Any
 
@@ -28,15 +29,15 @@ _FIXED: dict[str, Any] = {
 }
 # Each combination is fitted; the best on validation subjects predicts.
 _GRID: dict[str, tuple[Any, ...]] = {'max_leaf_nodes': (6, 16)}
-_DAYS_GRID: dict[str, tuple[Any, ...]] = {
+_NUMBER_GRID: dict[str, tuple[Any, ...]] = {
   **_GRID,
   'loss': ('absolute_error', 'squared_error'),
 }
-SETTINGS = {'fixed': _FIXED, 'grid': _GRID, 'days_grid': _DAYS_GRID}
+SETTINGS = {'fixed': _FIXED, 'grid': _GRID, 'number_grid': _NUMBER_GRID}
 
 
 def fit_predict(inputs: Inputs) -> np.ndarray:
-  """Predictions of the test samples: (n c) probabilities, or days (n)."""
+  """Predictions of the test samples: (n c) probabilities, or numbers (n)."""
   final = fitted(inputs).final
   return choosing.predict(final, inputs.summaries['test'].value, inputs.target)
 
@@ -64,7 +65,15 @@ def fit(
     seed: of the columns that a split sees.
     refit: whether as many trees with the same settings are then fitted on both.
   """
-  if target.kind == 'classes' and len(np.unique(train.label)) == 1:
+  one = functools.partial(_fit_one, seed=seed, refit=refit)
+  return choosing.fit(one, train, validation, target)
+
+
+def _fit_one(
+  train: Table, validation: Table, target: Target, *, seed: int, refit: bool
+) -> choosing.Fitted:
+  """`fit` where a sample has one label."""
+  if not target.numeric and len(np.unique(train.label)) == 1:
     chosen = DummyClassifier().fit(train.value, train.label)
   else:
     chosen = _chosen(train, validation, target, seed)
@@ -78,14 +87,14 @@ def fit(
 
 
 def _chosen(train: Table, validation: Table, target: Target, seed: int) -> Any:
-  days = target.kind == 'days'
-  kind = HistGradientBoostingRegressor if days else HistGradientBoostingClassifier
+  numeric = target.numeric
+  kind = HistGradientBoostingRegressor if numeric else HistGradientBoostingClassifier
   # A class that nobody trained on has no loss to stop by.
   stops = np.ones(len(validation.label), bool)
-  if not days:
+  if not numeric:
     stops = np.isin(validation.label, train.label)
   value = _binnable(train.value)
-  grid = _DAYS_GRID if days else _GRID
+  grid = _NUMBER_GRID if numeric else _GRID
   candidates = []
   for values in itertools.product(*grid.values()):
     options = dict(zip(grid, values, strict=True))

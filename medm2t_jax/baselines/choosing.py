@@ -7,12 +7,14 @@ fitted on them too.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from sklearn.dummy import DummyClassifier
 
 from data_pipeline.format.schema import Target
+from medm2t_jax import targets
 from medm2t_jax.baselines.summary_statistics import Table
 
 
@@ -30,15 +32,70 @@ class Fitted:
   final: Any
 
 
-def predict(estimator: Any, value: np.ndarray, target: Target) -> np.ndarray:
-  """Class probabilities (n c), 0 for a class that nobody trained on, or days (n).
+@dataclasses.dataclass(frozen=True)
+class OfLabels:
+  """Estimators of a multilabel target, one a label."""
+
+  estimators: tuple[Any, ...]
+
+
+def fit(
+  one: Callable[[Table, Table, Target], Fitted],
+  train: Table,
+  validation: Table,
+  target: Target,
+) -> Fitted:
+  """A baseline fitted to each of a target's problems by itself.
+
+  A label of which all training samples say the same, or which no validation sample has, is
+  predicted by its share (with one added count of true and of false).
 
   Args:
-    estimator: fitted, of scikit-learn.
+    one: fits it to samples with one label each.
+    train, validation: the samples.
+    target: what the label means.
+  """
+  if target.kind != 'multilabel':
+    return one(train, validation, target)
+  kind = targets.of(target)
+  chosen, final = [], []
+  for (of, label), (_, validated) in zip(
+    kind.problems(train.label), kind.problems(validation.label), strict=True
+  ):
+    trained = _labelled(train, label)
+    chosen_on = _labelled(validation, validated)
+    if len(np.unique(trained.label)) < 2 or not len(chosen_on.label):
+      counted = [*trained.label, 0.0, 1.0]
+      share = DummyClassifier().fit(np.zeros((len(counted), 1)), counted)
+      fitted = Fitted(share, share)
+    else:
+      fitted = one(trained, chosen_on, of)
+    chosen.append(fitted.chosen)
+    final.append(fitted.final)
+  return Fitted(OfLabels(tuple(chosen)), OfLabels(tuple(final)))
+
+
+def _labelled(table: Table, label: np.ndarray) -> Table:
+  """The samples whose label (n) is not NaN, with it."""
+  known = ~np.isnan(label)
+  return dataclasses.replace(
+    table, row=table.row[known], label=label[known], value=table.value[known]
+  )
+
+
+def predict(estimator: Any, value: np.ndarray, target: Target) -> np.ndarray:
+  """Probabilities (n c), 0 for a class that nobody trained on, or numbers (n).
+
+  Args:
+    estimator: fitted, of scikit-learn, or `OfLabels`.
     value: float32 (n columns).
     target: what the label means.
   """
-  if target.kind == 'days':
+  if isinstance(estimator, OfLabels):
+    of_label = Target('binary', ('no', 'yes'))
+    each = [predict(one, value, of_label)[:, 1] for one in estimator.estimators]
+    return np.stack(each, axis=1)
+  if target.numeric:
     return np.asarray(estimator.predict(value), np.float64)
   known = np.asarray(estimator.classes_).astype(int)
   prediction = np.zeros((len(value), target.outputs))
@@ -46,19 +103,11 @@ def predict(estimator: Any, value: np.ndarray, target: Target) -> np.ndarray:
   return prediction
 
 
-def loss(prediction: np.ndarray, label: np.ndarray, target: Target) -> float:
-  """Mean log loss, in nats, or mean absolute error, in days."""
-  if target.kind == 'days':
-    return float(np.abs(prediction - label).mean())
-  likelihood = prediction[np.arange(len(label)), label.astype(int)]
-  return float(-np.log(np.maximum(likelihood, 1e-15)).mean())
-
-
 def best(candidates: Iterable[Any], validation: Table, target: Target) -> Any:
   """The fitted candidate with the least loss on validation subjects."""
   fitted = list(candidates)
+  mean_loss = targets.of(target).mean_loss
   losses = [
-    loss(predict(each, validation.value, target), validation.label, target)
-    for each in fitted
+    mean_loss(predict(each, validation.value, target), validation.label) for each in fitted
   ]
   return fitted[int(np.argmin(losses))]

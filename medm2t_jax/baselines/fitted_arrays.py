@@ -22,14 +22,14 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 from sklearn.pipeline import Pipeline
 
 from data_pipeline.format.schema import Target
+from medm2t_jax.baselines import choosing
+from medm2t_jax.targets.classes import LEAST_PROBABILITY
 
-# Of a class, as in `choosing.loss`; float32 has a finite logarithm of it.
-LEAST_PROBABILITY = 1e-15
 # The score of a class that nobody trained on.
 _NEVER = float(np.finfo(np.float32).min)
 
 
-def as_arrays(model: Any, target: Target) -> dict[str, np.ndarray]:
+def as_arrays(model: Any, target: Target) -> dict[str, Any]:
   """All that `outputs` needs to predict what the fitted model predicts.
 
   Args:
@@ -38,11 +38,16 @@ def as_arrays(model: Any, target: Target) -> dict[str, np.ndarray]:
 
   Returns:
     Arrays of float32, int32 and bool, none of them empty. Which there are says what the
-    model is.
+    model is. Of a multilabel target: the place of each label -> its arrays.
 
   Raises:
     TypeError: another kind of model.
   """
+  if isinstance(model, choosing.OfLabels):
+    of_label = Target('binary', ('no', 'yes'))
+    return {
+      str(place): as_arrays(each, of_label) for place, each in enumerate(model.estimators)
+    }
   known = np.asarray(getattr(model, 'classes_', [0])).astype(int)
   if isinstance(model, DummyClassifier):
     probability = np.full(target.outputs, LEAST_PROBABILITY)
@@ -55,10 +60,8 @@ def as_arrays(model: Any, target: Target) -> dict[str, np.ndarray]:
   raise TypeError(f'no arrays for a {type(model).__name__}')
 
 
-def outputs(
-  arrays: Mapping[str, np.ndarray | Array], value: Float[Array, 'b n']
-) -> Float[Array, 'b c']:
-  """Log probability of every class, or days (c = 1), float32.
+def outputs(arrays: Mapping[str, Any], value: Float[Array, 'b n']) -> Float[Array, 'b c']:
+  """Log probability of every class, log odds of every label, or a number (c = 1), float32.
 
   A row does not depend on the other rows. No probability is below `LEAST_PROBABILITY`,
   which is that of a class that nobody trained on.
@@ -67,6 +70,9 @@ def outputs(
     arrays: from `as_arrays`.
     value: float32, NaN where missing; the columns that the model was fitted on.
   """
+  if '0' in arrays:
+    each = [outputs(arrays[str(place)], value) for place in range(len(arrays))]
+    return jnp.stack([both[:, 1] - both[:, 0] for both in each], axis=1)
   arrays = {name: jnp.asarray(array) for name, array in arrays.items()}
   if 'constant' in arrays:
     constant = arrays['constant']
@@ -77,15 +83,18 @@ def outputs(
   return jnp.maximum(jax.nn.log_softmax(score), np.log(LEAST_PROBABILITY))
 
 
-def shifted(
-  arrays: Mapping[str, np.ndarray], by: Float[np.ndarray, ' c']
-) -> dict[str, np.ndarray]:
-  """The same model with something added to its scores, or days: another prior.
+def shifted(arrays: Mapping[str, Any], by: Float[np.ndarray, ' c']) -> dict[str, Any]:
+  """The same model with something added to its outputs: another prior.
 
   Args:
     arrays: from `as_arrays`.
     by: one for each output.
   """
+  if '0' in arrays:
+    return {
+      place: shifted(each, np.array([0.0, by[int(place)]]))
+      for place, each in arrays.items()
+    }
   (base,) = {'constant', 'start', 'intercept'} & arrays.keys()
   return {**arrays, base: (arrays[base] + by).astype(np.float32)}
 

@@ -20,14 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float
-from scipy import special
 
 from data_pipeline.format.dataset import Split
-from medm2t_jax.baselines import choosing
+from medm2t_jax import targets
 from medm2t_jax.baselines.inputs import SPLITS, Inputs
 from medm2t_jax.baselines.windows import window_ends
 from medm2t_jax.models.layers.dropout import Dropout
-from medm2t_jax.training import losses
 
 SETTINGS: dict[str, Any] = {
   'hidden': 64,
@@ -62,7 +60,7 @@ class Gru(nn.Module):
   def __call__(
     self, windows: Float[Array, 'b t l'], static: Float[Array, 'b s'], *, train: bool
   ) -> Float[Array, 'b c']:
-    """Logits, or standardised days.
+    """Outputs, of numbers standardised.
 
     Args:
       windows: standardised, NaN where nothing was observed.
@@ -112,7 +110,7 @@ class Samples:
   Attributes:
     windows: float32 (n t l), NaN where nothing was observed.
     static: float32 (n s), NaN where missing.
-    label: float32 (n): class index, or standardised days.
+    label: float32 (n), standardised where it is a number, or (n l).
   """
 
   windows: np.ndarray
@@ -157,7 +155,7 @@ def standardised(
 
 
 def fit_predict(inputs: Inputs) -> np.ndarray:
-  """Predictions of the test samples: (n c) probabilities, or days (n)."""
+  """Predictions of the test samples: (n c) probabilities, or numbers (n)."""
   network = Gru(
     SETTINGS['hidden'],
     inputs.target.outputs,
@@ -173,15 +171,13 @@ def fit_predict(inputs: Inputs) -> np.ndarray:
     samples = standardised(inputs, fitted_on)
     params = training.after(joined([samples[split] for split in fitted_on]), epochs)
   outputs = training.outputs(params, samples['test'])
-  if inputs.target.kind == 'classes':
-    return special.softmax(outputs, axis=1)
   center, scale = _label_scale(inputs, fitted_on)
-  return outputs[:, 0] * scale + center
+  return targets.of(inputs.target).predictions(outputs * scale + center)
 
 
 def _label_scale(inputs: Inputs, fitted_on: Sequence[Split]) -> tuple[float, float]:
-  """Mean and standard deviation of days; of classes nothing is scaled."""
-  if inputs.target.kind == 'classes':
+  """Mean and standard deviation of numbers; of classes nothing is scaled."""
+  if not inputs.target.numeric:
     return 0.0, 1.0
   labels = np.concatenate([inputs.summaries[split].label for split in fitted_on])
   return labels.mean(), labels.std() or 1.0
@@ -253,11 +249,10 @@ class _Training:
       yield params
 
   def _from_prior(self, params: Any, label: np.ndarray) -> Any:
-    """Starts at the class shares of the training samples; days already have mean 0."""
-    if self._inputs.target.kind == 'days':
+    """Starts at the shares of the training samples; numbers already have mean 0."""
+    if self._inputs.target.numeric:
       return params
-    counts = 1.0 + np.bincount(label.astype(int), minlength=self._network.outputs)
-    prior = np.log(counts / counts.sum()).astype(np.float32)
+    prior = targets.of(self._inputs.target).prior(label).astype(np.float32)
     return {**params, 'output': {**params['output'], 'bias': jnp.asarray(prior)}}
 
   def _outputs(
@@ -274,7 +269,7 @@ class _Training:
   def _one_update(self, params: Any, state: Any, batch: Any, key: jax.Array) -> Any:
     def mean_loss(params):
       outputs = self._outputs(params, batch['windows'], batch['static'], key)
-      each = losses.absolute if self._inputs.target.kind == 'days' else losses.nll
+      each = targets.of(self._inputs.target).loss
       weight = batch['weight']
       return jnp.sum(each(outputs, batch['label']) * weight) / jnp.sum(weight)
 
@@ -283,12 +278,11 @@ class _Training:
 
   def _validation_loss(self, params: Any, validation: Samples) -> float:
     outputs = self.outputs(params, validation)
-    days = self._inputs.target.kind == 'days'
-    prediction = outputs[:, 0] if days else special.softmax(outputs, axis=1)
-    return choosing.loss(prediction, validation.label, self._inputs.target)
+    kind = targets.of(self._inputs.target)
+    return kind.mean_loss(kind.predictions(outputs), validation.label)
 
   def outputs(self, params: Any, samples: Samples) -> np.ndarray:
-    """Logits, or standardised days, of all samples: float64 (n c)."""
+    """Outputs, of numbers standardised, of all samples: float64 (n c)."""
     size = SETTINGS['batch_size']
     order = np.arange(len(samples.label))
     outputs = [

@@ -1,7 +1,8 @@
-"""Logistic regression on summary statistics; for days, ridge regression."""
+"""Logistic regression on summary statistics; for numbers, ridge regression."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ SETTINGS: dict[str, Any] = {
 
 
 def fit_predict(inputs: Inputs) -> np.ndarray:
-  """Predictions of the test samples: (n c) probabilities, or days (n)."""
+  """Predictions of the test samples: (n c) probabilities, or numbers (n)."""
   final = fitted(inputs).final
   return choosing.predict(final, inputs.summaries['test'].value, inputs.target)
 
@@ -53,8 +54,15 @@ def fit(train: Table, validation: Table, target: Target, *, refit: bool) -> choo
     target: what the label means.
     refit: whether the final one is fitted on both.
   """
+  return choosing.fit(functools.partial(_fit_one, refit=refit), train, validation, target)
+
+
+def _fit_one(
+  train: Table, validation: Table, target: Target, *, refit: bool
+) -> choosing.Fitted:
+  """`fit` where a sample has one label."""
   candidates: list[Any]
-  if target.kind == 'classes' and len(np.unique(train.label)) == 1:
+  if not target.numeric and len(np.unique(train.label)) == 1:
     candidates = [DummyClassifier()]
   else:
     candidates = [_pipeline(strength, target) for strength in SETTINGS['C']]
@@ -68,13 +76,12 @@ def fit(train: Table, validation: Table, target: Target, *, refit: bool) -> choo
 
 
 def _pipeline(strength: float, target: Target) -> Pipeline:
-  days = target.kind == 'days'
   limits = {'a_min': -SETTINGS['clip'], 'a_max': SETTINGS['clip']}
   return make_pipeline(
     SimpleImputer(strategy='median', add_indicator=True, keep_empty_features=True),
     StandardScaler(),
     FunctionTransformer(np.clip, kw_args=limits),
     Ridge(alpha=1 / strength)
-    if days
+    if target.numeric
     else LogisticRegression(C=strength, max_iter=SETTINGS['max_iter']),
   )

@@ -1,7 +1,8 @@
 """Our own model from one modality: the stages that are named like a modality.
 
 They are of the final run of a fold. A sample without the modality gets what its training
-subjects say: class shares, or mean days. So every stage is compared on the same samples.
+subjects say: shares of classes or labels, or the mean. So every stage is compared on the
+same samples.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from medm2t_jax import targets
 from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import Run
 from medm2t_jax.training import prediction, steps
@@ -22,7 +24,7 @@ def settings(fold: Run, modality: str) -> dict[str, Any]:
 
 
 def predict(fold: Run, modality: str) -> np.ndarray:
-  """Predictions of the test samples: (n c) probabilities, or days (n).
+  """Predictions of the test samples: (n c) probabilities, or numbers (n).
 
   All processes take part.
 
@@ -32,7 +34,8 @@ def predict(fold: Run, modality: str) -> np.ndarray:
   final = fold.final
   rows = final.splits.rows('test')
   target = fold.dataset.schema.target
-  predicted = np.tile(_prior(final), (len(rows), 1))
+  trained = fold.dataset.index['label'][final.splits.rows('train')]
+  predicted = np.tile(targets.of(target).shares(trained), (len(rows), 1))
   size = fold.config.evaluation.batch_size
   plan = final.plan('test', (modality,), size, require=modality)
   if len(plan):
@@ -41,14 +44,4 @@ def predict(fold: Run, modality: str) -> np.ndarray:
     predictor = steps.predictor(final.model, modality, variables)
     row, found = prediction.predict(final, modality, predictor, plan, description)
     predicted[np.searchsorted(rows, row)] = found['all'].reshape(len(row), -1)
-  return predicted[:, 0] if target.kind == 'days' else predicted
-
-
-def _prior(fold: Run) -> np.ndarray:
-  """Shares of the classes, or the mean days, among training samples: (c,)."""
-  dataset = fold.dataset
-  label = dataset.index['label'][fold.splits.rows('train')]
-  if dataset.schema.target.kind == 'days':
-    return np.array([label.mean(dtype=np.float64)])
-  count = np.bincount(label.astype(int), minlength=dataset.schema.target.outputs)
-  return count / count.sum()
+  return predicted[:, 0] if target.numeric else predicted

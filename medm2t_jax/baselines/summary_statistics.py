@@ -25,7 +25,7 @@ class Table:
 
   Attributes:
     row: rows of the data set's index, ascending, int64 (n).
-    label: float64 (n).
+    label: float64 (n), or (n l) of a multilabel target.
     value: float32 (n columns), NaN where missing.
     names: of the columns: 'modality/itemid/statistic' and the like.
   """

@@ -37,7 +37,7 @@ def against_baselines(evaluation: Evaluation) -> Section | None:
   if not entries and not left_out:
     return None
   names = compared_figures(evaluation.test)
-  days = evaluation.test.target.kind == 'days'
+  days = evaluation.test.target.numeric
   digits = 2 if days else 3
   linear = 'Ridge regression' if days else 'Logistic regression'
   verdicts = [

@@ -54,7 +54,7 @@ def compute(
     DataError: no predicted sample has a label.
   """
   rows = _rows(model, dataset, predicted)
-  days = rows.target.kind == 'days'
+  days = rows.target.numeric
   calibrated = calibration.days_calibration if days else calibration.class_calibration
   return json_ready(
     {
@@ -165,7 +165,7 @@ def _recalibration(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
       'intercept': recalibration(some, slope=False),
       'intercept and slope': recalibration(some, slope=True),
     }
-  days = rows.target.kind == 'days'
+  days = rows.target.numeric
   for name, change in fitted.items():
     changed = rest.with_prediction(change(rest.prediction), name)
     measured = (
@@ -185,7 +185,7 @@ def recalibration(rows: Rows, *, slope: bool) -> Recalibration:
   Returns:
     A function from predictions, (n c) probabilities or (n) days, to recalibrated ones.
   """
-  if rows.target.kind == 'days':
+  if rows.target.numeric:
     x, y = rows.prediction, rows.label
     b = float(np.polyfit(x, y, 1)[0]) if slope and np.ptp(x) > 0 else 1.0
     a = float((y - b * x).mean())

@@ -21,7 +21,7 @@ def by_subgroup(evaluation: Evaluation) -> Section | None:
   if not groupings:
     return None
   headline = evaluation.metrics['headline']
-  days = evaluation.test.target.kind == 'days'
+  days = evaluation.test.target.numeric
   digits = 2 if days else 3
   figures = [group['figure'] for each in groupings for group in each['groups']]
   limits = _limits([headline, *figures], 0.0 if days else None, None if days else 1.0)
@@ -69,7 +69,7 @@ def with_less_data(evaluation: Evaluation) -> Section | None:
   if not scenarios:
     return None
   headline = evaluation.metrics['headline']
-  digits = 2 if evaluation.test.target.kind == 'days' else 3
+  digits = 2 if evaluation.test.target.numeric else 3
   figures = [headline, *(each['figure'] for each in scenarios)]
   limits = _limits(figures, None, None)
   row = lambda name, figure, difference: (

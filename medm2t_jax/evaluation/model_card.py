@@ -83,7 +83,7 @@ def model_card_markdown(evaluation: Evaluation) -> str:
   headline = metrics['headline']
   task = task_name(metrics['task'])
   source = source_name(metrics['source'])
-  days = ' days' if metrics['target']['kind'] == 'days' else ''
+  days = ' days' if metrics['target']['kind'] == 'regression' else ''
   average = f' ({headline["average"]})' if headline['average'] else ''
   blocks: list[Block] = [
     Paragraph(
@@ -99,7 +99,7 @@ def model_card_markdown(evaluation: Evaluation) -> str:
 
 def _blended_with(context: Context) -> str:
   """Baselines that predict together with the network."""
-  days = context.schema.target.kind == 'days'
+  days = context.schema.target.numeric
   names = [title(name, days) for name in context.config.get('blend', ())]
   return ', '.join(names) if names else 'nothing: the network alone predicts'
 
@@ -151,7 +151,7 @@ def _limits(evaluation: Evaluation) -> Iterator[str]:
   ]
   if undefined:
     yield f'Undefined on the test samples: {"; ".join(undefined)}.'
-  if metrics['target']['kind'] == 'classes' and metrics['calibration']['after'] is None:
+  if metrics['target']['kind'] != 'regression' and metrics['calibration']['after'] is None:
     yield f'Not calibrated: {metrics["calibration"]["reason"]}.'
 
 

@@ -102,8 +102,8 @@ def _headline(headline: Mapping[str, Any], kind: str) -> tuple[str, str, str]:
     name = f'{name}, macro average' if average == 'macro' else f'{name}, {average}'
   if headline['value'] is None:
     return f'Test {name}', 'undefined', headline['reason']
-  unit = ' days' if kind == 'days' else ''
-  digits = 2 if kind == 'days' else 3
+  unit = ' days' if kind == 'regression' else ''
+  digits = 2 if kind == 'regression' else 3
   spread = interval(headline, digits)
   if headline['low'] is not None:
     spread = f'95 % interval {spread}'
@@ -117,7 +117,7 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
     *_predictors(evaluation),
     ('Test samples', f'{count(test["n"])} of {count(test["subjects"])} subjects'),
   ]
-  if metrics['target']['kind'] == 'classes':
+  if metrics['target']['kind'] != 'regression':
     listed = [f'{name} {count(n)}' for name, n in test['classes'].items()]
     facts += [('Classes', ', '.join(listed)), ('Calibration', _calibrated(metrics))]
   else:
@@ -133,7 +133,7 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 def _predictors(evaluation: Evaluation) -> list[tuple[str, str]]:
   """What predicts, and how far the network and simple models get alone."""
-  days = evaluation.test.target.kind == 'days'
+  days = evaluation.test.target.numeric
   digits = 2 if days else 3
   blend = evaluation.context.config.get('blend', ())
   *most, last = ['the network', *(title(name, days) for name in blend)]

@@ -26,7 +26,7 @@ _CALIBRATION_FIGURES = (
 
 def discrimination(evaluation: Evaluation) -> Section:
   """Figures over the pooled test rows and in each fold."""
-  if evaluation.test.target.kind == 'days':
+  if evaluation.test.target.numeric:
     return _errors_in_days(evaluation)
   metrics, test = evaluation.metrics, evaluation.test
   pooled = metrics['pooled']
@@ -67,7 +67,7 @@ def discrimination(evaluation: Evaluation) -> Section:
 def calibrated(evaluation: Evaluation) -> Section:
   """Reliability before and after temperature scaling."""
   figures = evaluation.metrics['calibration']
-  if evaluation.test.target.kind == 'days':
+  if evaluation.test.target.numeric:
     lines = _estimates(figures, ('slope', 'intercept'))
     blocks: list[Block] = [
       Table(
@@ -202,7 +202,7 @@ def _errors_in_days(evaluation: Evaluation) -> Section:
 
 def _folds(metrics: Mapping[str, Any], names: Sequence[str]) -> Block:
   rows = []
-  digits = 2 if metrics['target']['kind'] == 'days' else 3
+  digits = 2 if metrics['target']['kind'] == 'regression' else 3
   for fold, figures in metrics['folds'].items():
     overall = figures['overall']
     first = overall[names[0]]
@@ -216,7 +216,7 @@ def _folds(metrics: Mapping[str, Any], names: Sequence[str]) -> Block:
       )
     )
   header = ('', 'n', 'Subjects', 'Events', *(NAMES[name] for name in names))
-  if metrics['target']['kind'] == 'days':
+  if metrics['target']['kind'] == 'regression':
     header = (*header[:3], *header[4:])
     rows = [(*row[:3], *row[4:]) for row in rows]
   counted = tuple(range(1, len(header) - len(names)))

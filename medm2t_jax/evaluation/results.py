@@ -93,7 +93,7 @@ def evaluate(
     'stages': [dict(stage) for stage in context.stages],
   }
   scaled = None
-  if target.kind == 'classes':
+  if not target.numeric:
     metrics['test']['classes'] = {
       name: int(test.positive(index).sum()) for index, name in enumerate(target.classes)
     }
@@ -181,7 +181,7 @@ def _notes(test: Rows, metrics: Mapping[str, Any]) -> list[str]:
     few = f'Only {events}' if events else 'No'
     samples = 'sample' if events < 2 else 'samples'
     notes.append(f'{few} test {samples} {what}: discrimination is hardly measured.')
-  if test.target.kind == 'classes' and metrics['calibration']['after'] is None:
+  if not test.target.numeric and metrics['calibration']['after'] is None:
     notes.append(
       f'Temperature scaling was not possible ({metrics["calibration"]["reason"]}): '
       'probabilities are shown as predicted.'

@@ -91,7 +91,7 @@ class Rows:
 
   def events(self) -> int | None:
     """Samples of the second of two classes, or of the rarest of more; None for days."""
-    if self.target.kind == 'days':
+    if self.target.numeric:
       return None
     return min(int(self.positive(index).sum()) for index in self.scored_classes)
 
@@ -134,7 +134,7 @@ def read_rows(table: pa.Table, schema: Schema) -> tuple[Rows, Rows]:
       or a subject is in both splits of one fold.
   """
   outputs = schema.target.outputs
-  days = schema.target.kind == 'days'
+  days = schema.target.numeric
   predicted = ['prediction'] if days else [f'p{index}' for index in range(outputs)]
   needed = ['sample_id', 'subject_id', 'fold', 'split', 'label', *predicted]
   for name in needed:
@@ -170,7 +170,7 @@ def _rows(table: pa.Table, schema: Schema, predicted: list[str]) -> Rows:
   column = lambda name, dtype: table[name].to_numpy().astype(dtype)
   label = column('label', np.float64)
   prediction = np.stack([column(name, np.float64) for name in predicted], axis=-1)
-  if schema.target.kind == 'days':
+  if schema.target.numeric:
     prediction = prediction[:, 0]
   elif not np.isin(label, np.arange(schema.target.outputs)).all():
     raise DataError(

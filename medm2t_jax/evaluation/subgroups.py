@@ -50,7 +50,7 @@ def subgroups(
 
 def too_few(rows: Rows) -> str | None:
   """A warning where figures of `rows` rest on too little; None otherwise."""
-  if rows.target.kind == 'days':
+  if rows.target.numeric:
     small = len(rows) < LEAST_SAMPLES
     return f'fewer than {LEAST_SAMPLES} samples' if small else None
   rarest = min(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from data_pipeline.format.schema import ECG_MEASUREMENTS, DataError, Grid, Item, Schema
+from medm2t_jax import targets
 from medm2t_jax.experiment.sizes import Sizes, sizes
 from medm2t_jax.models.config import ModelConfig
 from medm2t_jax.models.ecg import EcgConfig
@@ -105,6 +106,7 @@ def model_config(task: str, options: Mapping[str, Any], schema: Schema) -> Model
   grids = [(name, _grid(grid, options, named)) for name, grid in schema.grids.items()]
   return ModelConfig(
     outputs=schema.target.outputs,
+    link=targets.of(schema.target).link,
     static=_static(schema, named) if 'static' in schema.modalities else None,
     events=tuple(events),
     grids=tuple(grids),

@@ -21,18 +21,19 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from data_pipeline.format.schema import DataError
+from medm2t_jax import targets
 from medm2t_jax.baselines import boosted_trees, cache, logistic_regression
 from medm2t_jax.baselines.fitted_arrays import (
-  LEAST_PROBABILITY,
   as_arrays,
   outputs,
   shifted,
 )
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.experiment import Experiment
+from medm2t_jax.models.config import ModelConfig
+from medm2t_jax.models.link import Link, normalized
 from medm2t_jax.models.medm2t import MULTIMODAL
 from medm2t_jax.models.trunk import columns
-from medm2t_jax.models.trunk.late_addition import log_probabilities
 from medm2t_jax.runs import kept_arrays, workdir
 from medm2t_jax.runs.hosts import distributed
 from medm2t_jax.runs.hosts.devices import on_devices
@@ -66,7 +67,7 @@ def fit(fold: Run, inputs: Inputs, ours: np.ndarray) -> np.ndarray:
     fold: its first run.
     inputs: of its baselines.
     ours: what the first run predicts for the validation samples, rows in the order of the
-      index: class probabilities (n, c), or days (n,).
+      index: probabilities (n, c), or numbers (n,).
 
   Returns:
     The blend's predictions of the same samples, likewise.
@@ -77,8 +78,9 @@ def fit(fold: Run, inputs: Inputs, ours: np.ndarray) -> np.ndarray:
 
   def make() -> np.ndarray:
     target = inputs.target
+    kind = targets.of(target)
     validation = inputs.summaries['validation']
-    predictors = {OURS: _as_outputs(ours)}
+    predictors = {OURS: kind.outputs(ours)}
     chosen: dict[str, dict[str, np.ndarray]] = {}
     final: dict[str, dict[str, np.ndarray]] = {}
     if fold.start:
@@ -99,7 +101,7 @@ def fit(fold: Run, inputs: Inputs, ours: np.ndarray) -> np.ndarray:
     kept_arrays.write(folder, _NAME, made_from, final, **content)
     told = ', '.join(f'{name} {weight:.2f}' for name, weight in weights.items())
     _LOGGER.info('%s: weights of the blend: %s', fold.name, told)
-    return _as_predictions(blend(predictors, weights, prior))
+    return kind.predictions(blend(predictors, weights, prior, kind.link))
 
   return distributed.from_first(make)
 
@@ -154,28 +156,24 @@ def predictor(fold: Run, ours: Predictor) -> Predictor:
     DataError: the blend was not fitted, or from something else.
   """
   fitted = restore(fold)
-  return ours if fitted is None else blended(fold.model_config.columns, fitted, ours)
+  return ours if fitted is None else blended(fold.model_config, fitted, ours)
 
 
-def blended(
-  kinds: tuple[tuple[str, columns.ColumnKind], ...],
-  fitted: Mapping[str, Any],
-  ours: Predictor,
-) -> Predictor:
+def blended(config: ModelConfig, fitted: Mapping[str, Any], ours: Predictor) -> Predictor:
   """The predictor `ours` in a blend.
 
   Args:
-    kinds: the columns of each modality, which the baselines read.
+    config: of the model: its columns, which the baselines read, and its link.
     fitted: from `restore`.
     ours: the predictor of our model.
   """
-  step = _blend_step(kinds)
+  step = _blend_step(config.columns, config.link)
   return lambda batch: step(fitted, columns.without_signals(batch), ours(batch))
 
 
 @functools.lru_cache(maxsize=64)
 def _blend_step(
-  kinds: tuple[tuple[str, columns.ColumnKind], ...],
+  kinds: tuple[tuple[str, columns.ColumnKind], ...], link: Link
 ) -> Callable[[Mapping[str, Any], Batch, Array], Float[Array, 'd b c']]:
   """Our model's outputs with those of baselines, which read the same columns."""
 
@@ -184,9 +182,8 @@ def _blend_step(
   ) -> Float[Array, 'b c']:
     table = columns.table(kinds, jax.tree.map(lambda x: x[jnp.newaxis], dict(batch)))
     predictors = {name: outputs(arrays, table) for name, arrays in fitted['models'].items()}
-    return blend(
-      {OURS: log_probabilities(logits), **predictors}, fitted['weights'], fitted['prior']
-    )
+    ours = normalized(logits, link)
+    return blend({OURS: ours, **predictors}, fitted['weights'], fitted['prior'], link)
 
   return on_devices(step, in_axes=(None, 0, 0), out_axes=0)
 
@@ -206,15 +203,3 @@ def _made_from(fold: Run) -> dict[str, Any]:
 
 def _folder(fold: Run) -> Path:
   return workdir.stage_directory(fold.workdir, fold.fold, 'blend')
-
-
-def _as_outputs(predictions: np.ndarray) -> np.ndarray:
-  """Log probabilities, or days (n 1)."""
-  if predictions.ndim == 1:
-    return predictions[:, np.newaxis]
-  return np.log(np.maximum(predictions, LEAST_PROBABILITY))
-
-
-def _as_predictions(outputs: np.ndarray) -> np.ndarray:
-  """Probabilities (n c), or days (n)."""
-  return np.exp(outputs) if outputs.shape[1] > 1 else outputs[:, 0]

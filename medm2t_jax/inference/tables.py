@@ -28,7 +28,7 @@ def writer(name: str, schema: Schema) -> Write:
   Raises:
     DataError: MEDS has no fields for what the model predicts.
   """
-  if name == 'meds' and len(schema.target.classes) != 2:
+  if name == 'meds' and schema.target.kind != 'binary':
     raise DataError(
       f'--format=meds: MEDS has fields for tasks of two classes alone, and '
       f'{schema.task!r} is none. Leave --format out.'
@@ -45,7 +45,7 @@ def writer(name: str, schema: Schema) -> Write:
 
 
 def _table(dataset: Dataset, predicted: Predicted) -> pa.Table:
-  """sample_id, subject_id, and `p0`, `p1`, ... of the classes or `prediction` (days)."""
+  """sample_id, subject_id, and `p0`, `p1`, ... of the classes or `prediction` (a number)."""
   columns: dict[str, Any] = {
     name: dataset.index[name][predicted.rows] for name in ('sample_id', 'subject_id')
   }

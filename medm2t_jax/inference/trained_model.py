@@ -34,6 +34,7 @@ from ml_collections import ConfigDict
 import medm2t_jax
 from data_pipeline.format.schema import DataError, Schema, write_json
 from data_pipeline.reading import planning
+from medm2t_jax import targets
 from medm2t_jax.experiment import Experiment
 from medm2t_jax.experiment.model_config import model_config
 from medm2t_jax.inference import blend
@@ -42,7 +43,6 @@ from medm2t_jax.models.medm2t import MULTIMODAL, MedM2T
 from medm2t_jax.runs.checkpoint import Lineage
 from medm2t_jax.runs.hosts import devices
 from medm2t_jax.training import steps
-from medm2t_jax.training.prediction import as_predictions
 from medm2t_jax.training.steps import Predictor
 
 FORMAT = 2
@@ -78,7 +78,7 @@ class TrainedModel:
     schema: of its data.
     options: 'model' (`config.model`), 'data' (how batches are padded) and 'evaluation'
       (`batch_size`).
-    members: their predictions are averaged: probabilities, or days.
+    members: their predictions are averaged: probabilities, or numbers.
     found: modality -> share of the training samples that have each of its variables.
     key_fingerprint: of the key of the subject hashes (`fingerprint`).
     tests: metrics on its own test subjects, JSON-able.
@@ -112,20 +112,20 @@ class TrainedModel:
     for member in self.members:
       predictor = steps.predictor(model, STAGE, dict(member.variables))
       if member.blend is not None:
-        predictor = blend.blended(config.columns, member.blend, predictor)
+        predictor = blend.blended(config, member.blend, predictor)
       found.append(predictor)
     return tuple(found)
 
   def predict(self, batch: Batch) -> np.ndarray:
-    """Probabilities (d b c) or days (d b), float64, the mean of the members.
+    """Probabilities (d b c) or numbers (d b), float64, the mean of the members.
 
     Args:
       batch: of docs/design.md, with a leading device axis, in the model's terms
         (`Alignment`).
     """
-    target = self.schema.target
+    kind = targets.of(self.schema.target)
     outputs = [np.asarray(each(batch)) for each in self.predictors]
-    return np.mean([as_predictions(each, target) for each in outputs], axis=0)
+    return np.mean([kind.predictions(each) for each in outputs], axis=0)
 
   @property
   def seen(self) -> dict[str, frozenset[str]]:

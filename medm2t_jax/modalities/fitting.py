@@ -14,11 +14,13 @@ import numpy as np
 from flax import traverse_util
 
 from data_pipeline.format.schema import Item, Schema
+from medm2t_jax import targets
 from medm2t_jax.modalities import presence
 from medm2t_jax.models.events.events_config import NUM_BINS
 from medm2t_jax.models.trunk import chunks, columns
 from medm2t_jax.models.trunk.columns import ColumnKind
 
+_OF_OUTPUTS = ('offset', 'output_scale')  # variables of every output layer
 PERCENTILES = np.arange(5, 100, 10)  # 5, 15, ..., 95: paper section 3.1
 
 # A column that fewer training samples lack says nothing by being there.
@@ -53,7 +55,7 @@ def fit(
   labels = collected['label']['label']
   if not len(labels):
     raise ValueError('cannot fit statistics: the training split has no sample')
-  statistics: Statistics = {'decoder': {'offset': _offset(labels, schema)}}
+  statistics: Statistics = {'decoder': _of_outputs(labels, schema)}
   for name, items in schema.events.items():
     statistics[name] = {
       **fit_events(items=items, **collected[name]),
@@ -80,7 +82,8 @@ def fit(
 def into_collection(statistics: Statistics, declared: Mapping[str, Any]) -> dict[str, Any]:
   """Arranges `statistics` like the `fitted` collection that a stage declared.
 
-  A variable belongs to the modality that its path names, and `offset` to 'decoder'.
+  A variable belongs to the modality that its path names, `offset` and `output_scale` to
+  'decoder'.
   `part_weights` are equal, until they are fitted on validation subjects.
 
   Args:
@@ -97,7 +100,7 @@ def into_collection(statistics: Statistics, declared: Mapping[str, Any]) -> dict
       (parts,) = variable.shape
       collection[path] = np.full(parts, 1 / parts, variable.dtype)
       continue
-    owner = 'decoder' if path[-1] == 'offset' else _modality(path, statistics)
+    owner = 'decoder' if path[-1] in _OF_OUTPUTS else _modality(path, statistics)
     value = statistics[owner].get(path[-1])
     if value is None or value.shape != tuple(variable.shape):
       found = 'nothing' if value is None else f'shape {value.shape}'
@@ -159,12 +162,10 @@ def _collect(
   return collected, {name: np.asarray(count) / samples for name, count in counts.items()}
 
 
-def _offset(labels: np.ndarray, schema: Schema) -> np.ndarray:
-  """Log class prior (with one added count a class), or the mean label in days."""
-  if schema.target.kind == 'days':
-    return np.array([labels.mean()])
-  counts = 1.0 + np.bincount(labels.astype(int), minlength=schema.target.outputs)
-  return np.log(counts / counts.sum())
+def _of_outputs(labels: np.ndarray, schema: Schema) -> dict[str, np.ndarray]:
+  """`offset` (c) and `output_scale` ()."""
+  target = targets.of(schema.target)
+  return {'offset': target.prior(labels), 'output_scale': np.asarray(target.scale(labels))}
 
 
 def fit_events(

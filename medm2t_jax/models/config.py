@@ -8,6 +8,7 @@ from typing import Literal
 from medm2t_jax.models.ecg import EcgConfig
 from medm2t_jax.models.events.events_config import EventsConfig
 from medm2t_jax.models.hierarchical_fusion import GridConfig
+from medm2t_jax.models.link import Link
 from medm2t_jax.models.multimodal_fusion import FusionConfig
 from medm2t_jax.models.static_encoder import StaticConfig
 from medm2t_jax.models.trunk.columns import ColumnKind
@@ -19,7 +20,8 @@ class ModelConfig:
   """Everything that `MedM2T` is built from. A modality that is not there is left out.
 
   Attributes:
-    outputs: number of classes, or 1.
+    outputs: number of classes or labels, or 1.
+    link: from outputs to predictions.
     static: static columns.
     events: (modality, sizes) in model order.
     grids: (modality, sizes) in model order.
@@ -37,6 +39,7 @@ class ModelConfig:
   """
 
   outputs: int
+  link: Link
   static: StaticConfig | None
   events: tuple[tuple[str, EventsConfig], ...]
   grids: tuple[tuple[str, GridConfig], ...]

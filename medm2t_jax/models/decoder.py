@@ -13,12 +13,14 @@ from medm2t_jax.models.layers.mlp import Mlp
 class Decoder(nn.Module):
   """Hidden layer and outputs.
 
-  Fitted variable `offset` (outputs): log class prior, or mean label in days; it is
-  added to the outputs, so that training starts at the prior.
+  Fitted variables, of the training labels: `offset` (outputs), the outputs that say no more
+  than their shares, or mean, do; it is added, so that training starts there.
+  `output_scale` (), by which the layer's numbers are multiplied: 1 but for labels whose
+  spread is far from 1.
 
   Attributes:
     hidden: width of the hidden layer.
-    outputs: number of classes, or 1.
+    outputs: number of classes or labels, or 1.
     dropout: rate.
     axis_name: of BatchNorm.
     dtype: of the hidden layer; outputs are float32.
@@ -40,12 +42,13 @@ class Decoder(nn.Module):
 
 
 class OutputLayer(nn.Module):
-  """Linear to the outputs plus the fitted `offset`, in float32."""
+  """Linear to the outputs, with the fitted `output_scale` and `offset`, in float32."""
 
   outputs: int
 
   @nn.compact
   def __call__(self, x: Float[Array, 'u e']) -> Float[Array, 'u c']:
     offset = self.variable('fitted', 'offset', jnp.zeros, (self.outputs,))
+    scale = self.variable('fitted', 'output_scale', jnp.ones, ())
     y = nn.Dense(self.outputs, dtype=jnp.float32, name='linear')(x.astype(jnp.float32))
-    return y + offset.value[jnp.newaxis]
+    return y * scale.value + offset.value[jnp.newaxis]

@@ -26,15 +26,12 @@ from medm2t_jax.models.ecg import VIEWS, EcgEncoder
 from medm2t_jax.models.encoded import Predictions, of_decoder
 from medm2t_jax.models.events.sparse_time_series import SparseTimeSeriesEncoder
 from medm2t_jax.models.hierarchical_fusion import HierarchicalTimeAwareFusion
+from medm2t_jax.models.link import ensemble_mean, normalized
 from medm2t_jax.models.multimodal_fusion import MultimodalFusion
 from medm2t_jax.models.static_encoder import StaticEncoder
 from medm2t_jax.models.trunk.chunks import Chunks
 from medm2t_jax.models.trunk.ensemble_trunk import EnsembleTrunk
-from medm2t_jax.models.trunk.late_addition import (
-  LateAddition,
-  ensemble_mean,
-  log_probabilities,
-)
+from medm2t_jax.models.trunk.late_addition import LateAddition
 
 Batch = Mapping[str, Any]
 
@@ -134,7 +131,8 @@ class MedM2T(nn.Module):
         stage: EnsembleTrunk(config.ensemble, config.outputs, dtype) for stage in units
       }
       self.additions = {
-        stage: LateAddition(config.outputs, len(self.part_names(stage))) for stage in units
+        stage: LateAddition(config.outputs, len(self.part_names(stage)), config.link)
+        for stage in units
       }
     self.encoders = encoders
     self.decoders = decoders
@@ -259,11 +257,11 @@ class MedM2T(nn.Module):
       vectors = deep.reshape(len(mask), -1, width)
     joined = jnp.concatenate(list(chunks.values()), axis=1)
     heads = self.trunks[stage](joined, vectors, train=train)
-    parts = [ensemble_mean(heads)]
+    parts = [ensemble_mean(heads, self.config.link)]
     if deep is not None and self.config.deep == 'late':
       logits = self._decode(stage, deep, mask, train)
       heads = jnp.concatenate([heads, logits[jnp.newaxis]])
-      parts.append(log_probabilities(logits))
+      parts.append(normalized(logits, self.config.link))
     return heads, parts
 
   def _single(

@@ -50,7 +50,7 @@ class Ablations:
     self._rows, self._resamples = rows, resamples
     self._names = compared_figures(rows)
     self._counts, self._reason = rows.counts(), why_undefined(rows)
-    self._days = rows.target.kind == 'days'
+    self._days = rows.target.numeric
     self._digits = 2 if self._days else 3
     self._full = self._draws(full, 'the full model')
     self._entries: list[dict[str, Any]] = []

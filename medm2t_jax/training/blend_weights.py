@@ -4,7 +4,8 @@ Each predictor says by how much its output differs from the prior; the blend is 
 and the weighted sum of what they say. Weights are shrunk towards equal ones that sum
 to 1, so that few subjects cannot move them far.
 
-Letters: n samples, c outputs, m predictors.
+Outputs are normalised on the scale of the target's link (`models/link.py`). Letters: n
+samples, c outputs, m predictors.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from jaxtyping import Float
 from scipy import optimize
 
 from data_pipeline.format.schema import Target
+from medm2t_jax import targets
+from medm2t_jax.models.link import Link
 
 OURS = 'model'  # our model among the predictors of a blend
-
-_SMOOTH = 0.1  # days: an absolute error has no gradient at 0
 
 
 def fit_weights(
   outputs: Mapping[str, Float[np.ndarray, 'n c']],
-  label: Float[np.ndarray, ' n'],
+  label: np.ndarray,
   prior: Float[np.ndarray, ' c'],
   target: Target,
   weight_sd: float = 0.2,
@@ -33,9 +34,9 @@ def fit_weights(
   """The most probable weights, none below 0, if each is near 1/m a priori.
 
   Args:
-    outputs: name of a predictor -> log probabilities, or days (c = 1).
-    label: class index, or days.
-    prior: log probabilities of the classes, or the mean days, of training subjects.
+    outputs: name of a predictor -> its outputs.
+    label: (n) or, of a multilabel target, (n l).
+    prior: outputs that say what training subjects do together.
     target: what the label means.
     weight_sd: a priori standard deviation of a weight around 1/m.
 
@@ -65,13 +66,16 @@ def fit_weights(
   return {name: weights[name] for name in outputs}
 
 
-def blend(outputs: Mapping[str, Any], weights: Mapping[str, float], prior: Any) -> Any:
-  """The blended output: log probabilities that add up to 1, or days (c = 1).
+def blend(
+  outputs: Mapping[str, Any], weights: Mapping[str, float], prior: Any, link: Link
+) -> Any:
+  """The blended outputs, normalised.
 
   Args:
     outputs: name of a predictor -> float (... c), all of NumPy or all of JAX.
     weights: of these predictors, from `fit_weights`.
     prior: as there, (c).
+    link: of the outputs.
 
   Returns:
     float (... c), of NumPy or JAX as the outputs.
@@ -80,17 +84,15 @@ def blend(outputs: Mapping[str, Any], weights: Mapping[str, float], prior: Any) 
   xp = first.__array_namespace__()
   prior = xp.broadcast_to(xp.asarray(prior), first.shape)
   score = prior + sum(weights[name] * (outputs[name] - prior) for name in sorted(weights))
-  return score if score.shape[-1] == 1 else _log_softmax(xp, score)
-
-
-def _log_softmax(xp: Any, score: Any) -> Any:
+  if link != 'softmax':
+    return score
   score = score - score.max(axis=-1, keepdims=True)
   return score - xp.log(xp.exp(score).sum(axis=-1, keepdims=True))
 
 
 def _objective(
   said: Float[np.ndarray, 'm n c'],
-  label: Float[np.ndarray, ' n'],
+  label: np.ndarray,
   prior: Float[np.ndarray, ' c'],
   target: Target,
   weight_sd: float,
@@ -98,10 +100,10 @@ def _objective(
   """Loss and penalty of weights, divided by the number of samples, and their gradient."""
   equal = np.full(len(said), 1 / len(said))
   blended = lambda weights: prior + np.tensordot(weights, said, 1)
-  loss = _nll if target.kind == 'classes' else _absolute
-  # Of days: the mean error of equal weights, so that the loss is in nats, too.
+  loss = targets.of(target).summed_loss
+  # Of numbers: the mean error of equal weights, so that the loss is in nats, too.
   scale = 1.0
-  if target.kind == 'days':
+  if target.numeric:
     scale = loss(blended(equal), label)[0] / len(label)
 
   def objective(weights):
@@ -112,23 +114,3 @@ def _objective(
     return value / len(label), gradient / len(label)
 
   return objective
-
-
-def _nll(
-  score: Float[np.ndarray, 'n c'], label: Float[np.ndarray, ' n']
-) -> tuple[float, Float[np.ndarray, 'n c']]:
-  """Summed negative log likelihood, in nats, and its gradient."""
-  log_probability = _log_softmax(np, score)
-  own = np.arange(len(label)), label.astype(int)
-  slope = np.exp(log_probability)
-  slope[own] -= 1
-  return -log_probability[own].sum(), slope
-
-
-def _absolute(
-  days: Float[np.ndarray, 'n 1'], label: Float[np.ndarray, ' n']
-) -> tuple[float, Float[np.ndarray, 'n 1']]:
-  """Summed absolute error in days, smooth below `_SMOOTH`, and its gradient."""
-  error = days - label[:, np.newaxis]
-  size = np.hypot(error, _SMOOTH)
-  return size.sum(), error / size

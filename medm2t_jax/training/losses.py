@@ -1,112 +1,38 @@
-"""Losses per prediction, unreduced; they are reduced in one place, `weighted_sum`.
+"""The loss of a stage, and how the losses of units are reduced, in one place.
 
-Dimension letters: u predictions (samples, recordings or segments), c outputs.
+Dimension letters: u units (samples, recordings or segments), c outputs, l labels.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 from jaxtyping import Array, Float
 
 from data_pipeline.format.schema import DataError, Target
-
-Loss = Callable[[Float[Array, 'u c'], Float[Array, ' u']], Float[Array, ' u']]
-
-
-def nll(logits: Float[Array, 'u c'], label: Float[Array, ' u']) -> Float[Array, ' u']:
-  """Negative log likelihood of the class index `label`, in nats."""
-  log_probabilities = jax.nn.log_softmax(logits)
-  index = label.astype(jnp.int32)[:, None]
-  return -jnp.take_along_axis(log_probabilities, index, axis=1)[:, 0]
+from medm2t_jax import targets
+from medm2t_jax.targets.kind import Loss, unweighted
 
 
-def focal(
-  logits: Float[Array, 'u c'], label: Float[Array, ' u'], gamma: float
-) -> Float[Array, ' u']:
-  """Focal loss (Lin et al. 2017) over any number of classes: (1 - p)^gamma * -log p.
+@dataclasses.dataclass(frozen=True)
+class StageLoss:
+  """What a stage minimises.
 
-  Args:
-    logits: class scores.
-    label: class index, whose probability is p.
-    gamma: how much less a prediction counts that is already good; 0 is `nll`.
+  Attributes:
+    each: the loss of units, unreduced: outputs (u c), label (u) or (u l) -> (u).
+    weigh: label (u) or (u l), weight (u) -> weight (u), with those of classes.
   """
-  others = jnp.arange(logits.shape[1])[jnp.newaxis] != label.astype(jnp.int32)[:, None]
-  # In logarithms: the gradient of (1 - p)^gamma at p = 1 is infinite for gamma < 1.
-  log_others = jax.nn.logsumexp(logits, axis=1, where=others)
-  log_rest = log_others - jax.nn.logsumexp(logits, axis=1)
-  return jnp.exp(gamma * log_rest) * nll(logits, label)
+
+  each: Loss
+  weigh: Callable[[Array, Float[Array, ' u']], Float[Array, ' u']] = unweighted
 
 
-def squared(days: Float[Array, 'u 1'], label: Float[Array, ' u']) -> Float[Array, ' u']:
-  """Squared error in days^2 (the paper's loss for length of stay)."""
-  return jnp.square(days[:, 0] - label)
-
-
-def absolute(days: Float[Array, 'u 1'], label: Float[Array, ' u']) -> Float[Array, ' u']:
-  """Absolute error in days."""
-  return jnp.abs(days[:, 0] - label)
-
-
-def huber(
-  days: Float[Array, 'u 1'], label: Float[Array, ' u'], delta: float
-) -> Float[Array, ' u']:
-  """Half the squared error up to `delta` days, linear with slope `delta` beyond."""
-  return jnp.asarray(optax.losses.huber_loss(days[:, 0], label, delta=delta))
-
-
-def log_squared(days: Float[Array, 'u 1'], label: Float[Array, ' u']) -> Float[Array, ' u']:
-  """Squared error of log(1 + days); the output itself stays in days.
-
-  A prediction below 0, which a length of stay never is, goes through
-  -log(1 - days), so that it still has a gradient that lifts it.
-  """
-  return jnp.square(_signed_log1p(days[:, 0]) - _signed_log1p(label))
-
-
-def _signed_log1p(x: Float[Array, ' u']) -> Float[Array, ' u']:
-  return jnp.sign(x) * jnp.log1p(jnp.abs(x))
-
-
-def prior_corrected_nll(
-  logits: Float[Array, 'u c'],
-  label: Float[Array, ' u'],
-  class_weights: Sequence[float],
-) -> Float[Array, ' u']:
-  """`nll` of the logits shifted by the log of the class weights.
-
-  Training with class weights w moves the optimum from p(c | x) to w_c p(c | x), as if
-  the classes had other priors. With this shift inside the loss, and only there, the
-  shifted logits learn the latter, so the logits themselves p(c | x): probabilities are
-  calibrated, although rare classes weighed more in every gradient.
-  """
-  shift = np.log(np.asarray(class_weights, np.float32))
-  return nll(logits + shift[np.newaxis], label)
-
-
-# Kind of target -> name -> the loss with the numbers of a stage's recipe.
-_MAKERS: dict[str, dict[str, Callable[[Mapping[str, Any]], Loss]]] = {
-  'classes': {
-    'nll': lambda recipe: nll,
-    'focal': lambda recipe: functools.partial(focal, gamma=recipe['focal_gamma']),
-  },
-  'days': {
-    'squared': lambda recipe: squared,
-    'absolute': lambda recipe: absolute,
-    'huber': lambda recipe: functools.partial(huber, delta=recipe['huber_delta']),
-    'log_squared': lambda recipe: log_squared,
-  },
-}
-
-
-def make_loss(recipe: Mapping[str, Any], target: Target, stage: str) -> Loss:
-  """The unreduced loss of a stage; class weights are applied by `weighted_sum`.
+def make_loss(recipe: Mapping[str, Any], target: Target, stage: str) -> StageLoss:
+  """The loss of a stage.
 
   Args:
     recipe: `configs.common.stage(...)`.
@@ -117,33 +43,32 @@ def make_loss(recipe: Mapping[str, Any], target: Target, stage: str) -> Loss:
     DataError: a loss, or class weights, that this kind of target does not have.
   """
   where = f'config.recipe.{stage}'
-  makers = _MAKERS[target.kind]
-  if recipe['loss'] not in makers:
+  kind = targets.of(target)
+  if recipe['loss'] not in kind.losses:
     raise DataError(
-      f'{where}.loss={recipe["loss"]!r}: for this task it is one of {", ".join(makers)}'
+      f'{where}.loss={recipe["loss"]!r}: for this task it is one of '
+      f'{", ".join(kind.losses)}'
     )
   if recipe['focal_gamma'] < 0 or recipe['huber_delta'] <= 0:
     raise DataError(f'{where}: focal_gamma is at least 0, huber_delta above 0')
   weights = tuple(recipe['class_weights'])
-  if weights and (target.kind != 'classes' or len(weights) != target.outputs):
-    raise DataError(
-      f'{where}.class_weights={weights}: give none, or one for each class; this task has '
-      f'{target.outputs if target.kind == "classes" else "no"} classes'
-    )
+  kind.check_weights(weights, where)
   if weights and min(weights) <= 0:
     raise DataError(f'{where}.class_weights={weights}: they are above 0')
-  if not recipe['prior_correction']:
-    return makers[recipe['loss']](recipe)
-  if recipe['loss'] != 'nll' or not weights:
+  corrected = recipe['prior_correction']
+  if corrected and (recipe['loss'] != 'nll' or not weights):
     raise DataError(
       f"{where}.prior_correction corrects loss='nll' for class_weights; here loss="
       f'{recipe["loss"]!r}, class_weights={weights}'
     )
-  return functools.partial(prior_corrected_nll, class_weights=weights)
+  each = kind.losses[recipe['loss']](recipe)
+  if not weights:
+    return StageLoss(each)
+  return StageLoss(*kind.weighted(each, weights, prior_correction=corrected))
 
 
 def of_heads(
-  loss: Loss, heads: Float[Array, 'h u c'], label: Float[Array, ' u'], members: int
+  loss: Loss, heads: Float[Array, 'h u c'], label: Array, members: int
 ) -> Float[Array, ' u']:
   """The loss of each unit: of an ensemble's members, and of a deep network beside them.
 
@@ -153,7 +78,7 @@ def of_heads(
   Args:
     loss: unreduced.
     heads: outputs of the members, then those of what is beside them, if anything is.
-    label: of the units.
+    label: of the units, (u) or (u l).
     members: how many heads are members of one ensemble.
   """
   found = jax.vmap(loss, in_axes=(0, None))(heads, label)
@@ -162,19 +87,12 @@ def of_heads(
 
 
 def weighted_sum(
-  loss: Float[Array, ' u'],
-  label: Float[Array, ' u'],
-  weight: Float[Array, ' u'],
-  class_weights: Sequence[float],
+  loss: Float[Array, ' u'], weight: Float[Array, ' u']
 ) -> tuple[Float[Array, ''], Float[Array, '']]:
   """Sum of weighted losses and sum of weights; their ratio is the mean loss.
 
   Args:
     loss: unreduced loss; it may be anything finite where `weight` is 0.
-    label: class index where `class_weights` is given.
     weight: 0 for padding and absent predictions.
-    class_weights: one weight per class, or empty for equal weights.
   """
-  if class_weights:
-    weight = weight * jnp.asarray(class_weights, jnp.float32)[label.astype(jnp.int32)]
   return jnp.sum(jnp.where(weight > 0, loss, 0.0) * weight), jnp.sum(weight)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
-from scipy import special
 from tqdm import tqdm
 
 from data_pipeline.format.schema import Target
 from data_pipeline.reading.planning import Plan
+from medm2t_jax import targets
 from medm2t_jax.runs.hosts import distributed
 from medm2t_jax.runs.reader import Batch
 from medm2t_jax.runs.run import Run
@@ -43,7 +43,7 @@ def predict(
 
   Returns:
     Rows of the data set's index, ascending (n,), and per version their predictions:
-    class probabilities (n, c), or days (n,).
+    probabilities (n, c), or numbers (n,).
   """
   rows: list[np.ndarray] = []
   outputs: dict[str, list[np.ndarray]] = {name: [] for name in names}
@@ -72,7 +72,7 @@ def in_order(
 
   Args:
     rows: of each batch, int32 (d b), -1 for padding.
-    outputs: name -> of each batch, the logits or days (d b c).
+    outputs: name -> of each batch, the outputs (d b c).
     target: what they mean.
 
   Returns:
@@ -84,18 +84,13 @@ def in_order(
   predictions = {}
   for name, parts in outputs.items():
     logits = distributed.gather(np.concatenate(parts, axis=1))
-    predictions[name] = as_predictions(logits.reshape(len(row), -1)[order], target)
+    found = logits.reshape(len(row), -1)[order]
+    predictions[name] = targets.of(target).predictions(found)
   return row[order], predictions
 
 
-def as_predictions(logits: np.ndarray, target: Target) -> np.ndarray:
-  """Class probabilities (... c), or days (...), float64, of the logits or days (... c)."""
-  logits = logits.astype(np.float64)
-  return special.softmax(logits, axis=-1) if target.kind == 'classes' else logits[..., 0]
-
-
 def prediction_columns(predictions: np.ndarray) -> dict[str, np.ndarray]:
-  """Columns of a table: `p0`, `p1`, ... of probabilities (n c); `prediction` of days."""
+  """Columns of a table: `p0`, `p1`, ... of probabilities (n c); `prediction` of numbers."""
   if predictions.ndim == 1:
     return {'prediction': predictions}
   return {f'p{index}': column for index, column in enumerate(predictions.T)}

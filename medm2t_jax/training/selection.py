@@ -1,64 +1,36 @@
-"""By what the best epoch of a stage is chosen: validation loss, a figure, or nothing.
+"""By what the best epoch of a stage is chosen: validation loss, a metric, or nothing.
 
-Figures are computed on the stage's units (samples, recordings or segments) of the
+Metrics are computed on the stage's units (samples, recordings or segments) of the
 validation subjects, each with its weight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy import special
-from sklearn import metrics
 
 from data_pipeline.format.schema import DataError, Target
+from medm2t_jax import targets
 
 LOSS = 'loss'
 LAST = 'last'  # nothing is chosen: the last epoch is the best
 
 
-def _auroc(logits: np.ndarray, label: np.ndarray) -> float:
-  return _one_vs_rest(metrics.roc_auc_score, logits, label)
-
-
-def _average_precision(logits: np.ndarray, label: np.ndarray) -> float:
-  return _one_vs_rest(metrics.average_precision_score, logits, label)
-
-
-def _one_vs_rest(score: Callable[..., Any], logits: np.ndarray, label: np.ndarray) -> float:
-  """Mean over the classes; of two classes, that of the second."""
-  classes = range(logits.shape[1]) if logits.shape[1] > 2 else (1,)
-  probability = special.softmax(logits.astype(np.float64), axis=1)
-  return float(np.mean([score(label == c, probability[:, c]) for c in classes]))
-
-
-def _mae(days: np.ndarray, label: np.ndarray) -> float:
-  return float(np.abs(days[:, 0].astype(np.float64) - label).mean())
-
-
-# Name -> kind of target, whether higher is better, figure.
-_FIGURES: dict[str, tuple[str, bool, Callable[[np.ndarray, np.ndarray], float]]] = {
-  'auroc': ('classes', True, _auroc),
-  'average_precision': ('classes', True, _average_precision),
-  'mae': ('days', False, _mae),
-}
-
-
-def is_figure(select_by: str) -> bool:
-  """Whether validation has to compute a figure beside the loss."""
-  return select_by in _FIGURES
+def is_metric(select_by: str) -> bool:
+  """Whether validation has to compute a metric beside the loss."""
+  return select_by in targets.HIGHER_IS_BETTER
 
 
 def measured(select_by: str) -> str:
   """Name, in an epoch's record, of what is measured: with 'last' it is the loss too."""
-  return f'validation_{select_by if is_figure(select_by) else LOSS}'
+  return f'validation_{select_by if is_metric(select_by) else LOSS}'
 
 
 def higher_is_better(select_by: str) -> bool:
   """Of what is `measured`."""
-  return is_figure(select_by) and _FIGURES[select_by][1]
+  return targets.HIGHER_IS_BETTER.get(select_by, False)
 
 
 def badness(record: Mapping[str, Any], select_by: str) -> float:
@@ -71,33 +43,33 @@ def badness(record: Mapping[str, Any], select_by: str) -> float:
 
 def require_known(select_by: str, target: Target, stage: str) -> None:
   """Raises DataError for a name that is unknown, or not for this kind of target."""
-  known = [name for name, (kind, _, _) in _FIGURES.items() if kind == target.kind]
-  if select_by not in (LOSS, LAST, *known):
+  known = (LOSS, *targets.of(target).selection_metrics, LAST)
+  if select_by not in known:
     raise DataError(
       f'config.recipe.{stage}.select_by={select_by!r}: for this task it is one of '
-      f'{", ".join((LOSS, *known, LAST))}'
+      f'{", ".join(known)}'
     )
 
 
-def figure(select_by: str, logits: np.ndarray, label: np.ndarray, stage: str) -> float:
-  """The figure `select_by` of validation predictions.
+def value(
+  select_by: str, outputs: np.ndarray, label: np.ndarray, target: Target, stage: str
+) -> float:
+  """The metric `select_by` of validation predictions.
 
   Args:
-    select_by: the name of a figure that `require_known` accepts.
-    logits: of the units that count (u, c); one column in days.
-    label: class index or days (u,).
+    select_by: the name of a metric, of those that `require_known` accepts.
+    outputs: of the units that count (u, c).
+    label: of them (u,) or (u, l).
+    target: what the label means.
     stage: for the message.
 
   Raises:
-    DataError: the figure is not defined: a class has no unit, or all of them.
+    DataError: the metric is not defined: a class has no unit, or all of them.
   """
-  kind, _, function = _FIGURES[select_by]
-  if kind == 'classes':
-    counts = np.bincount(label.astype(int), minlength=logits.shape[1])
-    if counts.min() == 0:
-      raise DataError(
-        f'config.recipe.{stage}.select_by={select_by!r} is not defined: of the '
-        f'validation labels, {counts.tolist()} are of each class. Use select_by='
-        f"'{LOSS}'."
-      )
-  return function(logits, label)
+  found = targets.of(target).selection_metrics[select_by].value(outputs, label)
+  if np.isnan(found):
+    raise DataError(
+      f'config.recipe.{stage}.select_by={select_by!r} is not defined: a class has none or '
+      f"all of the {len(label)} validation labels. Use select_by='{LOSS}'."
+    )
+  return found

@@ -67,7 +67,7 @@ def _plan(
 
 def loss_and_optimizer(
   fold: Run, stage: str, steps: int
-) -> tuple[losses.Loss, optax.GradientTransformation]:
+) -> tuple[losses.StageLoss, optax.GradientTransformation]:
   """Loss and optimizer of a stage; DataError for what does not suit in its recipe.
 
   `steps` is the number of an epoch's steps.
@@ -94,11 +94,10 @@ def _steps(
   loss = losses.make_loss(fields, target, stage)
   # How many updates there are in all stands in the optimizer's state.
   optimizer = make_optimizer(fields, stage, steps=1)
-  weights = fields['class_weights']
   train = steps.train_step(
-    model, stage, optimizer, loss, weights, fields['frozen'], fields['ema_decay']
+    model, stage, optimizer, loss, fields['frozen'], fields['ema_decay']
   )
-  return train, steps.validation_step(model, stage, loss, weights)
+  return train, steps.validation_step(model, stage, loss)
 
 
 class StageTraining:
@@ -294,14 +293,14 @@ class StageTraining:
     }
 
   def _validate(self, plan: planning.Plan) -> dict[str, float]:
-    """Mean validation loss, and the figure by which the best epoch is chosen."""
+    """Mean validation loss, and the metric by which the best epoch is chosen."""
     sums: list[steps.LossSum] = []
     units: list[steps.Units] = []
     parts = self._fold.model.part_names(self._stage)
     for batch in self._fold.reader.read(plan, self._fold.modalities_of(self._stage)):
       loss, predicted = self._validation_step(self._state.variables, batch)
       sums.append(loss)
-      if len(parts) > 1 or selection.is_figure(self._select_by):
+      if len(parts) > 1 or selection.is_metric(self._select_by):
         units.append(jax.device_get(predicted))
       if preemption.requested():
         self._stop()
@@ -316,9 +315,10 @@ class StageTraining:
     if not units:
       return record
     logits, outputs, label = _gathered(units)
-    if selection.is_figure(self._select_by):
-      figure = selection.figure(self._select_by, logits, label, self._stage)
-      record[selection.measured(self._select_by)] = figure
+    if selection.is_metric(self._select_by):
+      target = self._fold.dataset.schema.target
+      found = selection.value(self._select_by, logits, label, target, self._stage)
+      record[selection.measured(self._select_by)] = found
     if len(parts) > 1:
       by_name = {name: outputs[:, place] for place, name in enumerate(parts)}
       record['part_weights'] = _fitted_weights(self._fold, self._stage, by_name, label)
@@ -349,7 +349,7 @@ def _is_over(step: steps.LossSum) -> bool:
 
 
 def _gathered(units: list[steps.Units]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Logits (u c), parts (u m c) and labels (u) of the units of all processes."""
+  """Outputs (u c), parts (u m c) and labels (u ...) of the units of all processes."""
   arrays = []
   for each in units:
     parts = np.moveaxis(np.asarray(each.parts), 1, 2)

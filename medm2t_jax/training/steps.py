@@ -24,7 +24,7 @@ from medm2t_jax.training import losses
 from medm2t_jax.training import optimizer as optimizers
 
 Batch = Mapping[str, Any]
-# A batch -> log probabilities up to a constant, or days, of each of its rows (d b c).
+# A batch -> the outputs, on the scale of the model's link, of each of its rows (d b c).
 Predictor = Callable[[Batch], Float[Array, 'd b c']]
 
 
@@ -39,8 +39,7 @@ def train_step(
   model: MedM2T,
   stage: str,
   optimizer: optax.GradientTransformation,
-  loss: losses.Loss,
-  class_weights: Sequence[float],
+  loss: losses.StageLoss,
   frozen: Sequence[str] = (),
   ema_decay: float = 0.0,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, LossSum]]:
@@ -50,8 +49,7 @@ def train_step(
     model: with `axis_name=DEVICE_AXIS`.
     stage: stage of the model.
     optimizer: optax optimizer.
-    loss: unreduced loss.
-    class_weights: one per class, or empty.
+    loss: of the stage.
     frozen: paths of parameters that the optimizer does not update.
     ema_decay: of the average of the parameters; 0: `averaged` of the state is empty.
 
@@ -75,8 +73,8 @@ def train_step(
         rngs={'dropout': key},
       )
       label, weight = _targets(batch, predictions)
-      each = losses.of_heads(loss, predictions.heads, label, model.members(stage))
-      total, count = losses.weighted_sum(each, label, weight, class_weights)
+      each = losses.of_heads(loss.each, predictions.heads, label, model.members(stage))
+      total, count = losses.weighted_sum(each, loss.weigh(label, weight))
       return total, (count, updates['batch_stats'])
 
     (total, (count, batch_stats)), gradients = jax.value_and_grad(local_loss, has_aux=True)(
@@ -119,7 +117,7 @@ class Units(NamedTuple):
 
   logits: Float[Array, 'd u c']
   parts: Float[Array, 'd m u c']
-  label: Float[Array, 'd u']
+  label: Float[Array, 'd u ...']
   weight: Float[Array, 'd u']
 
 
@@ -148,13 +146,13 @@ def _forward_step(model: MedM2T, stage: str) -> Callable[[Mapping[str, Any], Bat
 
 
 def validation_step(
-  model: MedM2T, stage: str, loss: losses.Loss, class_weights: Sequence[float]
+  model: MedM2T, stage: str, loss: losses.StageLoss
 ) -> Callable[[Mapping[str, Any], Batch], tuple[LossSum, Units]]:
   """Returns the compiled `(variables, batch) -> (loss, units of this process)`."""
 
   def summed(units: Units) -> LossSum:
-    each = loss(units.logits, units.label)
-    sums = losses.weighted_sum(each, units.label, units.weight, class_weights)
+    weight = loss.weigh(units.label, units.weight)
+    sums = losses.weighted_sum(loss.each(units.logits, units.label), weight)
     return LossSum(*sum_over_devices(sums))
 
   loss_step = on_devices(summed, in_axes=0, out_axes=None)
@@ -181,7 +179,7 @@ def predictor(model: MedM2T, stage: str, variables: Mapping[str, Any]) -> Predic
 
 def _targets(
   batch: Batch, predictions: Predictions
-) -> tuple[Float[Array, ' u'], Float[Array, ' u']]:
+) -> tuple[Float[Array, 'u ...'], Float[Array, ' u']]:
   """Label and weight of each prediction: those of the row that owns it."""
   label = batch['label'][predictions.owner]
   weight = batch['weight'][predictions.owner]

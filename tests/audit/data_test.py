@@ -108,7 +108,9 @@ def test_a_column_equal_to_the_label_is_found(spoiled_static):
   check = leaks.by_label(scans.scan(dataset, FOLDS))
   assert not check.passed and check.figure == 1 and 'weight' in check.detail
   index = {**dataset.index, 'label': dataset.index['label'] * 0.5 + 1}
-  schema = dataclasses.replace(dataset.schema, target=Target('days'))
+  schema = dataclasses.replace(
+    dataset.schema, target=Target('regression', unit='days', low=0.0)
+  )
   days = dataclasses.replace(dataset, index=index, schema=schema)
   assert not leaks.by_label(scans.scan(days, FOLDS)).passed
 

@@ -28,7 +28,7 @@ from medm2t_jax.baselines.summary_statistics import Table
 from medm2t_jax.runs.run import Run
 
 FITTED = (logistic_regression, boosted_trees, gru)
-DAYS = Target('days')
+DAYS = Target('regression', unit='days', low=0.0)
 
 
 @pytest.fixture(autouse=True)
@@ -201,7 +201,7 @@ def test_classes_that_nobody_trained_on_have_probability_0(baseline):
   rng = np.random.default_rng(0)
   value = rng.normal(size=(40, 3)).astype(np.float32)
   table = lambda label: Table(np.arange(40), label, value, ('a', 'b', 'c'))
-  target = Target('classes', ('none', 'chd', 'stroke'))
+  target = Target('multiclass', ('none', 'chd', 'stroke'))
   validation = table(np.arange(40) % 3.0)
   seed = (0,) if baseline is boosted_trees else ()
   for labels, expected in ((np.arange(40) % 2.0, 2), (np.ones(40), 1)):
@@ -220,7 +220,7 @@ def _tables(target, sizes=(60, 40)):
     value = rng.normal(size=(len(row), 4)).astype(np.float32)
     value[rng.random(value.shape) < 0.2] = np.nan
     label = np.nan_to_num(value[:, 0]) + rng.normal(size=len(row))
-    if target.kind == 'classes':
+    if not target.numeric:
       label = (label > 0).astype(float)
     order = np.argsort(row)
     yield Table(row[order], label, value, ('a', 'b', 'c', 'd'))
@@ -232,7 +232,7 @@ def _together(train, validation):
   return join('value')[order], join('label')[order]
 
 
-@pytest.mark.parametrize('target', [Target('classes', ('no', 'yes')), DAYS])
+@pytest.mark.parametrize('target', [Target('binary', ('no', 'yes')), DAYS])
 def test_a_linear_refit_is_that_of_scikit_learn_on_both(target):
   train, validation, others = _tables(target)
   fitted = logistic_regression.fit(train, validation, target, refit=True)
@@ -256,7 +256,7 @@ def test_a_linear_refit_is_that_of_scikit_learn_on_both(target):
   assert np.abs(of_first - found).max() > 1e-3
 
 
-@pytest.mark.parametrize('target', [Target('classes', ('no', 'yes')), DAYS])
+@pytest.mark.parametrize('target', [Target('binary', ('no', 'yes')), DAYS])
 def test_refitted_trees_are_those_of_scikit_learn_on_both(target, monkeypatch):
   monkeypatch.setitem(boosted_trees._FIXED, 'max_iter', 60)
   monkeypatch.setitem(boosted_trees._FIXED, 'n_iter_no_change', 3)

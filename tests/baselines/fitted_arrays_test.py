@@ -17,9 +17,9 @@ from medm2t_jax.baselines.fitted_arrays import (
 )
 from medm2t_jax.baselines.summary_statistics import Table
 
-BINARY = Target('classes', ('no', 'yes'))
-FOUR = Target('classes', ('none', 'chd', 'stroke', 'failure'))
-DAYS = Target('days')
+BINARY = Target('binary', ('no', 'yes'))
+FOUR = Target('multiclass', ('none', 'chd', 'stroke', 'failure'))
+DAYS = Target('regression', unit='days', low=0.0)
 # Name -> target and the classes that are trained on.
 CASES = {
   'binary': (BINARY, (0, 1)),
@@ -58,7 +58,7 @@ def _fitted(kind, case):
     value = _value(0)
     score = np.log(value[:, WITHOUT_MISSING]) + np.isnan(value[:, 0]) + value[:, 6] / 1e3
     score = np.nan_to_num(score, nan=0.5)
-    if target.kind == 'days':
+    if target.numeric:
       label = 5 + score
     else:
       quantiles = np.linspace(0, 1, len(classes) + 1)[1:-1]
@@ -76,7 +76,7 @@ def _fitted(kind, case):
 
 def _assert_predicts(found, model, value, target):
   expected = choosing.predict(model, value, target)
-  if target.kind == 'days':
+  if target.numeric:
     np.testing.assert_allclose(found[:, 0], expected, rtol=1e-5)
   else:
     # scikit-learn takes one probability from 1, in float32.

@@ -19,7 +19,8 @@ from benchmarks.model_case import Case, without_dropout
 from benchmarks.model_steps import check_logits, embedding, same_weights
 from benchmarks.torch_model import weights
 from medm2t_jax.models.medm2t import MedM2T, stages
-from medm2t_jax.training import losses
+from medm2t_jax.targets import losses
+from medm2t_jax.training.losses import of_heads
 from tests.support.xla_flags import xla_flags
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +88,7 @@ def test_gradients_are_the_same(task, stage):
       rngs={'dropout': jax.random.key(0)},
     )
     label = jnp.asarray(case.batch['label'])[found.owner]
-    return jnp.mean(losses.of_heads(each, found.heads, label, model.members(stage)))
+    return jnp.mean(of_heads(each, found.heads, label, model.members(stage)))
 
   loss, gradients = gradient(variables['params'])
   np.testing.assert_allclose(loss, their_loss.item(), rtol=1e-5)

@@ -23,7 +23,7 @@ def _rows(
   label = (random.random(n) < special.expit(logit)).astype(float)
   probability = special.expit(stretch * logit)
   return Rows(
-    target=Target('classes', ('no', 'yes')),
+    target=Target('binary', ('no', 'yes')),
     sample=np.arange(n),
     subject=np.arange(n) % (subjects or n),
     fold=np.arange(n) % 2,
@@ -121,7 +121,7 @@ def test_days_slope_equals_least_squares():
   predicted = random.gamma(2, 2, 400)
   rows = dataclasses.replace(
     _rows(1.0, n=400),
-    target=Target('days'),
+    target=Target('regression', unit='days', low=0.0),
     label=1 + 0.7 * predicted + random.normal(0, 1, 400),
     prediction=predicted,
   )

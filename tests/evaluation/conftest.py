@@ -29,7 +29,7 @@ RACES = (
 
 def _schema(task: str) -> Schema:
   """A schema of three modalities."""
-  kind = 'days' if task == 'los' else 'classes'
+  kind = {'los': 'regression', 'mortality': 'binary'}.get(task, 'multiclass')
   return Schema(
     task=task,
     source='simulated',

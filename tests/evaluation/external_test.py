@@ -31,7 +31,7 @@ def made(target=SCHEMA.target, seed=0):
   """A model that is overconfident and predicts too low, on data of a hundred subjects."""
   rng = np.random.default_rng(seed)
   truth = rng.normal(0, 2, COUNT)
-  if target.kind == 'days':
+  if target.numeric:
     label = np.exp(truth / 2)
     prediction = 0.5 * label + rng.normal(1, 0.1, COUNT)
   else:
@@ -112,7 +112,7 @@ def test_nobody_who_is_measured_recalibrates():
 
 
 def test_days_are_recalibrated_by_a_line():
-  found = external.compute(*made(Target('days')), resamples=20)
+  found = external.compute(*made(Target('regression', unit='days', low=0.0)), resamples=20)
   versions = found['recalibration']['versions']
   order = ('as predicted', 'intercept', 'intercept and slope')
   errors = [versions[name]['rmse']['value'] for name in order]

@@ -102,7 +102,7 @@ def test_the_compiled_blend_is_the_weighted_sum_of_its_parts(fold):
     parts[name] = log(choosing.predict(fitted, value, inputs.target))
   kept = json.loads((fold.workdir / 'fold0' / 'blend' / 'blend.json').read_text())
   assert set(kept['weights']) == {blend.OURS, *NAMES}
-  expected = np.exp(blended(parts, kept['weights'], np.array(kept['prior'])))
+  expected = np.exp(blended(parts, kept['weights'], np.array(kept['prior']), 'softmax'))
   np.testing.assert_allclose(found['all'], expected, rtol=1e-4, atol=1e-6)
   assert not np.allclose(found['all'], alone['all'], atol=1e-3)
 
@@ -320,9 +320,7 @@ def test_meds_fields_are_those_of_meds_evaluation(bundle, data, tmp_path):
     frame.predicted_boolean_probability, found.predictions[:, 1], atol=1e-7
   )
   assert list(frame.boolean_value) == list(dataset.index['label'][found.rows] == 1)
-  days = dataclasses.replace(
-    model.schema, target=dataclasses.replace(model.schema.target, classes=('a', 'b', 'c'))
-  )
+  days = dataclasses.replace(model.schema, target=Target('multiclass', ('a', 'b', 'c')))
   with pytest.raises(DataError, match='two classes alone'):
     tables.writer('meds', days)
 
@@ -487,7 +485,7 @@ def test_before_it_is_trained_it_predicts_as_the_model_does_with_another_prior(
     'models': blend._of_start(run.start, prior),
   }
   alone = steps.predictor(run.model, blend.STAGE, state.variables)
-  ours = blend.blended(run.model_config.columns, fitted, alone)
+  ours = blend.blended(run.model_config, fitted, alone)
   (theirs,) = TrainedModel.load(bundle).predictors
   batch = next(batches_of(run, 'train', run.dataset.schema.modalities, 16))
   log_odds = lambda predictor: np.diff(np.asarray(predictor(batch)))[batch['row'] >= 0]

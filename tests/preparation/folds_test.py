@@ -9,8 +9,8 @@ from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import DataError, Target
 from data_pipeline.preparation import build, folds
 
-BINARY = Target('classes', ('alive', 'dead'))
-DAYS = Target('days')
+BINARY = Target('binary', ('alive', 'dead'))
+DAYS = Target('regression', unit='days', low=0.0)
 
 
 def _cohort(seed: int, subjects: int = 400):

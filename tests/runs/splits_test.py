@@ -77,5 +77,5 @@ def test_a_label_that_the_target_does_not_have_is_refused(tmp_path):
     samples.iloc[4, samples.columns.get_loc('label')] = 2.0
     samples.to_parquet(raw / 'samples.parquet')
 
-  with pytest.raises(DataError, match=r'row 4 has a label that target classes'):
+  with pytest.raises(DataError, match=r'row 4 has a label that a binary target does not'):
     static_data.build(tmp_path, change=wrong)

@@ -36,9 +36,9 @@ def schema(task: str = 'mortality') -> Schema:
   icu = task != 'cvd'
   signals = tuple(Item(f'v{i}', f'signal {i}') for i in range(8))
   target = {
-    'cvd': Target('classes', ('none', 'chd', 'stroke', 'hf')),
-    'mortality': Target('classes', ('alive', 'dead')),
-    'los': Target('days'),
+    'cvd': Target('multiclass', ('none', 'chd', 'stroke', 'hf')),
+    'mortality': Target('binary', ('alive', 'dead')),
+    'los': Target('regression', unit='days', low=0.0),
   }[task]
   return Schema(
     task=task,

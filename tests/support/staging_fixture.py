@@ -23,7 +23,7 @@ REQUEST = {'source': 'fixture', 'samples_per_shard': 6}
 SCHEMA = Schema(
   task='mortality',
   source='fixture',
-  target=Target('classes', ('alive', 'dead')),
+  target=Target('binary', ('alive', 'dead')),
   events={
     'labs': (
       Item('1', 'potassium', 'mEq/L'),

@@ -11,10 +11,18 @@ from scipy import optimize, special
 from data_pipeline.format.schema import Target
 from medm2t_jax.training.blend_weights import _objective, blend, fit_weights
 
-CLASSES = Target('classes', ('none', 'chd', 'stroke'))
-DAYS = Target('days')
-PRIOR = {'classes': np.log([0.5, 0.3, 0.2]), 'days': np.array([5.0])}
-TARGETS = pytest.mark.parametrize('target', [CLASSES, DAYS], ids=lambda each: each.kind)
+CLASSES = Target('multiclass', ('none', 'chd', 'stroke'))
+DAYS = Target('regression', unit='days', low=0.0)
+LABELS = Target('multilabel', ('shock', 'sepsis', 'arrest'))
+PRIOR = {
+  'multiclass': np.log([0.5, 0.3, 0.2]),
+  'regression': np.array([5.0]),
+  'multilabel': special.logit([0.5, 0.3, 0.2]),
+}
+LINK = {'multiclass': 'softmax', 'regression': 'identity', 'multilabel': 'sigmoid'}
+TARGETS = pytest.mark.parametrize(
+  'target', [CLASSES, DAYS, LABELS], ids=lambda each: each.kind
+)
 
 
 def _data(target, count, *, seed=0):
@@ -28,8 +36,11 @@ def _data(target, count, *, seed=0):
     'good': prior + signal + noise(0.5),
     'fair': prior + signal + noise(1.5),
   }
-  if target.kind == 'days':
+  if target.numeric:
     return outputs, (prior + signal + noise(1.0))[:, 0]
+  if target is LABELS:
+    label = (prior + signal + rng.logistic(size=signal.shape) > 0).astype(float)
+    return outputs, np.where(rng.random(label.shape) < 0.1, -1, label)
   outputs = {name: special.log_softmax(each, axis=1) for name, each in outputs.items()}
   label = np.argmax(prior + signal + rng.gumbel(size=signal.shape), axis=1)
   return outputs, label.astype(float)
@@ -65,8 +76,14 @@ def test_the_optimum(target):
   found = fit_weights(outputs, label, prior, target, weight_sd=0.3)
 
   def loss(weights):
-    blended = blend(outputs, dict(zip(outputs, weights, strict=True)), prior)
-    if target.kind == 'classes':
+    blended = blend(
+      outputs, dict(zip(outputs, weights, strict=True)), prior, LINK[target.kind]
+    )
+    if target is LABELS:
+      each = np.logaddexp(0, np.where(label > 0, -blended, blended))
+      known = label >= 0
+      data = np.sum(np.sum(each, 1, where=known) / np.maximum(known.sum(1), 1))
+    elif target is CLASSES:
       data = -blended[np.arange(300), label.astype(int)].sum()
     else:
       equal = np.mean(list(outputs.values()), axis=0)[:, 0]
@@ -102,24 +119,25 @@ def test_one_sample(target):
 def test_the_order_of_predictors_has_no_influence():
   outputs, label = _data(CLASSES, 100)
   reverse = dict(reversed(outputs.items()))
-  prior = PRIOR['classes']
+  prior = PRIOR['multiclass']
   weights = fit_weights(outputs, label, prior, CLASSES)
   assert fit_weights(reverse, label, prior, CLASSES) == weights
   np.testing.assert_array_equal(
-    blend(reverse, dict(reversed(weights.items())), prior), blend(outputs, weights, prior)
+    blend(reverse, dict(reversed(weights.items())), prior, 'softmax'),
+    blend(outputs, weights, prior, 'softmax'),
   )
 
 
 def test_the_only_predictor_has_weight_1():
   outputs, label = _data(CLASSES, 10)
   only = {'useless': outputs['useless']}
-  assert fit_weights(only, label, PRIOR['classes'], CLASSES) == {'useless': 1.0}
+  assert fit_weights(only, label, PRIOR['multiclass'], CLASSES) == {'useless': 1.0}
 
 
 def test_a_class_that_no_subject_has():
   outputs, label = _data(CLASSES, 200)
   label = np.where(label == 2, 0, label)
-  weights = fit_weights(outputs, label, PRIOR['classes'], CLASSES)
+  weights = fit_weights(outputs, label, PRIOR['multiclass'], CLASSES)
   assert np.isfinite(list(weights.values())).all() and weights['good'] > weights['useless']
 
 
@@ -127,11 +145,15 @@ def test_a_class_that_no_subject_has():
 def test_predictors_that_agree(target):
   output = _data(target, 20)[0]['good']
   weights = {'a': 0.2, 'b': 0.5, 'c': 0.3}
-  found = blend(dict.fromkeys(weights, output), weights, PRIOR[target.kind])
+  found = blend(
+    dict.fromkeys(weights, output), weights, PRIOR[target.kind], LINK[target.kind]
+  )
   np.testing.assert_allclose(found, output, atol=1e-12)
   # Nobody says anything.
   nobody = dict.fromkeys(weights, 0.0)
-  found = blend(dict.fromkeys(weights, output), nobody, PRIOR[target.kind])
+  found = blend(
+    dict.fromkeys(weights, output), nobody, PRIOR[target.kind], LINK[target.kind]
+  )
   np.testing.assert_allclose(found, np.tile(PRIOR[target.kind], (20, 1)), atol=1e-12)
 
 
@@ -140,21 +162,23 @@ def test_blend_in_jax_and_of_any_leading_axes(target):
   outputs, _ = _data(target, 12)
   weights = {'useless': 0.1, 'good': 0.9, 'fair': 0.4}
   prior = PRIOR[target.kind]
-  expected = blend(outputs, weights, prior)
+  expected = blend(outputs, weights, prior, LINK[target.kind])
   assert isinstance(expected, np.ndarray)
-  if target.kind == 'classes':
+  if target is CLASSES:
     np.testing.assert_allclose(np.exp(expected).sum(axis=-1), 1)
   parts = {name: jnp.asarray(each).reshape(3, 4, -1) for name, each in outputs.items()}
-  found = jax.jit(lambda parts: blend(parts, weights, prior))(parts)
+  found = jax.jit(lambda parts: blend(parts, weights, prior, LINK[target.kind]))(parts)
   np.testing.assert_allclose(found, expected.reshape(3, 4, -1), rtol=1e-5, atol=1e-5)
-  one = blend({name: each[0] for name, each in outputs.items()}, weights, prior)
+  one = blend(
+    {name: each[0] for name, each in outputs.items()}, weights, prior, LINK[target.kind]
+  )
   np.testing.assert_allclose(one, expected[0])
 
 
 @pytest.mark.parametrize('where', ['output', 'label', 'prior'])
 def test_what_is_not_finite_is_refused(where):
   outputs, label = _data(CLASSES, 10)
-  prior = PRIOR['classes'].copy()
+  prior = PRIOR['multiclass'].copy()
   {'output': outputs['good'], 'label': label, 'prior': prior}[where][2] = -np.inf
   with pytest.raises(ValueError, match='finite'):
     fit_weights(outputs, label, prior, CLASSES)

@@ -13,10 +13,11 @@ from torch import nn
 
 from configs import common
 from data_pipeline.format.schema import DataError, Target
+from medm2t_jax.targets import losses as losses_of
 from medm2t_jax.training import losses
 
-CLASSES = Target('classes', ('a', 'b', 'c', 'd'))
-DAYS = Target('days')
+CLASSES = Target('multiclass', ('a', 'b', 'c', 'd'))
+DAYS = Target('regression', unit='days', low=0.0)
 
 
 def recipe(**changes):
@@ -49,11 +50,10 @@ def against_torch(loss, oracle, outputs, label):
 def test_weighted_nll_is_torchs_cross_entropy():
   logits, label = _case()
   class_weights = (0.1, 0.9, 0.5, 2.0)
+  loss = losses.make_loss(recipe(class_weights=class_weights), CLASSES, 'static')
+  target = label.astype(np.float32)
   total, weight = losses.weighted_sum(
-    losses.nll(logits, label.astype(np.float32)),
-    label,
-    np.ones(17, np.float32),
-    class_weights,
+    loss.each(logits, target), loss.weigh(target, np.ones(17, np.float32))
   )
   expected = nn.functional.cross_entropy(
     torch.tensor(logits), torch.tensor(label), torch.tensor(class_weights)
@@ -75,11 +75,11 @@ def test_losses_in_days_are_torchs(name):
     'log_squared': lambda x: (signed_log(x[:, 0]) - torch.log1p(target)) ** 2,
   }[name]
   loss = losses.make_loss(recipe(loss=name, huber_delta=1.5), DAYS, 'static')
-  against_torch(loss, oracle, days, label)
+  against_torch(loss.each, oracle, days, label)
 
 
 def test_a_log_scale_prediction_below_zero_is_lifted():
-  slope = jax.grad(lambda x: losses.log_squared(x, jnp.ones(3)).sum())
+  slope = jax.grad(lambda x: losses_of.log_squared(x, jnp.ones(3)).sum())
   days = np.array([[-0.5], [-3.0], [-100.0]], np.float32)
   assert (slope(days) < 0).all()
 
@@ -87,7 +87,7 @@ def test_a_log_scale_prediction_below_zero_is_lifted():
 def test_the_log_scale_loss_is_least_at_the_geometric_mean_of_one_plus_days():
   _, label = _days()
   grid = np.linspace(0, 10, 2001, dtype=np.float32)
-  at = lambda x: losses.log_squared(jnp.full((40, 1), x), label).mean()
+  at = lambda x: losses_of.log_squared(jnp.full((40, 1), x), label).mean()
   curve = jax.vmap(at)(grid)
   expected = np.exp(np.log1p(label).mean()) - 1
   assert abs(grid[np.argmin(curve)] - expected) < 0.01
@@ -103,12 +103,12 @@ def test_focal_is_torchs_closed_form(gamma):
     return -((1 - p) ** gamma) * torch.log(p)
 
   loss = losses.make_loss(recipe(loss='focal', focal_gamma=gamma), CLASSES, 'static')
-  against_torch(loss, oracle, logits, label)
+  against_torch(loss.each, oracle, logits, label)
 
 
 def test_focal_of_two_classes_is_the_sigmoid_focal_loss_of_optax():
   logits, label = _case()
-  found = losses.focal(logits[:, :2], label % 2, 2.0)
+  found = losses_of.focal(logits[:, :2], label % 2, 2.0)
   difference = logits[:, 1] - logits[:, 0]
   expected = optax.losses.sigmoid_focal_loss(difference, (label % 2).astype(np.float32))
   np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -117,10 +117,10 @@ def test_focal_of_two_classes_is_the_sigmoid_focal_loss_of_optax():
 def test_focal_without_focus_is_nll_and_certainty_has_a_finite_gradient():
   logits, label = _case()
   np.testing.assert_allclose(
-    losses.focal(logits, label, 0.0), losses.nll(logits, label), rtol=1e-6
+    losses_of.focal(logits, label, 0.0), losses_of.nll(logits, label), rtol=1e-6
   )
   certain = jnp.array([[200.0, 0.0], [0.0, 200.0]])
-  gradient = jax.grad(lambda x: losses.focal(x, jnp.zeros(2), 0.5).sum())(certain)
+  gradient = jax.grad(lambda x: losses_of.focal(x, jnp.zeros(2), 0.5).sum())(certain)
   assert np.isfinite(gradient).all()
 
 
@@ -133,16 +133,14 @@ def _fitted_probabilities(table, stage_recipe):
   """
   classes, columns = table.shape
   label, column = (index.ravel() for index in np.indices(table.shape))
-  target = Target('classes', tuple('ab'[:classes]))
+  target = Target('binary', tuple('ab'[:classes]))
   loss = losses.make_loss(stage_recipe, target, 'static')
 
   @jax.jit
   def mean(logits):
     total, weight = losses.weighted_sum(
-      loss(logits.reshape(columns, classes)[column], label),
-      label,
-      table.ravel().astype(np.float32),
-      stage_recipe['class_weights'],
+      loss.each(logits.reshape(columns, classes)[column], label),
+      loss.weigh(label, table.ravel().astype(np.float32)),
     )
     return total / weight
 
@@ -198,19 +196,19 @@ def test_losses_that_do_not_suit_are_refused(changes, target, message):
 def test_padding_has_no_part_even_when_its_loss_is_not_finite():
   logits, label = _case()
   weight = np.ones(17, np.float32)
-  expected = losses.weighted_sum(losses.nll(logits, label), label, weight, ())
-  padded = np.concatenate([losses.nll(logits, label), [np.nan, np.inf]]).astype(np.float32)
-  found = losses.weighted_sum(
-    padded, np.append(label, [0, 0]), np.append(weight, [0, 0]).astype(np.float32), ()
+  expected = losses.weighted_sum(losses_of.nll(logits, label), weight)
+  padded = np.concatenate([losses_of.nll(logits, label), [np.nan, np.inf]]).astype(
+    np.float32
   )
+  found = losses.weighted_sum(padded, np.append(weight, [0, 0]).astype(np.float32))
   np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_members_together_count_as_much_as_what_stands_beside_them():
   logits, label = _case()
   heads = np.stack([logits, -logits, 2 * logits, 0.5 * logits])
-  found = jax.jit(lambda x: losses.of_heads(losses.nll, x, label, members=3))(heads)
-  each = [np.asarray(losses.nll(head, label)) for head in heads]
+  found = jax.jit(lambda x: losses.of_heads(losses_of.nll, x, label, members=3))(heads)
+  each = [np.asarray(losses_of.nll(head, label)) for head in heads]
   np.testing.assert_allclose(found, (np.mean(each[:3], axis=0) + each[3]) / 2, rtol=1e-5)
-  alone = losses.of_heads(losses.nll, heads[:3], label, members=3)
+  alone = losses.of_heads(losses_of.nll, heads[:3], label, members=3)
   np.testing.assert_allclose(alone, np.mean(each[:3], axis=0), rtol=1e-5)

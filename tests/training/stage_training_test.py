@@ -13,7 +13,7 @@ from sklearn import metrics
 
 from configs import cvd
 from data_pipeline.format.dataset import open_dataset
-from data_pipeline.format.schema import DataError
+from data_pipeline.format.schema import DataError, Target
 from data_pipeline.format.subjects import hash_subject
 from medm2t_jax.models import medm2t
 from medm2t_jax.runs import checkpoint, workdir
@@ -87,8 +87,9 @@ def test_an_unknown_or_undefined_figure_is_one_clear_error(dataset, tmp_path):
     with pytest.raises(DataError, match=rf'static\.select_by.*{name}.*auroc'):
       train.train_stage(Run(config, dataset, 0, tmp_path), 'static')
   logits, label = np.zeros((3, 4), np.float32), np.array([0.0, 1.0, 2.0])
-  with pytest.raises(DataError, match=r"\[1, 1, 1, 0\] are of each class.*'loss'"):
-    selection.figure('auroc', logits, label, 'static')
+  target = Target('multiclass', tuple('abcd'))
+  with pytest.raises(DataError, match=r"a class has none .* of the 3 .*'loss'"):
+    selection.value('auroc', logits, label, target, 'static')
 
 
 def test_absurd_values_of_test_subjects_change_no_bit(trained, dataset, tmp_path):

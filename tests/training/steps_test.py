@@ -11,10 +11,13 @@ import numpy as np
 import optax
 import pytest
 
+from configs import common
 from medm2t_jax.models.medm2t import MedM2T
 from medm2t_jax.runs.hosts import devices
 from medm2t_jax.runs.train_state import TrainState
-from medm2t_jax.training import losses, steps
+from medm2t_jax.targets import losses
+from medm2t_jax.training import steps
+from medm2t_jax.training.losses import StageLoss, make_loss
 from tests.support import fake_batch
 
 ROWS = 16
@@ -113,7 +116,9 @@ def test_devices_change_neither_losses_nor_predictions(task, stage, weights):
   # The paper's rate of the last stage. With the usual epsilon of 1e-8 Adam makes whole
   # steps out of the rounding error of gradients that are zero.
   optimizer = optax.adam(5e-5, eps=1e-5)
-  step = steps.train_step(model, stage, optimizer, losses.nll, weights)
+  recipe = common.stage(ROWS, 1e-3, class_weights=weights)
+  loss = make_loss(recipe, fake_batch.schema(task).target, stage)
+  step = steps.train_step(model, stage, optimizer, loss)
   key = jax.random.key(0)
   found = []
   for dealt in ([ROWS], SHARES):
@@ -143,7 +148,7 @@ def test_a_step_compiles_once_per_shape(batches):
     traces.append(logits.shape)
     return losses.nll(logits, label)
 
-  step = steps.train_step(model, 'static', optimizer, counted, ())
+  step = steps.train_step(model, 'static', optimizer, StageLoss(counted))
   state = make_state('static', batches[0], optimizer)
   for batch in batches:
     before = state
@@ -159,7 +164,7 @@ def test_a_frozen_encoder_changes_no_update_of_the_rest(batches):
   found = {}
   for frozen in ((), ('encoders_*',)):
     optimizer = optax.adam(1e-3)
-    step = steps.train_step(model, 'static', optimizer, losses.nll, (), frozen)
+    step = steps.train_step(model, 'static', optimizer, StageLoss(losses.nll), frozen)
     state = make_state('static', batches[0], optimizer)
     before = jax.device_get(state.params)
     state, _ = step(state, batch, jax.random.key(0))
@@ -182,7 +187,7 @@ def test_a_gradient_that_is_not_finite_shows_in_its_own_step(batches):
 
   batch = spread(batches[0], [2] * 8)
   for loss, finite in ((losses.nll, True), (root_of_zero, False)):
-    step = steps.train_step(model, 'static', optimizer, loss, ())
+    step = steps.train_step(model, 'static', optimizer, StageLoss(loss))
     _, total = step(make_state('static', batches[0], optimizer), batch, jax.random.key(0))
     assert np.isfinite(float(total.total)) == finite
     assert float(total.weight) == ROWS - 1

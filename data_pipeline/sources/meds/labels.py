@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipeline.format.schema import DataError, Target
-from data_pipeline.sources.common.classes import CVD_CLASSES
+from data_pipeline.sources.common import targets
 from data_pipeline.sources.common.raw_tables import RawTables
 from data_pipeline.sources.meds.files import check, meds_package, parquet_files, read_schema
 
 TARGETS = {
-  'mortality': Target('classes', ('survived', 'died')),
-  'los': Target('days'),
-  'cvd': Target('classes', CVD_CLASSES),
+  'mortality': targets.MORTALITY,
+  'los': targets.LOS,
+  'cvd': targets.CVD,
 }
 # The value columns that say a task's label, the first that a file has is read.
 _COLUMNS = {
@@ -157,13 +157,11 @@ def _numbers(column: pa.ChunkedArray, target: Target) -> np.ndarray:
     index = {name: float(i) for i, name in enumerate(target.classes)}
     return np.array([index.get(name, np.nan) for name in column.to_pylist()])
   values = column.to_numpy().astype(np.float64)
-  if target.kind == 'days':
-    return np.where(np.isfinite(values) & (values >= 0), values, np.nan)
-  return np.where(np.isin(values, np.arange(target.outputs)), values, np.nan)
+  return np.where(target.accepts(values), values, np.nan)
 
 
 def _expected(target: Target) -> str:
-  if target.kind == 'days':
+  if target.numeric:
     return 'Give days: a finite number, at least 0.'
   named = ', '.join(f'{index} ({name})' for index, name in enumerate(target.classes))
   return f'Give one of {named}.'

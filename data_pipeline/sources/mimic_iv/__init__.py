@@ -11,15 +11,20 @@ from pathlib import Path
 from typing import Literal
 
 from data_pipeline.ecg.report_terms import terms
-from data_pipeline.format.schema import DataError, Grid, Schema, Target
+from data_pipeline.format.schema import DataError, Grid, Schema
 from data_pipeline.sources import Resources, Staged, existing, setting
-from data_pipeline.sources.common import vitals
-from data_pipeline.sources.common.classes import CVD_ALL_CLASSES, CVD_CLASSES, DEATH_CLASSES
+from data_pipeline.sources.common import targets, vitals
 from data_pipeline.sources.common.items import items, read_rows
 from data_pipeline.sources.common.raw_tables import RawTables, in_scratch
 from data_pipeline.sources.mimic_iv import cohort, drugs, events, recordings, static
 
-TASKS = ('cvd', 'cvd_all', 'mortality', 'los')
+_TARGETS = {
+  'cvd': targets.CVD,
+  'cvd_all': targets.CVD_ALL,
+  'mortality': targets.MORTALITY,
+  'los': targets.LOS,
+}
+TASKS = tuple(_TARGETS)
 _ATTRIBUTES = ('sex', 'age', 'race', 'insurance', 'admission_type', 'unit', 'year_group')
 
 
@@ -129,7 +134,7 @@ def _stage(
   schema = Schema(
     task=task,
     source='mimic_iv',
-    target=_target(task),
+    target=_TARGETS[task],
     events={'labs': items(labs)}
     | ({} if of_ecgs else {'vitals_categorical': items('vitals_categorical')}),
     grids={} if of_ecgs else {
@@ -162,13 +167,6 @@ def _merge(rows: dict[str, dict[str, int]], more: dict[str, dict[str, int]]) -> 
     of = rows.setdefault(table, {})
     for reason, n in counts.items():
       of[reason] = of.get(reason, 0) + n
-
-
-def _target(task: str) -> Target:
-  if task == 'los':
-    return Target('days')
-  classes = {'cvd': CVD_CLASSES, 'cvd_all': CVD_ALL_CLASSES, 'mortality': DEATH_CLASSES}
-  return Target('classes', classes[task])
 
 
 def _versions(raw: RawTables, root: Path, ecg_root: Path | None) -> dict[str, str]:

@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data_pipeline.format.schema import DataError
-from data_pipeline.sources.common.classes import CVD_CLASSES
 from data_pipeline.sources.common.items import read_rows
 from data_pipeline.sources.common.raw_tables import RawTables
+from data_pipeline.sources.common.targets import CVD
 
 ICU_HOURS = 24
 CVD_DAYS = 90
@@ -246,7 +246,7 @@ def cvd(
     'cvd_admitted',
   ))  # fmt: skip
   classes = ' '.join(
-    f"WHEN '{name}' THEN {index}" for index, name in enumerate(CVD_CLASSES)
+    f"WHEN '{name}' THEN {index}" for index, name in enumerate(CVD.classes)
   )
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE admission_class AS
@@ -266,7 +266,7 @@ def cvd(
       FROM coded GROUP BY hadm_id
     )
     SELECT hadm_id, has_diagnoses, CASE coalesce(operation, principal,
-      CASE WHEN any_cvd THEN NULL ELSE '{CVD_CLASSES[0]}' END) {classes} END AS label
+      CASE WHEN any_cvd THEN NULL ELSE '{CVD.classes[0]}' END) {classes} END AS label
     FROM per
   """)
   raw.run("""
@@ -285,7 +285,7 @@ def cvd(
   if task == 'cvd_all':
     raw.run(f"""
       INSERT INTO samples BY NAME
-      SELECT s.*, CAST({len(CVD_CLASSES)} AS DOUBLE) AS label FROM cvd_aged s
+      SELECT s.*, CAST({len(CVD.classes)} AS DOUBLE) AS label FROM cvd_aged s
       WHERE s.sample_id NOT IN (SELECT sample_id FROM admitted_ecgs)
     """)
     steps.append(_step(raw, 'with those who are not admitted', 'samples'))

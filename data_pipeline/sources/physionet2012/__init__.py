@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_pipeline.format.schema import DataError, Grid, Schema, Target
+from data_pipeline.format.schema import DataError, Grid, Schema
 from data_pipeline.sources import Resources, Staged, setting
+from data_pipeline.sources.common import targets
 from data_pipeline.sources.common.duckdb_files import parquet
 from data_pipeline.sources.common.items import make_table
 from data_pipeline.sources.common.raw_tables import RawTables, in_scratch
@@ -32,8 +33,13 @@ GRID_STEP_MINUTES = 30
 ADMISSION = '2000-01-01'
 
 _TARGETS = {
-  'mortality': Target('classes', ('survived', 'died')),
-  'los': Target('days'),
+  'mortality': targets.MORTALITY,
+  # Of the whole hospital stay: the files say nothing of the end of the ICU stay.
+  'los': dataclasses.replace(
+    targets.LOS,
+    description='length of the hospital stay',
+    horizon='until discharge',
+  ),
 }
 
 

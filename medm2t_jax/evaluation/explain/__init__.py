@@ -81,7 +81,7 @@ def explain(
   chosen = choose_samples(prediction, dataset.index['label'][row], asked.explained)
   share = -(-asked.explained_globally // len(folds))
   steps = _Steps(
-    explain_step(folds[0].model, dataset.schema.target.kind),
+    explain_step(folds[0].model),
     attention_step(folds[0].model),
   )
   patients: dict[int, ExplainedSample] = {}
@@ -321,7 +321,7 @@ def _completeness(integrated: Integrated) -> Completeness:
 
 def _explained_output(target: Target, against_first: int | None) -> str:
   """The output in words; `against_first` None stands for all classes but the first."""
-  if target.kind == 'days':
+  if target.numeric:
     return 'predicted days'
   if against_first is None and target.outputs > 2:
     return f'log odds of any class but "{target.classes[0]}"'

@@ -119,7 +119,7 @@ def _pages(evaluation: Evaluation, found: Mapping[str, Any]) -> Table:
   target = evaluation.test.target
   rows: list[tuple[Cell, ...]] = []
   for place, each in enumerate(found['patients'], start=1):
-    if target.kind == 'days':
+    if target.numeric:
       truth, predicted = f'{number(each["label"], 2)} days', number(each['prediction'], 2)
     else:
       best = max(range(target.outputs), key=each['prediction'].__getitem__)

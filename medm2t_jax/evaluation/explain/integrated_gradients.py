@@ -20,7 +20,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ from jaxtyping import Array, Bool, Float
 
 from medm2t_jax.models.encoded import Predictions
 from medm2t_jax.models.gates import Gates, open_gates, with_gates
+from medm2t_jax.models.link import explained
 from medm2t_jax.models.medm2t import MULTIMODAL, MedM2T
 
 NODES = 8  # of one call of a compiled step
@@ -151,17 +152,15 @@ def integrate(
 
 
 def explain_step(
-  model: MedM2T, kind: Literal['classes', 'days']
+  model: MedM2T,
 ) -> Callable[[Mapping[str, Any], Mapping[str, Any], Bool[Array, 'b c'], Nodes], Part]:
-  """Returns the compiled `(variables, batch, against_first, nodes) -> Part`.
+  """Returns the compiled `(variables, batch, chosen, nodes) -> Part`.
 
-  `batch` has no device axis. The explained output of a row is the days, or, of classes,
-  the log odds of those where its `against_first` is true, together, against the first
-  class.
+  `batch` has no device axis. What is explained of a row is `link.explained` of its outputs
+  and of what is `chosen` among them.
 
   Args:
     model: whose parameters will be given; it is run in float32.
-    kind: of the target.
   """
   model = _in_float32(model)
 
@@ -169,7 +168,7 @@ def explain_step(
   def step(
     variables: Mapping[str, Any],
     batch: Mapping[str, Any],
-    against_first: Bool[Array, 'b c'],
+    chosen: Bool[Array, 'b c'],
     nodes: Nodes,
   ) -> Part:
     def output(gates: Gates) -> Float[Array, ' b']:
@@ -177,10 +176,7 @@ def explain_step(
         variables, with_gates(batch, gates), stage=STAGE, train=False
       )
       assert isinstance(predictions, Predictions)  # nothing is mutable here
-      logits = predictions.logits
-      if kind == 'days':
-        return logits[:, 0]
-      return jax.nn.logsumexp(logits, where=against_first, axis=1) - logits[:, 0]
+      return explained(predictions.logits, chosen, model.config.link)
 
     return integrate(output, open_gates(batch, model.config.modalities), nodes)
 

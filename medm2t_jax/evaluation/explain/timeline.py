@@ -57,7 +57,7 @@ def patient_page(schema: Schema, sample: ExplainedSample, number_: int) -> str:
 
 def _prediction(schema: Schema, sample: ExplainedSample) -> Section:
   target, found = schema.target, sample.completeness
-  if target.kind == 'days':
+  if target.numeric:
     predicted = f'{number(float(sample.prediction), 2)} days'
     truth = f'{number(sample.label, 2)} days'
   else:

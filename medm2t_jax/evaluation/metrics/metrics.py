@@ -46,14 +46,14 @@ def score(rows: Rows, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, An
     `overall` is about; for days, 'bands': [{'low', 'high', 'bias': estimate, 'mae':
     estimate}]. Estimates are those of `bootstrap.estimate`.
   """
-  if rows.target.kind == 'days':
+  if rows.target.numeric:
     return _score_days(rows, resamples, seed)
   return _score_classes(rows, resamples, seed)
 
 
 def compared_figures(rows: Rows) -> tuple[str, str]:
   """Keys of the figures that models are compared by, the headline first."""
-  if rows.target.kind == 'days':
+  if rows.target.numeric:
     return 'mae', 'rmse'
   return 'auroc', 'average_precision'
 
@@ -62,7 +62,7 @@ def figure_draws(
   rows: Rows, names: Sequence[str], resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Draws]:
   """Some of `compared_figures` with their resamples, for paired differences."""
-  if rows.target.kind == 'days':
+  if rows.target.numeric:
     error = rows.prediction - rows.label
     in_days = {
       'mae': lambda weights: _mean(weights, np.abs(error)),
@@ -97,7 +97,7 @@ def headline_estimate(
 
 def why_undefined(rows: Rows, index: int | None = None) -> str | None:
   """Why AUROC and AUPRC are undefined on `rows`, for class `index` or for all."""
-  if rows.target.kind == 'days':
+  if rows.target.numeric:
     return None
   for each in rows.scored_classes if index is None else (index,):
     name, events = rows.target.classes[each], int(rows.positive(each).sum())

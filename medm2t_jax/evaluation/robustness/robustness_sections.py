@@ -52,7 +52,7 @@ def with_damaged_input(evaluation: Evaluation) -> Section | None:
 
 def _pictures(evaluation: Evaluation, curves: Sequence[Mapping[str, Any]]) -> list[Figure]:
   """One picture an axis, where there is more than one level."""
-  days = evaluation.test.target.kind == 'days'
+  days = evaluation.test.target.numeric
   name = evaluation.metrics['headline']['name'] + (' (days)' if days else '')
   axes: dict[str, list[Mapping[str, Any]]] = {}
   for curve in curves:
@@ -73,7 +73,7 @@ def _pictures(evaluation: Evaluation, curves: Sequence[Mapping[str, Any]]) -> li
 
 
 def _table(evaluation: Evaluation, curves: Sequence[Mapping[str, Any]]) -> Table:
-  digits = 2 if evaluation.test.target.kind == 'days' else 3
+  digits = 2 if evaluation.test.target.numeric else 3
   rows: list[Sequence[Cell]] = []
   for curve in curves:
     base = curve['undamaged']

@@ -117,8 +117,9 @@ class EnsembleTrunk(nn.Module):
     )
     head_bias = self.param('head_bias', nn.initializers.zeros, (members, self.outputs))
     offset = self.variable('fitted', 'offset', jnp.zeros, (self.outputs,)).value
+    scale = self.variable('fitted', 'output_scale', jnp.ones, ()).value
     outputs = jnp.einsum('kbw,kwc->kbc', x, cast(head)).astype(jnp.float32)
-    return outputs + (head_bias + offset[jnp.newaxis])[:, jnp.newaxis]
+    return outputs * scale + (head_bias * scale + offset[jnp.newaxis])[:, jnp.newaxis]
 
   def _project(self, name: str, x: Float[Array, 'b n p']) -> Float[Array, 'b n w']:
     """Each chunk by a table of its own."""

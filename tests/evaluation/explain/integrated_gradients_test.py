@@ -46,7 +46,7 @@ def path_of(function, gates, level=3):
 
 
 def attributed(model, variables, batch, against_first, level=3):
-  step = explain_step(model, 'classes')
+  step = explain_step(model)
   return up_to(functools.partial(step, variables, batch, against_first), level)
 
 
@@ -132,7 +132,7 @@ PLANTED = 2
 
 def test_rows_do_not_share_attributions():
   model, variables = model_of()
-  step = explain_step(model, 'classes')
+  step = explain_step(model)
   nodes = nodes_of(0)[0]
   batch = fake_batch.batch(rows=4, events=12)
   together = step(variables, batch, np.repeat(ODDS, 4, axis=0), nodes)

@@ -57,7 +57,9 @@ def oracle(variables, chunks, vectors=None):
       for layer in range(2):
         x = (x * p[f'scale_in_{layer}'][k]) @ p[f'hidden_{layer}']['kernel']
         x = np.maximum(x * p[f'scale_out_{layer}'][k] + p[f'bias_{layer}'][k], 0)
-      rows.append(x @ p['head'][k] + p['head_bias'][k] + variables['fitted']['offset'])
+      y = x @ p['head'][k] + p['head_bias'][k]
+      fitted = variables['fitted']
+      rows.append(y * fitted['output_scale'] + fitted['offset'])
     result.append(rows)
   return np.array(result)
 

@@ -1,0 +1,32 @@
+"""What can be predicted, one file a kind: loss, prior, predictions, blend, baselines.
+
+Nothing else asks of which kind a target is.
+"""
+
+from __future__ import annotations
+
+from data_pipeline.format.schema import Target
+from medm2t_jax.targets.classes import Classes
+from medm2t_jax.targets.kind import TargetKind
+from medm2t_jax.targets.multilabel import Multilabel
+from medm2t_jax.targets.regression import Regression
+
+_KINDS: dict[str, type[TargetKind]] = {
+  'binary': Classes,
+  'multiclass': Classes,
+  'multilabel': Multilabel,
+  'regression': Regression,
+}
+
+
+# Of every metric that may choose an epoch; a name means the same for all kinds.
+HIGHER_IS_BETTER = {
+  name: metric.higher_is_better
+  for kind in _KINDS.values()
+  for name, metric in kind.selection_metrics.items()
+}
+
+
+def of(target: Target) -> TargetKind:
+  """The target with all that training, baselines and evaluation ask of it."""
+  return _KINDS[target.kind](target)

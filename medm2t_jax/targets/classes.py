@@ -1,0 +1,103 @@
+"""Binary and multiclass targets: exactly one of the classes is true."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from scipy import special
+from sklearn import metrics
+
+from data_pipeline.format.schema import Target
+from medm2t_jax.targets import losses
+from medm2t_jax.targets.kind import Loss, LossMaker, SelectionMetric, TargetKind
+
+# Further out, float32 has no finite logarithm of a probability.
+LEAST_PROBABILITY = 1e-15
+
+
+def _one_vs_rest(
+  score: Callable[..., Any], outputs: np.ndarray, label: np.ndarray
+) -> float:
+  """Mean over the classes, of two the second; NaN where a class has no unit, or all."""
+  classes = range(outputs.shape[1]) if outputs.shape[1] > 2 else (1,)
+  if np.bincount(label.astype(int), minlength=outputs.shape[1]).min() == 0:
+    return float('nan')
+  probability = special.softmax(outputs.astype(np.float64), axis=1)
+  return float(np.mean([score(label == c, probability[:, c]) for c in classes]))
+
+
+_LOSSES: dict[str, LossMaker] = {
+  'nll': lambda recipe: losses.nll,
+  'focal': lambda recipe: functools.partial(losses.focal, gamma=recipe['focal_gamma']),
+}
+_METRICS = {
+  'auroc': SelectionMetric(True, functools.partial(_one_vs_rest, metrics.roc_auc_score)),
+  'average_precision': SelectionMetric(
+    True, functools.partial(_one_vs_rest, metrics.average_precision_score)
+  ),
+}
+
+
+class Classes(TargetKind):
+  """Outputs are one score a class."""
+
+  link = 'softmax'
+  losses = _LOSSES
+  selection_metrics = _METRICS
+
+  def loss(self, outputs: Any, label: Any) -> Any:
+    return losses.nll(outputs, label)
+
+  def prior(self, label: np.ndarray) -> np.ndarray:
+    """Log shares of the classes, with one added count each."""
+    counts = 1.0 + np.bincount(label.astype(int), minlength=self.target.outputs)
+    return np.log(counts / counts.sum())
+
+  def shares(self, label: np.ndarray) -> np.ndarray:
+    count = np.bincount(label.astype(int), minlength=self.target.outputs)
+    return count / count.sum()
+
+  def predictions(self, outputs: np.ndarray) -> np.ndarray:
+    return special.softmax(outputs.astype(np.float64), axis=-1)
+
+  def outputs(self, predictions: np.ndarray) -> np.ndarray:
+    return np.log(np.maximum(predictions, LEAST_PROBABILITY))
+
+  def mean_loss(self, predictions: np.ndarray, label: np.ndarray) -> float:
+    likelihood = predictions[np.arange(len(label)), label.astype(int)]
+    return float(-np.log(np.maximum(likelihood, LEAST_PROBABILITY)).mean())
+
+  def summed_loss(self, outputs: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
+    shifted = outputs - outputs.max(axis=-1, keepdims=True)
+    log_probability = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    own = np.arange(len(label)), label.astype(int)
+    slope = np.exp(log_probability)
+    slope[own] -= 1
+    return -log_probability[own].sum(), slope
+
+  def weighted(
+    self, loss: Loss, class_weights: Sequence[float], *, prior_correction: bool
+  ) -> tuple[Loss, Callable[[Any, Any], Any]]:
+    """A unit's weight is that of its class.
+
+    Training with class weights w moves the optimum from p(c | x) to w_c p(c | x), as if
+    the classes had other priors. Logits shifted by log w inside the loss, and only there,
+    learn the latter, so the logits themselves p(c | x): probabilities are calibrated,
+    although rare classes weighed more in every gradient.
+    """
+    by_class = np.asarray(class_weights, np.float32)
+
+    def weigh(label: Any, weight: Any) -> Any:
+      return weight * jnp.asarray(by_class)[label.astype(jnp.int32)]
+
+    if not prior_correction:
+      return loss, weigh
+    shift = np.log(by_class)[np.newaxis]
+    return lambda outputs, label: loss(outputs + shift, label), weigh
+
+  def problems(self, label: np.ndarray) -> list[tuple[Target, np.ndarray]]:
+    return [(self.target, label)]

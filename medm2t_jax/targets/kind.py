@@ -1,0 +1,125 @@
+"""What a kind of target has to say: the contract of `medm2t_jax/targets/`.
+
+Letters: n samples, u units (samples, recordings or segments), c outputs, l labels.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Array, Float
+
+from data_pipeline.format.schema import DataError, Target
+from medm2t_jax.models.link import Link
+
+# Unreduced: outputs (u c), label (u) or (u l) -> (u).
+Loss = Callable[[Any, Any], Any]
+LossMaker = Callable[[Mapping[str, Any]], Loss]
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectionMetric:
+  """A metric that may choose the best epoch of a stage.
+
+  Attributes:
+    higher_is_better: whether it is a gain.
+    value: outputs (u c) and labels (u) or (u l), float -> the metric; NaN where it is
+      not defined on these labels.
+  """
+
+  higher_is_better: bool
+  value: Callable[[np.ndarray, np.ndarray], float]
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetKind(abc.ABC):
+  """A target with all that training, baselines and evaluation ask of it.
+
+  Labels are as in a batch: (n,), or (n, l) of a multilabel target, whose unknown entries
+  are below 0 or NaN. Predictions are probabilities (n, c), or numbers (n,). Outputs are
+  what networks and baselines give, on the scale of `link`: (n, c).
+  """
+
+  target: Target
+
+  link: ClassVar[Link]
+  # Name -> the loss with the numbers of a stage's recipe.
+  losses: ClassVar[Mapping[str, LossMaker]]
+  selection_metrics: ClassVar[Mapping[str, SelectionMetric]]
+
+  @abc.abstractmethod
+  def loss(self, outputs: Any, label: Any) -> Any:
+    """The loss of a baseline that is trained like a network, unreduced: (u)."""
+
+  @abc.abstractmethod
+  def prior(self, label: np.ndarray) -> np.ndarray:
+    """Outputs (c,) that say no more than these labels (n, ...) do together."""
+
+  def scale(self, label: np.ndarray) -> float:
+    """By what a network's raw output is multiplied, given the labels (n, ...)."""
+    del label
+    return 1.0
+
+  @abc.abstractmethod
+  def shares(self, label: np.ndarray) -> np.ndarray:
+    """Mean prediction (c,) where nothing is known but these labels (n, ...)."""
+
+  @abc.abstractmethod
+  def predictions(self, outputs: np.ndarray) -> np.ndarray:
+    """Probabilities (... c) or numbers (...), float64, of outputs (... c)."""
+
+  @abc.abstractmethod
+  def outputs(self, predictions: np.ndarray) -> np.ndarray:
+    """Inverse of `predictions`: normalised outputs (n c), finite."""
+
+  @abc.abstractmethod
+  def mean_loss(self, predictions: np.ndarray, label: np.ndarray) -> float:
+    """By what baselines are chosen: mean log loss in nats, or mean absolute error."""
+
+  @abc.abstractmethod
+  def summed_loss(self, outputs: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
+    """The loss of a blend, summed over samples, and its gradient (n c)."""
+
+  def check_weights(self, weights: Sequence[float], where: str) -> None:
+    """Checks the class weights of a recipe.
+
+    Raises:
+      DataError: they do not fit the target.
+    """
+    if weights and len(weights) != len(self.target.classes):
+      raise DataError(
+        f'{where}.class_weights={tuple(weights)}: give none, or one for each class; this '
+        f'task has {len(self.target.classes) or "no"} classes'
+      )
+
+  @abc.abstractmethod
+  def weighted(
+    self, loss: Loss, class_weights: Sequence[float], *, prior_correction: bool
+  ) -> tuple[Loss, Callable[[Any, Any], Any]]:
+    """A loss and the weights of units, where classes have weights.
+
+    Args:
+      loss: of `losses`.
+      class_weights: one per class, or one per label for where it is true; not empty.
+      prior_correction: whether outputs stay calibrated although classes are weighted.
+
+    Returns:
+      The loss, and what maps label (u ...) and weight (u) to the weight (u) of each unit.
+    """
+
+  @abc.abstractmethod
+  def problems(self, label: np.ndarray) -> list[tuple[Target, np.ndarray]]:
+    """What a baseline with one label has to be fitted to, together: targets and labels.
+
+    A label (n,) is NaN where a sample is not of the problem.
+    """
+
+
+def unweighted(label: Float[Array, 'u ...'], weight: Float[Array, ' u']) -> Any:
+  """The weight of each unit without class weights."""
+  del label
+  return weight

@@ -1,0 +1,92 @@
+"""Losses of units, unreduced.
+
+Letters: u units (samples, recordings or segments), c outputs, l labels.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+
+def nll(logits: Float[Array, 'u c'], label: Float[Array, ' u']) -> Float[Array, ' u']:
+  """Negative log likelihood of the class index `label`, in nats."""
+  log_probabilities = jax.nn.log_softmax(logits)
+  index = label.astype(jnp.int32)[:, None]
+  return -jnp.take_along_axis(log_probabilities, index, axis=1)[:, 0]
+
+
+def focal(
+  logits: Float[Array, 'u c'], label: Float[Array, ' u'], gamma: float
+) -> Float[Array, ' u']:
+  """Focal loss (Lin et al. 2017) over any number of classes: (1 - p)^gamma * -log p.
+
+  Args:
+    logits: class scores.
+    label: class index, whose probability is p.
+    gamma: how much less a prediction counts that is already good; 0 is `nll`.
+  """
+  others = jnp.arange(logits.shape[1])[jnp.newaxis] != label.astype(jnp.int32)[:, None]
+  # In logarithms: the gradient of (1 - p)^gamma at p = 1 is infinite for gamma < 1.
+  log_others = jax.nn.logsumexp(logits, axis=1, where=others)
+  log_rest = log_others - jax.nn.logsumexp(logits, axis=1)
+  return jnp.exp(gamma * log_rest) * nll(logits, label)
+
+
+def nll_of_labels(
+  log_odds: Float[Array, 'u l'],
+  label: Float[Array, 'u l'],
+  gamma: float = 0.0,
+  positive_weights: tuple[float, ...] = (),
+) -> Float[Array, ' u']:
+  """Mean over the known labels of their negative log likelihood, in nats.
+
+  Args:
+    log_odds: of each label.
+    label: 1 or 0; below 0 where it is not known, which has no part in the mean.
+    gamma: of the focal loss; 0: none.
+    positive_weights: weight of each label where it is true, or empty.
+  """
+  known = label >= 0
+  signed = jnp.where(label > 0, log_odds, -log_odds)
+  each = -jax.nn.log_sigmoid(signed)
+  if gamma:
+    each = each * jnp.exp(gamma * jax.nn.log_sigmoid(-signed))
+  if positive_weights:
+    weights = jnp.asarray(positive_weights, jnp.float32)[jnp.newaxis]
+    each = each * jnp.where(label > 0, weights, 1.0)
+  return jnp.sum(each, axis=1, where=known) / jnp.maximum(jnp.sum(known, axis=1), 1)
+
+
+def squared(value: Float[Array, 'u 1'], label: Float[Array, ' u']) -> Float[Array, ' u']:
+  """Squared error (the paper's loss for length of stay, in days^2)."""
+  return jnp.square(value[:, 0] - label)
+
+
+def absolute(value: Float[Array, 'u 1'], label: Float[Array, ' u']) -> Float[Array, ' u']:
+  """Absolute error, in the unit of the label."""
+  return jnp.abs(value[:, 0] - label)
+
+
+def huber(
+  value: Float[Array, 'u 1'], label: Float[Array, ' u'], delta: float
+) -> Float[Array, ' u']:
+  """Half the squared error up to `delta`, linear with slope `delta` beyond."""
+  return jnp.asarray(optax.losses.huber_loss(value[:, 0], label, delta=delta))
+
+
+def log_squared(
+  value: Float[Array, 'u 1'], label: Float[Array, ' u']
+) -> Float[Array, ' u']:
+  """Squared error of log(1 + value); the output itself stays in the label's unit.
+
+  What is below 0, which a length of stay never is, goes through -log(1 - value), so
+  that it still has a gradient that lifts it.
+  """
+  return jnp.square(_signed_log1p(value[:, 0]) - _signed_log1p(label))
+
+
+def _signed_log1p(x: Float[Array, ' u']) -> Float[Array, ' u']:
+  return jnp.sign(x) * jnp.log1p(jnp.abs(x))

@@ -1,0 +1,96 @@
+"""Multilabel targets: each label is true or not by itself, or not known."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+from scipy import special
+from sklearn import metrics
+
+from data_pipeline.format.schema import Target
+from medm2t_jax.targets import losses
+from medm2t_jax.targets.classes import LEAST_PROBABILITY
+from medm2t_jax.targets.kind import Loss, LossMaker, SelectionMetric, TargetKind, unweighted
+
+
+def _macro(score: Callable[..., Any], outputs: np.ndarray, label: np.ndarray) -> float:
+  """Mean over the labels that have both values; NaN where there is none."""
+  found = []
+  for column, truth in zip(outputs.T, label.T, strict=True):
+    known = truth >= 0
+    if len(np.unique(truth[known])) == 2:
+      found.append(score(truth[known] > 0, column[known]))
+  return float(np.mean(found)) if found else float('nan')
+
+
+_LOSSES: dict[str, LossMaker] = {
+  'nll': lambda recipe: losses.nll_of_labels,
+  'focal': lambda recipe: functools.partial(
+    losses.nll_of_labels, gamma=recipe['focal_gamma']
+  ),
+}
+_METRICS = {
+  'auroc': SelectionMetric(True, functools.partial(_macro, metrics.roc_auc_score)),
+  'average_precision': SelectionMetric(
+    True, functools.partial(_macro, metrics.average_precision_score)
+  ),
+}
+
+
+class Multilabel(TargetKind):
+  """Outputs are the log odds of each label."""
+
+  link = 'sigmoid'
+  losses = _LOSSES
+  selection_metrics = _METRICS
+
+  def loss(self, outputs: Any, label: Any) -> Any:
+    return losses.nll_of_labels(outputs, label)
+
+  def prior(self, label: np.ndarray) -> np.ndarray:
+    """Log odds of the share of each label, with one added count of true and of false."""
+    true, known = (label > 0).sum(axis=0), (label >= 0).sum(axis=0)
+    return special.logit((true + 1.0) / (known + 2.0))
+
+  def shares(self, label: np.ndarray) -> np.ndarray:
+    return special.expit(self.prior(label))
+
+  def predictions(self, outputs: np.ndarray) -> np.ndarray:
+    return special.expit(outputs.astype(np.float64))
+
+  def outputs(self, predictions: np.ndarray) -> np.ndarray:
+    return special.logit(np.clip(predictions, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY))
+
+  def mean_loss(self, predictions: np.ndarray, label: np.ndarray) -> float:
+    known = label >= 0
+    likelihood = np.where(label > 0, predictions, 1 - predictions)
+    return float(-np.log(np.maximum(likelihood, LEAST_PROBABILITY))[known].mean())
+
+  def summed_loss(self, outputs: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
+    """Of each sample the mean over its known labels: they are not independent."""
+    known = label >= 0
+    share = known / np.maximum(known.sum(axis=1, keepdims=True), 1)
+    sign = np.where(label > 0, 1.0, -1.0)
+    loss = np.logaddexp(0, -sign * outputs) * share
+    return loss.sum(), -sign * special.expit(-sign * outputs) * share
+
+  def weighted(
+    self, loss: Loss, class_weights: Sequence[float], *, prior_correction: bool
+  ) -> tuple[Loss, Callable[[Any, Any], Any]]:
+    """A weight is of one label where it is true; units weigh the same."""
+    weights = tuple(class_weights)
+    made = functools.partial(cast(Any, loss), positive_weights=weights)
+    if not prior_correction:
+      return made, unweighted
+    shift = np.log(np.asarray(weights, np.float32))[np.newaxis]
+    return lambda outputs, label: made(outputs + shift, label), unweighted
+
+  def problems(self, label: np.ndarray) -> list[tuple[Target, np.ndarray]]:
+    """Each label by itself."""
+    return [
+      (Target('binary', (f'no {name}', name)), np.where(column >= 0, column, np.nan))
+      for name, column in zip(self.target.classes, label.T, strict=True)
+    ]

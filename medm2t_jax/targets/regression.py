@@ -1,0 +1,79 @@
+"""Regression targets: a number in a unit."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.format.schema import Target
+from medm2t_jax.targets import losses
+from medm2t_jax.targets.kind import Loss, LossMaker, SelectionMetric, TargetKind
+
+# Of the standard deviation of the labels: an absolute error has no gradient at 0.
+_SMOOTH = 0.1
+
+
+def _mae(outputs: np.ndarray, label: np.ndarray) -> float:
+  return float(np.abs(outputs[:, 0].astype(np.float64) - label).mean())
+
+
+_LOSSES: dict[str, LossMaker] = {
+  'squared': lambda recipe: losses.squared,
+  'absolute': lambda recipe: losses.absolute,
+  'huber': lambda recipe: functools.partial(losses.huber, delta=recipe['huber_delta']),
+  'log_squared': lambda recipe: losses.log_squared,
+}
+_METRICS = {'mae': SelectionMetric(False, _mae)}
+
+
+class Regression(TargetKind):
+  """The output is the number itself."""
+
+  link = 'identity'
+  losses = _LOSSES
+  selection_metrics = _METRICS
+
+  def loss(self, outputs: Any, label: Any) -> Any:
+    return losses.absolute(outputs, label)
+
+  def prior(self, label: np.ndarray) -> np.ndarray:
+    """The mean."""
+    return np.array([label.mean()])
+
+  def scale(self, label: np.ndarray) -> float:
+    """The power of ten that is next below the standard deviation: 1 for most stays.
+
+    A network learns numbers near 1, whatever the unit of the label. A power of ten, so
+    that few samples more or less leave it as it is.
+    """
+    deviation = float(np.std(label, dtype=np.float64))
+    return float(10.0 ** np.floor(np.log10(deviation))) if deviation > 0 else 1.0
+
+  def shares(self, label: np.ndarray) -> np.ndarray:
+    return np.array([label.mean(dtype=np.float64)])
+
+  def predictions(self, outputs: np.ndarray) -> np.ndarray:
+    return outputs.astype(np.float64)[..., 0]
+
+  def outputs(self, predictions: np.ndarray) -> np.ndarray:
+    return predictions[:, np.newaxis]
+
+  def mean_loss(self, predictions: np.ndarray, label: np.ndarray) -> float:
+    return float(np.abs(predictions - label).mean())
+
+  def summed_loss(self, outputs: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
+    """Absolute error, smooth near 0."""
+    error = outputs - label[:, np.newaxis]
+    size = np.hypot(error, _SMOOTH * self.scale(label))
+    return size.sum(), error / size
+
+  def weighted(
+    self, loss: Loss, class_weights: Sequence[float], *, prior_correction: bool
+  ) -> tuple[Loss, Callable[[Any, Any], Any]]:
+    raise AssertionError('a regression has no classes: `check_weights` refuses them')
+
+  def problems(self, label: np.ndarray) -> list[tuple[Target, np.ndarray]]:
+    return [(self.target, label)]
