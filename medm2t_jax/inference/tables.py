@@ -45,7 +45,7 @@ def writer(name: str, schema: Schema) -> Write:
 
 
 def _table(dataset: Dataset, predicted: Predicted) -> pa.Table:
-  """sample_id, subject_id, and `p0`, `p1`, ... of the classes or `prediction` (a number)."""
+  """sample_id, subject_id, and `p0`, `p1`, ... or `prediction` of a number."""
   columns: dict[str, Any] = {
     name: dataset.index[name][predicted.rows] for name in ('sample_id', 'subject_id')
   }

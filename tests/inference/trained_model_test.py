@@ -18,7 +18,7 @@ import pytest
 from flax import traverse_util
 
 from data_pipeline.format.dataset import open_dataset
-from data_pipeline.format.schema import DataError, Item
+from data_pipeline.format.schema import DataError, Item, Target
 from medm2t_jax.baselines import boosted_trees, choosing, logistic_regression
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.evaluation import evaluate
@@ -320,9 +320,9 @@ def test_meds_fields_are_those_of_meds_evaluation(bundle, data, tmp_path):
     frame.predicted_boolean_probability, found.predictions[:, 1], atol=1e-7
   )
   assert list(frame.boolean_value) == list(dataset.index['label'][found.rows] == 1)
-  days = dataclasses.replace(model.schema, target=Target('multiclass', ('a', 'b', 'c')))
+  three = dataclasses.replace(model.schema, target=Target('multiclass', ('a', 'b', 'c')))
   with pytest.raises(DataError, match='two classes alone'):
-    tables.writer('meds', days)
+    tables.writer('meds', three)
 
 
 def test_samples_without_a_label_are_predicted(bundle, data, tmp_path):
