@@ -137,7 +137,8 @@ def _with_difference(draws: Draws, reference: Draws, rows: Rows) -> dict[str, An
 
 
 def _statistic(rows: Rows) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
-  risk, died = rows.prediction[:, 1], rows.positive(1)
+  (death,) = rows.outcomes
+  risk, died = death.probability, death.positive
   ranking = Ranking(risk, died)
   clipped = np.clip(risk, 1e-7, 1 - 1e-7)
   loss = -np.where(died, np.log(clipped), np.log1p(-clipped))

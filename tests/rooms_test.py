@@ -59,9 +59,9 @@ def test_rooms_are_small():
 
 
 def test_classes_are_small():
-  """But the model's, whose methods are its parts."""
+  """But the model's, whose methods are its parts, and a kind's, which are its contract."""
   for path in files():
-    if 'models' in path.parts:
+    if {'models', 'targets'} & set(path.parts):
       continue
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
       if isinstance(node, ast.ClassDef):

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import stats
 
 from data_pipeline.format.schema import Schema, Target
+from medm2t_jax import targets
 from medm2t_jax.audit.check import Check
 from medm2t_jax.audit.columns import columns
 from medm2t_jax.audit.ranks import auroc
@@ -93,7 +94,7 @@ def by_label(scan: Scan) -> Check:
 def _of_value(
   values: np.ndarray, label: np.ndarray, categorical: bool, target: Target
 ) -> list[tuple[float, float]]:
-  """(figure, p) of values (r,), one a class or one for days."""
+  """(figure, p) of values (r,), one a class or label, or one for numbers."""
   if len(values) < 4 or np.ptp(values) == 0:
     return []
   if target.numeric:
@@ -103,10 +104,11 @@ def _of_value(
     correlation, p = np.asarray(stats.spearmanr(score, label), float).tolist()
     return [(abs(correlation), p)]
   figures = []
-  for each in range(len(target.classes)):
-    positive = label == each
+  for true in targets.of(target).is_true(label).T:
+    known = ~np.isnan(true)
+    positive, of_known = true[known] == 1, values[known]
     if 0 < positive.sum() < len(positive):
-      score = _encoded(values, positive) if categorical else values
+      score = _encoded(of_known, positive) if categorical else of_known
       figures.append(_auroc_and_p(score, positive))
   return figures
 
@@ -133,12 +135,12 @@ def _encoded(category: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 def _of_presence(scan: Scan, number: int) -> list[tuple[float, float]]:
   """(AUROC, p) of having the column at all, one a class, from exact counts."""
-  labels = scan.dataset.index['label']
+  true = targets.of(scan.dataset.schema.target).is_true(scan.dataset.index['label'])
   figures = []
   for each, present in enumerate(scan.label_present[:, number].tolist()):
-    positives = int((labels == each).sum())
-    negatives = len(labels) - positives
-    others = int(scan.present[number]) - present
+    positives = int((true[:, each] == 1).sum())
+    negatives = int((true[:, each] == 0).sum())
+    others = int(scan.label_absent[each, number])
     if not positives or not negatives:
       continue
     area = 0.5 + (present / positives - others / negatives) / 2

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from data_pipeline.format.dataset import Dataset, Split
 from data_pipeline.format.heads import read_heads
+from medm2t_jax import targets
 from medm2t_jax.audit.columns import Column, columns, last_values
 
 CAPACITY = 8192  # samples that a column's random sample holds
@@ -30,7 +31,9 @@ class Scan:
     latest: modality with times -> latest hour relative to the prediction, -inf without.
     late: modality -> events or recordings later than the prediction, or without a time.
     present: samples that have the column, int64 (c,).
-    label_present: sum over these of each class's indicator, int64 (classes, c).
+    label_present: of the samples in which a class or label is true, how many have each
+      column: int64 (classes, c).
+    label_absent: the same of those in which it is not.
     split_present: samples that have the column by fold and split (k, 3, c).
     value, row: random samples of the columns' values and index rows (c r).
   """
@@ -42,6 +45,7 @@ class Scan:
   late: dict[str, int]
   present: np.ndarray
   label_present: np.ndarray
+  label_absent: np.ndarray
   split_present: np.ndarray
   value: np.ndarray
   row: np.ndarray
@@ -75,10 +79,13 @@ def scan(dataset: Dataset, folds: Sequence[int], *, capacity: int = CAPACITY) ->
     late=dict.fromkeys(timed, 0),
     present=np.zeros(len(found), np.int64),
     label_present=np.zeros((outputs, len(found)), np.int64),
+    label_absent=np.zeros((outputs, len(found)), np.int64),
     split_present=np.zeros((len(folds), len(SPLITS) + 1, len(found)), np.int64),
     value=np.zeros((len(found), min(capacity, len(dataset)))),
     row=np.zeros((len(found), min(capacity, len(dataset))), np.int32),
   )
+  # The records' own labels are compared with those of the index below.
+  true = targets.of(schema.target).is_true(dataset.index['label'])
   splits = split_codes(dataset, folds)
   generator = np.random.default_rng(0)
   heads = tqdm(
@@ -94,9 +101,8 @@ def scan(dataset: Dataset, folds: Sequence[int], *, capacity: int = CAPACITY) ->
     values = last_values(example, schema)
     present = ~np.isnan(values)
     result.present += present
-    label = float(example['label'][0])
-    if outputs and not np.isnan(label):
-      result.label_present[int(label)] += present
+    result.label_present[true[row] == 1] += present
+    result.label_absent[true[row] == 0] += present
     result.split_present[np.arange(len(folds)), splits[:, row]] += present
     _remember(result, np.flatnonzero(present), values, row, generator)
   return result
@@ -119,7 +125,7 @@ def _agrees(example: Mapping[str, np.ndarray], dataset: Dataset, row: int) -> bo
   return (
     all(int(example[name]) == int(index[name][row]) for name in names)
     and np.array_equal(
-      example['label'], np.array([index['label'][row]], np.float32), equal_nan=True
+      example['label'], np.float32(index['label'][row]).reshape(-1), equal_nan=True
     )
     and bool(np.array_equal(example['validates'], validates))
   )

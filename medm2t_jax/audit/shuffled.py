@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from data_pipeline.format.schema import Target
+from medm2t_jax import targets
 from medm2t_jax.audit.check import Check
 from medm2t_jax.audit.ranks import auroc
 from medm2t_jax.audit.scan import SPLITS
@@ -31,7 +33,7 @@ TAILS = (0.0005, 0.9995)  # of the null distribution: one honest run in a thousa
 
 
 def check(fold: Run) -> Check:
-  """Trains on shuffled labels; the figure is AUROC, or for days the rank correlation."""
+  """Trains on shuffled labels; the figure is AUROC, or for numbers the rank correlation."""
   stage = fold.dataset.schema.modalities[0]  # static, where there is one
   name = f'shuffled labels, fold {fold.fold}'
   with tempfile.TemporaryDirectory(prefix='medm2t_audit_') as folder:
@@ -45,13 +47,14 @@ def check(fold: Run) -> Check:
   plan = shuffled.plan('test', modalities, fold.config.evaluation.batch_size, require=stage)
   rows, predictions = prediction.predict(shuffled, stage, predictor, plan, 'shuffled')
   label, subject = labels[rows], fold.dataset.index['subject_id'][rows]
-  if len(np.unique(label)) < 2:
+  if not (label != label[0]).any():
     return Check(name, False, None, 'not tested: all test samples have the same label')
-  score = _ranked(predictions['all'])
-  figure = association(score, label)
+  score = _ranked(predictions['all'], fold.dataset.schema.target)
+  true = _to_rank(label, fold.dataset.schema.target)
+  figure = association(score, true)
   generator = np.random.default_rng(fold.config.seed)
   null = [
-    association(score, permute_by_subject(label, subject, generator))
+    association(score, permute_by_subject(true, subject, generator))
     for _ in range(PERMUTATIONS)
   ]
   low, high = np.quantile(null, TAILS)
@@ -80,21 +83,36 @@ def permute_by_subject(
 
 
 def association(rank: np.ndarray, label: np.ndarray) -> float:
-  """Mean one-vs-rest AUROC of ranks (n c), of two classes the second's; or correlation.
+  """Mean AUROC of the ranks of classes or labels (n c), of two classes the second's.
+
+  Of numbers the rank correlation.
 
   Args:
-    rank: of the predictions: of class probabilities (n c), or of days (n,).
-    label: class index or days (n,). A class without a sample does not count.
+    rank: of the predictions: of probabilities (n c), or of numbers (n,).
+    label: numbers (n,); or whether a class or label is true, 1 or 0, NaN where it is not
+      known (n c). What all samples agree in does not count.
   """
   if rank.ndim == 1:
     return float(np.corrcoef(rank, stats.rankdata(label))[0, 1]) if np.ptp(rank) else 0.0
-  classes = range(rank.shape[1]) if rank.shape[1] > 2 else (1,)
-  present = [each for each in classes if 0 < (label == each).sum() < len(label)]
-  return float(np.mean([auroc(rank[:, each], label == each) for each in present]))
+  found = []
+  for column, true in zip(rank.T, label.T, strict=True):
+    known = ~np.isnan(true)
+    if len(np.unique(true[known])) == 2:
+      of_known = column if known.all() else stats.rankdata(column[known])
+      found.append(auroc(of_known, true[known] == 1))
+  return float(np.mean(found))
 
 
-def _ranked(predictions: np.ndarray) -> np.ndarray:
-  return stats.rankdata(predictions, axis=0)
+def _ranked(predictions: np.ndarray, target: Target) -> np.ndarray:
+  """Ranks of what has a metric of its own: (n c), or (n,)."""
+  scored = list(targets.of(target).scored)
+  return stats.rankdata(predictions[:, scored] if scored else predictions, axis=0)
+
+
+def _to_rank(label: np.ndarray, target: Target) -> np.ndarray:
+  """Labels as `association` takes them."""
+  kind = targets.of(target)
+  return kind.is_true(label)[:, list(kind.scored)] if kind.scored else label
 
 
 def shuffled_run(run: Run, stage: str, workdir: Path) -> tuple[Run, np.ndarray]:
@@ -106,7 +124,7 @@ def shuffled_run(run: Run, stage: str, workdir: Path) -> tuple[Run, np.ndarray]:
     workdir: of the new run.
 
   Returns:
-    The run, and the label of every row of the index as its batches have it: float32 (n,).
+    The run, and the labels of every row of the index as its batches have them: float32.
   """
   index = run.dataset.index
   label = index['label'].astype(np.float32)
@@ -117,7 +135,10 @@ def shuffled_run(run: Run, stage: str, workdir: Path) -> tuple[Run, np.ndarray]:
 
   def relabelled(batch: Batch) -> Batch:
     row = batch['row']
-    return {**batch, 'label': np.where(row >= 0, label[row], np.float32(0))}
+    valid = row.reshape(*row.shape, *(1,) * (label.ndim - 1)) >= 0
+    # Unknown entries of a vector are -1 in a batch.
+    dealt = np.nan_to_num(label[row], nan=-1.0)
+    return {**batch, 'label': np.where(valid, dealt, np.float32(0))}
 
   dataset = dataclasses.replace(run.dataset, schema=run.dataset.schema.only([stage]))
   made = Run(_short(run, stage), dataset, run.fold, workdir, change=relabelled)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_pipeline.format.schema import Target
 from medm2t_jax.evaluation.metrics.metrics import NAMES, compared_figures
 from medm2t_jax.evaluation.results import Evaluation
 from medm2t_jax.report.blocks import (
@@ -16,7 +17,7 @@ from medm2t_jax.report.blocks import (
   Section,
   Table,
 )
-from medm2t_jax.report.text import NONE, in_words, interval, number
+from medm2t_jax.report.text import NONE, in_brackets, in_words, interval, number
 
 _PLURAL = ('boosted_trees',)
 _TITLES = {
@@ -37,11 +38,11 @@ def against_baselines(evaluation: Evaluation) -> Section | None:
   if not entries and not left_out:
     return None
   names = compared_figures(evaluation.test)
-  days = evaluation.test.target.numeric
-  digits = 2 if days else 3
-  linear = 'Ridge regression' if days else 'Logistic regression'
+  target = evaluation.test.target
+  digits = 2 if target.numeric else 3
+  linear = 'Ridge regression' if target.numeric else 'Logistic regression'
   verdicts = [
-    verdict(each['name'], each['differences'][names[0]], NAMES[names[0]], days)
+    verdict(each['name'], each['differences'][names[0]], NAMES[names[0]], target)
     for each in entries
   ]
   blocks: list[Block] = [Callout(text) for wins, text in verdicts if wins]
@@ -50,13 +51,13 @@ def against_baselines(evaluation: Evaluation) -> Section | None:
   ours = evaluation.metrics['pooled']['overall']
   rows = [_row('this model', ours, None, names, digits)]
   rows += [
-    _row(title(each['name'], days), each['figures'], each['differences'], names, digits)
+    _row(title(each['name'], target), each['figures'], each['differences'], names, digits)
     for each in entries
   ]
   again = ', fitted again on both with what was chosen' if evaluation.context.refit else ''
   header = ['']
   for name in names:
-    unit = ' (days)' if days else ''
+    unit = in_brackets(target.unit)
     header += [NAMES[name] + unit, '95 % interval', 'Difference, paired']
   blocks += [
     Table(header, rows, (1, 4)),
@@ -87,36 +88,36 @@ def _of_blend(evaluation: Evaluation) -> str:
   )
 
 
-def title(name: str, days: bool) -> str:
+def title(name: str, target: Target) -> str:
   """What a baseline is called inside a sentence."""
   if name.startswith(_SINGLE):
     return f'the stage {name.removeprefix(_SINGLE)} alone'
-  if name == 'logistic_regression' and days:
+  if name == 'logistic_regression' and target.numeric:
     return 'ridge regression'
   return _TITLES.get(name, name)
 
 
 def verdict(
-  name: str, difference: Mapping[str, Any], figure: str, days: bool
+  name: str, difference: Mapping[str, Any], figure: str, target: Target
 ) -> tuple[bool, str]:
   """Whether the baseline is better, and a sentence that says who is.
 
   Args:
     name: of the baseline.
     difference: estimate of baseline minus our model.
-    figure: name of the figure; of days less is better, of classes more.
-    days: whether the target is days.
+    figure: name of the figure; of numbers less is better, of classes more.
+    target: what is predicted.
   """
-  other, verb = title(name, days), 'are' if name in _PLURAL else 'is'
+  other, verb = title(name, target), 'are' if name in _PLURAL else 'is'
   subject = other[0].upper() + other[1:]
-  digits = 2 if days else 3
-  unit = f'days of {figure}' if days else figure
+  digits = 2 if target.numeric else 3
+  unit = f'{target.unit} of {figure}'.strip() if target.numeric else figure
   low, high = difference['low'], difference['high']
   if difference['value'] is None or low is None:
     return False, f'{subject}: no comparison possible ({difference["reason"]}).'
   if low <= 0 <= high:
     return False, f'{subject}: no difference shown, {in_words(difference, digits)} {unit}.'
-  wins = (high < 0) if days else (low > 0)
+  wins = (high < 0) if target.numeric else (low > 0)
   size = difference if low > 0 else _negated(difference)
   amount = f'by {in_words(size, digits)} {unit}.'
   if wins:

@@ -14,7 +14,7 @@ import numpy as np
 from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES, bootstrap, estimate
 from medm2t_jax.evaluation.metrics.metrics import why_undefined
 from medm2t_jax.evaluation.metrics.ranking import Curves, Ranking
-from medm2t_jax.evaluation.rows import Rows
+from medm2t_jax.evaluation.rows import Outcome, Rows
 
 THRESHOLDS = tuple(round(0.01 * step, 2) for step in range(1, 100))
 
@@ -23,18 +23,18 @@ _Choice = Callable[[Curves], np.ndarray]
 
 
 def operating_points(
-  rows: Rows, index: int, resamples: int = RESAMPLES, seed: int = 0
+  rows: Rows, outcome: Outcome, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[dict[str, Any]]:
-  """Operating points of class `index` against the rest.
+  """Operating points of a class against the rest, or of a label.
 
   Each is {'name', 'threshold', 'sensitivity', 'specificity', 'ppv',
   'alerts_per_100'}: estimates but for `name` and `threshold` (a probability, None where
   undefined). Every resample chooses its own threshold, so the intervals include
   the uncertainty of the choice.
   """
-  ranking = Ranking(rows.prediction[:, index], rows.positive(index))
-  counts = {**rows.counts(), 'events': int(rows.positive(index).sum())}
-  reason = why_undefined(rows, index)
+  ranking = Ranking(outcome.probability, outcome.positive, outcome.row)
+  counts = rows.of_outcome(outcome)
+  reason = why_undefined(rows, outcome)
   points = []
   for name, choose in _POINTS.items():
     draws = bootstrap(
@@ -57,11 +57,11 @@ def operating_points(
   return points
 
 
-def decision_curve(rows: Rows, index: int) -> dict[str, list[float]]:
-  """Net benefit (per sample) of class `index`: {'threshold', 'model', 'all'}."""
-  positive = rows.positive(index)
+def decision_curve(outcome: Outcome) -> dict[str, list[float]]:
+  """Net benefit (per sample) of a class or label: {'threshold', 'model', 'all'}."""
+  positive = outcome.positive
   odds = np.array(THRESHOLDS) / (1 - np.array(THRESHOLDS))
-  probability = rows.prediction[:, index]
+  probability = outcome.probability
   ascending = {case: np.sort(probability[positive == case]) for case in (True, False)}
   flagged = {
     case: len(ordered) - np.searchsorted(ordered, THRESHOLDS, side='left')
@@ -70,7 +70,7 @@ def decision_curve(rows: Rows, index: int) -> dict[str, list[float]]:
   prevalence = positive.mean()
   return {
     'threshold': list(THRESHOLDS),
-    'model': ((flagged[True] - odds * flagged[False]) / len(rows)).tolist(),
+    'model': ((flagged[True] - odds * flagged[False]) / len(positive)).tolist(),
     'all': (prevalence - odds * (1 - prevalence)).tolist(),
   }
 

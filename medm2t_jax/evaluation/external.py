@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from scipy import optimize, special
+from scipy import optimize
 
 from data_pipeline.format.dataset import Dataset
 from data_pipeline.format.schema import DataError
+from medm2t_jax import targets
 from medm2t_jax.evaluation.metrics import calibration
 from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES
 from medm2t_jax.evaluation.metrics.metrics import NAMES, headline_figure, score
@@ -20,11 +22,18 @@ from medm2t_jax.inference.predicting import Predicted
 from medm2t_jax.inference.trained_model import TrainedModel
 from medm2t_jax.report import plots
 from medm2t_jax.report.template import render as from_template
-from medm2t_jax.report.text import count, in_words, number, source_name, task_name
+from medm2t_jax.report.text import (
+  count,
+  in_brackets,
+  in_words,
+  number,
+  source_name,
+  task_name,
+)
+from medm2t_jax.targets.classes import SMALLEST
 
 NEEDS = 'labels'  # of the predicted samples
 _RECALIBRATED_ON = 5  # one in so many subjects
-_SMALLEST = 1e-7
 
 Recalibration = Callable[[np.ndarray], np.ndarray]
 
@@ -54,14 +63,18 @@ def compute(
     DataError: no predicted sample has a label.
   """
   rows = _rows(model, dataset, predicted)
-  days = rows.target.numeric
-  calibrated = calibration.days_calibration if days else calibration.class_calibration
+  calibrated = (
+    calibration.numeric_calibration
+    if rows.target.numeric
+    else calibration.class_calibration
+  )
   return json_ready(
     {
       'format': 1,
       'task': model.schema.task,
       'source': {'here': dataset.schema.source, 'there': model.schema.source},
       'dataset_version': dataset.version,
+      'target': dataclasses.asdict(model.schema.target),
       'condition': model.schema.condition,
       'headline': headline_figure(rows),
       'here': {
@@ -83,10 +96,11 @@ def render(result: Mapping[str, Any]) -> str:
   source = source_name(result['source']['here'])
   coverage = result['coverage']
   names = [name for name in here['overall'] if name in NAMES]
+  unit = result['target']['unit']
   return from_template(
     'external.html',
     kicker='External validation',
-    title=task_name(result['task']),
+    title=task_name(result['task'], result['target']['description']),
     subtitle=source,
     verdict=_verdict(here['overall'][key], there['overall'][key], NAMES[key]),
     notes=_notes(result),
@@ -98,8 +112,8 @@ def render(result: Mapping[str, Any]) -> str:
       }
       for name in names
     ],
-    recalibration=_recalibration_table(result['recalibration']),
-    pictures=_pictures(here['calibration'], result['recalibration']),
+    recalibration=_recalibration_table(result['recalibration'], unit),
+    pictures=_pictures(here['calibration'], result['recalibration'], unit),
     coverage=f'{coverage["coverage"]:.2f}',
     variables=[
       {
@@ -128,6 +142,7 @@ def render(result: Mapping[str, Any]) -> str:
 
 def _rows(model: TrainedModel, dataset: Dataset, predicted: Predicted) -> Rows:
   known = np.isfinite(dataset.index['label'][predicted.rows])
+  known = known.any(axis=1) if known.ndim == 2 else known
   if not known.any():
     raise DataError(
       f'{dataset.directory}: no predicted sample has a label: there is nothing to report. '
@@ -165,51 +180,50 @@ def _recalibration(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
       'intercept': recalibration(some, slope=False),
       'intercept and slope': recalibration(some, slope=True),
     }
-  days = rows.target.numeric
+  numeric = rows.target.numeric
   for name, change in fitted.items():
     changed = rest.with_prediction(change(rest.prediction), name)
     measured = (
       score(changed, resamples, seed)['overall']
-      if days
+      if numeric
       else calibration.class_calibration(changed, resamples, seed)
     )
-    if days:
-      measured |= calibration.days_calibration(changed, resamples, seed)
+    if numeric:
+      measured |= calibration.numeric_calibration(changed, resamples, seed)
     result['versions'][name] = measured
   return result
 
 
 def recalibration(rows: Rows, *, slope: bool) -> Recalibration:
-  """Fits an intercept a class (of days one) on some rows, and with `slope` one slope.
+  """Fits an intercept an output on some rows, and with `slope` one slope.
 
   Returns:
-    A function from predictions, (n c) probabilities or (n) days, to recalibrated ones.
+    A function from predictions, (n c) probabilities or (n) numbers, to recalibrated ones.
   """
   if rows.target.numeric:
     x, y = rows.prediction, rows.label
     b = float(np.polyfit(x, y, 1)[0]) if slope and np.ptp(x) > 0 else 1.0
     a = float((y - b * x).mean())
-    return lambda days: a + b * days
-  logit, label = _log(rows.prediction), rows.label.astype(int)
-  own = np.arange(len(label)), label
+    return lambda values: a + b * values
+  kind = targets.of(rows.target)
+  # Scores of classes say something of their differences alone: the first has no intercept.
+  fixed = 1 if kind.link == 'softmax' else 0
+  outputs = lambda p: kind.outputs(np.maximum(p, SMALLEST))
+  given = outputs(rows.prediction)
 
   def changed(parameters: np.ndarray, values: np.ndarray) -> np.ndarray:
-    intercept = np.concatenate([[0.0], parameters[1:]])
-    return special.log_softmax(intercept + parameters[0] * values, axis=1)
+    return np.concatenate([np.zeros(fixed), parameters[1:]]) + parameters[0] * values
 
   def loss(free: np.ndarray) -> float:
     parameters = free if slope else np.concatenate([[1.0], free])
-    return float(-changed(parameters, logit)[own].mean())
+    total, _ = kind.summed_loss(changed(parameters, given), rows.label)
+    return float(total) / len(rows)
 
-  start = np.zeros(logit.shape[1] - 1)
+  start = np.zeros(given.shape[1] - fixed)
   start = np.concatenate([[1.0], start]) if slope else start
   free = optimize.minimize(loss, start, method='BFGS').x
   parameters = free if slope else np.concatenate([[1.0], free])
-  return lambda p: np.exp(changed(parameters, _log(p)))
-
-
-def _log(probability: np.ndarray) -> np.ndarray:
-  return np.log(np.maximum(probability, _SMALLEST))
+  return lambda p: kind.predictions(changed(parameters, outputs(p)))
 
 
 def _verdict(here: Mapping[str, Any], there: Mapping[str, Any], name: str) -> str:
@@ -237,13 +251,13 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
   return notes
 
 
-def _recalibration_table(found: Mapping[str, Any]) -> dict[str, Any]:
+def _recalibration_table(found: Mapping[str, Any], unit: str) -> dict[str, Any]:
   versions = found['versions']
   first = next(iter(versions.values()))
   keys = ('log_loss', 'brier') if 'log_loss' in first else ('mae', 'rmse', 'slope')
   titles = {
-    'log_loss': 'Log loss', 'brier': 'Brier score', 'mae': 'MAE (days)',
-    'rmse': 'RMSE (days)', 'slope': 'Slope',
+    'log_loss': 'Log loss', 'brier': 'Brier score', 'mae': f'MAE{in_brackets(unit)}',
+    'rmse': f'RMSE{in_brackets(unit)}', 'slope': 'Slope',
   }  # fmt: skip
   counts = lambda of: f'{count(of["subjects"])} subjects, {count(of["samples"])} samples'
   return {
@@ -258,9 +272,11 @@ def _recalibration_table(found: Mapping[str, Any]) -> dict[str, Any]:
   }
 
 
-def _pictures(here: Mapping[str, Any], found: Mapping[str, Any]) -> list[plots.Figure]:
+def _pictures(
+  here: Mapping[str, Any], found: Mapping[str, Any], unit: str
+) -> list[plots.Figure]:
   if 'classes' not in here:
-    return [plots.days_reliability(here['curve'])]
+    return [plots.numeric_reliability(here['curve'], unit)]
   versions = found['versions']
   return [
     plots.reliability(

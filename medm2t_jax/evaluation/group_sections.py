@@ -10,7 +10,7 @@ import numpy as np
 from medm2t_jax.evaluation.results import Evaluation
 from medm2t_jax.report import plots
 from medm2t_jax.report.blocks import Cell, Paragraph, Section, Table
-from medm2t_jax.report.text import NONE, count, in_words, interval, number
+from medm2t_jax.report.text import NONE, count, in_brackets, in_words, interval, number
 
 _INTERVAL = '95 % interval'
 
@@ -21,10 +21,11 @@ def by_subgroup(evaluation: Evaluation) -> Section | None:
   if not groupings:
     return None
   headline = evaluation.metrics['headline']
-  days = evaluation.test.target.numeric
-  digits = 2 if days else 3
+  target = evaluation.test.target
+  digits = 2 if target.numeric else 3
   figures = [group['figure'] for each in groupings for group in each['groups']]
-  limits = _limits([headline, *figures], 0.0 if days else None, None if days else 1.0)
+  ends = (0.0, None) if target.numeric else (None, 1.0)
+  limits = _limits([headline, *figures], *ends)
   rows: list[Sequence[Cell]] = []
   for grouping in groupings:
     rows.append((grouping['by'].capitalize(),))
@@ -43,12 +44,12 @@ def by_subgroup(evaluation: Evaluation) -> Section | None:
         interval(figure, digits),
         group['warning'] or '',
       ]
-      rows.append([*cells[:3], *cells[4:]] if days else cells)
-  name = headline['name'] + (' (days)' if days else '')
+      rows.append([*cells[:3], *cells[4:]] if target.numeric else cells)
+  name = headline['name'] + (in_brackets(target.unit))
   low, high = number(limits[0], 2), number(limits[1], 2)
   header = ['', 'n', 'Subjects', 'Events', name, f'{low} … {high}', _INTERVAL, 'Caution']
   numeric = (1, 2, 3, 4)
-  if days:
+  if target.numeric:
     header, numeric = [*header[:3], *header[4:]], (1, 2, 3)
   return Section(
     'subgroups',

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from data_pipeline.format.schema import Schema
 from medm2t_jax.evaluation.baseline_sections import title
 from medm2t_jax.evaluation.context import Context
 from medm2t_jax.evaluation.results import Evaluation, fold_digest
@@ -45,7 +46,7 @@ def model_card(evaluation: Evaluation) -> list[Block]:
   seconds = [stage['seconds'] for stage in metrics['stages'] if stage['seconds']]
   hours = schema.observation_hours
   facts = [
-    ('Predicts', _TARGETS.get(schema.task, schema.task)),
+    ('Predicts', _predicts(schema)),
     ('Model', 'MedM2T (arXiv 2510.27321) in JAX/Flax'),
     ('Blended with', _blended_with(context)),
     ('Inputs', ', '.join(schema.modalities)),
@@ -81,13 +82,14 @@ def model_card_markdown(evaluation: Evaluation) -> str:
   """The content of `model_card.md`."""
   metrics = evaluation.metrics
   headline = metrics['headline']
-  task = task_name(metrics['task'])
+  task = task_name(metrics['task'], metrics['target']['description'])
   source = source_name(metrics['source'])
-  days = ' days' if metrics['target']['kind'] == 'regression' else ''
+  target = metrics['target']
+  unit = f' {target["unit"]}' if target['unit'] else ''
   average = f' ({headline["average"]})' if headline['average'] else ''
   blocks: list[Block] = [
     Paragraph(
-      f'Test {headline["name"]}{average}{days}: {in_words(headline)}, with a '
+      f'Test {headline["name"]}{average}{unit}: {in_words(headline)}, with a '
       '95 % interval from a bootstrap over subjects.'
     ),
     *(Callout(note) for note in metrics['notes']),
@@ -97,10 +99,18 @@ def model_card_markdown(evaluation: Evaluation) -> str:
   return heading + '\n' + '\n'.join(map(to_markdown, blocks))
 
 
+def _predicts(schema: Schema) -> str:
+  """What is predicted, and until when."""
+  target = schema.target
+  known = _TARGETS.get(schema.task) or target.description or schema.task
+  until = target.horizon if schema.task not in _TARGETS else ''
+  return f'{known} ({until})' if until else known
+
+
 def _blended_with(context: Context) -> str:
   """Baselines that predict together with the network."""
-  days = context.schema.target.numeric
-  names = [title(name, days) for name in context.config.get('blend', ())]
+  target = context.schema.target
+  names = [title(name, target) for name in context.config.get('blend', ())]
   return ', '.join(names) if names else 'nothing: the network alone predicts'
 
 

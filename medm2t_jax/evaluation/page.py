@@ -7,6 +7,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from data_pipeline.format.schema import Target
 from medm2t_jax.evaluation.baseline_sections import ALONE, title
 from medm2t_jax.evaluation.results import Evaluation
 from medm2t_jax.evaluation.sections import SECTIONS
@@ -36,10 +37,10 @@ def render(evaluation: Evaluation) -> str:
   )
   return page(
     kicker='MedM2T evaluation',
-    task=metrics['task'],
+    title=task_name(metrics['task'], evaluation.test.target.description),
     source=metrics['source'],
     notes=metrics['notes'],
-    headline=_headline(headline, metrics['target']['kind']),
+    headline=_headline(headline, evaluation.test.target),
     facts=_facts(evaluation),
     sections=sections,
     footer=footer,
@@ -49,7 +50,7 @@ def render(evaluation: Evaluation) -> str:
 def page(
   *,
   kicker: str,
-  task: str,
+  title: str,
   source: str,
   notes: Sequence[str],
   headline: tuple[str, str, str],
@@ -61,7 +62,7 @@ def page(
 
   Args:
     kicker: what kind of page it is.
-    task: key of the task.
+    title: of the task.
     source: key of the source.
     notes: warnings on top.
     headline: name, value and interval of the figure that stands for the page.
@@ -81,7 +82,7 @@ def page(
   )
   return document(
     kicker=kicker,
-    title=task_name(task),
+    title=title,
     subtitle=source_name(source),
     sections=sections,
     summary=summary,
@@ -95,15 +96,15 @@ def _notes(notes: Sequence[str]) -> str:
   return f'<div class="warning">{to_html(Bullets(notes))}</div>'
 
 
-def _headline(headline: Mapping[str, Any], kind: str) -> tuple[str, str, str]:
+def _headline(headline: Mapping[str, Any], target: Target) -> tuple[str, str, str]:
   """Name, value and interval of the headline figure in words."""
   name, average = headline['name'], headline['average']
   if average:
     name = f'{name}, macro average' if average == 'macro' else f'{name}, {average}'
   if headline['value'] is None:
     return f'Test {name}', 'undefined', headline['reason']
-  unit = ' days' if kind == 'regression' else ''
-  digits = 2 if kind == 'regression' else 3
+  unit = f' {target.unit}' if target.unit else ''
+  digits = 2 if target.numeric else 3
   spread = interval(headline, digits)
   if headline['low'] is not None:
     spread = f'95 % interval {spread}'
@@ -133,10 +134,10 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 def _predictors(evaluation: Evaluation) -> list[tuple[str, str]]:
   """What predicts, and how far the network and simple models get alone."""
-  days = evaluation.test.target.numeric
-  digits = 2 if days else 3
+  target = evaluation.test.target
+  digits = 2 if target.numeric else 3
   blend = evaluation.context.config.get('blend', ())
-  *most, last = ['the network', *(title(name, days) for name in blend)]
+  *most, last = ['the network', *(title(name, target) for name in blend)]
   what = f'a blend of {", ".join(most)} and {last}' if most else last
   facts = [('Predicts', what)]
   for each in evaluation.metrics['baselines']:
@@ -144,7 +145,7 @@ def _predictors(evaluation: Evaluation) -> list[tuple[str, str]]:
       continue
     figure, found = next(iter(each['figures'].items()))
     difference = in_words(each['differences'][figure], digits)
-    term = title(each['name'], days)
+    term = title(each['name'], target)
     facts.append(
       (
         f'{term[0].upper()}{term[1:]}',

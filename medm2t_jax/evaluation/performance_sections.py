@@ -10,12 +10,14 @@ import numpy as np
 from medm2t_jax.evaluation.metrics.metrics import CLASS_FIGURES, NAMES
 from medm2t_jax.evaluation.metrics.ranking import Ranking
 from medm2t_jax.evaluation.results import Evaluation
+from medm2t_jax.evaluation.rows import Rows
 from medm2t_jax.report import plots
 from medm2t_jax.report.blocks import Block, Cell, Gallery, Paragraph, Section, Table
-from medm2t_jax.report.text import count, in_words, interval, number
+from medm2t_jax.report.text import NONE, count, in_brackets, in_words, interval, number
 
 _INTERVAL = '95 % interval'
-_DAYS_FIGURES = ('mae', 'rmse', 'median_absolute_error', 'r2', 'bias')
+_MOST_DRAWN = 8  # outcomes with curves of their own
+_NUMERIC_FIGURES = ('mae', 'rmse', 'median_absolute_error', 'r2', 'bias')
 _CALIBRATION_FIGURES = (
   ('ece', 'Expected calibration error'),
   ('brier', 'Brier score'),
@@ -27,56 +29,79 @@ _CALIBRATION_FIGURES = (
 def discrimination(evaluation: Evaluation) -> Section:
   """Figures over the pooled test rows and in each fold."""
   if evaluation.test.target.numeric:
-    return _errors_in_days(evaluation)
+    return _errors(evaluation)
   metrics, test = evaluation.metrics, evaluation.test
   pooled = metrics['pooled']
   rows: list[Sequence[Cell]] = []
   if pooled['average'] == 'macro':
     rows += [('Macro average',), *_estimates(pooled['overall'], CLASS_FIGURES)]
+  if 'micro' in pooled:
+    rows += [('Micro average',), *_estimates(pooled['micro'], CLASS_FIGURES)]
   for name, figures in pooled['classes'].items():
-    share = f'{name}, {100 * figures["prevalence"]:.1f} % of samples'
+    share = f'{name}, {_percent(figures["prevalence"])} of samples'
     rows += [(share,), *_estimates(figures, CLASS_FIGURES)]
   header = ('', 'Value', _INTERVAL, 'n', 'Events')
-  table = Table(header, rows, (1, 3, 4), 'One class against the rest, all test samples')
+  caption = 'One class against the rest, all test samples'
+  if 'micro' in pooled:
+    caption = 'Each label, in the test samples in which it is known'
+  table = Table(header, rows, (1, 3, 4), caption)
   roc, recall, distributions = {}, {}, []
-  for index in test.scored_classes:
-    name, positive = test.target.classes[index], test.positive(index)
-    distributions.append(
-      plots.score_distribution(test.prediction[:, index], positive, name)
-    )
+  drawn = sorted(test.outcomes, key=lambda each: -each.positive.sum())[:_MOST_DRAWN]
+  for outcome in drawn:
+    name, positive, row = outcome.name, outcome.positive, outcome.row
+    if not len(row):
+      continue
+    distributions.append(plots.score_distribution(outcome.probability, positive, name))
     if positive.any() and not positive.all():
-      ranking = Ranking(test.prediction[:, index], positive)
-      curves = ranking.curves(np.ones((1, len(test))))
+      ranking = Ranking(outcome.probability, positive)
+      curves = ranking.curves(np.ones((1, len(row))))
       sensitivity = curves.sensitivity()[0]
       roc[name] = (curves.false_positive_rate()[0], sensitivity)
       recall[name] = (sensitivity, curves.precision()[0], positive.mean())
   figures = [plots.roc(roc), plots.precision_recall(recall)] if roc else []
   blocks: list[Block] = [table, Gallery([*figures, *distributions])]
   if pooled['average'] == 'macro':
-    blocks.append(
-      Paragraph(
-        'The macro average gives every class the same weight; "events" of it '
-        'is the size of the smallest class.'
-      )
-    )
+    blocks.append(Paragraph(_of_averages(test, 'micro' in pooled)))
   return Section(
     'discrimination', 'Discrimination', [*blocks, _folds(metrics, CLASS_FIGURES)]
   )
 
 
+def _of_averages(test: Rows, labels: bool) -> str:
+  """What the averages are of, and what is drawn."""
+  if not labels:
+    return (
+      'The macro average gives every class the same weight; "events" of it '
+      'is the size of the smallest class.'
+    )
+  some = sum(len(np.unique(each.positive)) == 2 for each in test.outcomes)
+  return (
+    f'The macro average gives every label the same weight, and is over the {some} of '
+    f'{len(test.outcomes)} that are true of some test samples and not of all; "events" of '
+    'it are those of the rarest label. The micro average is over all pairs of a sample and '
+    f'a label. Curves are of the {min(_MOST_DRAWN, len(test.outcomes))} most frequent '
+    'labels.'
+  )
+
+
+def _percent(share: float | None) -> str:
+  return NONE if share is None else f'{100 * share:.1f} %'
+
+
 def calibrated(evaluation: Evaluation) -> Section:
   """Reliability before and after temperature scaling."""
   figures = evaluation.metrics['calibration']
-  if evaluation.test.target.numeric:
-    lines = _estimates(figures, ('slope', 'intercept'))
+  target = evaluation.test.target
+  if target.numeric:
+    lines = _estimates(figures, ('slope', 'intercept'), target.unit)
     blocks: list[Block] = [
       Table(
         ('', 'Value', _INTERVAL, 'n'),
         [line[:4] for line in lines],
         (1, 3),
-        'True days regressed on predicted days; ideal: slope 1, intercept 0 days',
+        'True values regressed on predicted ones; ideal: slope 1, intercept 0',
       ),
-      Gallery([plots.days_reliability(figures['curve'])]),
+      Gallery([plots.numeric_reliability(figures['curve'], target.unit)]),
     ]
     return Section('calibration', 'Calibration', blocks)
   stages = {'As predicted': figures['before']}
@@ -95,7 +120,8 @@ def calibrated(evaluation: Evaluation) -> Section:
     for key, title in _CALIBRATION_FIGURES:
       rows.append((title, *cells([each[key] for each in by_stage.values()])))
     curves = {label.lower(): each['curve'] for label, each in by_stage.items()}
-    pictures.append(plots.reliability(curves, name))
+    if all(curves.values()) and len(pictures) < _MOST_DRAWN:
+      pictures.append(plots.reliability(curves, name))
   header = ('', *(title for label in stages for title in (label, _INTERVAL)))
   temperatures = [
     (f'Fold {fold}', number(each['value']), count(each['samples']), each['reason'] or '')
@@ -124,7 +150,7 @@ def decisions(evaluation: Evaluation) -> Section | None:
     return None
   rows: list[Sequence[Cell]] = []
   curves = []
-  names = {evaluation.test.target.classes[i]: i for i in evaluation.test.scored_classes}
+  outcomes = {each.name: each for each in evaluation.test.outcomes}
   for name, each in figures['classes'].items():
     rows.append((name,))
     for point in each['operating_points']:
@@ -139,8 +165,9 @@ def decisions(evaluation: Evaluation) -> Section | None:
           in_words(alerts, 1),
         )
       )
-    prevalence = float(evaluation.test.positive(names[name]).mean())
-    curves.append(plots.decision(each['decision_curve'], prevalence, name))
+    if len(curves) < _MOST_DRAWN:
+      prevalence = float(outcomes[name].positive.mean())
+      curves.append(plots.decision(each['decision_curve'], prevalence, name))
   header = (
     'Operating point',
     'Threshold',
@@ -163,18 +190,19 @@ def decisions(evaluation: Evaluation) -> Section | None:
   )
 
 
-def _errors_in_days(evaluation: Evaluation) -> Section:
+def _errors(evaluation: Evaluation) -> Section:
   metrics, test = evaluation.metrics, evaluation.test
   rows = []
-  for name in _DAYS_FIGURES:
+  for name in _NUMERIC_FIGURES:
     figure = metrics['pooled']['overall'][name]
-    unit = '' if name == 'r2' else 'days'
+    unit = '' if name == 'r2' else test.target.unit
     value = number(figure['value'], 2)
     rows.append((NAMES[name], value, unit, interval(figure, 2), count(figure['n'])))
   bands = []
   for band in metrics['pooled']['bands']:
     high = band['high']
-    name = f'{band["low"]:.0f} to {high:.0f}' if high else f'{band["low"]:.0f} and more'
+    low = f'{band["low"]:.3g}'
+    name = f'{low} to {high:.3g}' if high else f'{low} and more'
     bias, error = band['bias'], band['mae']
     bands.append(
       (
@@ -186,16 +214,17 @@ def _errors_in_days(evaluation: Evaluation) -> Section:
         interval(error, 2),
       )
     )
+  unit = in_brackets(test.target.unit)
   blocks = [
     Table(('', 'Value', 'Unit', _INTERVAL, 'n'), rows, (1, 4), 'All test samples'),
-    Gallery([plots.predicted_against_true(test.label, test.prediction)]),
+    Gallery([plots.predicted_against_true(test.label, test.prediction, test.target.unit)]),
     Table(
-      ('True stay (days)', 'n', 'Bias (days)', _INTERVAL, 'MAE (days)', _INTERVAL),
+      (f'True{unit}', 'n', f'Bias{unit}', _INTERVAL, f'MAE{unit}', _INTERVAL),
       bands,
       (1, 2, 4),
-      'By length of stay; bias is predicted minus true',
+      'By the true value; bias is predicted minus true',
     ),
-    _folds(metrics, _DAYS_FIGURES),
+    _folds(metrics, _NUMERIC_FIGURES),
   ]
   return Section('discrimination', 'Error', blocks)
 
@@ -224,8 +253,10 @@ def _folds(metrics: Mapping[str, Any], names: Sequence[str]) -> Block:
   return Table(header, rows, counted, caption)
 
 
-def _estimates(figures: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, ...]]:
-  titles = {**NAMES, 'slope': 'Slope', 'intercept': 'Intercept (days)'}
+def _estimates(
+  figures: Mapping[str, Any], names: Sequence[str], unit: str = ''
+) -> list[tuple[str, ...]]:
+  titles = {**NAMES, 'slope': 'Slope', 'intercept': f'Intercept{in_brackets(unit)}'}
   return [_named(titles[name], figures[name]) for name in names]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from medm2t_jax import targets
 from medm2t_jax.evaluation import decisions
 from medm2t_jax.evaluation.baseline_comparison import baselines
 from medm2t_jax.evaluation.context import Context
@@ -64,7 +65,7 @@ def evaluate(
     'task': context.schema.task,
     'source': context.schema.source,
     'dataset_version': context.dataset_version,
-    'target': {'kind': target.kind, 'classes': list(target.classes)},
+    'target': dataclasses.asdict(target),
     'modalities': list(context.schema.modalities),
     'bootstrap': {
       'unit': 'subject',
@@ -94,8 +95,9 @@ def evaluate(
   }
   scaled = None
   if not target.numeric:
+    true = targets.of(target).is_true(test.label)
     metrics['test']['classes'] = {
-      name: int(test.positive(index).sum()) for index, name in enumerate(target.classes)
+      name: int((true[:, index] == 1).sum()) for index, name in enumerate(target.classes)
     }
     temperatures = calibration.fit_temperatures(test, validation)
     scaled = calibration.scale(test, temperatures)
@@ -104,15 +106,16 @@ def evaluate(
     metrics['decisions'] = {
       'probabilities': 'predicted' if scaled is None else 'temperature-scaled',
       'classes': {
-        target.classes[index]: {
-          'operating_points': decisions.operating_points(used, index, resamples, seed),
-          'decision_curve': decisions.decision_curve(used, index),
+        outcome.name: {
+          'operating_points': decisions.operating_points(used, outcome, resamples, seed),
+          'decision_curve': decisions.decision_curve(outcome),
         }
-        for index in test.scored_classes
+        for outcome in used.outcomes
+        if len(outcome.row)
       },
     }
   else:
-    metrics['calibration'] = calibration.days_calibration(test, resamples, seed)
+    metrics['calibration'] = calibration.numeric_calibration(test, resamples, seed)
   metrics['notes'] = [*context.notes, *_notes(test, metrics)]
   return Evaluation(json_ready(metrics), context, test, scaled)
 
@@ -174,9 +177,9 @@ def _notes(test: Rows, metrics: Mapping[str, Any]) -> list[str]:
   events = test.events()
   if events is not None and events < LEAST_EVENTS:
     what = (
-      f'of class "{test.target.classes[1]}"'
-      if len(test.target.classes) == 2
-      else 'of the rarest class'
+      f'of class "{test.outcomes[0].name}"'
+      if len(test.outcomes) == 1
+      else f'of the rarest {"label" if test.target.kind == "multilabel" else "class"}'
     )
     few = f'Only {events}' if events else 'No'
     samples = 'sample' if events < 2 else 'samples'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,12 +12,32 @@ import pyarrow as pa
 
 from data_pipeline.format.dataset import Dataset, Split
 from data_pipeline.format.schema import DataError, Schema, Target
+from medm2t_jax import targets
 from medm2t_jax.training.prediction import prediction_columns
 
 _REMEDY = 'Evaluate again with --mode=eval.'
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outcome:
+  """A question with yes and no: one class against the rest, or one label.
+
+  Attributes:
+    name: of the class or label.
+    index: its column of the predictions.
+    row: places of the m samples in which it is known, ascending (m).
+    probability: float64 (m).
+    positive: bool (m).
+  """
+
+  name: str
+  index: int
+  row: np.ndarray
+  probability: np.ndarray
+  positive: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Rows:
   """Predictions of n samples.
 
@@ -25,8 +46,8 @@ class Rows:
     sample: int64 (n).
     subject: int64 (n).
     fold: int64 (n).
-    label: float64 (n): class index, or days.
-    prediction: float64 (n c): probabilities; or (n,): days.
+    label: float64 (n), or of a multilabel target (n l), NaN where not known.
+    prediction: float64 (n c): probabilities; or (n,): numbers.
     attributes: name -> (n) object, None where unknown.
     present: modality -> bool (n).
   """
@@ -68,18 +89,29 @@ class Rows:
         f'{name}: predictions of shape {prediction.shape}, the test rows need '
         f'{self.prediction.shape}. {_REMEDY}'
       )
-    _check_prediction(prediction, name)
+    _check_prediction(prediction, self.target, name)
     return dataclasses.replace(self, prediction=prediction)
 
-  def positive(self, index: int) -> np.ndarray:
-    """bool (n): the label is class `index`."""
-    return self.label == index
+  @functools.cached_property
+  def outcomes(self) -> tuple[Outcome, ...]:
+    """What has metrics of its own: every class (of two the second), or every label."""
+    kind = targets.of(self.target)
+    true = kind.is_true(self.label)
+    found = []
+    for index in kind.scored:
+      row = np.flatnonzero(~np.isnan(true[:, index]))
+      positive = true[row, index] == 1
+      name, probability = self.target.classes[index], self.prediction[row, index]
+      found.append(Outcome(name, index, row, probability, positive))
+    return tuple(found)
 
-  @property
-  def scored_classes(self) -> tuple[int, ...]:
-    """Classes with one-vs-rest figures: all of them, or the second of two."""
-    count = len(self.target.classes)
-    return (1,) if count == 2 else tuple(range(count))
+  def of_outcome(self, outcome: Outcome) -> dict[str, int | None]:
+    """`counts` of the samples in which an outcome is known."""
+    return {
+      'n': len(outcome.row),
+      'subjects': len(np.unique(self.subject[outcome.row])),
+      'events': int(outcome.positive.sum()),
+    }
 
   def counts(self) -> dict[str, int | None]:
     """{'n', 'subjects', 'events'}, with `events()`."""
@@ -90,10 +122,11 @@ class Rows:
     }
 
   def events(self) -> int | None:
-    """Samples of the second of two classes, or of the rarest of more; None for days."""
-    if self.target.numeric:
-      return None
-    return min(int(self.positive(index).sum()) for index in self.scored_classes)
+    """Samples of the second of two classes, of the rarest of more, or of the rarest label.
+
+    None of numbers.
+    """
+    return min((int(each.positive.sum()) for each in self.outcomes), default=None)
 
 
 def predictions_table(
@@ -106,7 +139,7 @@ def predictions_table(
     fold: of the model.
     split: of the rows.
     rows: of the data set's index (n,).
-    predictions: class probabilities (n, c), or days (n,).
+    predictions: probabilities (n, c), or numbers (n,).
   """
   chosen = {name: column[rows] for name, column in dataset.index.items()}
   schema = dataset.schema
@@ -115,7 +148,7 @@ def predictions_table(
     'subject_id': chosen['subject_id'],
     'fold': pa.array(np.full(len(rows), fold, np.int32)),
     'split': pa.array([split] * len(rows)),
-    'label': chosen['label'],
+    'label': _label_column(chosen['label']),
     **prediction_columns(predictions),
   }
   for name in schema.attributes:
@@ -134,8 +167,9 @@ def read_rows(table: pa.Table, schema: Schema) -> tuple[Rows, Rows]:
       or a subject is in both splits of one fold.
   """
   outputs = schema.target.outputs
-  days = schema.target.numeric
-  predicted = ['prediction'] if days else [f'p{index}' for index in range(outputs)]
+  predicted = [f'p{index}' for index in range(outputs)]
+  if schema.target.numeric:
+    predicted = ['prediction']
   needed = ['sample_id', 'subject_id', 'fold', 'split', 'label', *predicted]
   for name in needed:
     if name not in table.column_names:
@@ -168,17 +202,11 @@ def read_rows(table: pa.Table, schema: Schema) -> tuple[Rows, Rows]:
 
 def _rows(table: pa.Table, schema: Schema, predicted: list[str]) -> Rows:
   column = lambda name, dtype: table[name].to_numpy().astype(dtype)
-  label = column('label', np.float64)
   prediction = np.stack([column(name, np.float64) for name in predicted], axis=-1)
   if schema.target.numeric:
     prediction = prediction[:, 0]
-  elif not np.isin(label, np.arange(schema.target.outputs)).all():
-    raise DataError(
-      f'predictions: a label is not one of the {schema.target.outputs} classes. {_REMEDY}'
-    )
-  if not np.isfinite(label).all():
-    raise DataError(f'predictions: a label is not a finite number. {_REMEDY}')
-  _check_prediction(prediction, 'predictions')
+  label = _labels(table['label'], schema.target)
+  _check_prediction(prediction, schema.target, 'predictions')
   listed = lambda name: np.array([*table[name].to_pylist(), None], object)[:-1]
   return Rows(
     target=schema.target,
@@ -198,10 +226,41 @@ def _rows(table: pa.Table, schema: Schema, predicted: list[str]) -> Rows:
   )
 
 
-def _check_prediction(prediction: np.ndarray, name: str) -> None:
+def _label_column(label: np.ndarray) -> pa.Array:
+  """Labels (n), or a list of several, null where not known."""
+  if label.ndim == 1:
+    return pa.array(label)
+  flat = pa.array(label.ravel(), from_pandas=True)
+  return pa.FixedSizeListArray.from_arrays(flat, label.shape[1])
+
+
+def _labels(column: pa.ChunkedArray, target: Target) -> np.ndarray:
+  """Labels (n) or (n l), float64.
+
+  Raises:
+    DataError: one is not of the target, or not known at all.
+  """
+  if target.kind == 'multilabel':
+    flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    label = flat.astype(np.float64).reshape(len(column), -1)
+  else:
+    label = column.to_numpy().astype(np.float64)
+  known = np.isfinite(label)
+  if not (known.any(axis=1) if label.ndim == 2 else known).all():
+    raise DataError(f'predictions: a label is not a finite number. {_REMEDY}')
+  if not target.accepts(label).all():
+    raise DataError(
+      f'predictions: a label is not one that a {target.kind} target has. {_REMEDY}'
+    )
+  return label
+
+
+def _check_prediction(prediction: np.ndarray, target: Target, name: str) -> None:
   if not np.isfinite(prediction).all():
     raise DataError(f'{name}: a prediction is not a finite number. {_REMEDY}')
-  if prediction.ndim == 2 and len(prediction):
-    total = prediction.sum(axis=1)
-    if prediction.min() < 0 or np.abs(total - 1).max() > 1e-3:
-      raise DataError(f'{name}: probabilities do not sum to 1. {_REMEDY}')
+  if target.numeric or not len(prediction):
+    return
+  if prediction.min() < 0 or prediction.max() > 1 + 1e-3:
+    raise DataError(f'{name}: a probability is not between 0 and 1. {_REMEDY}')
+  if targets.of(target).link == 'softmax' and np.abs(prediction.sum(1) - 1).max() > 1e-3:
+    raise DataError(f'{name}: probabilities do not sum to 1. {_REMEDY}')

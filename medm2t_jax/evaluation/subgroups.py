@@ -54,8 +54,7 @@ def too_few(rows: Rows) -> str | None:
     small = len(rows) < LEAST_SAMPLES
     return f'fewer than {LEAST_SAMPLES} samples' if small else None
   rarest = min(
-    min(int(rows.positive(index).sum()), int((~rows.positive(index)).sum()))
-    for index in rows.scored_classes
+    min(int(each.positive.sum()), int((~each.positive).sum())) for each in rows.outcomes
   )
   problems = []
   if len(rows) < LEAST_SAMPLES:

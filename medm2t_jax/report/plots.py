@@ -20,6 +20,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
 from medm2t_jax.report.blocks import Figure, Markup
+from medm2t_jax.report.text import in_brackets
 
 COLORS = ('#0b5394', '#d55e00', '#007a5e', '#a3458b', '#8a6d00', '#3d8fc4', '#555555')
 _INK, _GRID = '#1f2933', '#e3e8ee'
@@ -144,17 +145,20 @@ def decision(curves: Mapping[str, Sequence[float]], prevalence: float, name: str
   return figure(draw, f'Decision curve of {name}', caption)
 
 
-def predicted_against_true(true: np.ndarray, predicted: np.ndarray) -> Figure:
-  """Predicted on true days, (n) each; the axes end at the 99th percentile."""
+def predicted_against_true(true: np.ndarray, predicted: np.ndarray, unit: str) -> Figure:
+  """Predicted on true values, (n) each; the axes end at the 99th percentile."""
+  both = np.concatenate([true, predicted])
 
   def draw(axes: Axes) -> None:
-    limit = max(1.0, float(np.quantile(np.concatenate([true, predicted]), 0.99)) * 1.05)
+    low, high = np.quantile(both, [0.01, 0.99]).tolist()
+    least = min(0.0, low) if low - high < -low else low  # from 0 where that is near
+    limit = high + 0.05 * (high - least) if high > least else least + 1.0
     if len(true) > 2000:
       axes.hexbin(
         true,
         predicted,
         gridsize=40,
-        extent=(0, limit, 0, limit),
+        extent=(least, limit, least, limit),
         bins='log',
         mincnt=1,
         cmap='Blues',
@@ -162,16 +166,18 @@ def predicted_against_true(true: np.ndarray, predicted: np.ndarray) -> Figure:
       )
     else:
       axes.scatter(true, predicted, s=12, color=COLORS[0], alpha=0.45, linewidths=0)
-    axes.plot([0, limit], [0, limit], color='#9aa5b1', linewidth=1, linestyle=(0, (4, 3)))
-    axes.set(xlim=(0, limit), ylim=(0, limit))
-    axes.set(xlabel='True length of stay (days)', ylabel='Predicted (days)')
+    axes.plot(
+      [least, limit], [least, limit], color='#9aa5b1', linewidth=1, linestyle=(0, (4, 3))
+    )
+    axes.set(xlim=(least, limit), ylim=(least, limit))
+    axes.set(xlabel=f'True{in_brackets(unit)}', ylabel=f'Predicted{in_brackets(unit)}')
 
-  caption = 'Dashed: perfect. Stays beyond the 99th percentile are not shown.'
-  return figure(draw, 'Predicted against true length of stay', caption)
+  caption = 'Dashed: perfect. What is beyond the 99th percentile is not shown.'
+  return figure(draw, 'Predicted against true values', caption)
 
 
-def days_reliability(bins: Sequence[Mapping[str, Any]]) -> Figure:
-  """Mean true days in each tenth of the predicted days."""
+def numeric_reliability(bins: Sequence[Mapping[str, Any]], unit: str) -> Figure:
+  """Mean true value in each tenth of the predicted ones."""
 
   def draw(axes: Axes) -> None:
     x = [each['predicted'] for each in bins]
@@ -180,10 +186,12 @@ def days_reliability(bins: Sequence[Mapping[str, Any]]) -> Figure:
     axes.plot(limits, limits, color='#9aa5b1', linewidth=1, linestyle=(0, (4, 3)))
     axes.plot(x, y, color=COLORS[0], marker='o', markersize=5)
     axes.set(xlim=limits, ylim=limits)
-    axes.set(xlabel='Predicted (days)', ylabel='Mean true length of stay (days)')
+    axes.set(
+      xlabel=f'Predicted{in_brackets(unit)}', ylabel=f'Mean true value{in_brackets(unit)}'
+    )
 
   caption = 'Mean of each tenth of the predictions. Dashed: perfect.'
-  return figure(draw, 'Calibration of the predicted length of stay', caption)
+  return figure(draw, 'Calibration of the predicted values', caption)
 
 
 def training(title: str, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:

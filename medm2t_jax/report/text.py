@@ -20,9 +20,15 @@ SOURCES = {
 NONE = '–'
 
 
-def task_name(task: str) -> str:
-  """The title of a task; tasks without one are called by their key."""
-  return TASKS.get(task, task)
+def task_name(task: str, description: str = '') -> str:
+  """The title of a task: its own, or what it predicts, or its key."""
+  title = description[:1].upper() + description[1:]
+  return TASKS.get(task) or title or task
+
+
+def in_brackets(unit: str) -> str:
+  """A unit behind a name: ' (days)', or nothing."""
+  return f' ({unit})' if unit else ''
 
 
 def source_name(source: str) -> str:

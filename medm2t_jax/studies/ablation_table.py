@@ -28,7 +28,7 @@ from medm2t_jax.report.blocks import (
   Table,
   to_markdown,
 )
-from medm2t_jax.report.text import NONE, in_words, interval, number, task_name
+from medm2t_jax.report.text import NONE, in_brackets, in_words, interval, number, task_name
 from medm2t_jax.studies import ablation_plots
 
 
@@ -50,8 +50,8 @@ class Ablations:
     self._rows, self._resamples = rows, resamples
     self._names = compared_figures(rows)
     self._counts, self._reason = rows.counts(), why_undefined(rows)
-    self._days = rows.target.numeric
-    self._digits = 2 if self._days else 3
+    self._target = rows.target
+    self._digits = 2 if rows.target.numeric else 3
     self._full = self._draws(full, 'the full model')
     self._entries: list[dict[str, Any]] = []
 
@@ -105,7 +105,10 @@ class Ablations:
     sections = self._sections(result)
     _write_text(directory / 'ablations.html', self._page(result, sections))
     _write_text(
-      directory / 'ablations.md', _markdown(result['task'], self._notes(result), sections)
+      directory / 'ablations.md',
+      _markdown(
+        task_name(result['task'], self._target.description), self._notes(result), sections
+      ),
     )
     # Last: where it is, the others are of the same ablations.
     write_json(directory / 'ablations.json', result)
@@ -135,7 +138,7 @@ class Ablations:
     change = f'{NAMES[name]} changes by {in_words(difference, self._digits)}'
     if low <= 0 <= high:
       return f'no difference shown, {change}'
-    return f'{"better" if (low > 0) != self._days else "worse"}, {change}'
+    return f'{"better" if (low > 0) != self._target.numeric else "worse"}, {change}'
 
   def _grouped(self) -> dict[str, list[dict[str, Any]]]:
     groups: dict[str, list[dict[str, Any]]] = {}
@@ -144,7 +147,7 @@ class Ablations:
     return groups
 
   def _sections(self, result: Mapping[str, Any]) -> list[Section]:
-    headline, unit = self._names[0], ' (days)' if self._days else ''
+    headline, unit = self._names[0], in_brackets(self._target.unit)
     groups = self._grouped()
     blocks: list[Block] = []
     if self._entries:
@@ -154,7 +157,7 @@ class Ablations:
           for group, entries in groups.items()
         },
         NAMES[headline] + unit,
-        'left' if self._days else 'right',
+        'left' if self._target.numeric else 'right',
       )
       blocks = [Gallery([picture]), self._table(result, groups, unit)]
     blocks.append(
@@ -211,13 +214,13 @@ class Ablations:
     return Table(header, rows)
 
   def _page(self, result: Mapping[str, Any], sections: Sequence[Section]) -> str:
-    headline, unit = self._names[0], ' days' if self._days else ''
+    headline, unit = self._names[0], f' {self._target.unit}'.rstrip()
     full = result['full'][headline]
     spread = interval(full, self._digits)
     seeds = ', '.join(map(str, result['seeds']))
     return page(
       kicker='MedM2T ablations',
-      task=result['task'],
+      title=task_name(result['task'], self._target.description),
       source=result['source'],
       notes=self._notes(result),
       headline=(
@@ -250,8 +253,8 @@ class Ablations:
     return notes
 
 
-def _markdown(task: str, notes: Sequence[str], sections: Sequence[Section]) -> str:
-  parts = [f'# Ablations: {task_name(task)}\n']
+def _markdown(title: str, notes: Sequence[str], sections: Sequence[Section]) -> str:
+  parts = [f'# Ablations: {title}\n']
   parts += [to_markdown(Paragraph(note)) for note in notes]
   for section in sections:
     parts += [f'## {section.title}\n', *map(to_markdown, section.blocks)]

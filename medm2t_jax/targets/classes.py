@@ -17,6 +17,8 @@ from medm2t_jax.targets.kind import Loss, LossMaker, SelectionMetric, TargetKind
 
 # Further out, float32 has no finite logarithm of a probability.
 LEAST_PROBABILITY = 1e-15
+# Predictions are float32: closer to 0 or 1 they carry no information.
+SMALLEST = 1e-7
 
 
 def _one_vs_rest(
@@ -70,6 +72,41 @@ class Classes(TargetKind):
   def mean_loss(self, predictions: np.ndarray, label: np.ndarray) -> float:
     likelihood = predictions[np.arange(len(label)), label.astype(int)]
     return float(-np.log(np.maximum(likelihood, LEAST_PROBABILITY)).mean())
+
+  def log_losses(self, predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
+    chosen = predictions[np.arange(len(label)), label.astype(int)]
+    return -np.log(np.maximum(chosen, SMALLEST))
+
+  def is_true(self, label: np.ndarray) -> np.ndarray:
+    return (label[:, np.newaxis] == np.arange(self.target.outputs)).astype(np.float64)
+
+  @property
+  def scored(self) -> tuple[int, ...]:
+    """All classes, or the second of two."""
+    count = len(self.target.classes)
+    return (1,) if count == 2 else tuple(range(count))
+
+  def favourite(self, prediction: np.ndarray) -> int | None:
+    """The most probable class but the first."""
+    return 1 + int(np.argmax(prediction[1:]))
+
+  def explained(self, favourite: int | None) -> np.ndarray:
+    """One class against the first, or all but the first."""
+    classes = np.arange(self.target.outputs)
+    return classes > 0 if favourite is None else classes == favourite
+
+  def explained_output(self, favourite: int | None) -> str:
+    first, *others = self.target.classes
+    if favourite is None and len(others) > 1:
+      return f'log odds of any class but "{first}"'
+    return f'log odds of "{self.target.classes[favourite or 1]}" against "{first}"'
+
+  def predicted_in_words(self, prediction: np.ndarray) -> str:
+    pairs = zip(self.target.classes, prediction, strict=True)
+    return ', '.join(f'{name} {float(share):.3f}' for name, share in pairs)
+
+  def label_in_words(self, label: Any) -> str:
+    return self.target.classes[int(label)]
 
   def summed_loss(self, outputs: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
     shifted = outputs - outputs.max(axis=-1, keepdims=True)

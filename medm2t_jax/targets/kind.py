@@ -84,6 +84,39 @@ class TargetKind(abc.ABC):
   def summed_loss(self, outputs: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
     """The loss of a blend, summed over samples, and its gradient (n c)."""
 
+  @abc.abstractmethod
+  def log_losses(self, predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Log loss of each sample, in nats: (n). Numbers have none."""
+
+  @abc.abstractmethod
+  def is_true(self, label: np.ndarray) -> np.ndarray:
+    """1 where a class or label is true, 0 where not, NaN where not known: (n, c)."""
+
+  @property
+  @abc.abstractmethod
+  def scored(self) -> tuple[int, ...]:
+    """Classes or labels that have metrics of their own; none of a number."""
+
+  @abc.abstractmethod
+  def favourite(self, prediction: np.ndarray) -> int | None:
+    """The class or label that the page of one sample (c) explains."""
+
+  @abc.abstractmethod
+  def explained(self, favourite: int | None) -> np.ndarray:
+    """What `link.explained` takes as chosen, bool (c): one, or (None) all there is."""
+
+  @abc.abstractmethod
+  def explained_output(self, favourite: int | None) -> str:
+    """`explained` in words."""
+
+  @abc.abstractmethod
+  def predicted_in_words(self, prediction: np.ndarray) -> str:
+    """A prediction (c) or () for people."""
+
+  @abc.abstractmethod
+  def label_in_words(self, label: Any) -> str:
+    """A label () or (l) for people."""
+
   def check_weights(self, weights: Sequence[float], where: str) -> None:
     """Checks the class weights of a recipe.
 

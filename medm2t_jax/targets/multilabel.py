@@ -12,8 +12,10 @@ from sklearn import metrics
 
 from data_pipeline.format.schema import Target
 from medm2t_jax.targets import losses
-from medm2t_jax.targets.classes import LEAST_PROBABILITY
+from medm2t_jax.targets.classes import LEAST_PROBABILITY, SMALLEST
 from medm2t_jax.targets.kind import Loss, LossMaker, SelectionMetric, TargetKind, unweighted
+
+MOST_NAMED = 5  # labels of a prediction in words
 
 
 def _macro(score: Callable[..., Any], outputs: np.ndarray, label: np.ndarray) -> float:
@@ -68,6 +70,42 @@ class Multilabel(TargetKind):
     known = label >= 0
     likelihood = np.where(label > 0, predictions, 1 - predictions)
     return float(-np.log(np.maximum(likelihood, LEAST_PROBABILITY))[known].mean())
+
+  def log_losses(self, predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """The mean over the known labels."""
+    known = label >= 0
+    likelihood = np.where(label > 0, predictions, 1 - predictions)
+    each = -np.log(np.maximum(likelihood, SMALLEST))
+    return np.sum(each, axis=1, where=known) / np.maximum(known.sum(axis=1), 1)
+
+  def is_true(self, label: np.ndarray) -> np.ndarray:
+    return np.where(label >= 0, label, np.nan)
+
+  @property
+  def scored(self) -> tuple[int, ...]:
+    return tuple(range(len(self.target.classes)))
+
+  def favourite(self, prediction: np.ndarray) -> int | None:
+    """The most probable label."""
+    return int(np.argmax(prediction))
+
+  def explained(self, favourite: int | None) -> np.ndarray:
+    labels = np.arange(self.target.outputs)
+    return labels >= 0 if favourite is None else labels == favourite
+
+  def explained_output(self, favourite: int | None) -> str:
+    if favourite is None:
+      return 'sum of the log odds of all labels'
+    return f'log odds of "{self.target.classes[favourite]}"'
+
+  def predicted_in_words(self, prediction: np.ndarray) -> str:
+    """The most probable labels."""
+    order = np.argsort(-prediction, kind='stable')[:MOST_NAMED]
+    return ', '.join(f'{self.target.classes[i]} {float(prediction[i]):.3f}' for i in order)
+
+  def label_in_words(self, label: Any) -> str:
+    names = [name for name, one in zip(self.target.classes, label, strict=True) if one > 0]
+    return ', '.join(names) or 'none'
 
   def summed_loss(self, outputs: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
     """Of each sample the mean over its known labels: they are not independent."""

@@ -64,6 +64,34 @@ class Regression(TargetKind):
   def mean_loss(self, predictions: np.ndarray, label: np.ndarray) -> float:
     return float(np.abs(predictions - label).mean())
 
+  def log_losses(self, predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
+    raise AssertionError('a number has no log loss')
+
+  def is_true(self, label: np.ndarray) -> np.ndarray:
+    return np.zeros((len(label), 0))
+
+  @property
+  def scored(self) -> tuple[int, ...]:
+    return ()
+
+  def favourite(self, prediction: np.ndarray) -> int | None:
+    del prediction
+    return None
+
+  def explained(self, favourite: int | None) -> np.ndarray:
+    del favourite
+    return np.ones(1, bool)
+
+  def explained_output(self, favourite: int | None) -> str:
+    del favourite
+    return f'predicted {self.target.unit or "value"}'
+
+  def predicted_in_words(self, prediction: np.ndarray) -> str:
+    return self.label_in_words(prediction)
+
+  def label_in_words(self, label: Any) -> str:
+    return f'{float(label):.2f} {self.target.unit}'.rstrip()
+
   def summed_loss(self, outputs: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
     """Absolute error, smooth near 0."""
     error = outputs - label[:, np.newaxis]

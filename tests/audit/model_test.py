@@ -161,8 +161,12 @@ def test_labels_are_dealt_among_the_subjects_of_each_split(trained):
 
 def test_association_is_auroc_or_correlation():
   label = np.array([0, 0, 1, 1])
-  ranks = np.array([[4, 1], [2, 3], [3, 2], [1, 4.0]])
-  assert shuffled.association(ranks, label) == 0.75
+  ranks = np.array([[1], [3], [2], [4.0]])
+  assert shuffled.association(ranks, label[:, np.newaxis]) == 0.75
+  # Of two labels the mean; who has no label, and a label that all have, do not count.
+  known = np.array([[0, 1, np.nan], [0, 1, 0], [1, 1, 1], [1, 1, 0.0]])
+  ranks = np.array([[1, 1, 4], [3, 2, 1], [2, 3, 3], [4, 4, 2.0]])
+  assert shuffled.association(ranks, known) == (0.75 + 1) / 2
   days = np.array([1.0, 2, 3, 4])
   assert shuffled.association(days, np.array([10.0, 20, 30, 90])) == pytest.approx(1)
   assert shuffled.association(days, -days) == pytest.approx(-1)

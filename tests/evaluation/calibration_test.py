@@ -125,7 +125,7 @@ def test_days_slope_equals_least_squares():
     label=1 + 0.7 * predicted + random.normal(0, 1, 400),
     prediction=predicted,
   )
-  figures = calibration.days_calibration(rows, resamples=200)
+  figures = calibration.numeric_calibration(rows, resamples=200)
   slope, intercept = np.polyfit(predicted, rows.label, 1)
   assert figures['slope']['value'] == pytest.approx(slope)
   assert figures['intercept']['value'] == pytest.approx(intercept)

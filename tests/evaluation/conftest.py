@@ -17,6 +17,7 @@ CLASSES = {
   'mortality': ('survived', 'died'),
   'cvd': ('no CVD', 'coronary heart disease', 'stroke', 'heart failure'),
   'los': (),
+  'phenotypes': ('shock', 'sepsis', 'stroke', 'none has it'),
 }
 RACES = (
   'WHITE',
@@ -29,11 +30,12 @@ RACES = (
 
 def _schema(task: str) -> Schema:
   """A schema of three modalities."""
-  kind = {'los': 'regression', 'mortality': 'binary'}.get(task, 'multiclass')
+  kinds = {'los': 'regression', 'mortality': 'binary', 'phenotypes': 'multilabel'}
+  kind = kinds.get(task, 'multiclass')
   return Schema(
     task=task,
     source='simulated',
-    target=Target(kind, CLASSES[task]),
+    target=Target(kind, CLASSES[task], unit='days' if task == 'los' else ''),
     events={'labs': (Item('50813', 'Lactate', 'mmol/L'),)},
     grids={},
     ecg_terms=('164889003',),
@@ -82,6 +84,8 @@ def _predicted(
     true = random.lognormal(1.1, 0.7, n)
     return {'label': true, 'prediction': 1.5 + 0.5 * true + random.normal(0, 1, n)}
   classes = len(CLASSES[task])
+  if task == 'phenotypes':
+    return _labels(n, random)
   prior = np.full(classes, rate)
   prior[0] = 1 - rate * (classes - 1)
   label = random.choice(classes, n, p=prior)
@@ -95,13 +99,30 @@ def _predicted(
   return {'label': label.astype(float), **columns}
 
 
+def _labels(n: int, random: np.random.Generator) -> dict[str, Any]:
+  """Labels of which some are not known, the last one true of nobody."""
+  share = np.array([0.3, 0.1, 0.05, 0.0])
+  label = (random.random((n, 4)) < share).astype(float)
+  score = special.logit(np.maximum(share, 0.01)) + 1.5 * label + random.normal(0, 1, (n, 4))
+  unknown = random.random((n, 4)) < 0.1
+  unknown[:, 0] = False
+  probability = special.expit(score)
+  listed = [
+    [None if missing else value for value, missing in zip(*row, strict=True)]
+    for row in zip(label, unknown, strict=True)
+  ]
+  return {'label': listed, **{f'p{index}': probability[:, index] for index in range(4)}}
+
+
 def _context(task: str, test: int = 0, **fields: Any) -> Context:
   """A context; `test` rows in each of two scenarios, none where 0."""
   random = np.random.default_rng(5)
   outputs = max(1, len(CLASSES[task]))
   shape = (test,) if task == 'los' else (test, outputs)
   values = random.random(shape) + 0.1
-  if task != 'los':
+  if task == 'phenotypes':
+    values /= 2
+  elif task != 'los':
     values /= values.sum(axis=1, keepdims=True)
   history = [
     {

@@ -13,7 +13,7 @@ def test_points_are_what_counting_at_their_threshold_gives(predictions, context)
   rows, _ = read_rows(predictions('mortality', 400), context('mortality').schema)
   scores, positive = rows.prediction[:, 1], rows.label == 1
   false, true, _ = roc_curve(positive, scores, drop_intermediate=False)
-  points = operating_points(rows, 1, resamples=50)
+  points = operating_points(rows, rows.outcomes[0], resamples=50)
   best = [true[false <= 0.1].max(), true[false <= 0.05].max(), true[true >= 0.9].min()]
   for point, sensitivity in zip(points, best, strict=True):
     flagged = scores >= point['threshold']
@@ -28,7 +28,7 @@ def test_points_are_what_counting_at_their_threshold_gives(predictions, context)
 def test_no_events_no_points(predictions, context):
   table = predictions('mortality', 40, rate=0.0)
   rows, _ = read_rows(table, context('mortality').schema)
-  for point in operating_points(rows, 1, resamples=10):
+  for point in operating_points(rows, rows.outcomes[0], resamples=10):
     assert point['threshold'] is None
     for name in ('sensitivity', 'specificity', 'ppv', 'alerts_per_100'):
       assert point[name]['value'] is None
@@ -37,7 +37,7 @@ def test_no_events_no_points(predictions, context):
 
 def test_net_benefit_by_hand(predictions, context):
   rows, _ = read_rows(predictions('mortality', 200), context('mortality').schema)
-  curve = decision_curve(rows, 1)
+  curve = decision_curve(rows.outcomes[0])
   at = curve['threshold'].index(0.2)
   flagged = rows.prediction[:, 1] >= 0.2
   benefit = (flagged & (rows.label == 1)).sum() - 0.25 * (flagged & (rows.label == 0)).sum()

@@ -160,7 +160,7 @@ def test_same_predictions_give_the_same_bytes(tmp_path, predictions, context):
 @pytest.mark.parametrize(
   ('column', 'value', 'message'),
   [
-    ('label', 2.0, 'a label is not one of the 2 classes'),
+    ('label', 2.0, 'a label is not one that a binary target has'),
     ('p1', math.inf, 'a prediction is not a finite number'),
     ('p1', 0.999, 'probabilities do not sum to 1'),
     ('split', 'train', "split is 'train'"),

@@ -18,8 +18,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from data_pipeline.format.schema import Target
 from data_pipeline.format.subjects import hash_subject
+from medm2t_jax import targets
 from medm2t_jax.evaluation.explain.attention import attention_of
 from medm2t_jax.evaluation.explain.choose import Verdict, choose_samples
 from medm2t_jax.evaluation.explain.explanation import (
@@ -78,7 +78,8 @@ def explain(
   dataset = folds[0].dataset
   row, prediction = np.concatenate(rows), np.concatenate(predictions)
   fold_of = np.repeat(np.arange(len(folds)), [len(each) for each in rows])
-  chosen = choose_samples(prediction, dataset.index['label'][row], asked.explained)
+  kind = targets.of(dataset.schema.target)
+  chosen = choose_samples(prediction, dataset.index['label'][row], asked.explained, kind)
   share = -(-asked.explained_globally // len(folds))
   steps = _Steps(
     explain_step(folds[0].model),
@@ -113,7 +114,7 @@ def explain(
     distributed.from_first(work)
   found = Explanation(
     patients=[patients[i] for i, _ in chosen if i in patients],
-    explained=_explained_output(dataset.schema.target, None),
+    explained=kind.explained_output(None),
     samples=samples,
     completeness=completeness,
   )
@@ -167,9 +168,9 @@ class _Explainer:
   ) -> Iterator[tuple[_Page | None, Batch, Integrated]]:
     """Explains index rows: those of `pages`, and with None those of `sampled`.
 
-    A page is about the class other than the first that is most probable; `sampled` are
-    about all classes but the first. A row may be both. They come in the order in which
-    their attributions add up.
+    A page is about the target's favourite for the sample, `sampled` are about all that the
+    target explains together (`targets.TargetKind.explained`). A row may be both. They come
+    in the order in which their attributions add up.
     """
     wanted = [_Wanted(row, page) for row, page in pages.items()]
     wanted += [_Wanted(int(row), None) for row in sampled]
@@ -217,13 +218,12 @@ class _Explainer:
   def _classes(
     self, batch: Batch, places: Sequence[int] | np.ndarray, taken: Sequence[_Wanted]
   ) -> np.ndarray:
-    """The classes that are explained against the first of every row: bool (b c)."""
-    classes = np.zeros((len(batch['row']), self._fold.dataset.schema.target.outputs), bool)
-    classes[:, 1:] = True
+    """What is explained of every row: bool (b c)."""
+    kind = targets.of(self._fold.dataset.schema.target)
+    classes = np.tile(kind.explained(None), (len(batch['row']), 1))
     for place, each in zip(places, taken, strict=True):
-      favourite = None if each.page is None else _favourite(each.page.prediction)
-      if favourite is not None:
-        classes[place] = np.arange(classes.shape[1]) == favourite
+      if each.page is not None:
+        classes[place] = kind.explained(kind.favourite(each.page.prediction))
     return classes
 
   def _at_level(self, level: int, batch: Batch, classes: np.ndarray) -> Integrated:
@@ -233,6 +233,7 @@ class _Explainer:
   def page(self, page: _Page, batch: Batch, integrated: Integrated) -> ExplainedSample:
     """Everything that a sample's page shows; `batch` has one row."""
     fold, dataset = self._fold, self._fold.dataset
+    kind = targets.of(dataset.schema.target)
     row = int(batch['row'][0])
     arrays, attributions = self._unpacked(batch, integrated)
     sown = jax.tree.map(np.asarray, self._steps.attention(self._variables, batch))
@@ -240,9 +241,9 @@ class _Explainer:
       hash=hash_subject(dataset.index['sample_id'][row], dataset.subject_key),
       fold=fold.fold,
       verdict=page.verdict,
-      label=float(dataset.index['label'][row]),
+      label=dataset.index['label'][row],
       prediction=np.asarray(page.prediction),
-      explained=_explained_output(dataset.schema.target, _favourite(page.prediction)),
+      explained=kind.explained_output(kind.favourite(page.prediction)),
       completeness=_completeness(integrated),
       arrays=arrays,
       attributions=attributions,
@@ -297,11 +298,6 @@ def _one_row(
   )
 
 
-def _favourite(prediction: np.ndarray) -> int | None:
-  """The most probable class but the first; None of days."""
-  return 1 + int(np.argmax(prediction[1:])) if np.ndim(prediction) else None
-
-
 def _random_rows(fold: Run, rows: np.ndarray, count: int) -> np.ndarray:
   if len(rows) <= count:
     return rows
@@ -317,16 +313,6 @@ def _completeness(integrated: Integrated) -> Completeness:
   return Completeness(
     float(integrated.output), float(integrated.baseline), float(attributed)
   )
-
-
-def _explained_output(target: Target, against_first: int | None) -> str:
-  """The output in words; `against_first` None stands for all classes but the first."""
-  if target.numeric:
-    return 'predicted days'
-  if against_first is None and target.outputs > 2:
-    return f'log odds of any class but "{target.classes[0]}"'
-  other = target.classes[against_first or 1]
-  return f'log odds of "{other}" against "{target.classes[0]}"'
 
 
 def _warn(found: Explanation) -> None:

@@ -7,29 +7,34 @@ from typing import Literal
 
 import numpy as np
 
+from medm2t_jax.targets.kind import TargetKind
+
 Verdict = Literal['right', 'wrong', 'close', 'far off']
 
 
 def choose_samples(
-  prediction: np.ndarray, label: np.ndarray, count: int
+  prediction: np.ndarray, label: np.ndarray, count: int, kind: TargetKind
 ) -> list[tuple[int, Verdict]]:
   """The most confident right predictions, and as many of the most confident wrong ones.
 
   Of classes, the most confident sample of each predicted class comes first, then the
-  second of each, so that a frequent class does not take all places. Days have no
-  confidence: theirs are the smallest and the largest errors. Where one half lacks
-  samples, the other fills up.
+  second of each, so that a frequent class does not take all places. Numbers and sets of
+  labels have no confidence: theirs are the smallest and the largest errors, of labels
+  the mean log loss. Where one half lacks samples, the other fills up.
 
   Args:
-    prediction: probabilities (n c), or days (n).
-    label: class index or days (n).
+    prediction: probabilities (n c), or numbers (n).
+    label: of the samples, (n) or (n l).
     count: how many samples in all; of an odd number one more is right.
+    kind: of the target.
 
   Returns:
     (sample, verdict), right ones first.
   """
-  if prediction.ndim == 1:
-    order = np.argsort(np.abs(prediction - label), kind='stable')
+  if kind.link != 'softmax':
+    numeric = kind.link == 'identity'
+    error = np.abs(prediction - label) if numeric else kind.log_losses(prediction, label)
+    order = np.argsort(error, kind='stable')
     count = min(count, len(order))
     far = order[len(order) - count // 2 :][::-1]
     close = order[: count - len(far)]

@@ -16,7 +16,7 @@ Arrays = Mapping[str, np.ndarray]
 
 # A residual is small where it is below either.
 SHARE_TOLERATED = 0.05  # of |f(sample) - f(baseline)|
-TOLERATED = 0.02  # log odds or days
+TOLERATED = 0.02  # log odds, or the unit of the target
 _LEAST_SAMPLES = 5  # for a correlation
 
 
@@ -96,8 +96,8 @@ class ExplainedSample:
     hash: keyed hash of the sample.
     fold: that predicted it.
     verdict: 'right', 'wrong', 'close' or 'far off'.
-    label: class index or days.
-    prediction: probabilities (c), or days ().
+    label: () or (l).
+    prediction: probabilities (c), or a number ().
     explained: the output in words.
     completeness: of the attributions.
     arrays: modality -> arrays of docs/design.md, "The batch", without batch rows.
@@ -109,7 +109,7 @@ class ExplainedSample:
   hash: str
   fold: int
   verdict: str
-  label: float
+  label: np.ndarray
   prediction: np.ndarray
   explained: str
   completeness: Completeness

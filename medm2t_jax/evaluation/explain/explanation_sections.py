@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from medm2t_jax import targets
 from medm2t_jax.evaluation.explain import explanation_plots
 from medm2t_jax.evaluation.results import Evaluation
 from medm2t_jax.report.blocks import (
@@ -49,9 +52,9 @@ def looked_at(evaluation: Evaluation) -> Section | None:
     blocks += [
       Heading('Single samples'),
       Paragraph(
-        'The most confident predictions that were right and wrong (of days: the closest '
-        'and the farthest). The pages hold values of single patients: handle them like '
-        'the data.'
+        'The most confident predictions that were right and wrong (of numbers '
+        'and labels: the closest and the farthest). The pages hold values of single '
+        'patients: handle them like the data.'
       ),
       _pages(evaluation, found),
     ]
@@ -116,15 +119,11 @@ def _name(each: Mapping[str, Any]) -> str:
 
 
 def _pages(evaluation: Evaluation, found: Mapping[str, Any]) -> Table:
-  target = evaluation.test.target
+  kind = targets.of(evaluation.test.target)
   rows: list[tuple[Cell, ...]] = []
   for place, each in enumerate(found['patients'], start=1):
-    if target.numeric:
-      truth, predicted = f'{number(each["label"], 2)} days', number(each['prediction'], 2)
-    else:
-      best = max(range(target.outputs), key=each['prediction'].__getitem__)
-      truth = target.classes[int(each['label'])]
-      predicted = f'{target.classes[best]} ({number(each["prediction"][best])})'
+    truth = kind.label_in_words(each['label'])
+    predicted = kind.predicted_in_words(np.asarray(each['prediction']))
     rows.append(
       (
         link(each['page'], f'Sample {place}'),

@@ -11,6 +11,7 @@ from collections import defaultdict
 import numpy as np
 
 from data_pipeline.format.schema import ECG_MEASUREMENTS, Item, Schema
+from medm2t_jax import targets
 from medm2t_jax.evaluation.explain import explanation_plots
 from medm2t_jax.evaluation.explain.explanation import (
   Attention,
@@ -50,20 +51,16 @@ def patient_page(schema: Schema, sample: ExplainedSample, number_: int) -> str:
   return document(
     kicker='MedM2T evaluation: what the model looked at',
     title=f'Sample {number_}',
-    subtitle=task_name(schema.task),
+    subtitle=task_name(schema.task, schema.target.description),
     sections=[section for section in sections if section.blocks],
   )
 
 
 def _prediction(schema: Schema, sample: ExplainedSample) -> Section:
   target, found = schema.target, sample.completeness
-  if target.numeric:
-    predicted = f'{number(float(sample.prediction), 2)} days'
-    truth = f'{number(sample.label, 2)} days'
-  else:
-    shares = zip(target.classes, sample.prediction, strict=True)
-    predicted = ', '.join(f'{name} {number(float(share))}' for name, share in shares)
-    truth = target.classes[int(sample.label)]
+  kind = targets.of(target)
+  predicted = kind.predicted_in_words(sample.prediction)
+  truth = kind.label_in_words(sample.label)
   rows: list[tuple[Cell, ...]] = [
     ('Predicted', predicted),
     ('True', truth),

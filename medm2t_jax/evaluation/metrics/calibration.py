@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from scipy import optimize, special
 
+from medm2t_jax import targets
 from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES, Draws, bootstrap, estimate
-from medm2t_jax.evaluation.rows import Rows
+from medm2t_jax.evaluation.rows import Outcome, Rows
+from medm2t_jax.targets.classes import SMALLEST
 
 BINS = 10
-# Probabilities are float32: further out they carry no information.
-_SMALLEST = 1e-7
 _LOG_TEMPERATURE = 3.0
 
 
@@ -47,8 +47,8 @@ def scale(test: Rows, temperatures: Mapping[int, Temperature]) -> Rows | None:
   if any(each.value is None for each in temperatures.values()):
     return None
   divisor = np.array([temperatures[int(fold)].value for fold in test.fold], np.float64)
-  logits = _log(test.prediction) / divisor[:, None]
-  return test.with_prediction(special.softmax(logits, axis=1), 'calibrated')
+  outputs = _outputs(test) / divisor[:, None]
+  return test.with_prediction(targets.of(test.target).predictions(outputs), 'calibrated')
 
 
 def class_calibration(
@@ -56,30 +56,28 @@ def class_calibration(
 ) -> dict[str, Any]:
   """{'log_loss', 'brier': estimate, 'classes': {name: {...}}} of probabilities.
 
-  `brier` is the mean over samples of the squared error summed over the classes, or of
-  the second class alone where there are two. Each class has estimates 'ece' (quantile
-  bins), 'brier', 'slope', 'intercept' and 'curve', a list of bins {'predicted',
-  'observed', 'n'}.
+  `brier` is the mean over samples of the squared error summed over the classes, of the
+  second class alone where there are two, or averaged over the known labels. Each class
+  has estimates 'ece' (quantile bins), 'brier', 'slope', 'intercept' and 'curve', a list
+  of bins {'predicted', 'observed', 'n'}.
   """
-  chosen = np.maximum(
-    rows.prediction[np.arange(len(rows)), rows.label.astype(int)], _SMALLEST
-  )
-  onehot = rows.label[:, None] == np.arange(rows.prediction.shape[1])
-  squared = (rows.prediction - onehot)[:, list(rows.scored_classes)] ** 2
-  columns = {'log_loss': -np.log(chosen), 'brier': squared.sum(axis=1)}
+  kind = targets.of(rows.target)
+  squared = (rows.prediction - kind.is_true(rows.label))[:, list(kind.scored)] ** 2
+  # Of labels the mean over those that are known: a sample may lack some.
+  brier = np.nanmean(squared, axis=1) if kind.link == 'sigmoid' else squared.sum(axis=1)
+  columns = {'log_loss': kind.log_losses(rows.prediction, rows.label), 'brier': brier}
   draws = bootstrap(lambda w: _means(w, columns), rows.subject, resamples, seed)
   result: dict[str, Any] = {name: estimate(draws[name], rows.counts()) for name in columns}
   result['classes'] = {
-    rows.target.classes[index]: _one_class(rows, index, resamples, seed)
-    for index in rows.scored_classes
+    outcome.name: _one_class(rows, outcome, resamples, seed) for outcome in rows.outcomes
   }
   return result
 
 
-def days_calibration(
+def numeric_calibration(
   rows: Rows, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
-  """{'slope', 'intercept': estimate, 'curve'} of the true on the predicted days."""
+  """{'slope', 'intercept': estimate, 'curve'} of the true on the predicted numbers."""
   x, y = rows.prediction, rows.label
   center = x.mean()
 
@@ -105,23 +103,31 @@ def quantile_bins(values: np.ndarray, bins: int = BINS) -> np.ndarray:
   return np.unique(np.searchsorted(cuts, values, side='left'), return_inverse=True)[1]
 
 
-def _one_class(rows: Rows, index: int, resamples: int, seed: int) -> dict[str, Any]:
-  probability = rows.prediction[:, index]
-  positive = rows.positive(index).astype(np.float64)
+def _one_class(rows: Rows, outcome: Outcome, resamples: int, seed: int) -> dict[str, Any]:
+  probability = outcome.probability
+  positive = outcome.positive.astype(np.float64)
+  counts = rows.of_outcome(outcome)
+  if not len(positive):
+    empty = estimate(Draws(np.nan, np.empty(0)), counts, 'known of no sample')
+    keys = ('ece', 'brier', 'slope', 'intercept')
+    return {**dict.fromkeys(keys, empty), 'curve': []}
   member = quantile_bins(probability)
-  gap = np.zeros((len(rows), member.max() + 1))
-  gap[np.arange(len(rows)), member] = positive - probability
+  gap = np.zeros((len(positive), member.max() + 1))
+  gap[np.arange(len(positive)), member] = positive - probability
 
   def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
-    ece = np.abs(weights @ gap).sum(axis=1) / weights.sum(axis=1)
-    brier = _means(weights, {'brier': (positive - probability) ** 2})
-    return {'ece': ece, **brier}
+    weights = weights[:, outcome.row]
+    total = weights.sum(axis=1)
+    # A resample may lack all samples in which a label is known.
+    total = np.where(total > 0, total, np.nan)
+    ece = np.abs(weights @ gap).sum(axis=1) / total
+    return {'ece': ece, 'brier': weights @ (positive - probability) ** 2 / total}
 
-  counts = {**rows.counts(), 'events': int(positive.sum())}
   draws = bootstrap(statistic, rows.subject, resamples, seed)
   result = {name: estimate(each, counts) for name, each in draws.items()}
-  clipped = np.clip(probability, _SMALLEST, 1 - _SMALLEST)
-  result |= _logistic(special.logit(clipped), positive, rows.subject, counts)
+  clipped = np.clip(probability, SMALLEST, 1 - SMALLEST)
+  subjects = rows.subject[outcome.row]
+  result |= _logistic(special.logit(clipped), positive, subjects, counts)
   return {**result, 'curve': _curve(probability, positive, member)}
 
 
@@ -190,16 +196,16 @@ def _newton(
 def _fit_temperature(rows: Rows) -> Temperature:
   if not len(rows):
     return Temperature(None, 0, 'no validation predictions')
-  if rows.label.min() == rows.label.max():
-    name = rows.target.classes[int(rows.label[0])]
-    reason = f'all {len(rows)} validation samples are of class "{name}"'
+  kind = targets.of(rows.target)
+  if all(len(np.unique(each.positive)) < 2 for each in rows.outcomes):
+    which = kind.label_in_words(rows.label[0])
+    reason = f'all {len(rows)} validation samples are of class "{which}"'
     return Temperature(None, len(rows), reason)
-  logits = _log(rows.prediction)
-  label = rows.label.astype(int)
+  outputs = _outputs(rows)
 
   def loss(log_temperature: float) -> float:
-    scaled = special.log_softmax(logits / np.exp(log_temperature), axis=1)
-    return -float(scaled[np.arange(len(rows)), label].mean())
+    total, _ = kind.summed_loss(outputs / np.exp(log_temperature), rows.label)
+    return float(total) / len(rows)
 
   limits = (-_LOG_TEMPERATURE, _LOG_TEMPERATURE)
   fit: Mapping[str, Any] = optimize.minimize_scalar(
@@ -223,8 +229,9 @@ def _curve(x: np.ndarray, y: np.ndarray, member: np.ndarray) -> list[dict[str, A
   ]
 
 
-def _log(probability: np.ndarray) -> np.ndarray:
-  return np.log(np.maximum(probability, _SMALLEST))
+def _outputs(rows: Rows) -> np.ndarray:
+  """The predictions on the scale of the target's link (n c)."""
+  return targets.of(rows.target).outputs(np.maximum(rows.prediction, SMALLEST))
 
 
 def _means(weights: np.ndarray, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,7 +1,8 @@
 """Discrimination and error figures with intervals from a bootstrap over subjects.
 
 Classes: AUROC and AUPRC one-vs-rest, per class and macro averaged (two classes: of the
-second). Days: MAE, RMSE, median absolute error, R2, bias by length-of-stay band.
+second). Labels: of each, macro averaged over those that have both values here, and micro
+averaged. Numbers: MAE, RMSE, median absolute error, R2, bias by band of the true value.
 A figure that is undefined is None and carries a `reason`.
 """
 
@@ -13,12 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from medm2t_jax import targets
 from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES, Draws, bootstrap, estimate
 from medm2t_jax.evaluation.metrics.ranking import Ranking
-from medm2t_jax.evaluation.rows import Rows
+from medm2t_jax.evaluation.rows import Outcome, Rows
 
-# Days; the last band is open.
-BANDS = (0.0, 2.0, 4.0, 7.0, 14.0, np.inf)
+# Of the true value in days; the last band is open. In other units: its fifths.
+DAY_BANDS = (0.0, 2.0, 4.0, 7.0, 14.0, np.inf)
+_FIFTHS = (0.2, 0.4, 0.6, 0.8)
 CLASS_FIGURES = ('auroc', 'average_precision', 'auprc_trapezoid')
 NAMES = {
   'auroc': 'AUROC',
@@ -43,11 +46,12 @@ def score(rows: Rows, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, An
   Returns:
     {'overall': {figure: estimate}}, and beside it, for classes, 'classes': {name:
     {figure: estimate, 'prevalence': share}} and 'average': 'macro' or the class that
-    `overall` is about; for days, 'bands': [{'low', 'high', 'bias': estimate, 'mae':
-    estimate}]. Estimates are those of `bootstrap.estimate`.
+    `overall` is about, and of labels 'micro': {figure: estimate}; for numbers, 'bands':
+    [{'low', 'high', 'bias': estimate, 'mae': estimate}]. Estimates are those of
+    `bootstrap.estimate`.
   """
   if rows.target.numeric:
-    return _score_days(rows, resamples, seed)
+    return _score_numbers(rows, resamples, seed)
   return _score_classes(rows, resamples, seed)
 
 
@@ -73,12 +77,12 @@ def figure_draws(
   rankings = _rankings(rows)
 
   def of_classes(weights: np.ndarray) -> dict[str, np.ndarray]:
-    curves = [ranking.curves(weights) for ranking in rankings.values()]
+    curves = [ranking.curves(weights) for ranking in rankings]
     areas = {
       'auroc': lambda each: each.auroc(),
       'average_precision': lambda each: each.average_precision(),
     }
-    return {name: np.mean([areas[name](each) for each in curves], axis=0) for name in names}
+    return {name: _averaged(rows, [areas[name](each) for each in curves]) for name in names}
 
   return bootstrap(of_classes, rows.subject, resamples, seed)
 
@@ -95,68 +99,109 @@ def headline_estimate(
   return estimate(draws, rows.counts(), why_undefined(rows))
 
 
-def why_undefined(rows: Rows, index: int | None = None) -> str | None:
-  """Why AUROC and AUPRC are undefined on `rows`, for class `index` or for all."""
-  if rows.target.numeric:
-    return None
-  for each in rows.scored_classes if index is None else (index,):
-    name, events = rows.target.classes[each], int(rows.positive(each).sum())
+def why_undefined(rows: Rows, outcome: Outcome | None = None) -> str | None:
+  """Why AUROC and AUPRC are undefined on `rows`, for an outcome or for their average."""
+  found = []
+  for each in rows.outcomes if outcome is None else (outcome,):
+    events = int(each.positive.sum())
     if events == 0:
-      return f'no sample of class "{name}" among {len(rows)}'
-    if events == len(rows):
-      return f'all {len(rows)} samples are of class "{name}"'
-  return None
+      found.append(f'no sample of class "{each.name}" among {len(each.row)}')
+    elif events == len(each.row):
+      found.append(f'all {len(each.row)} samples are of class "{each.name}"')
+  # An average over labels leaves those out that are undefined.
+  needed = len(rows.outcomes) if outcome is None and _of_labels(rows) else 1
+  return found[0] if len(found) >= max(1, needed) else None
 
 
-def _rankings(rows: Rows) -> dict[int, Ranking]:
-  return {
-    index: Ranking(rows.prediction[:, index], rows.positive(index))
-    for index in rows.scored_classes
-  }
+def _of_labels(rows: Rows) -> bool:
+  return targets.of(rows.target).link == 'sigmoid'
+
+
+def _averaged(rows: Rows, values: Sequence[np.ndarray]) -> np.ndarray:
+  """Macro average (r) of the values (r) of all outcomes.
+
+  Of classes one that is undefined makes it undefined: an average over fewer is another
+  metric. Labels are many and some are rare: those that all samples agree in are left out
+  here and in every resample, and a resample without one of the others averages the rest.
+  """
+  if not _of_labels(rows):
+    return np.mean(values, axis=0)
+  stacked = np.stack(values)
+  defined = np.isfinite(stacked)
+  total = np.sum(stacked, axis=0, where=defined)
+  count = defined.sum(axis=0)
+  return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _rankings(rows: Rows) -> list[Ranking]:
+  found = []
+  for each in rows.outcomes:
+    if len(each.row):
+      found.append(Ranking(each.probability, each.positive, each.row))
+    else:  # known of nobody: undefined, as where all agree
+      found.append(Ranking(np.zeros(1), np.zeros(1, bool)))
+  return found
+
+
+def _micro(rows: Rows) -> Ranking:
+  """All labels as one: pairs of a sample and a label."""
+  joined = lambda name: np.concatenate([getattr(each, name) for each in rows.outcomes])
+  return Ranking(joined('probability'), joined('positive'), joined('row'))
 
 
 def _score_classes(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
   rankings = _rankings(rows)
+  micro = _micro(rows) if _of_labels(rows) else None
+
+  def figures_of(ranking: Ranking, weights: np.ndarray) -> dict[str, np.ndarray]:
+    curves = ranking.curves(weights)
+    return {
+      'auroc': curves.auroc(),
+      'average_precision': curves.average_precision(),
+      'auprc_trapezoid': curves.precision_recall_area(),
+    }
 
   def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
-    values: dict[str, list[np.ndarray]] = {name: [] for name in CLASS_FIGURES}
-    for ranking in rankings.values():
-      curves = ranking.curves(weights)
-      values['auroc'].append(curves.auroc())
-      values['average_precision'].append(curves.average_precision())
-      values['auprc_trapezoid'].append(curves.precision_recall_area())
-    # A macro average over fewer classes would be another figure: NaN spreads.
-    figures = {f'overall/{name}': np.mean(each, axis=0) for name, each in values.items()}
-    for position, index in enumerate(rankings):
-      for name, each in values.items():
-        figures[f'{index}/{name}'] = each[position]
+    found = [figures_of(ranking, weights) for ranking in rankings]
+    figures = {
+      f'overall/{name}': _averaged(rows, [each[name] for each in found])
+      for name in CLASS_FIGURES
+    }
+    for position, each in enumerate(found):
+      figures |= {f'{position}/{name}': value for name, value in each.items()}
+    if micro is not None:
+      of_micro = figures_of(micro, weights)
+      figures |= {f'micro/{name}': value for name, value in of_micro.items()}
     return figures
 
   draws = bootstrap(statistic, rows.subject, resamples, seed)
-  classes = {}
-  for index in rankings:
-    events = int(rows.positive(index).sum())
-    counts = {**rows.counts(), 'events': events}
-    classes[rows.target.classes[index]] = {
-      'prevalence': events / len(rows),
-      **{
-        name: estimate(draws[f'{index}/{name}'], counts, why_undefined(rows, index))
-        for name in CLASS_FIGURES
-      },
-    }
-  overall = {
-    name: estimate(draws[f'overall/{name}'], rows.counts(), why_undefined(rows))
-    for name in CLASS_FIGURES
+  estimates = lambda key, counts, reason: {
+    name: estimate(draws[f'{key}/{name}'], counts, reason) for name in CLASS_FIGURES
   }
-  average = 'macro' if len(rankings) > 1 else rows.target.classes[1]
-  return {'overall': overall, 'classes': classes, 'average': average}
+  classes = {}
+  for position, outcome in enumerate(rows.outcomes):
+    counts = rows.of_outcome(outcome)
+    prevalence = float(outcome.positive.mean()) if counts['n'] else None
+    reason = why_undefined(rows, outcome)
+    classes[outcome.name] = {
+      'prevalence': prevalence,
+      **estimates(position, counts, reason),
+    }
+  result = {
+    'overall': estimates('overall', rows.counts(), why_undefined(rows)),
+    'classes': classes,
+    'average': 'macro' if len(rankings) > 1 else rows.outcomes[0].name,
+  }
+  if micro is not None:
+    result['micro'] = estimates('micro', rows.counts(), why_undefined(rows))
+  return result
 
 
-def _score_days(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
+def _score_numbers(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
   error = rows.prediction - rows.label
   absolute = np.abs(error)
   order = np.argsort(absolute)
-  bands = list(itertools.pairwise(BANDS))
+  bands = _bands(rows)
   inside = [(rows.label >= low) & (rows.label < high) for low, high in bands]
 
   def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -197,6 +242,14 @@ def _score_days(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
       }
     )
   return {'overall': overall, 'bands': result}
+
+
+def _bands(rows: Rows) -> list[tuple[float, float]]:
+  """Limits of the bands of the true value; the last one is open."""
+  if rows.target.unit == 'days':
+    return list(itertools.pairwise(DAY_BANDS))
+  cuts = np.unique(np.quantile(rows.label, _FIFTHS)).tolist()
+  return list(itertools.pairwise([min(rows.label.min(), cuts[0]), *cuts, np.inf]))
 
 
 def _mean(weights: np.ndarray, values: np.ndarray) -> np.ndarray:

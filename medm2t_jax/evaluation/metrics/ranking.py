@@ -17,11 +17,19 @@ class Ranking:
       at least the threshold.
   """
 
-  def __init__(self, scores: np.ndarray, positive: np.ndarray):
-    """`scores`: float (n), higher = more likely positive; `positive`: bool (n)."""
-    self._order = np.argsort(-scores, kind='stable')
-    ordered = scores[self._order]
-    self._positive = positive[self._order].astype(np.float64)
+  def __init__(
+    self, scores: np.ndarray, positive: np.ndarray, row: np.ndarray | None = None
+  ):
+    """Args:
+
+    scores: float (m), higher = more likely positive.
+    positive: bool (m).
+    row: int (m): the sample, and so the weight, that each belongs to; None: its place.
+    """
+    order = np.argsort(-scores, kind='stable')
+    ordered = scores[order]
+    self._order = order if row is None else row[order]
+    self._positive = positive[order].astype(np.float64)
     self._ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
     self.thresholds = ordered[self._ends]
 

@@ -17,7 +17,7 @@ from medm2t_jax.report.blocks import (
   Section,
   Table,
 )
-from medm2t_jax.report.text import NONE, count, in_words, interval, number
+from medm2t_jax.report.text import NONE, count, in_brackets, in_words, interval, number
 
 _UNDAMAGED = 'none'
 
@@ -52,8 +52,8 @@ def with_damaged_input(evaluation: Evaluation) -> Section | None:
 
 def _pictures(evaluation: Evaluation, curves: Sequence[Mapping[str, Any]]) -> list[Figure]:
   """One picture an axis, where there is more than one level."""
-  days = evaluation.test.target.numeric
-  name = evaluation.metrics['headline']['name'] + (' (days)' if days else '')
+  target = evaluation.test.target
+  name = evaluation.metrics['headline']['name'] + (in_brackets(target.unit))
   axes: dict[str, list[Mapping[str, Any]]] = {}
   for curve in curves:
     if len(curve['levels']) > 1:
