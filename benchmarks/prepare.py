@@ -38,6 +38,7 @@ import wfdb
 from benchmarks.large_hospital import write_large_hospital
 from data_pipeline import processors
 from data_pipeline.ecg import conditioning, reading
+from data_pipeline.ecg.raw_recording import RawRecording
 from data_pipeline.format import records
 from data_pipeline.sources.simulated import write_hospital
 
@@ -168,7 +169,7 @@ def _measure_ecg(folder: Path, patients: int, repeats: int) -> dict[str, float]:
 
   def pack() -> None:
     for part in parts:
-      signal = np.stack([conditioning.load(path)[0] for path in part])
+      signal = np.stack([conditioning.load(RawRecording(path))[0] for path in part])
       records.frame(signal.tobytes())
 
   def read_only() -> None:
@@ -190,7 +191,7 @@ def _measure_ecg(folder: Path, patients: int, repeats: int) -> dict[str, float]:
 def _is_usable(path: str) -> bool:
   """Whether it is; the simulation damages some on purpose. Also fills the file cache."""
   try:
-    conditioning.load(path)
+    conditioning.load(RawRecording(path))
   except reading.EcgError:
     return False
   return True

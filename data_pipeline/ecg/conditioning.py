@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 from scipy import signal as scipy_signal
 
-from data_pipeline.ecg.reading import EcgError, costing_one_file, read_record
+from data_pipeline.ecg import raw_recording
+from data_pipeline.ecg.raw_recording import RawRecording
+from data_pipeline.ecg.reading import EcgError, costing_one_file
 from data_pipeline.format.schema import ECG_SAMPLES, ECG_SAMPLING_RATE
 
 _BAND = (0.5, 40.0)  # Hz
@@ -31,10 +33,10 @@ MAX_UNUSABLE_LEADS = 3  # more of them, and the recording is dropped
 MAX_AMPLITUDE = 10.0  # mV after the band-pass; above it nothing is cardiac
 
 
-def load(path: Path | str) -> tuple[np.ndarray, float]:
-  """Reads and conditions a record; see `read_record` and `condition`."""
-  signal_mv, sampling_rate = read_record(path)
-  with costing_one_file(Path(path)):
+def load(recording: RawRecording) -> tuple[np.ndarray, float]:
+  """Reads and conditions a recording; see `raw_recording.read` and `condition`."""
+  signal_mv, sampling_rate = raw_recording.read(recording)
+  with costing_one_file(Path(recording.path)):
     return condition(signal_mv, sampling_rate)
 
 

@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +104,34 @@ def costing_one_file(path: Path) -> Iterator[None]:
     raise EcgError('unreadable', f'{path}: {type(error).__name__}: {error}') from error
 
 
+def in_millivolts(
+  signal: np.ndarray, leads: Sequence[str], units: Sequence[str], where: str
+) -> np.ndarray:
+  """The twelve leads of a signal, found by name, in mV.
+
+  Args:
+    signal: (samples, leads) in these units.
+    leads: names, in any order and case; more than the twelve may be there.
+    units: one a lead.
+    where: the file, for the message.
+
+  Returns:
+    float64 (samples, 12), in the order of `schema.ECG_LEADS`.
+
+  Raises:
+    EcgError: 'missing_lead' or 'unknown_unit'.
+  """
+  position = {lead.lower(): column for column, lead in enumerate(leads)}
+  missing = [lead for lead in ECG_LEADS if lead.lower() not in position]
+  if missing:
+    raise EcgError('missing_lead', f'{where}: no lead {", ".join(missing)}')
+  order = [position[lead.lower()] for lead in ECG_LEADS]
+  scales = [_MILLIVOLTS.get(unit_key(units[column])) for column in order]
+  if None in scales:
+    raise EcgError('unknown_unit', f'{where}: unit is none of mV, uV, V')
+  return signal[:, order] * np.asarray(scales, np.float64)
+
+
 def _read(path: Path) -> tuple[np.ndarray, float]:
   header = _read_header(path)
   if header.samples * header.count > MOST_SAMPLES:
@@ -122,11 +150,7 @@ def _read(path: Path) -> tuple[np.ndarray, float]:
     rate = header.sampling_rate
   else:
     signal, units, leads, rate = _read_with_wfdb(path)
-  order = _lead_order(leads, path)
-  scales = [_MILLIVOLTS.get(unit_key(units[column])) for column in order]
-  if None in scales:
-    raise EcgError('unknown_unit', f'{path}.hea: unit is none of mV, uV, V')
-  return signal[:, order] * np.asarray(scales, np.float64), rate
+  return in_millivolts(signal, leads, units, f'{path}.hea'), rate
 
 
 def _read_header(path: Path) -> _Header:
@@ -219,11 +243,3 @@ def _read_with_wfdb(path: Path) -> tuple[np.ndarray, list[str], list[str], float
     list(record.sig_name or ()),
     float(record.fs or 0),
   )
-
-
-def _lead_order(leads: list[str], path: Path) -> list[int]:
-  position = {lead.lower(): column for column, lead in enumerate(leads)}
-  missing = [lead for lead in ECG_LEADS if lead.lower() not in position]
-  if missing:
-    raise EcgError('missing_lead', f'{path}.hea: no lead {", ".join(missing)}')
-  return [position[lead.lower()] for lead in ECG_LEADS]

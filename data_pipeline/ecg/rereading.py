@@ -10,16 +10,16 @@ from __future__ import annotations
 import dataclasses
 import fractions
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from scipy import signal as scipy_signal
 
-from data_pipeline.ecg import noise
+from data_pipeline.ecg import noise, raw_recording
 from data_pipeline.ecg.conditioning import condition
-from data_pipeline.ecg.reading import EcgError, read_record
+from data_pipeline.ecg.raw_recording import RawRecording
+from data_pipeline.ecg.reading import EcgError
 from data_pipeline.format import heads
 from data_pipeline.format.dataset import RECORDINGS, Dataset
 from data_pipeline.format.schema import DataError
@@ -33,10 +33,10 @@ class RawRecordingsNotFound(DataError):
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-  """A recording of a prepared data set; `path` is without extension."""
+  """A recording of a prepared data set."""
 
   study_id: int
-  path: str
+  raw: RawRecording
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ def locate(
     DataError: a shard is damaged, or does not fit the list.
   """
   rows = np.asarray(rows, np.int64)
-  listed = _listed_paths(dataset, rows)
+  listed = _listed(dataset, rows)
   result = {}
   for row in rows.tolist():
     sample = int(dataset.index['sample_id'][row])
@@ -82,11 +82,12 @@ def locate(
         f'{sample} is not listed. Prepare the data set again.'
       )
     result[row] = tuple(Recording(study, listed[sample, study]) for study in studies)
-  paths = sorted({each.path for recordings in result.values() for each in recordings})
-  absent = [path for path in paths if not Path(f'{path}.hea').exists()]
+  paths = sorted({each.raw.path for recordings in result.values() for each in recordings})
+  absent = [path for path in paths if raw_recording.first_file(path) is None]
   if absent:
+    first = raw_recording.possible_files(absent[0])[0]
     raise RawRecordingsNotFound(
-      f'raw recordings not found at {absent[0]}.hea ({len(absent)} of {len(paths)})'
+      f'raw recordings not found at {first} ({len(absent)} of {len(paths)})'
     )
   return result
 
@@ -109,11 +110,11 @@ def read_damaged(
     DataError: the file can no longer be read.
   """
   try:
-    signal, rate = read_record(recording.path)
+    signal, rate = raw_recording.read(recording.raw)
   except EcgError as error:
     raise DataError(
-      f'raw recording {recording.path} could be read when the data set was prepared and '
-      f'cannot now ({error}). Put it back, or evaluate with '
+      f'raw recording {recording.raw.path} could be read when the data set was prepared '
+      f'and cannot now ({error}). Put it back, or evaluate with '
       '--config.evaluation.robustness=False.'
     ) from error
   if damage is None:
@@ -160,8 +161,8 @@ def resample(signal_mv: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
   return result
 
 
-def _listed_paths(dataset: Dataset, rows: np.ndarray) -> dict[tuple[int, int], str]:
-  """(sample, study) -> path."""
+def _listed(dataset: Dataset, rows: np.ndarray) -> dict[tuple[int, int], RawRecording]:
+  """(sample, study) -> where it is."""
   path = dataset.directory / RECORDINGS
   if not path.exists():
     raise RawRecordingsNotFound(
@@ -170,4 +171,4 @@ def _listed_paths(dataset: Dataset, rows: np.ndarray) -> dict[tuple[int, int], s
   samples = dataset.index['sample_id'][rows]
   table = pq.read_table(path, filters=pc.field('sample_id').isin(samples.tolist()))
   keys = zip(table['sample_id'].to_pylist(), table['study_id'].to_pylist(), strict=True)
-  return dict(zip(keys, table['path'].to_pylist(), strict=True))
+  return dict(zip(keys, raw_recording.listed(table), strict=True))

@@ -29,6 +29,7 @@ from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMiss
   PipelineOptions,
 )
 
+from data_pipeline.ecg import raw_recording
 from data_pipeline.format.schema import DataError
 from data_pipeline.preparation import shards, staging
 
@@ -144,11 +145,11 @@ def _tables(job: shards.Job) -> list[Path]:
 
 def _fetch_record(path: str, bucket: str, here: Callable[[str], Path]) -> None:
   here(path).parent.mkdir(parents=True, exist_ok=True)
-  for ending in ('.hea', '.dat'):
+  for file in raw_recording.possible_files(path):
     # One that is absent is counted where the recording is read; any other trouble with
     # the bucket is an error, which the runner tries again.
-    if FileSystems.exists(bucket + path + ending):
-      _copy(bucket + path + ending, str(here(path)) + ending)
+    if not here(file).exists() and FileSystems.exists(bucket + file):
+      _copy(bucket + file, str(here(file)))
 
 
 def _fetch_result(job: shards.Job, bucket: str) -> None:

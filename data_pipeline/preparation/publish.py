@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 from etils import epath
 
+from data_pipeline.ecg.raw_recording import DESCRIPTION
 from data_pipeline.format import examples
 from data_pipeline.format.dataset import COHORT, DATASET, INDEX, RECORDINGS
 from data_pipeline.format.schema import NUM_FOLDS, write_json
@@ -28,9 +29,9 @@ from data_pipeline.preparation import folds, shards
 from data_pipeline.preparation.staging import Assignment, Shard
 from data_pipeline.sources import Staged
 
-_RECORDING_COLUMNS = pa.schema(
-  {'sample_id': pa.int64(), 'study_id': pa.int64(), 'path': pa.string()}
-)
+_RECORDING_COLUMNS = {
+  'sample_id': pa.int64(), 'study_id': pa.int64(), 'path': pa.string()
+}  # fmt: skip
 
 
 def publish(
@@ -130,17 +131,20 @@ def _write_index(
 def _write_recordings(path: Path, assignment: Assignment, table: Path) -> None:
   """Which raw files the recordings come from, also those that could not be used."""
   sample_id = assignment.samples['sample_id'].to_numpy()
+  described = DESCRIPTION if {*DESCRIPTION} <= {*pq.read_schema(table).names} else {}
+  columns = pa.schema(_RECORDING_COLUMNS | described)
   partial = path.with_name(path.name + '.partial')
-  with pq.ParquetWriter(partial, _RECORDING_COLUMNS) as writer:
+  with pq.ParquetWriter(partial, columns) as writer:
     # Shard by shard: the whole table may be large, and how DuckDB has divided it into
     # row groups depends on the threads.
     for shard in assignment.shards:
       position = pc.field('position')
       inside = (position >= shard.start) & (position < shard.stop)
-      rows = pq.read_table(table, columns=['position', 'study_id', 'path'], filters=inside)
+      names = ['position', *columns.names[1:]]
+      rows = pq.read_table(table, columns=names, filters=inside)
       samples = pa.array(sample_id[rows['position'].to_numpy()], pa.int64())
       rows = rows.drop_columns(['position']).add_column(0, 'sample_id', samples)
-      writer.write_table(rows.cast(_RECORDING_COLUMNS))
+      writer.write_table(rows.cast(columns))
   partial.replace(path)
 
 

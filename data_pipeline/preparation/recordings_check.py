@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from data_pipeline.ecg import raw_recording
 from data_pipeline.format.schema import DataError
 from data_pipeline.preparation.shards import DROPPED_RECORDINGS, Job
 
@@ -36,10 +37,10 @@ def require_some(recordings: Path, most: float) -> None:
     return
   places = np.unique(np.linspace(0, len(paths) - 1, _LOOKED_AT).astype(int))
   looked_at = sorted({paths[int(place)].as_py() for place in places})
-  if not any(Path(f'{path}.hea').exists() for path in looked_at):
+  if all(raw_recording.first_file(path) is None for path in looked_at):
     raise DataError(
       f'{len(paths)} recordings are listed, and none of {len(looked_at)} that were looked '
-      f'for is there, the first {looked_at[0]}.hea. {_REMEDY}'
+      f'for is there, the first {raw_recording.possible_files(looked_at[0])[0]}. {_REMEDY}'
     )
 
 

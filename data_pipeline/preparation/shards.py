@@ -303,10 +303,10 @@ def _grid(job: Job, modality: str) -> Iterator[Example]:
 
 def _ecg(job: Job, subject_id: np.ndarray, recordings: Recordings) -> Iterator[Example]:
   # scipy's import takes a second, which processes without ECGs need not spend.
-  from data_pipeline.ecg import conditioning, reading
+  from data_pipeline.ecg import conditioning, raw_recording, reading
 
   table = _read(job, 'recordings')
-  paths = table['path'].to_pylist()
+  raw = raw_recording.listed(table)
   terms_of = table['terms'].to_pylist()
   time = _numpy(table, 'time').astype(np.float32)
   study_id = _numpy(table, 'study_id').astype(np.int64)
@@ -314,28 +314,28 @@ def _ecg(job: Job, subject_id: np.ndarray, recordings: Recordings) -> Iterator[E
     [_numpy(table, name, np.float32) for name in ECG_MEASUREMENTS], axis=1
   )
   mask = np.isfinite(measured)
-  terms = np.zeros((len(paths), len(job.schema.ecg_terms)), np.uint8)
+  terms = np.zeros((len(raw), len(job.schema.ecg_terms)), np.uint8)
   for row, indices in enumerate(terms_of):
     terms[row, indices or []] = 1
   _check('recordings', 'time', time <= 0)
 
   # A subject's samples are neighbours and share recordings: read each file once.
-  loaded: dict[str, tuple[np.ndarray, float] | None] = {}
+  loaded: dict[object, tuple[np.ndarray, float] | None] = {}
   subject = None
   for rows, owner in zip(_slices(table, job.shard), subject_id, strict=True):
     if owner != subject:
       loaded, subject = {}, owner
     usable, signals = [], []
     for row in range(rows.start, rows.stop):
-      path = paths[row]
-      if path not in loaded:
+      one = raw[row]
+      if one not in loaded:
         recordings.read += 1
         try:
-          loaded[path] = conditioning.load(path)
+          loaded[one] = conditioning.load(one)
         except reading.EcgError as error:
-          recordings.drop(int(study_id[row]), path, error.reason, error.detail)
-          loaded[path] = None
-      recording = loaded[path]
+          recordings.drop(int(study_id[row]), one.path, error.reason, error.detail)
+          loaded[one] = None
+      recording = loaded[one]
       if recording is not None:
         usable.append(row)
         signals.append(recording)

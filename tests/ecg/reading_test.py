@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipeline.ecg import conditioning, reading
+from data_pipeline.ecg.raw_recording import RawRecording
 from data_pipeline.ecg.reading import EcgError, read_record
 from data_pipeline.format.schema import ECG_LEADS
 
@@ -130,7 +131,7 @@ def test_a_damaged_header_costs_this_recording_alone(tmp_path, change, reason):
   assert change[0] in text
   header.write_text(text.replace(*change))
   with pytest.raises(EcgError) as caught:
-    conditioning.load(tmp_path / 'r')
+    conditioning.load(RawRecording(str(tmp_path / 'r')))
   assert caught.value.reason == reason
   assert str(tmp_path / 'r') in caught.value.detail
 

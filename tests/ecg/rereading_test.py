@@ -10,6 +10,7 @@ import pytest
 
 from data_pipeline.ecg import rereading
 from data_pipeline.ecg.conditioning import condition
+from data_pipeline.ecg.raw_recording import RawRecording
 from data_pipeline.ecg.rereading import Damage, RawRecordingsNotFound
 from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import DataError
@@ -141,7 +142,7 @@ def test_a_list_of_another_data_set_is_refused(own_copy, recorded):
 
 def test_a_file_that_broke_since_is_an_error(tmp_path):
   staging_fixture.write_ecg(tmp_path / 'r', np.random.default_rng(0))
-  recording = rereading.Recording(1, str(tmp_path / 'r'))
+  recording = rereading.Recording(1, RawRecording(str(tmp_path / 'r')))
   (tmp_path / 'r.dat').write_bytes(b'')
   with pytest.raises(DataError, match='could be read when the data set was prepared'):
     rereading.read_damaged(recording, None, 0)

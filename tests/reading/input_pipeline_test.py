@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from data_pipeline.ecg import conditioning, reading
+from data_pipeline.ecg.raw_recording import RawRecording
 from data_pipeline.format import records
 from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import ECG_MEASUREMENTS, DataError
@@ -144,7 +145,7 @@ def _oracle(dataset, tables, rows, lengths, config, capacity):
     ordered = of_sample['recordings'].sort_values(['time', 'study_id'])
     for _, recording in ordered.iterrows():
       try:
-        recordings.append((recording, *conditioning.load(recording['path'])))
+        recordings.append((recording, *conditioning.load(RawRecording(recording['path']))))
       except reading.EcgError:
         continue
     for recording, signal, gain in recordings[-config.data.max_recordings :]:

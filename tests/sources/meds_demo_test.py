@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
+from data_pipeline.preparation.build import prepare
 from data_pipeline.reading.alignment import Alignment
 from data_pipeline.sources import Resources, meds, mimic_iv, physionet2012
 from data_pipeline.sources.common.items import read_rows
+from tests.sources.meds_ecg_test import samples_of
 
-DATA = Path(__file__).resolve().parents[2] / '../shared/data'
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / '../shared/data'
+ECG = DATA / 'mimic-iv-ecg-grafted'
 MEDS, RAW = DATA / 'mimic-iv-demo-meds', DATA / 'mimic-iv-demo'
 pytestmark = pytest.mark.skipif(
   not (MEDS.exists() and RAW.exists()), reason='the demo is not at ../shared/data'
@@ -130,3 +137,88 @@ def test_a_stay_of_the_demo_as_physionet_2012_has_it(tmp_path):
     next(i for i in found.static_categorical if i.itemid == 'ICUType').categories
   )
   assert static['Age'].between(18, 100).all()
+
+
+@pytest.fixture(scope='module')
+def ecg_table(tmp_path_factory):
+  """The table that docs/sources.md makes of a folder of MIMIC-IV-ECG."""
+  if not ECG.exists():
+    pytest.skip('the ECGs of the demo are not at ../shared/data')
+  text = (ROOT / 'docs/sources.md').read_text(encoding='utf-8')
+  block = text.split('### ECGs beside MEDS')[1].split('```python')[1].split('```')[0]
+  assert '/data/mimic-iv-ecg' in block
+  folder, here = tmp_path_factory.mktemp('ecg'), os.getcwd()
+  os.chdir(folder)
+  try:
+    exec(block.replace('/data/mimic-iv-ecg', str(ECG.resolve())))
+  finally:
+    os.chdir(here)
+  return folder / 'ecg.parquet'
+
+
+def both_prepared(folder, task, ecg_table, labels, mapping):
+  """The examples of raw tables and of the MEDS edition, by subject and time."""
+  common = dict(task=task, memory_limit='1GB', workers=1)
+  raw = dict(source='mimic_iv', mimic_iv=RAW, mimic_iv_ecg=ECG)
+  of_meds = dict(source='meds', meds=MEDS, labels=labels, mapping=mapping, ecg=ecg_table)
+  outs = [
+    prepare(out=folder / name, **common, **settings)
+    for name, settings in (('raw', raw), ('meds', of_meds))
+  ]
+  return [
+    {(int(one['subject_id']), int(one['prediction_time'])): one for one in samples_of(out)}
+    for out in outs
+  ]
+
+
+def same_ecgs(raw, meds):
+  """Checks that all samples have the same ECGs; returns how many these are."""
+  assert raw.keys() == meds.keys()
+  for key, one in raw.items():
+    assert one['ecg'].keys() == meds[key]['ecg'].keys()
+    for name, values in one['ecg'].items():
+      found = meds[key]['ecg'][name]
+      assert values.dtype == found.dtype
+      np.testing.assert_array_equal(values, found, err_msg=f'{key} {name}')
+  return sum(len(one['ecg']['time']) for one in raw.values())
+
+
+def test_ecgs_beside_meds_are_those_of_the_raw_tables(tmp_path, ecg_table):
+  labels = MEDS / 'labels/in_hospital_mortality.parquet'
+  raw, meds_ = both_prepared(tmp_path, 'mortality', ecg_table, labels, 'mimic_iv')
+  assert len(raw) == 44
+  assert same_ecgs(raw, meds_) == 29
+  assert sum(int(one['ecg']['terms'].sum()) for one in raw.values()) > 29
+
+
+def test_recordings_as_samples(tmp_path, ecg_table):
+  """Task cvd, with labels at the times of the ECGs."""
+  settings = mimic_iv.Settings(mimic_iv=RAW, mimic_iv_ecg=ECG)
+  mimic_iv.stage('cvd', tmp_path / 'staged', settings, Resources())
+  samples = pd.read_parquet(tmp_path / 'staged/samples.parquet')
+  frame = samples[['subject_id', 'prediction_time']].astype(
+    {'prediction_time': 'datetime64[us]'}
+  )
+  # One label at a time between two ECGs, of somebody who has both.
+  late = frame.iloc[[0]].assign(
+    prediction_time=lambda x: x.prediction_time + pd.Timedelta('1s')
+  )
+  frame = pd.concat([frame.assign(integer_value=samples.label.astype(int)),
+                     late.assign(integer_value=0)])  # fmt: skip
+  frame.to_parquet(tmp_path / 'labels.parquet', index=False)
+  codes = ['LAB//{itemid}//{unit}']
+  of_labs = {'labs': {'mimic_iv': {'items': 'cvd_labs', 'codes': codes}}}
+  mapping = {'observation_hours': None, 'birth': 'MEDS_BIRTH', 'events': of_labs}
+  path = tmp_path / 'cvd.yaml'
+  path.write_text(yaml.safe_dump(mapping))
+  raw, meds_ = both_prepared(
+    tmp_path, 'cvd', ecg_table, tmp_path / 'labels.parquet', str(path)
+  )
+  [extra] = meds_.keys() - raw.keys()
+  times = meds_.pop(extra)['ecg']['time']
+  assert len(times) and times.max() < 0
+  assert same_ecgs(raw, meds_) > len(raw) > 10
+  assert all(one['ecg']['time'][-1] == 0 for one in meds_.values())
+  counts = json.loads((tmp_path / 'meds/cohort.json').read_text())['rows']['ecg_table']
+  assert counts["missing: samples whose time is no recording's"] == 1
+  assert counts['missing: samples without a recording'] == 0

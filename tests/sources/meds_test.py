@@ -605,7 +605,8 @@ def test_modality_without_any_code(data):
 
 def test_mapping_is_a_flag(data, monkeypatch):
   data.add('LAB//crea//mg/dL', -1, 1)
-  given = dataclasses.asdict(data.write())
+  settings = dataclasses.asdict(data.write())
+  given = {name: value for name, value in settings.items() if value is not None}
   monkeypatch.chdir(data.folder)
   settings = sources.make_settings('meds', given | {'mapping': 'mapping.yaml'})
   assert settings.mapping == str(data.folder / 'mapping.yaml')

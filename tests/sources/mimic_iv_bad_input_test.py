@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from data_pipeline.ecg import conditioning
+from data_pipeline.ecg.raw_recording import RawRecording
 from data_pipeline.format.schema import DataError
 from data_pipeline.sources import Resources
 from data_pipeline.sources.mimic_iv import Settings, stage
@@ -90,7 +91,7 @@ def test_recordings_of_the_full_release_lie_one_folder_deeper(hospital):
   hospital.stage('cvd')
   [row] = hospital.read('recordings').to_dict('records')
   assert row['path'] == str(path)
-  assert conditioning.load(row['path'])[0].shape == (1250, 12)
+  assert conditioning.load(RawRecording(row['path']))[0].shape == (1250, 12)
 
 
 @pytest.mark.parametrize('path', ['/etc/passwd', 'files/../../../secret'])

@@ -106,8 +106,35 @@ class RawTables:
       DataError: no such file or column, a column twice, or its first line cannot be read.
         A gzip that is damaged further on is an error of the first query after this.
     """
-    path = find(root, name)
-    stored = self._columns(path)
+    self.open_file(
+      find(root, name),
+      view or Path(name).name,
+      columns,
+      remedy='the table of MIMIC-IV 2.2 and 3.1 has it.',
+    )
+
+  def open_file(
+    self,
+    path: Path,
+    view: str,
+    columns: Mapping[str, str],
+    *,
+    remedy: str,
+    numbered: bool = False,
+  ) -> None:
+    """Makes a view of a file, as `open` does of a table of a raw folder.
+
+    Args:
+      path: .parquet, .csv.gz or .csv.
+      view: name of the view.
+      columns: as of `open`.
+      remedy: what to say of a column that is not there.
+      numbered: whether the view has `row_in_file`, from 0: of a parquet file.
+
+    Raises:
+      DataError: as `open`.
+    """
+    stored = self.columns(path)
     found: dict[str, int] = {}
     for position, column in enumerate(stored):
       wanted = column.name.strip().lower()
@@ -119,10 +146,9 @@ class RawTables:
     for column in columns:
       if column not in found:
         raise DataError(
-          f'{path}: no column {column!r}; the table of MIMIC-IV 2.2 and 3.1 has it. '
+          f'{path}: no column {column!r}; {remedy} '
           f'Found: {", ".join(column.name for column in stored)}'
         )
-    view = view or Path(name).name
     self._paths[view] = path
     # In two steps, so that a cell is read once.
     read, told = [], []
@@ -137,6 +163,10 @@ class RawTables:
         told.append(f'{cells.form(cell, name, one.kind)} AS {_identifier(hidden)}')
     if path.suffix == '.parquet':
       source = parquet(path)
+      if numbered:
+        source = source.removesuffix(')') + ', file_row_number = true)'
+        read.append('file_row_number AS row_in_file')
+        told.append('row_in_file')
     else:
       source = csv_file(path, [one.in_file for one in stored])
     self.run(f"""
@@ -223,10 +253,15 @@ class RawTables:
   def close(self) -> None:
     self.con.close()
 
-  def _columns(self, path: Path) -> Sequence[_Column]:
+  def columns(self, path: Path) -> Sequence[Column]:
+    """The columns of a file, in order.
+
+    Raises:
+      DataError: its first line cannot be read.
+    """
     if path.suffix == '.parquet':
       rows = self.run(f'DESCRIBE SELECT * FROM {parquet(path)}').fetchall()
-      return [_Column(row[0], row[0], row[1]) for row in rows]
+      return [Column(row[0], row[0], row[1]) for row in rows]
     try:
       opened = gzip.open if path.suffix == '.gz' else open
       with opened(path, 'rt', encoding='utf-8-sig', newline='') as file:
@@ -238,7 +273,7 @@ class RawTables:
     if not header:
       raise DataError(f'{path}: empty file, no header line. {_DOWNLOAD}')
     # By their place: a name may be empty, as that of pandas' index, or there twice.
-    return [_Column(name, f'c{place}', 'VARCHAR') for place, name in enumerate(header)]
+    return [Column(name, f'c{place}', 'VARCHAR') for place, name in enumerate(header)]
 
   def _finish_checks(self) -> None:
     checks, self._checks = self._checks, []
@@ -265,7 +300,7 @@ class RawTables:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Column:
+class Column:
   """A column of a file: its name, its name where it is read, its DuckDB type."""
 
   name: str

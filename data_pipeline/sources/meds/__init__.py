@@ -12,13 +12,22 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from data_pipeline.ecg.report_terms import terms
 from data_pipeline.format.schema import DataError, Grid, Item, Schema
 from data_pipeline.sources import Resources, Staged, existing, setting
 from data_pipeline.sources.common import vitals
 from data_pipeline.sources.common.duckdb_files import parquet
 from data_pipeline.sources.common.items import items, make_table
 from data_pipeline.sources.common.raw_tables import RawTables, in_scratch
-from data_pipeline.sources.meds import codes, files, labels, mapping, rows, static
+from data_pipeline.sources.meds import (
+  codes,
+  ecg_table,
+  files,
+  labels,
+  mapping,
+  rows,
+  static,
+)
 from data_pipeline.sources.meds.variables import Events, Mapping, Variable
 
 TASKS = tuple(labels.TARGETS)
@@ -33,6 +42,11 @@ class Settings:
   mapping: str = setting(
     'YAML file that maps codes to variables, or a shipped one: mimic_iv.'
   )
+  ecg: Path | None = setting(
+    'Table of the ECGs beside the data set, parquet or csv: docs/sources.md has its '
+    'columns. Without it there are no ECGs.',
+    default=None,
+  )
   unlabelled: bool = setting(
     'Whether --labels has only subjects and prediction times, to be predicted.',
     default=False,
@@ -41,6 +55,8 @@ class Settings:
   def __post_init__(self):
     existing('meds', self.meds)
     existing('labels', self.labels, 'folder' if self.labels.is_dir() else 'file')
+    if self.ecg is not None:
+      existing('ecg', self.ecg, 'file')
     path = mapping.path_of(self.mapping)
     if self.mapping not in mapping.shipped():
       object.__setattr__(self, 'mapping', str(path.resolve()))
@@ -122,6 +138,15 @@ def _stage(
       counts[name] |= rows.write_grid(raw, resolved, grid.steps, grid.step_hours, output)
     else:
       counts[name] |= rows.write_events(raw, resolved, output)
+  report: dict[str, object] = {}
+  if settings.ecg is not None:
+    counts['ecg_table'], report['unmatched_report_lines'] = ecg_table.write_recordings(
+      raw,
+      settings.ecg,
+      scratch,
+      staging / 'recordings.parquet',
+      of_ecgs=task in labels.OF_ECGS,
+    )
   counts['static'] = static.write_static(raw, chosen, distinct, scratch, staging)
 
   numeric, categorical = static.static_columns(chosen)
@@ -137,13 +162,13 @@ def _stage(
       name: Grid(_items(grid.variables), grid.steps, grid.step_hours)
       for name, grid in chosen.grids.items()
     },
-    ecg_terms=(),
+    ecg_terms=terms() if settings.ecg is not None else (),
     static_numeric=numeric,
     static_categorical=categorical,
     attributes=static.attribute_names(chosen),
     observation_hours=chosen.observation_hours,
   )
-  return Staged(schema, {'steps': steps, 'rows': counts}, versions)
+  return Staged(schema, {'steps': steps, 'rows': counts, **report}, versions)
 
 
 def _items(variables: tuple[Variable, ...]) -> tuple[Item, ...]:

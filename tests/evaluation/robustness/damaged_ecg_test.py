@@ -7,6 +7,7 @@ import pytest
 
 from data_pipeline.ecg import rereading
 from data_pipeline.ecg.conditioning import condition
+from data_pipeline.ecg.raw_recording import RawRecording
 from data_pipeline.ecg.rereading import Damage, Recording
 from data_pipeline.format.schema import ECG_LEADS
 from medm2t_jax.evaluation.robustness import ecg
@@ -80,7 +81,9 @@ def test_raw_recordings_take_the_place_of_their_own_slots(batch, monkeypatch):
       index = int(batch['row'][device, row])
       if index >= 0:
         numbers = range(study + 1, study + 1 + int(held.sum()))
-        located[index] = tuple(Recording(number, str(number)) for number in numbers)
+        located[index] = tuple(
+          Recording(number, RawRecording(str(number))) for number in numbers
+        )
         study += int(held.sum())
 
   def read_damaged(recording, damage, seed):
