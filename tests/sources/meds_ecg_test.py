@@ -92,6 +92,8 @@ def test_the_least_that_a_table_may_have(data):
     (2, -1, 'x'), (1, -1, 'b'), (1, -1, 'a'), (1, -2, 'z'), (1, -1, 'a'), (1, -3, None),
     (1, None, 'y'), (None, -3, 'y'),
   )  # fmt: skip
+  empty = dict.fromkeys(('report', 'unit', 'leads', 'sampling_rate', 'p_axis'))
+  ecg = ecg.assign(**empty)  # columns without a type
   counts = stage_with(data, ecg.sample(frac=1, random_state=0)).cohort['rows']['ecg_table']
   found = data.table('recordings', 'study_id')
   assert [path.rsplit('/')[-1] for path in found.path] == ['z', 'a', 'b']

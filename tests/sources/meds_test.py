@@ -17,10 +17,10 @@ import yaml
 
 from data_pipeline import sources
 from data_pipeline.format.schema import DataError
-from data_pipeline.sources import Resources, physionet2012
+from data_pipeline.sources import Resources
 from data_pipeline.sources.common.items import items
 from data_pipeline.sources.meds import Settings, stage
-from data_pipeline.sources.meds.mapping import load, path_of
+from data_pipeline.sources.meds.mapping import load
 
 PREDICTION = dt.datetime(2150, 3, 2, 10)
 CREATININE = {
@@ -614,7 +614,7 @@ def test_mapping_is_a_flag(data, monkeypatch):
     sources.make_settings('meds', given | {'mapping': 'mimic_iv'}).mapping == 'mimic_iv'
   )
   with pytest.raises(
-    DataError, match=r'neither a file nor a shipped mapping \(mimic_iv, physionet2012\)'
+    DataError, match=r'neither a file nor a shipped mapping \(eicu, mimic_iv, mimic_iv_meds'
   ):
     sources.make_settings('meds', given | {'mapping': 'mimic'})
   del given['mapping']
@@ -702,27 +702,3 @@ def test_two_items_of_one_code(data):
   data.add('LAB//crea//mg/dL', -1, 1)
   with pytest.raises(DataError, match='LAB//crea//mg/dL belongs to two items of labs'):
     data.stage()
-
-
-def test_the_variables_of_physionet_2012_are_that_sources():
-  """All of them but those that MIMIC-IV does not chart so."""
-  chosen = load(path_of('physionet2012'))
-  source = physionet2012.schema('mortality')
-  of = {
-    'events': [one.item for one in chosen.events['events'].variables],
-    'vitals': [one.item for one in chosen.grids['vitals'].variables],
-    'static': [one.item for one in chosen.static],
-  }
-  missing = {
-    'events': {'GCS', 'MechVent', 'TroponinI'},
-    'vitals': {'GCS'},
-    'static': {'Age'},
-  }
-  for name, found in of.items():
-    theirs = {item.itemid: item for item in source.variables(name)}
-    assert {item.itemid: item for item in found}.items() <= theirs.items()
-    assert theirs.keys() - {item.itemid for item in found} == missing[name]
-  grid, theirs = chosen.grids['vitals'], source.grids['vitals']
-  assert (grid.steps, grid.step_hours) == (theirs.steps, theirs.step_hours)
-  assert chosen.observation_hours == source.observation_hours
-  assert chosen.age in {item.itemid for item in source.static_numeric}

@@ -98,7 +98,7 @@ def _stage(
   chosen: Mapping,
 ) -> Staged:
   versions = files.open_metadata(raw, settings.meds)
-  counts = {'data': files.open_data(raw, settings.meds)}
+  counts = {'data': files.open_data(raw, settings.meds, chosen.unit_column)}
   steps, counts['labels'] = labels.make_samples(
     raw,
     settings.labels,
@@ -141,11 +141,7 @@ def _stage(
   report: dict[str, object] = {}
   if settings.ecg is not None:
     counts['ecg_table'], report['unmatched_report_lines'] = ecg_table.write_recordings(
-      raw,
-      settings.ecg,
-      scratch,
-      staging / 'recordings.parquet',
-      of_ecgs=task in labels.OF_ECGS,
+      raw, settings.ecg, scratch, staging / 'recordings.parquet', task
     )
   counts['static'] = static.write_static(raw, chosen, distinct, scratch, staging)
 

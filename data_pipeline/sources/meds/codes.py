@@ -23,6 +23,8 @@ from data_pipeline.sources.meds.variables import Automatic, Codes, Variable
 # What the MIMIC-IV conversion writes where a unit is null.
 _NO_UNIT = 'UNK'
 RECORDED = 'recorded'
+# Between a code and the unit that a column of the data has for its rows.
+UNIT_SEPARATOR = '\x1f'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +52,9 @@ class Reading:
 
 def match(codes: tuple[Codes, ...], code: str) -> tuple[Codes, re.Match[str]] | None:
   """The first entry that matches a code."""
+  bare, _, _ = code.partition(UNIT_SEPARATOR)
   for one in codes:
-    found = one.pattern.fullmatch(code)
+    found = one.pattern.fullmatch(bare)
     if found:
       return one, found
   return None
@@ -69,7 +72,8 @@ def readings(
   Args:
     where: the modality, for messages.
     variables: of one modality.
-    distinct: the codes of the data set.
+    distinct: the codes of the data set, with the unit of `UNIT_SEPARATOR` where a column
+      has it.
     two_items: whether two items may read one code.
 
   Raises:
@@ -84,11 +88,12 @@ def readings(
   result = []
   for code in distinct:
     claimed: dict[int, Reading] = {}
+    bare, of_column, unit = code.partition(UNIT_SEPARATOR)
     for pattern, by_itemid in wanted.items():
-      found = pattern.fullmatch(code)
+      found = pattern.fullmatch(bare)
       if not found:
         continue
-      groups = found.groupdict()
+      groups = found.groupdict() | ({'unit': unit} if of_column else {})
       for index, one in by_itemid.get(groups.get('itemid') or '', ()):
         # The first entry of an item that matches counts.
         if index not in claimed:
@@ -96,7 +101,7 @@ def readings(
     if len(claimed) > 1 and two_items == 'refused':
       names = ' and '.join(variables[index].item.itemid for index in claimed)
       raise DataError(
-        f'mapping: the code {code} belongs to two items of {where}: {names}. '
+        f'mapping: the code {bare} belongs to two items of {where}: {names}. '
         'Make the codes of one more exact.'
       )
     result.extend(claimed.values())

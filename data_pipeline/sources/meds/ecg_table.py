@@ -23,6 +23,7 @@ from data_pipeline.sources.common.raw_tables import RawTables
 from data_pipeline.sources.meds.files import read_schema
 
 _VIEW = 'ecg_table'
+_OF_ECGS = ('cvd',)  # tasks whose samples are recordings
 _REQUIRED = {'subject_id': 'BIGINT', 'time': 'TIMESTAMP'}
 _DESCRIPTION = {'sampling_rate': 'DOUBLE', 'unit': 'VARCHAR', 'leads': 'VARCHAR'}
 _OPTIONAL = {
@@ -36,7 +37,7 @@ _ENDINGS = ('.parquet', '.csv', '.csv.gz')
 
 
 def write_recordings(
-  raw: RawTables, table: Path, folder: Path, output: Path, *, of_ecgs: bool
+  raw: RawTables, table: Path, folder: Path, output: Path, task: str
 ) -> tuple[dict[str, int], list[dict[str, Any]]]:
   """Writes `recordings.parquet` of docs/design.md.
 
@@ -45,7 +46,7 @@ def write_recordings(
     table: of the recordings, parquet or csv.
     folder: scratch folder inside staging.
     output: the file.
-    of_ecgs: whether the samples of the task are recordings.
+    task: whose samples these are.
 
   Returns:
     Rows by reason, and the most frequent unmatched report lines.
@@ -73,7 +74,7 @@ def write_recordings(
     'dropped: unmatched report lines': found['unmatched'],
     'missing: samples without a recording': without('true'),
   }
-  if of_ecgs:
+  if task in _OF_ECGS:
     counts["missing: samples whose time is no recording's"] = without('hours = 0')
   return counts, unmatched
 

@@ -17,8 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_pipeline.format.schema import DataError
-from data_pipeline.sources.common.duckdb_files import parquet
+from data_pipeline.sources.common.duckdb_files import parquet, text
 from data_pipeline.sources.common.raw_tables import RawTables
+from data_pipeline.sources.meds.codes import UNIT_SEPARATOR
+from data_pipeline.sources.meds.variables import UnitColumn
 
 _REMEDY = 'Export the data set again as MEDS 0.4, or cast and rename the columns.'
 _VALUES = {'numeric_value': 'FLOAT', 'text_value': 'VARCHAR'}
@@ -100,14 +102,20 @@ def check(path: Path, schema: pa.Schema, kind: type) -> None:
     raise DataError(f'{path}: not a MEDS {kind.__name__}: {error}. {_REMEDY}') from None
 
 
-def open_data(raw: RawTables, root: Path) -> dict[str, int]:
+def open_data(raw: RawTables, root: Path, column: UnitColumn | None) -> dict[str, int]:
   """Makes the view `data`: subject_id, time, code, numeric_value, text_value.
+
+  Args:
+    raw: where.
+    root: of the data set.
+    column: of the mapping; where a row has a unit in it, the unit is part of `code`,
+      behind `codes.UNIT_SEPARATOR`.
 
   Returns:
     Rows by reason for reading none of them.
 
   Raises:
-    DataError: no file, or a file that is not MEDS data.
+    DataError: no file, a file that is not MEDS data, or no unit column.
   """
   paths, present = parquet_files(root / 'data'), set()
   for path in paths:
@@ -118,9 +126,14 @@ def open_data(raw: RawTables, root: Path) -> dict[str, int]:
     f'CAST({name if name in present else "NULL"} AS {kind}) AS {name}'
     for name, kind in _VALUES.items()
   )
+  if column is not None and column.name not in present:
+    raise DataError(
+      f'{root / "data"}: no file has the column {column.name!r} that the mapping names as '
+      'unit_column. Leave unit_column out if the codes say their units.'
+    )
   raw.run(f"""
     CREATE OR REPLACE TEMP VIEW data AS
-    SELECT subject_id, time, CAST(code AS VARCHAR) AS code, {values}
+    SELECT subject_id, time, {_code(column)} AS code, {values}
     FROM {parquet(*paths)}
   """)
   counts = raw.run("""
@@ -128,6 +141,28 @@ def open_data(raw: RawTables, root: Path) -> dict[str, int]:
   """).fetchall()[0]
   counts = dict(zip(('read', 'dropped: missing subject_id or code'), counts, strict=True))
   return {reason: n for reason, n in counts.items() if n or reason == 'read'}
+
+
+def _code(column: UnitColumn | None) -> str:
+  """SQL of the code of a row, with its unit where a column has it."""
+  if column is None:
+    return 'CAST(code AS VARCHAR)'
+  name = '"' + column.name.replace('"', '""') + '"'
+  # A whole number with a null beside it becomes a float in some writers' hands.
+  unit = f"regexp_replace(trim(CAST({name} AS VARCHAR)), '^(\\d+)\\.0$', '\\1')"
+  if column.prefix:
+    length = len(column.prefix)
+    unit = (
+      f'CASE WHEN starts_with({unit}, {text(column.prefix)}) '
+      f'THEN substr({unit}, {length + 1}) ELSE {unit} END'
+    )
+  if column.spellings:
+    cases = ' '.join(
+      f'WHEN {text(spelling)} THEN {text(of)}' for spelling, of in column.spellings.items()
+    )
+    unit = f'CASE {unit} {cases} ELSE {unit} END'
+  suffix = f"chr({ord(UNIT_SEPARATOR)}) || nullif({unit}, '')"
+  return f"CAST(code AS VARCHAR) || coalesce({suffix}, '')"
 
 
 @contextlib.contextmanager

@@ -19,7 +19,6 @@ TARGETS = {
   'los': targets.LOS,
   'cvd': targets.CVD,
 }
-OF_ECGS = ('cvd',)  # their samples are recordings
 # The value columns that say a task's label, the first that a file has is read.
 _COLUMNS = {
   'mortality': ('boolean_value', 'integer_value', 'categorical_value'),

@@ -5,8 +5,8 @@ The file is YAML, and is checked against mapping.schema.yaml before `load` reads
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,25 +15,25 @@ import yaml
 
 from data_pipeline.format.schema import DataError, Item
 from data_pipeline.sources.common.units import unit_key
-from data_pipeline.sources.meds.mimic_items import mimic_variables
+from data_pipeline.sources.meds.mimic_items import (
+  STATIC_TABLES,
+  mimic_variable,
+  mimic_variables,
+)
+from data_pipeline.sources.meds.patterns import EntryError, codes_of, itemid_codes
 from data_pipeline.sources.meds.variables import (
   Automatic,
-  Codes,
   Events,
   Grid,
   Mapping,
   Repair,
+  UnitColumn,
   Variable,
 )
 
 _T = TypeVar('_T')
 
 FOLDER = Path(__file__).parent
-_PLACEHOLDERS = {
-  'category': r'(?P<category>(?:(?!//).)+)',
-  'unit': r'(?P<unit>(?:(?!//).)*)',
-  'itemid': r'(?P<itemid>\d+)',
-}
 
 
 def shipped() -> tuple[str, ...]:
@@ -74,12 +74,8 @@ def load(path: Path) -> Mapping:
   _check(fields, path)
   try:
     return _mapping(fields)
-  except _EntryError as error:
+  except EntryError as error:
     raise DataError(f'{path}: {error}') from None
-
-
-class _EntryError(Exception):
-  """An entry that contradicts another; `load` adds the file."""
 
 
 class _UniqueKeys(yaml.SafeLoader):
@@ -116,27 +112,62 @@ def _mapping(fields: dict[str, Any]) -> Mapping:
   grids = {name: _grid(name, of) for name, of in fields.get('grids', {}).items()}
   for name, grid in grids.items():
     if name in events:
-      raise _EntryError(f'{name} is both in events and in grids')
+      raise EntryError(f'{name} is both in events and in grids')
     if hours is not None and grid.steps * grid.step_hours > hours + 1e-9:
-      raise _EntryError(f'grids.{name} is longer than observation_hours')
+      raise EntryError(f'grids.{name} is longer than observation_hours')
   if not events and not grids:
-    raise _EntryError('there is neither an event nor a grid modality')
+    raise EntryError('there is neither an event nor a grid modality')
   static = _variables('static', fields.get('static', []))
   birth: Any = fields.get('birth', {})
   birth = {'code': birth} if isinstance(birth, str) else birth
   age = birth.get('id', 'age')
   if birth and any(one.item.itemid == age for one in static):
-    raise _EntryError(f'static has an item {age}, and so has birth')
+    raise EntryError(f'static has an item {age}, and so has birth')
   attributes = {
-    name: tuple(_codes(f'attributes.{name}', entry, ('category',)) for entry in entries)
+    name: tuple(codes_of(f'attributes.{name}', entry, ('category',)) for entry in entries)
     for name, entries in fields.get('attributes', {}).items()
   }
   for name, codes in attributes.items():
     if name == 'age':
-      raise _EntryError('attributes.age: give the code of the birth date as birth')
+      raise EntryError('attributes.age: give the code of the birth date as birth')
     if any(not one.category and 'category' not in one.pattern.groupindex for one in codes):
-      raise _EntryError(f'attributes.{name}: a code without {{category}} or a category')
-  return Mapping(hours, birth.get('code'), age, events, grids, static, attributes)
+      raise EntryError(f'attributes.{name}: a code without {{category}} or a category')
+  return _with_unit_column(
+    Mapping(hours, birth.get('code'), age, events, grids, static, attributes),
+    fields.get('unit_column'),
+  )
+
+
+def _with_unit_column(mapping: Mapping, entry: str | dict[str, Any] | None) -> Mapping:
+  """The mapping with its unit column, if there is one.
+
+  Raises:
+    EntryError: a code says its unit as well, or the items of codes are found in the data.
+  """
+  if entry is None:
+    return mapping
+  column = UnitColumn(entry) if isinstance(entry, str) else UnitColumn(**entry)
+  parts = {
+    **{f'events.{name}': of.variables for name, of in mapping.events.items()},
+    **{f'grids.{name}': of.variables for name, of in mapping.grids.items()},
+    'static': mapping.static,
+  }
+  for where, variables in parts.items():
+    for one in variables:
+      for code in one.codes:
+        scaled = (code.scale, code.offset) != (1.0, 0.0)
+        if scaled or 'unit' in code.pattern.groupindex:
+          raise EntryError(
+            f'{where}.{one.item.itemid}: a code with {{unit}}, scale or offset, where '
+            'unit_column has the units'
+          )
+  for name, of in mapping.events.items():
+    if of.automatic is not None:
+      raise EntryError(
+        f'events.{name}.automatic: a code has several units where unit_column has them; '
+        'list its items'
+      )
+  return dataclasses.replace(mapping, unit_column=column)
 
 
 def _events(name: str, fields: dict[str, Any]) -> Events:
@@ -144,12 +175,12 @@ def _events(name: str, fields: dict[str, Any]) -> Events:
   of_mimic = fields.get('mimic_iv')
   if of_mimic is not None and of_mimic['items'] == 'vitals_categorical':
     if len(fields) > 1:
-      raise _EntryError(f'{where}: vitals_categorical of mimic_iv stands alone')
-    return Events(charted=_itemid_codes(where, of_mimic['codes']))
+      raise EntryError(f'{where}: vitals_categorical of mimic_iv stands alone')
+    return Events(charted=itemid_codes(where, of_mimic['codes']))
   automatic = fields.get('automatic')
   if automatic is not None:
     automatic = Automatic(
-      tuple(_codes(where, entry, ()) for entry in automatic['codes']),
+      tuple(codes_of(where, entry, ()) for entry in automatic['codes']),
       automatic['min_subjects'],
     )
   return Events(_all_variables(where, fields), automatic)
@@ -159,10 +190,10 @@ def _grid(name: str, fields: dict[str, Any]) -> Grid:
   where = f'grids.{name}'
   variables = _all_variables(where, fields)
   if not variables:
-    raise _EntryError(f'{where} has no items')
+    raise EntryError(f'{where} has no items')
   for one in variables:
     if one.item.kind == 'categorical':
-      raise _EntryError(f'{where}: {one.item.itemid} is categorical; a grid has numbers')
+      raise EntryError(f'{where}: {one.item.itemid} is categorical; a grid has numbers')
   return Grid(variables, fields['steps'], fields['step_hours'])
 
 
@@ -171,7 +202,7 @@ def _all_variables(where: str, fields: dict[str, Any]) -> tuple[Variable, ...]:
   if 'mimic_iv' not in fields:
     return listed
   of = fields['mimic_iv']
-  found = mimic_variables(of['items'], _itemid_codes(where, of['codes']))
+  found = mimic_variables(of['items'], itemid_codes(where, of['codes']))
   return _distinct(where, (*found, *listed))
 
 
@@ -183,7 +214,7 @@ def _distinct(where: str, variables: tuple[Variable, ...]) -> tuple[Variable, ..
   ids = [one.item.itemid for one in variables]
   for itemid in ids:
     if ids.count(itemid) > 1:
-      raise _EntryError(f'{where}: the item {itemid} occurs twice')
+      raise EntryError(f'{where}: the item {itemid} occurs twice')
   return variables
 
 
@@ -191,13 +222,13 @@ def _unambiguous(where: str, entries: Sequence[tuple[str, str, _T]]) -> dict[str
   """Key -> what it stands for, of (spelling, key, what it stands for).
 
   Raises:
-    _EntryError: two spellings of the same stand for different things.
+    EntryError: two spellings of the same stand for different things.
   """
   found: dict[str, tuple[str, _T]] = {}
   for spelling, key, value in entries:
     before, known = found.setdefault(key, (spelling, value))
     if known != value:
-      raise _EntryError(
+      raise EntryError(
         f'{where}: {spelling!r} and {before!r} are the same, and have different entries'
       )
   return {key: value for key, (_, value) in found.items()}
@@ -207,24 +238,26 @@ def _apart(where: str, ranges: Sequence[tuple[float, float]], *, closed: bool) -
   """Checks that no value is in two ranges.
 
   Raises:
-    _EntryError: two overlap, or one is empty; `closed` ones contain their upper end.
+    EntryError: two overlap, or one is empty; `closed` ones contain their upper end.
   """
   for low, high in ranges:
     if low > high or (low == high and not closed):
-      raise _EntryError(f'{where}: from {low:g} to {high:g} there is no value')
+      raise EntryError(f'{where}: from {low:g} to {high:g} there is no value')
   for (_, high), (low, _) in itertools.pairwise(sorted(ranges)):
     if low < high or (low == high and closed):
-      raise _EntryError(f'{where}: two ranges contain {low:g}')
+      raise EntryError(f'{where}: two ranges contain {low:g}')
 
 
 def _variable(where: str, entry: dict[str, Any]) -> Variable:
   where = f'{where}.{entry["id"]}'
+  if 'mimic_iv' in entry:
+    return _of_mimic_iv(where, entry)
   categories = tuple(entry.get('categories', ()))
   numeric_keys = {'unit', 'low', 'high', 'units', 'repairs'}
   wrong = (numeric_keys if categories else {'texts', 'numbers'}) & entry.keys()
   if wrong:
     kind = 'a categorical' if categories else 'a numeric'
-    raise _EntryError(f'{where}: {", ".join(sorted(wrong))} in {kind} item')
+    raise EntryError(f'{where}: {", ".join(sorted(wrong))} in {kind} item')
   texts = _unambiguous(
     f'{where}.texts',
     [
@@ -241,7 +274,7 @@ def _variable(where: str, entry: dict[str, Any]) -> Variable:
   _apart(f'{where}.repairs', repaired, closed=True)
   for name in (*texts.values(), *(name for *_, name in numbers)):
     if name not in categories:
-      raise _EntryError(f'{where}: {name} is not one of its categories')
+      raise EntryError(f'{where}: {name} is not one of its categories')
   own = entry.get('unit', '')
   conversions = [
     (unit, unit_key(unit), (of.get('scale', 1.0), of.get('offset', 0.0)))
@@ -258,7 +291,7 @@ def _variable(where: str, entry: dict[str, Any]) -> Variable:
       entry.get('low'),
       entry.get('high'),
     ),
-    tuple(_codes(where, code, allowed) for code in entry['codes']),
+    tuple(codes_of(where, code, allowed) for code in entry['codes']),
     units,
     texts,
     numbers,
@@ -270,63 +303,42 @@ def _variable(where: str, entry: dict[str, Any]) -> Variable:
   )  # fmt: skip
 
 
-def _codes(where: str, entry: str | dict[str, Any], groups: tuple[str, ...]) -> Codes:
-  """One entry of a list of codes.
-
-  Args:
-    where: of the entry, for messages.
-    entry: a code with `*` and placeholders, or a mapping.
-    groups: the placeholders that have a meaning there.
-  """
-  fields: dict[str, Any] = {'code': entry} if isinstance(entry, str) else entry
-  if ('code' in fields) == ('regex' in fields):
-    raise _EntryError(f'{where}: an entry of codes has either code or regex')
-  try:
-    pattern = re.compile(
-      fields['regex'] if 'regex' in fields else _expression(where, fields['code'])
-    )
-  except re.error as error:
-    raise _EntryError(f'{where}: {fields["regex"]}: {error}') from None
-  found = pattern.groupindex
-  for group in found:
-    if group not in groups:
-      allowed = ', '.join(f'{{{name}}}' for name in groups) or 'none'
-      raise _EntryError(f'{where}: {{{group}}} has no meaning here; {allowed} has')
-  scaled = 'scale' in fields or 'offset' in fields
-  if scaled and ('unit' in found or 'unit' in fields):
-    raise _EntryError(f'{where}: scale and offset of a code that names its unit')
-  if 'category' in fields and ('category' in found or 'category' not in groups):
-    raise _EntryError(f'{where}: a category that the code has, or that the item has not')
-  return Codes(
-    pattern,
-    fields.get('scale', 1.0),
-    fields.get('offset', 0.0),
-    unit_key(fields.get('unit', '')),
-    fields.get('category', ''),
+def _of_mimic_iv(where: str, entry: dict[str, Any]) -> Variable:
+  """An item of the MIMIC-IV source that is read from other codes, in other units."""
+  wrong = entry.keys() - {'id', 'mimic_iv', 'codes', 'units', 'texts'}
+  if wrong:
+    raise EntryError(f"{where}: {', '.join(sorted(wrong))} of an item that is MIMIC-IV's")
+  table = entry['mimic_iv']
+  if (table in STATIC_TABLES) != where.startswith('static.'):
+    raise EntryError(f'{where}: {table} has no items for this place')
+  base = mimic_variable(table, entry['id'])
+  if base is None:
+    raise EntryError(f'{where}: {table} of MIMIC-IV has no such item')
+  categories = base.item.categories
+  wrong = ('units' if categories else 'texts') in entry
+  if wrong:
+    kind = 'a categorical' if categories else 'a numeric'
+    raise EntryError(f'{where}: {"units" if categories else "texts"} in {kind} item')
+  units = _unambiguous(
+    f'{where}.units',
+    [
+      *((key, key, conversion) for key, conversion in base.units.items()),
+      *(
+        (unit, unit_key(unit), (of.get('scale', 1.0), of.get('offset', 0.0)))
+        for unit, of in entry.get('units', {}).items()
+      ),
+    ],
   )
-
-
-def _expression(where: str, code: str) -> str:
-  """The regular expression of a code with `*` and {placeholders}."""
-  parts = re.split(r'(\*|\{\w+\})', code)
-  result = ''
-  for part in parts:
-    if part == '*':
-      result += '.*'
-    elif re.fullmatch(r'\{\w+\}', part):
-      if part[1:-1] not in _PLACEHOLDERS:
-        raise _EntryError(
-          f'{where}: {part} is not a placeholder; known: '
-          f'{", ".join(f"{{{name}}}" for name in _PLACEHOLDERS)}'
-        )
-      result += _PLACEHOLDERS[part[1:-1]]
-    else:
-      result += re.escape(part)
-  return result
-
-
-def _itemid_codes(where: str, entries: list[Any]) -> tuple[Codes, ...]:
-  found = tuple(_codes(where, entry, ('itemid', 'unit')) for entry in entries)
-  if any('itemid' not in one.pattern.groupindex for one in found):
-    raise _EntryError(f'{where}: codes of mimic_iv need the placeholder {{itemid}}')
-  return found
+  texts = _unambiguous(
+    f'{where}.texts',
+    [
+      *((text, text, of) for text, of in base.texts.items()),
+      *((text, text.strip().upper(), of) for text, of in entry.get('texts', {}).items()),
+    ],
+  )
+  for name in texts.values():
+    if name not in categories:
+      raise EntryError(f'{where}: {name} is not one of its categories')
+  allowed = ('category',) if categories else ('unit',)
+  codes = tuple(codes_of(where, code, allowed) for code in entry['codes'])
+  return dataclasses.replace(base, codes=codes, units=units, texts=texts)

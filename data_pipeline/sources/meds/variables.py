@@ -97,6 +97,21 @@ class Grid:
 
 
 @dataclasses.dataclass(frozen=True)
+class UnitColumn:
+  """A column of the data that has the unit of each row.
+
+  Attributes:
+    name: of the column.
+    prefix: left out where a unit begins with it.
+    spellings: what the column says for a unit -> the unit.
+  """
+
+  name: str
+  prefix: str = ''
+  spellings: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
 class Mapping:
   """A mapping file.
 
@@ -108,6 +123,7 @@ class Mapping:
     grids: grid modality -> what it reads.
     static: columns of the last value known at the prediction time.
     attributes: subgroup attribute -> codes that say its value.
+    unit_column: where the codes do not name the units.
   """
 
   observation_hours: float | None
@@ -117,3 +133,4 @@ class Mapping:
   grids: dict[str, Grid]
   static: tuple[Variable, ...]
   attributes: dict[str, tuple[Codes, ...]]
+  unit_column: UnitColumn | None = None
