@@ -11,16 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from data_pipeline.format.schema import DataError, Item
 from data_pipeline.sources.common.units import unit_key
+from data_pipeline.sources.meds.checked_yaml import FOLDER, EntryError, read_checked
 from data_pipeline.sources.meds.mimic_items import (
   STATIC_TABLES,
   mimic_variable,
   mimic_variables,
 )
-from data_pipeline.sources.meds.patterns import EntryError, codes_of, itemid_codes
+from data_pipeline.sources.meds.patterns import codes_of, itemid_codes
 from data_pipeline.sources.meds.variables import (
   Automatic,
   Events,
@@ -32,8 +31,6 @@ from data_pipeline.sources.meds.variables import (
 )
 
 _T = TypeVar('_T')
-
-FOLDER = Path(__file__).parent
 
 
 def shipped() -> tuple[str, ...]:
@@ -65,45 +62,11 @@ def load(path: Path) -> Mapping:
     DataError: not YAML, an unknown or misplaced key, or entries that contradict each
       other; the message names the file and the entry.
   """
-  try:
-    fields = yaml.load(path.read_text(encoding='utf-8-sig'), _UniqueKeys)
-  except UnicodeDecodeError:
-    raise DataError(f'{path}: not UTF-8 text. Save it as UTF-8.') from None
-  except yaml.YAMLError as error:
-    raise DataError(f'{path}: not valid YAML: {error}') from None
-  _check(fields, path)
+  fields = read_checked(path, 'mapping.schema.yaml', 'docs/sources.md')
   try:
     return _mapping(fields)
   except EntryError as error:
     raise DataError(f'{path}: {error}') from None
-
-
-class _UniqueKeys(yaml.SafeLoader):
-  """SafeLoader takes the last of two equal keys without a word; this one refuses."""
-
-  def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
-    keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-    for key in keys:
-      if keys.count(key) > 1:
-        raise yaml.constructor.ConstructorError(
-          None, None, f'the key {key!r} occurs twice', node.start_mark
-        )
-    return super().construct_mapping(node, deep)
-
-
-def _check(fields: Any, path: Path) -> None:
-  # Not at import: only this source needs it (extra `meds`).
-  from jsonschema import Draft202012Validator
-  from jsonschema.exceptions import best_match
-
-  rules = yaml.safe_load((FOLDER / 'mapping.schema.yaml').read_text(encoding='utf-8'))
-  error = best_match(Draft202012Validator(rules).iter_errors(fields))
-  if error is not None:
-    where = error.json_path.removeprefix('$').lstrip('.') or 'the file'
-    raise DataError(
-      f'{path}: {where}: {error.message}. Write text that looks like a number or a '
-      'truth value in quotes; docs/sources.md lists the keys.'
-    )
 
 
 def _mapping(fields: dict[str, Any]) -> Mapping:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from data_pipeline.sources.common.units import unit_key
+from data_pipeline.sources.meds.checked_yaml import EntryError
 from data_pipeline.sources.meds.variables import Codes
 
 _PLACEHOLDERS = {
@@ -13,10 +14,6 @@ _PLACEHOLDERS = {
   'unit': r'(?P<unit>(?:(?!//).)*)',
   'itemid': r'(?P<itemid>\d+)',
 }
-
-
-class EntryError(Exception):
-  """An entry that contradicts another; `mapping.load` adds the file."""
 
 
 def codes_of(where: str, entry: str | dict[str, Any], groups: tuple[str, ...]) -> Codes:
