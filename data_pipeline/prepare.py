@@ -26,7 +26,11 @@ from data_pipeline.preparation.build import MAX_DROPPED_RECORDINGS, prepare
 def _define_flags() -> None:
   # Not at import: other commands that use `prepare` have flags of their own.
   flags.DEFINE_string('source', None, f'One of {", ".join(sources.names())}.')
-  flags.DEFINE_string('task', None, 'cvd, mortality or los, as far as the source has it.')
+  known = [
+    f'{name}: {", ".join(sources.load(name).TASKS or ["any name"])}'
+    for name in sources.names()
+  ]
+  flags.DEFINE_string('task', None, f'What is predicted; {"; ".join(known)}.')
   flags.DEFINE_string('out', None, 'Folder of the data set.')
   flags.DEFINE_string(
     'memory_limit',

@@ -48,7 +48,7 @@ Run = Callable[[Sequence[shards.Job], Callable[[], object]], None]
 def prepare(
   *,
   source: str,
-  task: str,
+  task: str | None,
   out: Path | str,
   memory_limit: str | None = None,
   workers: int | None = None,
@@ -64,7 +64,7 @@ def prepare(
 
   Args:
     source: a folder of `data_pipeline/sources`, for example 'mimic_iv'.
-    task: one of the source's `TASKS`.
+    task: one of the source's `TASKS`; None where its settings name it.
     out: folder of the data set.
     memory_limit: of DuckDB, for example '4GB'; None: half a GB per worker, at least one.
     workers: processes and threads; None: one per processor that this process may use.
@@ -87,9 +87,9 @@ def prepare(
       something else.
   """
   module = sources.load(source)
-  sources.check_choice('task', task, module.TASKS)
   sources.check_choice('split', split, SPLITS)
   chosen = sources.make_settings(source, settings)
+  task = sources.task_name(source, task, chosen)
   workers = workers or processors.available()
   memory_limit = memory_limit or f'{max(1, workers / 2)}GB'
   out = Path(out).resolve()
@@ -195,6 +195,8 @@ def _build(
   tables = folder / 'tables'
   # Also there, for the user to read, when the cohort turns out to be empty.
   write_json(out / COHORT, staged.cohort)
+  for note in staged.cohort.get('notes', ()):
+    _say(f'note: {note}')
   try:
     with staging.connect(folder, memory_limit=memory_limit, threads=workers) as database:
       assignment = staging.assign(

@@ -2,7 +2,7 @@
 
 A source is a package in this folder with
 
-  TASKS                                    the tasks that it can prepare
+  TASKS                                    the tasks that it can prepare; None: any name
   Settings                                 a frozen dataclass; a field is a flag
   stage(task, staging, settings, resources) -> Staged
 
@@ -16,7 +16,14 @@ import hashlib
 import importlib
 import pkgutil
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, get_type_hints
+from typing import (
+  Any,
+  Literal,
+  Protocol,
+  get_args,
+  get_type_hints,
+  runtime_checkable,
+)
 
 from data_pipeline.format.schema import DataError, Schema
 
@@ -40,7 +47,8 @@ class Staged:
 
   Attributes:
     schema: the data set's schema.
-    cohort: {'steps': [{'step', 'samples', 'subjects'}], 'rows': {table: {reason: n}}}.
+    cohort: {'steps': [{'step', 'samples', 'subjects'}], 'rows': {table: {reason: n}}}, and
+      'notes': what was decided without being told, for the user, where there is any.
     versions: name and version of each raw data set that was read.
   """
 
@@ -50,14 +58,25 @@ class Staged:
 
 
 class Source(Protocol):
-  """The interface of a source's package."""
+  """The interface of a source's package.
 
-  TASKS: tuple[str, ...]
+  Where `TASKS` is None, labels come with the data: `Settings` then has a method
+  `task_name(task: str | None) -> str`, which checks the name, or knows it.
+  """
+
+  TASKS: tuple[str, ...] | None
   Settings: type
 
   def stage(
     self, task: str, staging: Path, settings: Any, resources: Resources
   ) -> Staged: ...
+
+
+@runtime_checkable
+class Identified(Protocol):
+  """A setting that says by what it is identified: text that is in `recorded`."""
+
+  def identity(self) -> str: ...
 
 
 def setting(
@@ -140,6 +159,24 @@ def make_settings(source: str, values: dict[str, Any]) -> Any:
   return kind(**given)
 
 
+def task_name(source: str, task: str | None, settings: Any) -> str:
+  """The name of the task to prepare.
+
+  Args:
+    source: its name.
+    task: as the user gives it; None: not at all.
+    settings: of the source.
+
+  Raises:
+    DataError: the source has no such task, or it is not named.
+  """
+  tasks = load(source).TASKS
+  if tasks is None:
+    return settings.task_name(task)
+  check_choice('task', task, tasks)
+  return str(task)
+
+
 def recorded(settings: Any) -> dict[str, Any]:
   """The settings that identify a data set, as JSON-able values.
 
@@ -156,6 +193,8 @@ def recorded(settings: Any) -> dict[str, Any]:
 
 
 def _identity(value: Any) -> Any:
+  if isinstance(value, Identified):
+    return value.identity()
   path = Path(str(value))
   if path.is_absolute() and path.is_file():
     with open(path, 'rb') as file:

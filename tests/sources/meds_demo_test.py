@@ -31,7 +31,10 @@ def staged(tmp_path_factory):
   """(folder, Staged) of the raw tables and of the MEDS edition."""
   folders = [tmp_path_factory.mktemp(name) for name in ('raw', 'meds')]
   labels = MEDS / 'labels/in_hospital_mortality.parquet'
-  settings = (mimic_iv.Settings(mimic_iv=RAW), meds.Settings(MEDS, labels, 'mimic_iv'))
+  settings = (
+    mimic_iv.Settings(mimic_iv=RAW),
+    meds.Settings(meds=MEDS, labels=labels, mapping='mimic_iv'),
+  )
   results = [
     source.stage('mortality', folder, of, Resources())
     for source, folder, of in zip((mimic_iv, meds), folders, settings, strict=True)
@@ -120,7 +123,7 @@ def test_labs(staged):
 def test_a_stay_of_the_demo_as_physionet_2012_has_it(tmp_path):
   """Medians in the units of that source, and its names of ICUs."""
   labels = MEDS / 'labels/in_hospital_mortality.parquet'
-  settings = meds.Settings(MEDS, labels, 'physionet2012')
+  settings = meds.Settings(meds=MEDS, labels=labels, mapping='physionet2012')
   found = meds.stage('mortality', tmp_path, settings, Resources()).schema
   alignment = Alignment(physionet2012.schema('mortality'), found)
   assert {one.code for one in alignment.absent} == {'GCS', 'MechVent', 'TroponinI'}

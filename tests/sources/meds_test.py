@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
-import math
 import sys
 from pathlib import Path
 
@@ -19,18 +17,10 @@ from data_pipeline import sources
 from data_pipeline.format.schema import DataError
 from data_pipeline.sources import Resources
 from data_pipeline.sources.common.items import items
-from data_pipeline.sources.meds import Settings, stage
+from data_pipeline.sources.meds import stage
 from data_pipeline.sources.meds.mapping import load
+from tests.support.meds_data import CREATININE, DataSet, at, mapping
 
-PREDICTION = dt.datetime(2150, 3, 2, 10)
-CREATININE = {
-  'id': 'creatinine',
-  'unit': 'mg/dL',
-  'low': 0.7,
-  'high': 60,
-  'units': {'umol/L': {'scale': 0.01131}},
-  'codes': ['LAB//crea//{unit}'],
-}
 TEMPERATURE = {
   'id': 'temperature',
   'unit': '°C',
@@ -43,68 +33,6 @@ KETONE = {
   'numbers': {'NEG': [None, 1], 'TR': [1, 150], 'POS': [150, None]},
   'codes': ['LAB//ketone//*', 'KETONE//{category}', {'code': 'KETO+', 'category': 'POS'}],
 }
-
-
-def at(hours: float) -> dt.datetime:
-  """A time relative to the prediction time."""
-  return PREDICTION + dt.timedelta(hours=hours)
-
-
-def mapping(**changes):
-  return {'observation_hours': 24, 'events': {'labs': {'items': [CREATININE]}}} | changes
-
-
-class DataSet:
-  """Rows, labels and a mapping, written as files and staged."""
-
-  def __init__(self, folder: Path):
-    self.folder, self.rows = folder, []
-    self.labels = [(1, PREDICTION)]
-    self.values = {'boolean_value': [True]}
-    self.mapping = mapping()
-    self.task = 'mortality'
-
-  def add(self, code, hours=-1.0, number=None, text=None, subject=1):
-    time = None if hours is None else at(hours)
-    self.rows.append((subject, time, code, number, text))
-
-  def write(self, shards: int = 1) -> Settings:
-    data, labels = self.folder / 'meds', self.folder / 'labels.parquet'
-    schema = meds.DataSchema.schema()
-    for k in range(shards):
-      columns = list(zip(*self.rows[k::shards], strict=True)) or [[]] * len(schema)
-      path = data / f'data/{k}/0.parquet'
-      path.parent.mkdir(parents=True, exist_ok=True)
-      arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
-      pq.write_table(pa.table(arrays, schema=schema), path)
-    self.write_labels(labels)
-    (self.folder / 'mapping.yaml').write_text(yaml.safe_dump(self.mapping))
-    return Settings(data, labels, str(self.folder / 'mapping.yaml'))
-
-  def write_labels(self, path: Path) -> None:
-    kinds = {field.name: field.type for field in meds.LabelSchema.schema()}
-    columns = {
-      'subject_id': [row[0] for row in self.labels],
-      'prediction_time': [row[1] for row in self.labels],
-      **self.values,
-    }
-    table = {name: pa.array(of, kinds[name]) for name, of in columns.items()}
-    pq.write_table(pa.table(table), path)
-
-  def stage(self, shards: int = 1):
-    settings, out = self.write(shards), self.folder / 'staged'
-    return stage(self.task, out, settings, Resources(memory_limit='1GB', threads=2))
-
-  def table(self, name: str, *order: str) -> pd.DataFrame:
-    table = pd.read_parquet(self.folder / f'staged/{name}.parquet')
-    return table.sort_values([*(order or table.columns)], ignore_index=True)
-
-  def events(self, name='labs'):
-    found = self.table(f'events_{name}', 'sample_id', 'time', 'item', 'category', 'value')
-    return [
-      (row.item, None if math.isnan(row.value) else row.value, row.category, row.time)
-      for row in found.itertuples()
-    ]
 
 
 @pytest.fixture
@@ -413,7 +341,7 @@ def test_result_does_not_depend_on_the_shards(data):
   settings = data.write(shards=3)
   folder = data.folder / 'label_folder'
   folder.mkdir()
-  labels = pq.read_table(settings.labels)
+  labels = pq.read_table(data.folder / 'labels.parquet')
   pq.write_table(labels.slice(2), folder / 'a.parquet')
   pq.write_table(labels.slice(0, 2), folder / 'b.parquet')
   path = settings.meds / 'data/other.parquet'
@@ -423,89 +351,6 @@ def test_result_does_not_depend_on_the_shards(data):
   stage('mortality', data.folder / 'staged', settings, Resources(threads=1))
   pd.testing.assert_frame_equal(data.table('samples'), before[0])
   pd.testing.assert_frame_equal(data.table('events_labs'), before[1])
-
-
-@pytest.mark.parametrize(
-  ('task', 'column', 'values', 'expected'),
-  [
-    ('mortality', 'boolean_value', [True, False], [1, 0]),
-    ('mortality', 'integer_value', [1, 0], [1, 0]),
-    ('mortality', 'categorical_value', ['died', 'survived'], [1, 0]),
-    ('los', 'float_value', [2.5, 0.0], [2.5, 0]),
-    ('cvd', 'integer_value', [3, 1], [3, 1]),
-    ('cvd', 'categorical_value', ['HF', 'non_CVD'], [3, 0]),
-  ],
-)
-def test_labels_of_tasks(data, task, column, values, expected):
-  data.task, data.values = task, {column: values}
-  data.labels = [(1, at(0)), (1, at(1))]
-  data.add('LAB//crea//mg/dL', -1, 1)
-  assert data.stage().schema.task == task
-  assert data.table('samples').label.tolist() == expected
-
-
-def test_unlabelled_samples_need_no_value(data):
-  data.add('LAB//crea//mg/dL', number=1.0)
-  data.values = {}
-  settings = dataclasses.replace(data.write(), unlabelled=True)
-  staged = stage('mortality', data.folder, settings, Resources())
-  samples = pd.read_parquet(data.folder / 'samples.parquet')
-  assert len(samples) == 1 and samples['label'].isna().all()
-  assert staged.cohort['rows']['labels'] == {'read': 1}
-  with pytest.raises(DataError, match='needs a label in boolean_value'):
-    stage('mortality', data.folder, data.write(), Resources())
-
-
-def test_label_rows_are_counted(data):
-  data.labels = [(1, at(0)), (1, at(0)), (7, at(0))]
-  data.values = {'boolean_value': [True] * 3, 'float_value': [None] * 3}
-  data.add('LAB//crea//mg/dL', -1, 1)
-  # The empty column of writers who always write all of them is not MEDS; it is ignored.
-  cohort = data.stage().cohort
-  assert cohort['rows']['labels'] == {
-    'read': 3, 'dropped: duplicate': 1, 'dropped: subject not in the data': 1,
-  }  # fmt: skip
-  assert [step['samples'] for step in cohort['steps']] == [3, 2, 1]
-
-
-@pytest.mark.parametrize(
-  ('task', 'values', 'message'),
-  [
-    (
-      'los',
-      {'boolean_value': [True, False]},
-      'float_value or integer_value.*boolean_value',
-    ),
-    ('los', {'float_value': [1.0, -1.0]}, 'first in row 1 .*days'),
-    ('los', {'float_value': [float('nan'), 1.0]}, 'first in row 0'),
-    ('cvd', {'integer_value': [4, 0]}, r'3 \(HF\)'),
-    ('cvd', {'categorical_value': ['HF', 'flu']}, 'first in row 1'),
-    ('mortality', {'integer_value': [0, 2]}, r'1 \(died\)'),
-    ('mortality', {'boolean_value': [None, True]}, 'boolean_value has 1 null'),
-    ('mortality', {}, 'no value column'),
-  ],
-)
-def test_labels_that_do_not_fit(data, task, values, message):
-  data.task, data.values = task, values
-  data.labels = [(1, at(0)), (1, at(1))]
-  data.add('LAB//crea//mg/dL', -1, 1)
-  with pytest.raises(DataError, match=message):
-    data.stage()
-
-
-@pytest.mark.parametrize(
-  ('labels', 'message'),
-  [
-    ([(1, None), (1, at(1))], 'prediction_time has 1 null'),
-    ([(1, at(0)), (1, at(0))], '1 times a subject has different labels'),
-    ([(5, at(0)), (6, at(0))], 'no label is of a subject in the data'),
-  ],
-)
-def test_labels_without_a_sample(data, labels, message):
-  data.labels, data.values = labels, {'boolean_value': [True, False]}
-  data.add('LAB//crea//mg/dL', -1, 1)
-  with pytest.raises(DataError, match=message):
-    data.stage()
 
 
 @pytest.mark.parametrize(
@@ -589,7 +434,7 @@ def test_damaged_and_missing_files(data, monkeypatch):
   with pytest.raises(DataError, match=r'meds/data: no parquet file'):
     run()
   with pytest.raises(DataError, match=r'--labels=.*no such file'):
-    dataclasses.replace(settings, labels=data.folder / 'nothing.parquet')
+    dataclasses.replace(settings, labels=str(data.folder / 'nothing.parquet'))
   for name in ('meds', 'jsonschema'):
     with monkeypatch.context() as without:
       without.setitem(sys.modules, name, None)
@@ -605,8 +450,7 @@ def test_modality_without_any_code(data):
 
 def test_mapping_is_a_flag(data, monkeypatch):
   data.add('LAB//crea//mg/dL', -1, 1)
-  settings = dataclasses.asdict(data.write())
-  given = {name: value for name, value in settings.items() if value is not None}
+  given = {'meds': data.write().meds, 'labels': 'labels.parquet', 'mapping': None}
   monkeypatch.chdir(data.folder)
   settings = sources.make_settings('meds', given | {'mapping': 'mapping.yaml'})
   assert settings.mapping == str(data.folder / 'mapping.yaml')

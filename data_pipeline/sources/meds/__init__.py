@@ -28,19 +28,28 @@ from data_pipeline.sources.meds import (
   rows,
   static,
 )
+from data_pipeline.sources.meds.label_files import LabelFiles, label_files
+from data_pipeline.sources.meds.tasks import Task, task_of
 from data_pipeline.sources.meds.variables import Events, Mapping, Variable
 
-TASKS = tuple(labels.TARGETS)
+TASKS = None  # any: the labels say what is predicted
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
   """What a user may choose about a MEDS data set; each field is a flag."""
 
   meds: Path = setting('Folder of the MEDS data set, with data/ and metadata/.')
-  labels: Path = setting('MEDS labels: a parquet file, or a folder of them.')
+  labels: str | LabelFiles | None = setting(
+    'MEDS labels: a parquet file, a folder of them, or one for each label with commas '
+    'between them. Takes the place of the labels of --task_file.',
+    default=None,
+  )
   mapping: str = setting(
-    'YAML file that maps codes to variables, or a shipped one: mimic_iv.'
+    'YAML file that maps codes to variables, or a shipped one: mimic_iv, physionet2012.'
+  )
+  task_file: Path | None = setting(
+    'YAML file that says what is predicted (docs/your_own_task.md).', default=None
   )
   ecg: Path | None = setting(
     'Table of the ECGs beside the data set, parquet or csv: docs/sources.md has its '
@@ -54,19 +63,41 @@ class Settings:
 
   def __post_init__(self):
     existing('meds', self.meds)
-    existing('labels', self.labels, 'folder' if self.labels.is_dir() else 'file')
     if self.ecg is not None:
       existing('ecg', self.ecg, 'file')
+    if self.task_file is not None:
+      existing('task_file', self.task_file, 'file')
+    found = self.labels
+    if found is None:
+      found = self.task().labels if self.task_file else None
+      if found is None:
+        raise DataError('--labels is missing: name a parquet file of MEDS labels.')
+    elif not isinstance(found, LabelFiles):
+      found = label_files(str(found), Path())
+    object.__setattr__(self, 'labels', found)
     path = mapping.path_of(self.mapping)
     if self.mapping not in mapping.shipped():
       object.__setattr__(self, 'mapping', str(path.resolve()))
+
+  def task(self, name: str | None = None) -> Task:
+    """The task of `--task`, which `--task_file` describes.
+
+    Raises:
+      DataError: the name is wrong, missing or another than the file's, or the file is.
+    """
+    files.meds_package()
+    return task_of(name, self.task_file)
+
+  def task_name(self, name: str | None) -> str:
+    """The name of the task, from `--task` or the task file; raises as `task`."""
+    return self.task(name).name
 
 
 def stage(task: str, staging: Path, settings: Settings, resources: Resources) -> Staged:
   """Writes the staging files of a task.
 
   Args:
-    task: one of `TASKS`.
+    task: its name.
     staging: an existing or new folder; scratch files are removed again.
     settings: of this source.
     resources: memory and threads.
@@ -99,10 +130,11 @@ def _stage(
 ) -> Staged:
   versions = files.open_metadata(raw, settings.meds)
   counts = {'data': files.open_data(raw, settings.meds, chosen.unit_column)}
-  steps, counts['labels'] = labels.make_samples(
+  assert isinstance(settings.labels, LabelFiles)
+  labelled = labels.make_samples(
     raw,
     settings.labels,
-    task,
+    settings.task(task),
     chosen.observation_hours,
     unlabelled=settings.unlabelled,
   )
@@ -126,8 +158,10 @@ def _stage(
   wanted = {one.code for of in read.values() for one in of}
   wanted.update(code for of in charted.values() for code in of)
   counts['data'] |= rows.scan(raw, sorted(wanted), history=False, output=scanned)
+  outputs = []
   for name in variables:
     output = staging / f'{"grid" if name in chosen.grids else "events"}_{name}.parquet'
+    outputs.append(output)
     if name in charted:
       counts[name] = _write_charted(raw, charted[name], scanned, scratch, output)
       continue
@@ -143,13 +177,15 @@ def _stage(
     counts['ecg_table'], report['unmatched_report_lines'] = ecg_table.write_recordings(
       raw, settings.ecg, scratch, staging / 'recordings.parquet', task
     )
+  labels.count_without_events(raw, outputs, labelled)
+  counts |= labelled.counts
   counts['static'] = static.write_static(raw, chosen, distinct, scratch, staging)
 
   numeric, categorical = static.static_columns(chosen)
   schema = Schema(
     task=task,
     source='meds',
-    target=labels.TARGETS[task],
+    target=labelled.target,
     events={
       name: items('vitals_categorical') if of.charted else _items(variables[name])
       for name, of in chosen.events.items()
@@ -164,7 +200,8 @@ def _stage(
     attributes=static.attribute_names(chosen),
     observation_hours=chosen.observation_hours,
   )
-  return Staged(schema, {'steps': steps, 'rows': counts, **report}, versions)
+  cohort = {'steps': labelled.steps, 'rows': counts, 'notes': labelled.notes, **report}
+  return Staged(schema, cohort, versions)
 
 
 def _items(variables: tuple[Variable, ...]) -> tuple[Item, ...]:
