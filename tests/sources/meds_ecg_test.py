@@ -145,7 +145,7 @@ def test_every_way_of_storing_gives_the_same_recording(data, tmp_path):
   cells = cells.set_column(cells.column_names.index('samples'), 'samples', scaled)
   pq.write_table(cells, tmp_path / 'cells.parquet', row_group_size=3)
 
-  settings = dataclasses.asdict(data.write())
+  settings = vars(data.write())
   settings = {name: value for name, value in settings.items() if value is not None}
   common = dict(source='meds', task='mortality', memory_limit='1GB', workers=1)
   expected, gain = condition(
@@ -246,7 +246,7 @@ def test_a_folder_in_which_no_recording_is(data):
   data.values = {'boolean_value': [subject % 2 == 0 for subject in subjects]}
   for subject in subjects:
     data.add('LAB//crea//mg/dL', -1, 1, subject=subject)
-  settings = dataclasses.asdict(data.write())
+  settings = vars(data.write())
   settings = {name: value for name, value in settings.items() if value is not None}
   for name in ('gone.dcm', 'gone'):
     path = data.folder / 'ecg.csv'

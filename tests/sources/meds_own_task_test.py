@@ -13,7 +13,7 @@ import yaml
 
 from data_pipeline.format.schema import Target
 from data_pipeline.sources import Resources, meds
-from data_pipeline.sources.meds.tasks import read_task
+from data_pipeline.sources.meds.labelling.tasks import read_task
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / '../shared/data'

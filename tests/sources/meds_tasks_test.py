@@ -10,7 +10,7 @@ import yaml
 from data_pipeline import sources
 from data_pipeline.format.schema import DataError
 from data_pipeline.sources.common import targets
-from data_pipeline.sources.meds.tasks import read_task, task_of
+from data_pipeline.sources.meds.labelling.tasks import read_task, task_of
 from tests.support.meds_data import DataSet
 
 

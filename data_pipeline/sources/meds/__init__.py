@@ -23,13 +23,13 @@ from data_pipeline.sources.meds import (
   codes,
   ecg_table,
   files,
-  labels,
   mapping,
   rows,
   static,
 )
-from data_pipeline.sources.meds.label_files import LabelFiles, label_files
-from data_pipeline.sources.meds.tasks import Task, task_of
+from data_pipeline.sources.meds.labelling import labels
+from data_pipeline.sources.meds.labelling.label_files import LabelFiles, label_files
+from data_pipeline.sources.meds.labelling.tasks import Task, task_of
 from data_pipeline.sources.meds.variables import Events, Mapping, Variable
 
 TASKS = None  # any: the labels say what is predicted

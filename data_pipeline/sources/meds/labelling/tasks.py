@@ -14,7 +14,7 @@ from typing import Any, Literal
 from data_pipeline.format.schema import DataError, Target
 from data_pipeline.sources.common import targets
 from data_pipeline.sources.meds.checked_yaml import EntryError, read_checked
-from data_pipeline.sources.meds.label_files import LabelFiles, label_files
+from data_pipeline.sources.meds.labelling.label_files import LabelFiles, label_files
 
 Kind = Literal['binary', 'multiclass', 'multilabel', 'regression']
 

@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 from data_pipeline.format.schema import DataError, Target
 from data_pipeline.sources.common.duckdb_files import parquet
 from data_pipeline.sources.common.raw_tables import RawTables
-from data_pipeline.sources.meds import label_values
 from data_pipeline.sources.meds.files import check, meds_package, read_schema
-from data_pipeline.sources.meds.label_files import LabelFiles
-from data_pipeline.sources.meds.tasks import Task
+from data_pipeline.sources.meds.labelling import label_values
+from data_pipeline.sources.meds.labelling.label_files import LabelFiles
+from data_pipeline.sources.meds.labelling.tasks import Task
 
 _KEY = ('subject_id', 'prediction_time')
 _VALUES = {

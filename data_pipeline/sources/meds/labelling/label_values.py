@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_pipeline.format.schema import DataError, Target
-from data_pipeline.sources.meds.tasks import COLUMNS, PAGE, Kind, Task
+from data_pipeline.sources.meds.labelling.tasks import COLUMNS, PAGE, Kind, Task
 
 # An integer column with more distinct values than this is a count, not classes.
 _MOST_INTEGER_CLASSES = 20
