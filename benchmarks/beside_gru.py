@@ -157,7 +157,7 @@ class _Gru:
 
   def __init__(self, fold: Run):
     inputs = Inputs(fold)
-    ends = window_ends(inputs.schema).astype(np.float32)
+    ends = window_ends(inputs.schema.observation_hours).astype(np.float32)
     self._arrays = {
       split: (
         torch.tensor(np.array(with_gaps(jnp.asarray(samples.windows), ends))),

@@ -38,12 +38,13 @@ import pyarrow.parquet as pq
 
 from configs import cvd
 from data_pipeline.format.dataset import Dataset, open_dataset
-from data_pipeline.format.schema import ECG_LEADS, ECG_MEASUREMENTS, Item, Schema, Target
+from data_pipeline.format.modalities import Events, Waveform
+from data_pipeline.format.modalities.waveform import ECG_LEADS, ECG_MEASUREMENTS
+from data_pipeline.format.schema import Item, Schema, Target
 from data_pipeline.preparation import build
 from data_pipeline.reading import input_pipeline, planning
 from data_pipeline.sources import Staged
 from medm2t_jax.experiment import Experiment
-from medm2t_jax.models import medm2t
 from medm2t_jax.runs.run import Run
 from medm2t_jax.training import steps as training_steps
 from medm2t_jax.training import train
@@ -94,7 +95,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     )
     with_ecg[f'{recordings}_per_sample'] = {
       'events_only': _read(dataset, ('labs',), config, options),
-      'all': _read(dataset, dataset.schema.modalities, config, options),
+      'all': _read(dataset, dataset.schema.names, config, options),
     }
     if recordings == 1:
       for stage in ('ecg_signal', 'multimodal'):
@@ -185,7 +186,7 @@ def _train(
       'train',
       fold.modalities_of(stage),
       config.recipe[stage].batch_size,
-      require=medm2t.modality_of(fold.model_config, stage),
+      require=fold.model_config.stages[stage].modality,
       shuffle=(config.seed, epoch),
     )
     used.update(plan.bucket.tolist())
@@ -210,11 +211,10 @@ def _prepare(
     task='cvd',
     source='benchmark',
     target=Target('multiclass', ('non-CVD', 'CHD', 'stroke', 'HF')),
-    events={'labs': tuple(Item(f'{i}', f'item {i}') for i in range(_ITEMS))},
-    grids={},
-    ecg_terms=_TERMS if recordings else (),
-    static_numeric=(),
-    static_categorical=(),
+    modalities={
+      'labs': Events(tuple(Item(f'{i}', f'item {i}') for i in range(_ITEMS))),
+      **({'ecg': Waveform(_TERMS)} if recordings else {}),
+    },
     attributes=(),
     observation_hours=None,
   )

@@ -166,7 +166,7 @@ def embedding(case: Case) -> tuple[tuple[Callable[[], Any], ...], ...]:
   theirs = other.model.encoders[case.stage].eval()
   assert isinstance(theirs, EventEncoder)
   tensors = for_torch(case.batch)[case.stage]
-  encoder = SparseTimeSeriesEncoder(dict(case.config.events)[case.stage])
+  encoder = SparseTimeSeriesEncoder(case.config.modality(case.stage).config)
   arrays = jax.tree.map(jnp.asarray, case.batch[case.stage])
   tables = {'item_statistics': jax.tree.map(jnp.asarray, params['item_statistics'])}
 

@@ -16,7 +16,9 @@ import numpy as np
 
 from configs import common
 from data_pipeline.ecg.report_terms import terms
-from data_pipeline.format.schema import ECG_MEASUREMENTS, Grid, Item, Schema, Target
+from data_pipeline.format.modalities import Events, Grid, Modality, Static, Waveform
+from data_pipeline.format.modalities.waveform import ECG_MEASUREMENTS
+from data_pipeline.format.schema import Item, Schema, Target
 from data_pipeline.sources import physionet2012
 from data_pipeline.sources.common.items import items, static_items
 
@@ -44,18 +46,21 @@ def schema(task: str) -> Schema:
     'mortality': Target('binary', ('survived', 'died')),
     'los': Target('regression', unit='days', low=0.0),
   }[task]
-  events = {'labs': items('labs' if icu else 'cvd_labs')}
+  modalities: dict[str, Modality] = {
+    'static': Static(
+      tuple(item for item in static if not item.categories),
+      tuple(item for item in static if item.categories),
+    ),
+    'labs': Events(items('labs' if icu else 'cvd_labs')),
+  }
   if icu:
-    events['vitals_categorical'] = items('vitals_categorical')
+    modalities['vitals_categorical'] = Events(items('vitals_categorical'))
+    modalities['vitals'] = Grid(items('vitals'), 240, 0.1)
   return Schema(
     task=task,
     source='mimic_iv',
     target=target,
-    events=events,
-    grids={'vitals': Grid(items('vitals'), 240, 0.1)} if icu else {},
-    ecg_terms=tuple(terms()),
-    static_numeric=tuple(item for item in static if not item.categories),
-    static_categorical=tuple(item for item in static if item.categories),
+    modalities={**modalities, 'ecg': Waveform(tuple(terms()))},
     attributes=(),
     observation_hours=24.0 if icu else None,
   )
@@ -87,21 +92,23 @@ def batch(task: str, stage: str, rows: int, capacity: float, events: float = 1.0
     'label': label.astype(np.float32),
     'weight': np.ones(rows, np.float32),
     'row': np.arange(rows, dtype=np.int32),
-    'static': _static(rng, names, rows),
   }
-  for name, variables in names.events.items():
-    mean, padded = (round(events * of[name]) for of in (EVENTS, PADDED_EVENTS))
-    made[name] = _events(rng, variables, rows, mean, padded)
-  for name, grid in names.grids.items():
-    observed = rng.random((rows, grid.steps, len(grid.items))) < 0.15
-    value = rng.normal(0, 2, observed.shape).astype(np.float32) * observed
-    made[name] = {'value': value, 'observed': observed}
-  if names.ecg_terms:
-    share = ECG_SHARE[task] if stage == 'multimodal' else 1.0
-    owners = np.arange(max(1, round(share * rows)))
-    extra = round((RECORDINGS[task] - 1) * len(owners))
-    owner = np.sort(np.concatenate([owners, rng.choice(owners, extra)])).astype(np.int32)
-    made['ecg'] = _ecg(rng, names, owner, round(capacity * len(owner)))
+  for name, each in names.modalities.items():
+    if isinstance(each, Static):
+      made[name] = _static(rng, each, rows)
+    elif isinstance(each, Events):
+      mean, padded = (round(events * of[name]) for of in (EVENTS, PADDED_EVENTS))
+      made[name] = _events(rng, each.items, rows, mean, padded)
+    elif isinstance(each, Grid):
+      observed = rng.random((rows, each.steps, len(each.items))) < 0.15
+      value = rng.normal(0, 2, observed.shape).astype(np.float32) * observed
+      made[name] = {'value': value, 'observed': observed}
+    elif isinstance(each, Waveform):
+      share = ECG_SHARE[task] if stage == 'multimodal' else 1.0
+      owners = np.arange(max(1, round(share * rows)))
+      extra = round((RECORDINGS[task] - 1) * len(owners))
+      owner = np.sort(np.concatenate([owners, rng.choice(owners, extra)])).astype(np.int32)
+      made[name] = _ecg(rng, len(each.terms), owner, round(capacity * len(owner)))
   return made
 
 
@@ -134,10 +141,10 @@ def fitted(collection: Batch) -> Batch:
   return jax.tree_util.tree_map_with_path(value, collection)
 
 
-def _static(rng: np.random.Generator, names: Schema, rows: int) -> Batch:
-  mask = rng.random((rows, len(names.static_numeric))) < 0.9
+def _static(rng: np.random.Generator, static: Static, rows: int) -> Batch:
+  mask = rng.random((rows, len(static.numeric))) < 0.9
   numeric = rng.normal(0, 1, mask.shape) * mask
-  levels = np.array([len(column.categories) for column in names.static_categorical])
+  levels = np.array([len(column.categories) for column in static.categorical])
   return {
     'numeric': numeric.astype(np.float32),
     'numeric_mask': mask,
@@ -166,9 +173,7 @@ def _events(
   }
 
 
-def _ecg(
-  rng: np.random.Generator, names: Schema, owner: np.ndarray, capacity: int
-) -> Batch:
+def _ecg(rng: np.random.Generator, terms: int, owner: np.ndarray, capacity: int) -> Batch:
   real, padding = len(owner), capacity - len(owner)
   pad = lambda x: np.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1))
   measured = rng.random((real, len(ECG_MEASUREMENTS))) < 0.9
@@ -179,7 +184,7 @@ def _ecg(
     'time': pad(rng.uniform(-24, 0, real).astype(np.float32)),
     'measurements': pad(values.astype(np.float32)),
     'measurements_mask': pad(measured),
-    'terms': pad((rng.random((real, len(names.ecg_terms))) < 0.03).astype(np.uint8)),
+    'terms': pad((rng.random((real, terms)) < 0.03).astype(np.uint8)),
     'owner': pad(owner),
     'mask': pad(np.ones(real, bool)),
   }

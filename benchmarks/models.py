@@ -37,7 +37,6 @@ from benchmarks.in_turns import Work, add_flags, in_turns, keep_memory, rounded,
 from benchmarks.model_case import Case, Ours
 from benchmarks.model_steps import both, embedding
 from data_pipeline import processors
-from medm2t_jax.models.medm2t import stages
 
 _PARTS = ('throughput', 'latency', 'memory', 'start')
 _TASKS = ('mortality', 'cvd', 'los')
@@ -85,7 +84,7 @@ def _names() -> list[tuple[str, str, str]]:
   """Name, task and stage of all that is compared; LOS differs from mortality little."""
   found = []
   for task in _TASKS:
-    every = stages(Case(task, 'multimodal').config)
+    every = tuple(Case(task, 'multimodal').config.stages)
     ordered = ['multimodal', *every[:-1]] if task != 'los' else ['multimodal']
     found += [(f'{task}/{stage}', task, stage) for stage in ordered]
   return found

@@ -104,7 +104,6 @@ def _first_step(told: Path, name: str) -> None:
   from flax import traverse_util
 
   from medm2t_jax.experiment import default_data
-  from medm2t_jax.models import medm2t
   from medm2t_jax.runs.hosts import compilation_cache
   from medm2t_jax.runs.run import make_runs
   from medm2t_jax.training import stage_training
@@ -121,7 +120,7 @@ def _first_step(told: Path, name: str) -> None:
   random = np.random.default_rng(0)
   given: dict[tuple[str, ...], Any] = {}
   for source in recipe.starts_from:
-    if source in medm2t.stages(one.model_config):
+    if source in one.stages:
       declared = initial.shapes(one, source)
       shapes: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(declared)
       given |= {

@@ -4,8 +4,10 @@ import ast
 
 import pytest
 
+from data_pipeline.format import modalities
 from docs import rooms
 from docs.rooms import ORDER, ROOT, files, imports, module_of, room_of
+from medm2t_jax import modalities as model_modalities
 
 # The simulated hospital writes MIMIC's raw tables, to be staged by MIMIC's code.
 OTHER_SOURCES = {('data_pipeline.sources.simulated', 'data_pipeline.sources.mimic_iv')}
@@ -61,7 +63,7 @@ def test_rooms_are_small():
 def test_classes_are_small():
   """But the model's, whose methods are its parts, and a kind's, which are its contract."""
   for path in files():
-    if {'models', 'targets'} & set(path.parts):
+    if {'models', 'modalities', 'targets'} & set(path.parts):
       continue
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
       if isinstance(node, ast.ClassDef):
@@ -80,3 +82,45 @@ def test_nobody_reaches_into_another_object():
       stored = isinstance(node.ctx, ast.Store)
       own = node.value.id in ('self', 'cls')
       assert own or not (private and stored), f'{path}:{node.lineno} sets {node.attr}'
+
+
+# Who may name a kind of modality: the kinds, and who writes or reads raw data of its own.
+KNOW_THEIR_KINDS = (
+  'data_pipeline/format/modalities',
+  'data_pipeline/sources',
+  'data_pipeline/ecg',
+  'medm2t_jax/modalities',
+  'medm2t_jax/models',
+)
+# Events are outcomes, too: their kind cannot be told by its name.
+KINDS = {kind.kind for kind in modalities.KINDS} - {'events'} | {'ecg'}
+KIND_CLASSES = {kind.__name__ for kind in (*modalities.KINDS, *model_modalities.KINDS)}
+
+
+def test_nobody_asks_which_kind_a_modality_is_of():
+  """No kind's class is imported, and no kind's name compared or looked up."""
+  for path in files():
+    name = str(path.relative_to(ROOT))
+    if name.startswith(KNOW_THEIR_KINDS):
+      continue
+    asked = sorted(_kinds_asked_for(path))
+    assert not asked, f'{name} asks for {asked}'
+
+
+def _kinds_asked_for(path):
+  for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+    if isinstance(node, ast.ImportFrom) and 'modalities' in (node.module or ''):
+      yield from KIND_CLASSES & {alias.name for alias in node.names}
+      yield from KINDS & {(node.module or '').rpartition('.')[2]}
+      yield from KINDS & {alias.name for alias in node.names}
+    parts = []
+    if isinstance(node, ast.Compare):
+      parts = [node.left, *node.comparators]
+    elif isinstance(node, ast.Subscript):
+      parts = [node.slice]
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+      parts = node.args if node.func.attr in ('get', 'startswith', 'endswith') else []
+    for part in parts:
+      for each in ast.walk(part):
+        if isinstance(each, ast.Constant) and each.value in KINDS:
+          yield each.value

@@ -22,7 +22,11 @@ from benchmarks.torch_model.trunk import (
   log_probabilities,
 )
 from medm2t_jax.models.config import ModelConfig
-from medm2t_jax.models.medm2t import segment_stage
+from medm2t_jax.models.ecg import VIEWS, EcgConfig
+from medm2t_jax.models.events.events_config import EventsConfig
+from medm2t_jax.models.hierarchical_fusion import GridConfig
+from medm2t_jax.models.modality import Stage
+from medm2t_jax.models.static_encoder import StaticConfig
 
 
 class Predictions(NamedTuple):
@@ -88,52 +92,46 @@ class TorchMedM2T(nn.Module):
     self.stage = stage
     self.encoders = nn.ModuleDict()
     widths: dict[str, int] = {}
-    uses = lambda name: stage == 'multimodal' or stage.startswith(name)
+    read = config.stages[stage].modality
+    uses = lambda name: read in (None, name)
     statistics = lambda name: fitted[f'encoders_{name}']
     decoder: dict[str, tuple[int, float]] = {}
-    if config.static and uses('static'):
-      self.encoders['static'] = StaticEncoder(config.static, statistics('static'))
-      widths['static'] = config.static.mlp[-1]
-      decoder['static'] = (config.static.decoder, config.static.decoder_dropout)
-    for name, events in config.events:
-      if stage in ('multimodal', name):
-        self.encoders[name] = EventEncoder(events, statistics(name))
-        widths[name] = events.width
-        decoder[name] = (events.decoder, events.decoder_dropout)
-    for name, grid in config.grids:
-      if stage == 'multimodal' or stage == name or stage.startswith(f'{name}_segments'):
-        self.encoders[name] = GridEncoder(grid, statistics(name))
-        widths[name] = grid.mlp
-        decoder[name] = (grid.decoder, grid.decoder_dropout)
-        for micro in grid.micro:
-          of_segment = segment_stage(name, micro.length)
-          widths[of_segment] = micro.mlp
-          decoder[of_segment] = (micro.decoder, grid.decoder_dropout)
-    if config.ecg and uses('ecg'):
-      ecg = config.ecg
-      self.encoders['ecg'] = EcgEncoder(ecg, statistics('ecg'))
-      widths['ecg'] = ecg.time_mlp
-      hidden = dict(ecg.decoders)
-      decoder['ecg'] = (hidden['time'], ecg.time_decoder_dropout)
-      for view, width in (
-        ('signal', ecg.signal_mlp),
-        ('features', ecg.features_mlp),
-        ('text', ecg.text_mlp[-1]),
-      ):
-        widths[f'ecg_{view}'] = width
-        decoder[f'ecg_{view}'] = (hidden[view], ecg.view_decoder_dropout)
+    for each in config.modalities:
+      if not uses(each.name):
+        continue
+      name, sizes = each.name, each.config
+      for of_part in (*each.parts, None):
+        size = each.decoder(of_part)
+        decoder[Stage(name, of_part).name] = (size.hidden or 0, size.dropout)
+      if isinstance(sizes, StaticConfig):
+        self.encoders[name] = StaticEncoder(sizes, statistics(name))
+        widths[name] = sizes.mlp[-1]
+      elif isinstance(sizes, EventsConfig):
+        self.encoders[name] = EventEncoder(sizes, statistics(name))
+        widths[name] = sizes.width
+      elif isinstance(sizes, GridConfig):
+        self.encoders[name] = GridEncoder(sizes, statistics(name))
+        widths[name] = sizes.mlp
+        lengths = zip(each.parts, sizes.micro, strict=True)
+        widths |= {Stage(name, part).name: micro.mlp for part, micro in lengths}
+      else:
+        assert isinstance(sizes, EcgConfig)
+        self.encoders[name] = EcgEncoder(sizes, statistics(name))
+        widths[name] = sizes.time_mlp
+        of_views = (sizes.signal_mlp, sizes.features_mlp, sizes.text_mlp[-1])
+        views = zip(VIEWS, of_views, strict=True)
+        widths |= {Stage(name, view).name: width for view, width in views}
     if stage == 'multimodal':
-      modalities = {name: widths[name] for name in config.modalities}
+      modalities = {name: widths[name] for name in config.names}
       self.fusion = MultimodalFusion(modalities, config.fusion)
       count = len(modalities)
       width = config.fusion.width * (count + count * (count - 1) // 2)
       last = Decoder(width, width // 2, config.outputs, config.decoder_dropout)
     elif stage == 'ecg_fusion':
-      assert config.ecg
-      last = nn.Linear(config.ecg.recording, config.outputs)
+      last = nn.Linear(config.modality('ecg').config.recording, config.outputs)
     else:
       last = Decoder(widths[stage], decoder[stage][0], config.outputs, decoder[stage][1])
-    names = config.modalities if stage == 'multimodal' else (stage,)
+    names = config.names if stage == 'multimodal' else (stage,)
     kinds = {name: kind for name, kind in config.columns if name in names}
     self.counts = {name: kind.count for name, kind in kinds.items()}
     self.head = Head(last, stage, sum(self.counts.values()), config, fitted)

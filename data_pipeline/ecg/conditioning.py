@@ -19,7 +19,7 @@ from scipy import signal as scipy_signal
 from data_pipeline.ecg import raw_recording
 from data_pipeline.ecg.raw_recording import RawRecording
 from data_pipeline.ecg.reading import EcgError, costing_one_file
-from data_pipeline.format.schema import ECG_SAMPLES, ECG_SAMPLING_RATE
+from data_pipeline.format.modalities.waveform import ECG_SAMPLES, ECG_SAMPLING_RATE
 
 _BAND = (0.5, 40.0)  # Hz
 _ORDER = 3

@@ -20,7 +20,8 @@ from data_pipeline.ecg.reading import (
   costing_one_file,
   in_millivolts,
 )
-from data_pipeline.format.schema import ECG_LEADS, DataError
+from data_pipeline.format.modalities.waveform import ECG_LEADS
+from data_pipeline.format.schema import DataError
 
 ENDINGS = ('.dcm', '.dicom')
 _ECG_CLASSES = {

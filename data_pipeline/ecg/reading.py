@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.format.schema import ECG_LEADS
+from data_pipeline.format.modalities.waveform import ECG_LEADS
 from data_pipeline.sources.common.units import unit_key
 
 _INVALID_FORMAT_16 = -32768  # WFDB: sample not available

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from data_pipeline.ecg import report_terms
-from data_pipeline.format.schema import ECG_MEASUREMENTS
+from data_pipeline.format.modalities.waveform import ECG_MEASUREMENTS
 from data_pipeline.sources.common.duckdb_files import parquet
 from data_pipeline.sources.common.items import make_table, read_rows
 from data_pipeline.sources.common.raw_tables import RawTables

@@ -103,10 +103,27 @@ class Dataset:
       raise DataError(f'fold {fold} does not exist: folds are 0 to {NUM_FOLDS - 1}.')
 
   def lengths(self, modality: str) -> np.ndarray:
-    """Events, observed cells or recordings of every sample: int32 (n,)."""
-    if self.stored is not None and modality not in self.stored.modalities:
+    """Events, observed cells, recordings and the like of every sample: int32 (n,).
+
+    Of what is not counted every sample has one.
+    """
+    if not self.holds(modality):
       return np.zeros(len(self), np.int32)
+    if self.schema.modalities[modality].counted is None:
+      return np.ones(len(self), np.int32)
     return self.index[f'n_{modality}']
+
+  def holds(self, modality: str) -> bool:
+    """Whether the shards have the modality, of the kind that it is seen as."""
+    stored = (self.stored or self.schema).modalities
+    seen = self.schema.modalities[modality]
+    return modality in stored and type(stored[modality]) is type(seen)
+
+  @property
+  def counted(self) -> tuple[str, ...]:
+    """Modalities that a sample may lack as a whole, in model order."""
+    modalities = self.schema.modalities.items()
+    return tuple(name for name, each in modalities if each.counted is not None)
 
 
 def open_dataset(directory: Path | str) -> Dataset:

@@ -4,14 +4,12 @@ Arrays are raw little-endian bytes, so that a batch is parsed by one fixed-lengt
 decode per feature; scalars are plain int64 and float features.
 
 A record is two messages end to end, which protocol buffers define to be the same as
-one with the features of both: the head, with all that is small, and the ECG signals.
-So a reader that needs no signals can stop after the head.
+one with the features of both: the head, with all that is small, and the rest: ECG
+signals. So a reader that needs no signals can stop after the head.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,34 +17,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data_pipeline.format.schema import (
-  ECG_LEADS,
-  ECG_MEASUREMENTS,
-  ECG_SAMPLES,
-  NUM_FOLDS,
-  Schema,
-)
-
-# The one feature after the head of a record: 30 kB a recording.
-SIGNAL = 'ecg/signal'
-
-
-@dataclasses.dataclass(frozen=True)
-class Feature:
-  """One feature of an example.
-
-  Attributes:
-    dtype: NumPy dtype.
-    shape: None stands for the sample's own length; () is a scalar.
-  """
-
-  dtype: type[np.generic]
-  shape: tuple[int | None, ...] = ()
-
-  @property
-  def row_bytes(self) -> int:
-    """Bytes of one row of the leading dimension."""
-    return math.prod(filter(None, self.shape[1:])) * np.dtype(self.dtype).itemsize
+from data_pipeline.format.modalities.base import Feature, features_of
+from data_pipeline.format.schema import NUM_FOLDS, Schema
 
 
 def features(schema: Schema) -> dict[str, Feature]:
@@ -60,37 +32,8 @@ def features(schema: Schema) -> dict[str, Feature]:
     'fold': Feature(np.int64),
     'validates': Feature(np.uint8, (NUM_FOLDS,)),
   }
-  for modality in schema.events:
-    result |= {
-      f'events/{modality}/item': Feature(np.int32, (None,)),
-      f'events/{modality}/value': Feature(np.float32, (None,)),
-      f'events/{modality}/category': Feature(np.int32, (None,)),
-      f'events/{modality}/time': Feature(np.float32, (None,)),
-    }
-  for modality, grid in schema.grids.items():
-    shape = (grid.steps, len(grid.items))
-    result |= {
-      f'grid/{modality}/value': Feature(np.float32, shape),
-      f'grid/{modality}/observed': Feature(np.uint8, shape),
-    }
-  if 'ecg' in schema.modalities:
-    measurements = (None, len(ECG_MEASUREMENTS))
-    result |= {
-      'ecg/signal': Feature(np.int16, (None, ECG_SAMPLES, len(ECG_LEADS))),
-      'ecg/gain': Feature(np.float32, (None,)),
-      'ecg/time': Feature(np.float32, (None,)),
-      'ecg/study_id': Feature(np.int64, (None,)),
-      'ecg/measurements': Feature(np.float32, measurements),
-      'ecg/measurements_mask': Feature(np.uint8, measurements),
-      'ecg/terms': Feature(np.uint8, (None, len(schema.ecg_terms))),
-    }
-  if 'static' in schema.modalities:
-    numeric = (len(schema.static_numeric),)
-    result |= {
-      'static/numeric': Feature(np.float32, numeric),
-      'static/numeric_mask': Feature(np.uint8, numeric),
-      'static/categorical': Feature(np.int32, (len(schema.static_categorical),)),
-    }
+  for name, modality in schema.modalities.items():
+    result |= features_of(name, modality)
   return result
 
 
@@ -104,7 +47,7 @@ def serialize(
     specs: of `features`.
 
   Returns:
-    The head, and the rest: `SIGNAL`, or b'' where the data set has no ECG. Each is a
+    The head, and the rest: heavy features, b'' where the data set has none. Each is a
     `tf.train.Example`, and so is their concatenation.
 
   Raises:
@@ -121,7 +64,7 @@ def serialize(
     )
     if array.dtype != spec.dtype or not fits:
       raise ValueError(f'{name} is {array.dtype} {array.shape}, the schema says {spec}')
-    message = rest if name == SIGNAL else head
+    message = rest if spec.heavy else head
     feature = message.features.feature[name]
     if spec.shape:
       little = array.astype(array.dtype.newbyteorder('<'), order='C', copy=False)
@@ -137,7 +80,7 @@ def serialize(
 
 
 def deserialize(head: bytes, specs: Mapping[str, Feature]) -> dict[str, np.ndarray]:
-  """The features of a head, the inverse of `serialize`: all but `SIGNAL`.
+  """The features of a head, the inverse of `serialize`: all but heavy ones.
 
   Args:
     head: the first message of `serialize`.
@@ -147,7 +90,7 @@ def deserialize(head: bytes, specs: Mapping[str, Feature]) -> dict[str, np.ndarr
   feature = message.features.feature
   example = {}
   for name, spec in specs.items():
-    if name == SIGNAL:
+    if spec.heavy:
       continue
     if spec.shape:
       little = np.dtype(spec.dtype).newbyteorder('<')

@@ -1,4 +1,4 @@
-"""Reads what the records say without their ECG signals."""
+"""Reads what the records say without their heavy features: ECG signals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from data_pipeline.format.dataset import Dataset
 
 
 def read_head(dataset: Dataset, row: int) -> dict[str, np.ndarray]:
-  """Features of an index row: those of `examples.features` but `ecg/signal`.
+  """Features of an index row: those of `examples.features` but heavy ones.
 
   Raises:
     DataError: the shard is missing or corrupt.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,54 +17,20 @@ from typing import Any, Literal
 
 import numpy as np
 
+from data_pipeline.format import modalities
+from data_pipeline.format.items import DataError, Item
+from data_pipeline.format.modalities import Modality
+from data_pipeline.format.modalities.base import table_of
+
 SCHEMA_VERSION = 4
 NUM_FOLDS = 5
 
-ECG_LEADS = ('I', 'II', 'III', 'aVR', 'aVL', 'aVF', 'V1', 'V2', 'V3', 'V4', 'V5', 'V6')
-ECG_SAMPLING_RATE = 125  # Hz, after conditioning
-ECG_SAMPLES = 1250  # 10 s
-ECG_MEASUREMENTS = (
-    'rr_interval', 'p_onset', 'p_end', 'qrs_onset', 'qrs_end', 't_end',
-    'p_axis', 'qrs_axis', 't_axis',
+_NAME = re.compile('[a-z][a-z0-9_]*')
+# What a batch and a record hold beside modalities.
+_TAKEN = (
+  'subject_id', 'sample_id', 'prediction_time', 'label', 'weight', 'fold', 'validates',
+  'row', 'multimodal', 'decoder',
 )  # fmt: skip
-
-
-class DataError(Exception):
-  """Bad input. The message names the file, row or key, and the remedy."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Item:
-  """One variable of a modality.
-
-  Attributes:
-    itemid: the source's own code, for example '50813' (MIMIC-IV) or 'HR'.
-    name: a readable label.
-    unit: physical unit after conversion, '' where there is none.
-    categories: the known categories; empty for a numeric item.
-    low: physiologic lower limit; a value below it is missing. None: no limit.
-    high: physiologic upper limit, likewise.
-  """
-
-  itemid: str
-  name: str
-  unit: str = ''
-  categories: tuple[str, ...] = ()
-  low: float | None = None
-  high: float | None = None
-
-  @property
-  def kind(self) -> Literal['numeric', 'categorical']:
-    return 'categorical' if self.categories else 'numeric'
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-  """A regularly sampled modality: `steps` cells of `step_hours`, one column an item."""
-
-  items: tuple[Item, ...]
-  steps: int
-  step_hours: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,11 +99,7 @@ class Schema:
     task: 'cvd', 'cvd_all', 'mortality' or 'los'.
     source: name of the source, for example 'mimic_iv'.
     target: what the label means.
-    events: event modality -> its items; `item` in a sample indexes this tuple.
-    grids: grid modality -> its grid.
-    ecg_terms: SNOMED CT terms of report lines; empty where there is no ECG.
-    static_numeric: static columns with a value.
-    static_categorical: static columns with a category.
+    modalities: name -> the modality, in the order in which models read them.
     attributes: names of the subgroup attributes; never model inputs.
     observation_hours: length of the observation window before the prediction
       time, None when it is the whole history.
@@ -147,45 +110,55 @@ class Schema:
   task: str
   source: str
   target: Target
-  events: Mapping[str, tuple[Item, ...]]
-  grids: Mapping[str, Grid]
-  ecg_terms: tuple[str, ...]
-  static_numeric: tuple[Item, ...]
-  static_categorical: tuple[Item, ...]
+  modalities: Mapping[str, Modality]
   attributes: tuple[str, ...]
   observation_hours: float | None
   condition: str = ''
 
+  def __post_init__(self):
+    """Raises DataError for a name that a modality cannot have, and for two ECGs."""
+    for name in self.modalities:
+      if not _NAME.fullmatch(name) or name in _TAKEN:
+        raise DataError(
+          f'modality {name!r}: a name has lower-case letters, digits and _, begins with a '
+          f'letter, and is none of {", ".join(_TAKEN)}.'
+        )
+    tables = [table_of(name, each).name for name, each in self.modalities.items()]
+    for table in tables:
+      if tables.count(table) > 1 or table == 'samples':
+        raise DataError(f'two modalities are staged as {table}.parquet: only one can be.')
+
   @property
-  def modalities(self) -> tuple[str, ...]:
-    """Modalities in model order: static, events, grids, ecg."""
-    static = ('static',) if self.static_numeric or self.static_categorical else ()
-    ecg = ('ecg',) if self.ecg_terms else ()
-    return (*static, *self.events, *self.grids, *ecg)
+  def names(self) -> tuple[str, ...]:
+    """Of the modalities, in model order."""
+    return tuple(self.modalities)
 
   def variables(self, modality: str) -> tuple[Item, ...]:
-    """The variables of a modality; of ECGs their measurements and terms."""
-    if modality == 'static':
-      return (*self.static_numeric, *self.static_categorical)
-    if modality == 'ecg':
-      names = (*ECG_MEASUREMENTS, *self.ecg_terms)
-      return tuple(Item(name, name) for name in names)
-    return self.grids[modality].items if modality in self.grids else self.events[modality]
+    """The variables of a modality."""
+    return self.modalities[modality].variables
 
   def only(self, modalities: Sequence[str]) -> Schema:
     """The schema with these modalities alone, in model order."""
-    static = 'static' in modalities
-    return dataclasses.replace(
-      self,
-      events={name: each for name, each in self.events.items() if name in modalities},
-      grids={name: each for name, each in self.grids.items() if name in modalities},
-      ecg_terms=self.ecg_terms if 'ecg' in modalities else (),
-      static_numeric=self.static_numeric if static else (),
-      static_categorical=self.static_categorical if static else (),
-    )
+    kept = {name: each for name, each in self.modalities.items() if name in modalities}
+    return dataclasses.replace(self, modalities=kept)
 
   def to_json(self) -> dict[str, Any]:
-    return {'schema_version': SCHEMA_VERSION, **dataclasses.asdict(self)}
+    """JSON-able: modalities as a list, for their order counts."""
+    fields = {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(self)
+      if field.name not in ('modalities', 'target')
+    }
+    as_json: Any = dataclasses.asdict  # of modalities, whose classes are dataclasses
+    return {
+      'schema_version': SCHEMA_VERSION,
+      **fields,
+      'target': dataclasses.asdict(self.target),
+      'modalities': [
+        {'name': name, 'kind': each.kind, **as_json(each)}
+        for name, each in self.modalities.items()
+      ],
+    }
 
   @classmethod
   def from_json(
@@ -211,27 +184,17 @@ class Schema:
       raise DataError(
         f'{where}: schema version {version}, this code reads {SCHEMA_VERSION}. {remedy}'
       )
-    items = lambda rows: tuple(_item(row) for row in rows)
     return cls(
       task=fields['task'],
       source=fields['source'],
       target=Target(**{**fields['target'], 'classes': tuple(fields['target']['classes'])}),
-      events={name: items(rows) for name, rows in fields['events'].items()},
-      grids={
-        name: Grid(items(grid['items']), grid['steps'], grid['step_hours'])
-        for name, grid in fields['grids'].items()
+      modalities={
+        each['name']: modalities.from_json(each, where) for each in fields['modalities']
       },
-      ecg_terms=tuple(fields['ecg_terms']),
-      static_numeric=items(fields['static_numeric']),
-      static_categorical=items(fields['static_categorical']),
       attributes=tuple(fields['attributes']),
       observation_hours=fields['observation_hours'],
       condition=fields['condition'],
     )
-
-
-def _item(row: Mapping[str, Any]) -> Item:
-  return Item(**{**row, 'categories': tuple(row['categories'])})
 
 
 def write_json(path: Path, value: Any) -> None:

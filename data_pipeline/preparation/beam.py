@@ -121,7 +121,7 @@ def write_through_bucket(job: shards.Job, *, bucket: str) -> None:
     for table in _tables(job):
       with FileSystems.open(bucket + str(table)) as file:
         rows = pq.read_table(file, filters=inside)
-      if table.stem == 'recordings':
+      if table.stem in staging.raw_tables(job.schema).values():
         paths = rows['path'].to_pylist()
         for path in set(paths):
           _fetch_record(path, bucket, here)

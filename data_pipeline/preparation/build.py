@@ -208,8 +208,8 @@ def _build(
         split=request.get('split', 'folds'),
       )
       staged = _with_what_is_absent(staged, assignment)
-      if 'ecg' in staged.schema.modalities and recordings_here:
-        recordings_check.require_some(tables / 'recordings.parquet', max_dropped_recordings)
+      for table in staging.raw_tables(staged.schema).values() if recordings_here else ():
+        recordings_check.require_some(tables / f'{table}.parquet', max_dropped_recordings)
       estimate.announce_writing(out, staged.schema, tables, assignment, workers)
       staging.sort(assignment, staged.schema, tables, database)
   except DataError:
@@ -260,7 +260,7 @@ def _with_what_is_absent(staged: Staged, assignment: staging.Assignment) -> Stag
   absent += [f'{table}: no sample has any' for table in empty]
   for line in absent:
     _say(f'warning: {line}')
-  if len(empty) == len(assignment.having) and 'static' not in staged.schema.modalities:
+  if len(empty) == len(staged.schema.modalities):
     raise DataError(
       'no sample has anything to predict from: all modalities are empty. See cohort.json, '
       'and check that all raw files are of the same release and complete.'

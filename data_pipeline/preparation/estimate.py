@@ -5,20 +5,17 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from data_pipeline.format.modalities.base import sample_bytes, table_of
 from data_pipeline.format.schema import DataError, Schema
 from data_pipeline.preparation import staging
 
-# What a recording and its share of a second cost, for the estimate only.
-_RECORDING_BYTES = 30_500
-_EVENT_BYTES = 16
-_RECORDINGS_PER_SECOND = 200
-_EVENTS_PER_SECOND = 500_000
-# The same for raw tables, as they lie on the disk (csv.gz of the simulated hospital).
+# Of raw tables, as they lie on the disk (csv.gz of the simulated hospital).
 _RAW_BYTES_PER_SECOND = 18_000_000
 _SCRATCH_SHARE = 0.4
 _RAW_ENDINGS = ('.csv', '.csv.gz', '.parquet', '.txt', '.tar.gz', '.tar.xz', '.zip')
@@ -62,20 +59,19 @@ def announce_writing(
   Raises:
     DataError: more disk than there is.
   """
-  rows = {
-    name: pq.read_metadata(tables / f'{name}.parquet').num_rows
-    for name in staging.tables(schema)
-  }
-  recordings = rows.get('recordings', 0)
-  events = sum(n for name, n in rows.items() if name.startswith(('events_', 'grid_')))
-  samples = assignment.samples.num_rows
-  cells = sum(grid.steps * len(grid.items) * 5 for grid in schema.grids.values())
-  # The sorted tables and the shards.
-  need = recordings * _RECORDING_BYTES + events * 2 * _EVENT_BYTES + samples * cells
-  seconds = recordings / (_RECORDINGS_PER_SECOND * workers) + events / _EVENTS_PER_SECOND
+  samples, need, seconds = assignment.samples.num_rows, 0, 0.0
+  counts: Counter[str] = Counter()
+  for name, modality in schema.modalities.items():
+    cost, table = modality.cost, table_of(name, modality).name
+    rows = pq.read_metadata(tables / f'{table}.parquet').num_rows
+    counts[cost.rows] += rows
+    need += rows * cost.row_bytes
+    seconds += rows / (cost.rows_per_second * (workers if cost.parallel else 1))
+    need += samples * sample_bytes(modality)
+  listed = ', '.join(f'{count:,} {what}' for what, count in counts.items() if what)
   free = shutil.disk_usage(out).free
   _say(
-    f'{samples:,} samples, {events:,} events, {recordings:,} recordings: about '
+    f'{samples:,} samples, {listed}: about '
     f'{need / 1e9:.1f} GB ({free / 1e9:.1f} GB free) and {seconds / 60:.0f} minutes '
     f'with {workers} workers, {len(assignment.shards)} shards.'
   )

@@ -25,7 +25,7 @@ from data_pipeline.format import examples
 from data_pipeline.format.dataset import COHORT, DATASET, INDEX, RECORDINGS
 from data_pipeline.format.schema import NUM_FOLDS, write_json
 from data_pipeline.format.subjects import hash_subject
-from data_pipeline.preparation import folds, shards
+from data_pipeline.preparation import folds, shards, staging
 from data_pipeline.preparation.staging import Assignment, Shard
 from data_pipeline.sources import Staged
 
@@ -56,12 +56,13 @@ def publish(
     request: what the user asked for; a data set is only continued for the same.
   """
   _write_index(directory / INDEX, staged, assignment, manifests)
-  if 'ecg' in staged.schema.modalities:
-    _write_recordings(directory / RECORDINGS, assignment, tables / 'recordings.parquet')
   cohort = dict(staged.cohort)
   dropped = [one for m in manifests for one in m['recordings_dropped']]
   reasons = Counter(one['reason'] for one in dropped)
-  cohort['rows'] = {**cohort['rows'], 'ecg': dict(sorted(reasons.items()))}
+  raw_tables = staging.raw_tables(staged.schema)
+  for name, table in raw_tables.items():
+    _write_recordings(directory / RECORDINGS, assignment, tables / f'{table}.parquet')
+    cohort['rows'] = {**cohort['rows'], name: dict(sorted(reasons.items()))}
   write_json(directory / COHORT, cohort)
   if dropped:
     _write_dropped(directory / shards.DROPPED_RECORDINGS, dropped)
@@ -85,7 +86,7 @@ def publish(
       'counts': {
         'samples': assignment.samples.num_rows,
         'subjects': len(assignment.folds.subjects),
-        'recordings': _total(manifests, 'n_ecg'),
+        'recordings': sum(_total(manifests, f'n_{name}') for name in raw_tables),
       },
       'files': files,
       'source_versions': staged.versions,

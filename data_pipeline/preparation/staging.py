@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from data_pipeline.format.modalities.base import Table, table_of
 from data_pipeline.format.schema import NUM_FOLDS, DataError, Schema
 from data_pipeline.format.subjects import hash_subject
 from data_pipeline.preparation import folds
@@ -52,16 +53,16 @@ class Assignment:
   having: dict[str, int]
 
 
-def tables(schema: Schema) -> dict[str, str]:
-  """Staged table -> columns it is sorted by within a sample."""
-  result = {}
-  if 'static' in schema.modalities:
-    result['static'] = ''
-  result |= {f'events_{name}': 'time, item, category, value' for name in schema.events}
-  result |= {f'grid_{name}': 'step, signal, value' for name in schema.grids}
-  if 'ecg' in schema.modalities:
-    result['recordings'] = 'time, study_id'
-  return result
+def tables(schema: Schema) -> dict[str, Table]:
+  """Name of a staged table -> what it is, beside `samples`."""
+  found = [table_of(name, each) for name, each in schema.modalities.items()]
+  return {table.name: table for table in found}
+
+
+def raw_tables(schema: Schema) -> dict[str, str]:
+  """Modality -> the staged table that names raw files of it."""
+  found = {name: table_of(name, each) for name, each in schema.modalities.items()}
+  return {name: table.name for name, table in found.items() if table.raw_files}
 
 
 def assign(
@@ -96,7 +97,8 @@ def assign(
   subject_id = samples['subject_id'].to_numpy()
 
   available = {}
-  for table in tables(schema):
+  for name, modality in schema.modalities.items():
+    table = table_of(name, modality).name
     path = staging / f'{table}.parquet'
     if not path.exists():
       raise DataError(f'{path}: the source did not write this table.')
@@ -105,7 +107,7 @@ def assign(
     ]
     if not np.isin(present, sample_id).all():
       raise DataError(f'{path}: holds samples that samples.parquet does not hold.')
-    if table != 'static':
+    if modality.counted is not None:
       available[table] = np.isin(sample_id, present)
 
   division = folds.assign_folds(
@@ -149,15 +151,15 @@ def sort(
   folder.mkdir(exist_ok=True)
   positions = assignment.samples.select(['sample_id', 'position'])
   database.register('positions', positions)
-  for table, order in tqdm(tables(schema).items(), desc='sort', unit='table'):
-    target = folder / f'{table}.parquet'
+  for table in tqdm(tables(schema).values(), desc='sort', unit='table'):
+    target = folder / f'{table.name}.parquet'
     if target.exists():
       continue
     partial = target.with_suffix('.partial')
-    columns = ', '.join(filter(None, ('position', order)))
+    columns = ', '.join(filter(None, ('position', table.order)))
     database.execute(
       'COPY (SELECT position, staged.* EXCLUDE (sample_id) '
-      f'FROM {parquet(staging / f"{table}.parquet")} AS staged '
+      f'FROM {parquet(staging / f"{table.name}.parquet")} AS staged '
       f'JOIN positions USING (sample_id) ORDER BY {columns}) '
       f'TO {text(partial)} (FORMAT parquet)'
     )

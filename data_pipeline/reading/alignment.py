@@ -13,19 +13,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from data_pipeline.format.dataset import Dataset
-from data_pipeline.format.schema import (
-  ECG_LEADS,
-  ECG_MEASUREMENTS,
-  ECG_SAMPLES,
-  DataError,
-  Grid,
-  Item,
-  Schema,
-  Target,
-)
+from data_pipeline.format.items import DataError, Item
+from data_pipeline.format.modalities import base
+from data_pipeline.format.schema import Schema, Target
 from data_pipeline.sources.common.units import unit_key
 
 Batch = Mapping[str, Any]
@@ -70,14 +61,7 @@ def seen_as(dataset: Dataset, schema: Schema) -> Dataset:
     )
   if alignment.identical:
     return dataset
-  seen = dataclasses.replace(
-    dataset.schema,
-    events=schema.events,
-    grids=schema.grids,
-    ecg_terms=schema.ecg_terms,
-    static_numeric=schema.static_numeric,
-    static_categorical=schema.static_categorical,
-  )
+  seen = dataclasses.replace(dataset.schema, modalities=schema.modalities)
   content = json.dumps(seen.to_json(), sort_keys=True)
   digest = hashlib.sha256(content.encode()).hexdigest()
   return dataclasses.replace(
@@ -133,17 +117,24 @@ class Alignment:
     devices, rows = batch['row'].shape
     aligned = {name: batch[name] for name in ('label', 'weight', 'row')}
     for name in self.model.modalities if modalities is None else modalities:
-      if name not in self.modalities:
-        aligned[name] = self._nothing(name, devices, rows)
-      elif name == 'static':
-        aligned[name] = self._static(batch[name])
-      elif name == 'ecg':
-        aligned[name] = self._ecg(batch[name])
-      elif name in self.model.grids:
-        aligned[name] = self._grid(name, batch[name])
+      of_model = self.model.modalities[name]
+      if not self._is_read(name):
+        aligned[name] = base.nothing(of_model, devices, rows)
       else:
-        aligned[name] = self._events(name, batch[name])
+        of_data, places = self.data.modalities[name], self._places[name]
+        aligned[name] = of_model.aligned(of_data, places, batch[name])
     return aligned
+
+  def _is_read(self, name: str) -> bool:
+    """Whether both have the modality, of one kind."""
+    both = name in self.modalities
+    return both and self._kinds_differ(name) == ''
+
+  def _kinds_differ(self, name: str) -> str:
+    model, data = self.model.modalities[name], self.data.modalities[name]
+    if type(model) is type(data):
+      return ''
+    return f'of kind {data.kind}, of the model {model.kind}'
 
   def _match(self, modality: str) -> list[int]:
     """Place in the data set of each of the model's variables of a modality; -1: absent."""
@@ -153,11 +144,9 @@ class Alignment:
         self._lack(modality, item, 'the data set has no such modality')
       return [-1] * len(known)
     offered = self.data.variables(modality)
-    reason = ''
-    if modality in self.model.grids:
-      steps = (self.model.grids[modality].step_hours, self.data.grids[modality].step_hours)
-      if steps[0] != steps[1]:
-        reason = f'steps of {steps[1]:g} h, the model has {steps[0]:g} h'
+    reason = self._kinds_differ(modality) or self.model.modalities[modality].difference(
+      self.data.modalities[modality]
+    )
     place_of = {(item.itemid, item.kind): place for place, item in enumerate(offered)}
     places, used = [], set()
     for item in known:
@@ -183,96 +172,6 @@ class Alignment:
   def _lack(self, modality: str, item: Item, reason: str) -> None:
     self.absent.append(Unmatched(modality, item.itemid, item.name, reason))
 
-  def _events(self, name: str, events: Batch) -> dict[str, np.ndarray]:
-    known, offered = self.model.events[name], self.data.events[name]
-    to_model = np.full(len(offered) + 1, -1, np.int32)
-    most = max((len(item.categories) for item in offered), default=0)
-    category_of = np.full((len(offered) + 1, most + 1), -1, np.int32)
-    for place, at in enumerate(self._places[name]):
-      if at >= 0:
-        to_model[at] = place
-        levels = known[place].categories
-        for number, category in enumerate(offered[at].categories):
-          category_of[at, number] = levels.index(category) if category in levels else -1
-    item = to_model[events['item']]
-    category = np.where(
-      events['category'] >= 0, category_of[events['item'], events['category']], np.int32(-1)
-    )
-    unknown = (events['category'] >= 0) & (category < 0)
-    kept = events['mask'] & (item >= 0) & ~unknown
-    # In the order of time without gaps, zeros under false masks, as it would be read.
-    order = np.argsort(~kept, axis=-1, kind='stable')
-    mask = np.take_along_axis(kept, order, axis=-1)
-    arrays = {**events, 'item': item, 'category': category}
-    moved = {
-      key: np.where(
-        mask, np.take_along_axis(array, order, axis=-1), np.zeros((), array.dtype)
-      )
-      for key, array in arrays.items()
-    }
-    return {**moved, 'mask': mask}
-
-  def _grid(self, name: str, grid: Batch) -> dict[str, np.ndarray]:
-    steps = self.model.grids[name].steps
-    places = np.array(self._places[name], np.int64)
-    aligned = {}
-    for key, array in grid.items():
-      # Both end at the prediction time.
-      last = array[:, :, max(0, array.shape[2] - steps) :]
-      earlier = ((0, 0), (0, 0), (steps - last.shape[2], 0), (0, 0))
-      aligned[key] = _chosen(np.pad(last, earlier), places, np.zeros((), array.dtype))
-    return aligned
-
-  def _static(self, static: Batch) -> dict[str, np.ndarray]:
-    numbers = len(self.model.static_numeric)
-    places = np.array(self._places['static'], np.int64)
-    numeric, levels = places[:numbers], places[numbers:]
-    levels = np.where(levels >= 0, levels - len(self.data.static_numeric), -1)
-    categorical = _chosen(static['categorical'], levels, np.int32(-1))
-    for place, at in enumerate(levels):
-      if at >= 0:
-        known = self.model.static_categorical[place].categories
-        offered = self.data.static_categorical[at].categories
-        to_model = [known.index(one) if one in known else -1 for one in offered]
-        table = np.array([*to_model, -1], np.int32)  # the last is of -1
-        categorical[..., place] = table[categorical[..., place]]
-    return {
-      'numeric': _chosen(static['numeric'], numeric, np.float32(0)),
-      'numeric_mask': _chosen(static['numeric_mask'], numeric, np.False_),
-      'categorical': categorical,
-    }
-
-  def _ecg(self, ecg: Batch) -> dict[str, np.ndarray]:
-    places = np.array(self._places['ecg'][len(ECG_MEASUREMENTS) :], np.int64)
-    terms = places - len(ECG_MEASUREMENTS)
-    terms = np.where(places >= 0, terms, -1)
-    return {**ecg, 'terms': _chosen(ecg['terms'], terms, np.zeros((), ecg['terms'].dtype))}
-
-  def _nothing(self, name: str, devices: int, rows: int) -> dict[str, np.ndarray]:
-    """A modality that no row has."""
-    shape = (devices, rows)
-    if name == 'static':
-      numbers, levels = len(self.model.static_numeric), len(self.model.static_categorical)
-      return {
-        'numeric': np.zeros((*shape, numbers), np.float32),
-        'numeric_mask': np.zeros((*shape, numbers), bool),
-        'categorical': np.full((*shape, levels), -1, np.int32),
-      }
-    if name == 'ecg':
-      return _no_recordings(devices, len(self.model.ecg_terms))
-    if name in self.model.grids:
-      grid = self.model.grids[name]
-      cells = (*shape, grid.steps, len(grid.items))
-      return {'value': np.zeros(cells, np.float32), 'observed': np.zeros(cells, bool)}
-    one = (*shape, 1)
-    return {
-      'item': np.zeros(one, np.int32),
-      'value': np.zeros(one, np.float32),
-      'category': np.full(one, -1, np.int32),
-      'time': np.zeros(one, np.float32),
-      'mask': np.zeros(one, bool),
-    }
-
 
 def _other_differences(model: Schema, data: Schema) -> list[str]:
   windows = [one.observation_hours for one in (model, data)]
@@ -286,37 +185,13 @@ def _other_differences(model: Schema, data: Schema) -> list[str]:
 
 
 def _compared(schema: Schema) -> dict[str, Any]:
-  shape = lambda grid: (grid.steps, grid.step_hours) if isinstance(grid, Grid) else ()
   return {
     name: (
-      [(item.itemid, unit_key(item.unit), item.categories) for item in items],
-      shape(schema.grids.get(name)),
-      len(schema.static_numeric) if name == 'static' else 0,
+      modality.kind,
+      [(item.itemid, unit_key(item.unit), item.categories) for item in modality.variables],
+      modality.sizes,
     )
-    for name, items in ((name, schema.variables(name)) for name in schema.modalities)
-  }
-
-
-def _chosen(array: np.ndarray, places: np.ndarray, missing: Any) -> np.ndarray:
-  """Columns of the last axis in another order; `missing` where a place is -1."""
-  if not len(places):
-    return np.zeros((*array.shape[:-1], 0), array.dtype)
-  if not array.shape[-1]:
-    return np.full((*array.shape[:-1], len(places)), missing, array.dtype)
-  return np.where(places >= 0, array[..., places], missing)
-
-
-def _no_recordings(devices: int, terms: int) -> dict[str, np.ndarray]:
-  measured = (devices, 1, len(ECG_MEASUREMENTS))
-  return {
-    'signal': np.zeros((devices, 1, ECG_SAMPLES, len(ECG_LEADS)), np.int16),
-    'gain': np.zeros((devices, 1), np.float32),
-    'time': np.zeros((devices, 1), np.float32),
-    'measurements': np.zeros(measured, np.float32),
-    'measurements_mask': np.zeros(measured, bool),
-    'terms': np.zeros((devices, 1, terms), np.uint8),
-    'owner': np.zeros((devices, 1), np.int32),
-    'mask': np.zeros((devices, 1), bool),
+    for name, modality in schema.modalities.items()
   }
 
 

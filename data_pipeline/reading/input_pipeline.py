@@ -20,17 +20,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from data_pipeline.format import examples, records
+from data_pipeline.format import records
 from data_pipeline.format.dataset import Dataset
-from data_pipeline.format.examples import Feature
+from data_pipeline.format.modalities.base import Feature, feature_name
 from data_pipeline.format.schema import DataError, Schema
 from data_pipeline.reading.alignment import Alignment
-from data_pipeline.reading.planning import Plan
+from data_pipeline.reading.planning import Plan, buckets_of
 
 Batch = Mapping[str, Any]
+Stored = Mapping[str, tf.Tensor]  # array -> its bytes, of every row
 
-_EVENT_ARRAYS = ('item', 'value', 'category', 'time')
-_ECG_ARRAYS = ('signal', 'gain', 'time', 'measurements', 'measurements_mask', 'terms')
+_UNNAMED = 8
 
 
 def batches(
@@ -54,7 +54,8 @@ def batches(
     start_step: the first step; skipping costs nothing.
     host: index of this host.
     hosts: number of hosts.
-    signals: whether the batches hold `ecg/signal`; without it only heads are read.
+    signals: whether the batches hold heavy arrays, ECG signals; without them only heads
+      are read.
 
   Returns:
     An iterator over batches of NumPy arrays, with this host's devices in front.
@@ -70,13 +71,13 @@ def batches(
     )
   _hide_accelerators()
   stored = dataset.stored or dataset.schema
-  held = [name for name in modalities if name in stored.modalities]
+  held = [name for name in modalities if dataset.holds(name)]
   rows = plan.local_rows(host, hosts)[start_step:]
-  reader = _Reader(dataset, signals=signals and 'ecg' in held)
   parser = _Parser(stored, plan, held, config, signals=signals)
-  buckets = config.data.buckets or ({},)
-  padded = [[bucket[name] for name in parser.events] for bucket in buckets]
-  padded = np.array(padded, np.int32).reshape(len(buckets), len(parser.events))
+  reader = _Reader(dataset, signals=parser.reads_signals)
+  buckets = buckets_of(dataset, config, held)
+  padded = [[bucket[name] for name in parser.padded] for bucket in buckets]
+  padded = np.array(padded, np.int32).reshape(len(buckets), len(parser.padded))
   padded = padded[plan.bucket[start_step:]]
 
   # No control flow depends on tensors, and converting costs a quarter of the start.
@@ -104,7 +105,7 @@ def padding(schema: Schema, *, modalities: Sequence[str], config: Any, rows: int
   """One device's batch of `rows` rows, all padding, without the device axis.
 
   It has the dtypes of every batch and the shapes of one in the first bucket, and nothing
-  is read for it.
+  is read for it. A modality that the config gives no padded length has `_UNNAMED` there.
 
   Args:
     schema: of the data set.
@@ -121,7 +122,8 @@ def padding(schema: Schema, *, modalities: Sequence[str], config: Any, rows: int
     overflowing=0,
   )
   parser = _Parser(schema, plan, modalities, config, signals=True)
-  lengths = [config.data.buckets[0][name] for name in parser.events]
+  first = dict(config.data.buckets[0]) if config.data.buckets else {}
+  lengths = [first.get(name, _UNNAMED) for name in parser.padded]
   batch = parser(
     tf.constant([b''] * rows), tf.constant(plan.rows[0]), tf.constant(lengths, tf.int32)
   )
@@ -188,22 +190,25 @@ class _Parser:
     signals: bool,
   ):
     self._target = schema.target
-    self.events = tuple(name for name in schema.events if name in modalities)
-    self._grids = tuple(name for name in schema.grids if name in modalities)
-    self._others = tuple(name for name in ('ecg', 'static') if name in modalities)
+    self._modalities = {
+      name: each for name, each in schema.modalities.items() if name in modalities
+    }
+    self.padded = tuple(
+      name for name, each in self._modalities.items() if each.layout == 'padded'
+    )
     self._capacity = plan.capacity
     self._max_recordings = config.data.max_recordings
-    wanted = (
-      *(f'events/{name}/' for name in self.events),
-      *(f'grid/{name}/' for name in self._grids),
-      *(f'{name}/' for name in self._others),
-    )
-    unread = {'ecg/study_id'} | (set() if signals else {examples.SIGNAL})
-    self._specs = {
-      name: spec
-      for name, spec in examples.features(schema).items()
-      if name.startswith(wanted) and name not in unread
+    self._arrays = {
+      name: {
+        key: feature
+        for key, feature in each.arrays.items()
+        if feature.batch != 'unread' and (signals or not feature.heavy)
+      }
+      for name, each in self._modalities.items()
     }
+    self.reads_signals = any(
+      feature.heavy for arrays in self._arrays.values() for feature in arrays.values()
+    )
 
   def __call__(self, serialized: tf.Tensor, rows: tf.Tensor, lengths: tf.Tensor) -> Batch:
     """Parses a step.
@@ -211,33 +216,32 @@ class _Parser:
     Args:
       serialized: string (d x b,).
       rows: int32 (d, b).
-      lengths: int32 (event modalities,): padded lengths of the step's bucket.
+      lengths: int32 (padded modalities,): padded lengths of the step's bucket.
     """
     parsing: dict[str, Any] = {
-      name: tf.io.FixedLenFeature([], tf.string, default_value='') for name in self._specs
+      feature_name(name, self._modalities[name], key): tf.io.FixedLenFeature(
+        [], tf.string, default_value=''
+      )
+      for name, arrays in self._arrays.items()
+      for key in arrays
     }
     parsing['label'] = tf.io.FixedLenFeature([], tf.string, default_value='')
     parsing['weight'] = tf.io.FixedLenFeature([], tf.float32, default_value=0.0)
     parsed = tf.io.parse_example(serialized, parsing)
     label, weight = self._labels(parsed, rows)
     batch: Batch = {'label': label, 'weight': weight, 'row': rows}
-    for i, name in enumerate(self.events):
-      batch[name] = self._parse_events(name, parsed, rows, lengths[i])
-    for name in self._grids:
-      batch[name] = {
-        'value': self._fixed(f'grid/{name}/value', parsed, rows),
-        'observed': self._fixed(f'grid/{name}/observed', parsed, rows) > 0,
+    for name, modality in self._modalities.items():
+      stored = {
+        key: parsed[feature_name(name, modality, key)] for key in self._arrays[name]
       }
-    if 'static' in self._others:
-      present = rows[..., None] >= 0
-      categorical = self._fixed('static/categorical', parsed, rows)
-      batch['static'] = {
-        'numeric': self._fixed('static/numeric', parsed, rows),
-        'numeric_mask': self._fixed('static/numeric_mask', parsed, rows) > 0,
-        'categorical': tf.where(present, categorical, -1),
-      }
-    if 'ecg' in self._others:
-      batch['ecg'] = self._pack_ecg(parsed, rows)
+      if modality.layout == 'fixed':
+        arrays = self._fixed(name, stored, rows)
+      elif modality.layout == 'padded':
+        arrays = self._pad(name, stored, rows, lengths[self.padded.index(name)])
+      else:
+        arrays = self._pack(name, stored, rows)
+      flags = [key for key, each in self._arrays[name].items() if each.batch == 'flag']
+      batch[name] = {**arrays, **{key: arrays[key] > 0 for key in flags}}
     return batch
 
   def _labels(
@@ -257,65 +261,68 @@ class _Parser:
       return tf.where(missing, -tf.ones_like(label), label), weight
     return tf.where(missing, tf.zeros_like(label), label)[..., 0], weight
 
-  def _parse_events(
-    self, name: str, parsed: Mapping[str, tf.Tensor], rows: tf.Tensor, length: tf.Tensor
-  ) -> Batch:
-    """The most recent `length` events of each row: arrays (d, b, n)."""
-    features = [f'events/{name}/{array}' for array in _EVENT_ARRAYS]
-    spec = self._specs[features[0]]
-    # All four have four bytes an event, so they are cut and padded as one.
-    joined = tf.stack([parsed[feature] for feature in features])
-    decoded = _decode(_last_rows(joined, spec, length), spec, length * spec.row_bytes)
-    shape = tf.concat([[len(features)], tf.shape(rows), [length]], 0)
-    item, value, category, time = tf.unstack(tf.reshape(decoded, shape))
-    value = tf.bitcast(value, tf.float32)
-    count = tf.reshape(_row_count(parsed[features[0]], spec), tf.shape(rows))
-    return {
-      'item': item,
-      # A category's value is NaN in the record; what it means is in `category`.
-      'value': tf.where(tf.math.is_nan(value), tf.zeros_like(value), value),
-      'category': category,
-      'time': tf.bitcast(time, tf.float32),
-      'mask': tf.range(length) < count[..., None],
-    }
-
-  def _fixed(
-    self, feature: str, parsed: Mapping[str, tf.Tensor], rows: tf.Tensor
-  ) -> tf.Tensor:
-    """A feature whose shape is the same for all samples: (d, b, *shape)."""
-    spec = self._specs[feature]
-    size = int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize
-    if size == 0:
-      decoded = tf.zeros([0], spec.dtype)
-    else:
-      decoded = _decode(parsed[feature], spec, size)
-    return tf.reshape(decoded, tf.concat([tf.shape(rows), spec.shape], 0))
-
-  def _pack_ecg(self, parsed: Mapping[str, tf.Tensor], rows: tf.Tensor) -> Batch:
-    """The recordings of a device's rows, end to end: arrays (d, m, ...)."""
-    capacity = self._capacity
+  def _fixed(self, name: str, stored: Stored, rows: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Arrays whose shape is the same for all samples: (d, b, *shape)."""
     result = {}
-    for array in _ECG_ARRAYS:
-      feature = f'ecg/{array}'
-      if feature not in self._specs:
+    for key, spec in self._arrays[name].items():
+      size = int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize
+      decoded = tf.zeros([0], spec.dtype) if size == 0 else _decode(stored[key], spec, size)
+      array = tf.reshape(decoded, tf.concat([tf.shape(rows), spec.shape], 0))
+      if spec.padding:
+        present = tf.reshape(
+          rows >= 0, tf.concat([tf.shape(rows), [1] * len(spec.shape)], 0)
+        )
+        array = tf.where(present, array, tf.cast(spec.padding, array.dtype))
+      result[key] = array
+    return result
+
+  def _pad(
+    self, name: str, stored: Stored, rows: tf.Tensor, length: tf.Tensor
+  ) -> dict[str, tf.Tensor]:
+    """The most recent `length` entries of each row: arrays (d, b, n, ...), and `mask`."""
+    specs, result = self._arrays[name], {}
+    # Arrays with as many bytes an entry are cut and padded as one.
+    alike = {
+      key for key, spec in specs.items() if (spec.shape, spec.row_bytes) == ((None,), 4)
+    }
+    for group in (alike, *({key} for key in specs.keys() - alike)):
+      keys = [key for key in specs if key in group]
+      if not keys:
         continue
-      spec = self._specs[feature]
-      kept = _last_rows(parsed[feature], spec, self._max_recordings)
+      spec = specs[keys[0]]
+      joined = tf.stack([stored[key] for key in keys])
+      decoded = _decode(_last_rows(joined, spec, length), spec, length * spec.row_bytes)
+      shape = tf.concat([[len(keys)], tf.shape(rows), [length], spec.shape[1:]], 0)
+      for key, array in zip(keys, tf.unstack(tf.reshape(decoded, shape)), strict=True):
+        same = array.dtype == specs[key].dtype
+        array = array if same else tf.bitcast(array, specs[key].dtype)
+        if array.dtype.is_floating:
+          # Of a value that there is not; another array says what there is in its place.
+          array = tf.where(tf.math.is_nan(array), tf.zeros_like(array), array)
+        result[key] = array
+    first = next(iter(specs))
+    count = tf.reshape(_row_count(stored[first], specs[first]), tf.shape(rows))
+    ordered = {key: result[key] for key in specs}
+    return {**ordered, 'mask': tf.range(length) < count[..., None]}
+
+  def _pack(self, name: str, stored: Stored, rows: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The entries of a device's rows, end to end: arrays (d, m, ...)."""
+    capacity, result = self._capacity, {}
+    for key, spec in self._arrays[name].items():
+      kept = _last_rows(stored[key], spec, self._max_recordings)
       joined = tf.strings.reduce_join(tf.reshape(kept, tf.shape(rows)), axis=1)
       padded = _decode(joined, spec, capacity * spec.row_bytes)
       shape = tf.concat([tf.shape(rows)[:1], [capacity], spec.shape[1:]], 0)
-      result[array] = tf.reshape(padded, shape)
-    result['measurements_mask'] = result['measurements_mask'] > 0
-    count = _row_count(parsed['ecg/time'], self._specs['ecg/time'])
+      result[key] = tf.reshape(padded, shape)
+    key, spec = next(iter(self._arrays[name].items()))
+    count = _row_count(stored[key], spec)
     count = tf.reshape(tf.minimum(count, self._max_recordings), tf.shape(rows))
     # Slot i belongs to the first row by whose end more than i recordings are packed.
     ends = tf.cumsum(count, axis=1)
     slots = tf.tile(tf.range(capacity)[None], [tf.shape(rows)[0], 1])
     mask = slots < ends[:, -1:]
     owner = tf.searchsorted(ends, slots, side='right')
-    result['owner'] = tf.where(mask, owner, 0)
-    result['mask'] = mask
-    return result
+    return {**result, 'owner': tf.where(mask, owner, 0), 'mask': mask}
 
 
 def _row_count(serialized: tf.Tensor, spec: Feature) -> tf.Tensor:

@@ -13,13 +13,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from data_pipeline.format.dataset import Dataset
 from data_pipeline.format.schema import DataError
+
+# Of the padded length of a modality that the config does not name.
+_HELD = 0.99
+_MULTIPLE = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,9 +33,9 @@ class Plan:
   Attributes:
     bucket: int32 (steps,), index into the config's buckets.
     rows: int32 (steps, d, b), index rows; -1 is padding.
-    capacity: ECG recordings that a device's batch holds.
-    truncated: event modality -> samples that are longer than the last bucket.
-    overflowing: samples with more than `max_recordings` recordings.
+    capacity: entries of a packed modality, ECG recordings, that a device's batch holds.
+    truncated: padded modality -> samples that are longer than the last bucket.
+    overflowing: samples with more than `max_recordings` of a packed one.
   """
 
   bucket: np.ndarray
@@ -73,7 +77,7 @@ def plan_epoch(
     dataset: the data set.
     rows: index rows, for example `dataset.rows(fold, 'train')`.
     modalities: those that the batches will hold; others do not matter for buckets.
-    config: with `data.buckets` (mappings event modality -> padded length, ascending),
+    config: with `data.buckets` (mappings padded modality -> length, ascending),
       `data.max_recordings`, `data.recordings_per_row` (0: a sixth more than the samples of
       the data set have, so that all splits share the shapes of their batches).
     batch_rows: rows of one device's batch.
@@ -85,20 +89,18 @@ def plan_epoch(
     DataError: the config's buckets do not suit the data set.
   """
   rows = np.sort(np.asarray(rows, np.int64))
-  if require is not None and require != 'static':
+  if require is not None:
     rows = rows[dataset.lengths(require)[rows] > 0]
-  lengths = {
-    name: dataset.lengths(name)[rows]
-    for name in modalities
-    if name in dataset.schema.events
-  }
-  bucket = assign_buckets(lengths, config.data.buckets, count=len(rows))
-  recordings = np.zeros(len(rows), np.int64)
+  lengths = {name: dataset.lengths(name)[rows] for name in _padded(dataset, modalities)}
+  buckets = buckets_of(dataset, config, modalities)
+  bucket = assign_buckets(lengths, buckets, count=len(rows))
+  packed = _packed(dataset, modalities)
+  recordings = np.zeros((max(1, len(packed)), len(rows)), np.int64)
   most, overflowing, capacity = config.data.max_recordings, 0, 0
-  if 'ecg' in modalities:
-    recorded = dataset.lengths('ecg')
-    kept = np.minimum(recorded, most).astype(np.int64)
-    recordings, overflowing = kept[rows], int((recorded[rows] > most).sum())
+  for place, name in enumerate(packed):
+    recorded = dataset.lengths(name)[rows]
+    recordings[place] = np.minimum(recorded, most)
+    overflowing += int((recorded > most).sum())
     per_row = recordings_per_row(dataset, config, require=require)
     capacity = recordings_capacity(config, batch_rows, per_row)
 
@@ -111,7 +113,7 @@ def plan_epoch(
     order[inside[order]], recordings, batch_rows=batch_rows, devices=devices,
     capacity=capacity,
   )  # fmt: skip
-  filled = [fill(bucket == b) for b in range(max(1, len(config.data.buckets)))]
+  filled = [fill(bucket == b) for b in range(len(buckets))]
   for b in reversed(range(len(filled) - 1)):
     last = np.zeros(len(rows), bool)
     last[filled[b][-1:][filled[b][-1:] >= 0]] = True
@@ -133,10 +135,45 @@ def plan_epoch(
     rows=step_rows,
     capacity=capacity,
     truncated={
-      name: int((lengths[name] > config.data.buckets[-1][name]).sum()) for name in lengths
+      name: int((length > buckets[-1][name]).sum()) for name, length in lengths.items()
     },
     overflowing=overflowing,
   )
+
+
+def buckets_of(
+  dataset: Dataset, config: Any, modalities: Iterable[str] | None = None
+) -> list[dict[str, int]]:
+  """The padded lengths of every bucket: those of the config, one bucket at least.
+
+  A padded modality that the config does not name has the same length in all of them, which
+  holds all but a hundredth of the samples of the data set that have it.
+
+  Args:
+    dataset: the data set.
+    config: as of `plan_epoch`.
+    modalities: those whose lengths are asked for; None: all of the data set.
+  """
+  buckets = [dict(bucket) for bucket in config.data.buckets] or [{}]
+  every = dataset.schema.names if modalities is None else modalities
+  for name in _padded(dataset, every):
+    if not any(name in bucket for bucket in buckets):
+      lengths = dataset.lengths(name)
+      lengths = lengths[lengths > 0]
+      most = np.quantile(lengths, _HELD, method='higher') if len(lengths) else 1
+      for bucket in buckets:
+        bucket[name] = math.ceil(most / _MULTIPLE) * _MULTIPLE
+  return buckets
+
+
+def _padded(dataset: Dataset, modalities: Iterable[str]) -> list[str]:
+  of = dataset.schema.modalities
+  return [name for name in modalities if of[name].layout == 'padded']
+
+
+def _packed(dataset: Dataset, modalities: Iterable[str]) -> list[str]:
+  of = dataset.schema.modalities
+  return [name for name in modalities if of[name].layout == 'packed']
 
 
 def recordings_per_row(
@@ -149,18 +186,22 @@ def recordings_per_row(
     config: as of `plan_epoch`.
     require: as of `plan_epoch`.
   """
-  if config.data.recordings_per_row or 'ecg' not in dataset.schema.modalities:
+  packed = _packed(dataset, dataset.schema.modalities)
+  if config.data.recordings_per_row or not packed:
     return config.data.recordings_per_row
-  kept = np.minimum(dataset.lengths('ecg'), config.data.max_recordings).astype(np.int64)
-  if require == 'ecg':
-    kept = kept[kept > 0]
-  # A sixth more than the mean, rounded up to quarters.
-  mean = kept.mean() if len(kept) else 0.0
-  return math.ceil(4 * mean * 7 / 6) / 4
+  most = 0.0
+  for name in packed:
+    kept = np.minimum(dataset.lengths(name), config.data.max_recordings).astype(np.int64)
+    if require == name:
+      kept = kept[kept > 0]
+    # A sixth more than the mean, rounded up to quarters.
+    mean = kept.mean() if len(kept) else 0.0
+    most = max(most, math.ceil(4 * mean * 7 / 6) / 4)
+  return most
 
 
 def recordings_capacity(config: Any, batch_rows: int, per_row: float) -> int:
-  """ECG recordings that a device's batch of so many rows holds."""
+  """Recordings that a device's batch of so many rows holds."""
   return max(config.data.max_recordings, math.ceil(batch_rows * per_row))
 
 
@@ -173,8 +214,8 @@ def assign_buckets(
   """First bucket in which all lengths fit, else the last: int64 (count,).
 
   Args:
-    lengths: event modality -> number of events (count,).
-    buckets: padded length by event modality, ascending.
+    lengths: padded modality -> number of entries (count,).
+    buckets: padded length by modality, ascending.
     count: number of samples.
 
   Raises:
@@ -208,14 +249,18 @@ def _fill(
   devices: int,
   capacity: int,
 ) -> np.ndarray:
-  """Fills steps with `order`, indices into `recordings`: (steps, d, b), -1 = padding."""
-  ends = np.cumsum(recordings[order])
+  """Fills steps with `order`, indices into `recordings` (p n): (steps, d, b), -1 = padding.
+
+  p counts packed modalities.
+  """
+  ends = np.cumsum(recordings[:, order], axis=1)
   batches = []
   start = 0
   while start < len(order):
-    used = ends[start - 1] if start else 0
-    within = int(np.searchsorted(ends, used + capacity, side='right'))
-    stop = min(start + batch_rows, within)
+    stop = start + batch_rows
+    for of_one in ends:
+      used = of_one[start - 1] if start else 0
+      stop = min(stop, int(np.searchsorted(of_one, used + capacity, side='right')))
     batch = np.full(batch_rows, -1)
     batch[: stop - start] = order[start:stop]
     batches.append(batch)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
+from data_pipeline.format.schema import Schema
 from data_pipeline.format.subjects import hash_subject
 from medm2t_jax.audit.check import Check
 from medm2t_jax.modalities import fitting
@@ -37,7 +38,8 @@ def fit_again(run: Run) -> fitting.Statistics:
   held_out = ~training[owner]
 
   def poisoned(batch: Batch) -> Batch:
-    return poison(batch, held_out[batch['row']] & (batch['row'] >= 0))
+    rows = held_out[batch['row']] & (batch['row'] >= 0)
+    return poison(batch, rows, run.dataset.schema)
 
   reader = dataclasses.replace(run.reader, change=poisoned)
   return fitted_state.fit(reader, run.splits, run.model_config)
@@ -109,40 +111,39 @@ def _lineage(fold: Run, lineage: checkpoint.Lineage) -> Check:
   )
 
 
-def poison(batch: Batch, rows: np.ndarray) -> dict[str, Any]:
+def poison(batch: Batch, rows: np.ndarray, schema: Schema) -> dict[str, Any]:
   """The batch with all of it observed and absurd in some rows.
 
   Args:
     batch: of docs/design.md.
     rows: bool (d b).
+    schema: of the batch.
   """
   changed: dict[str, Any] = dict(batch)
-  changed['label'] = np.where(rows, _absurd(batch['label'], 'label'), batch['label'])
-  for name, arrays in batch.items():
-    if not isinstance(arrays, Mapping):
-      continue
-    where = rows
-    if 'owner' in arrays:
+  label = batch['label']  # (d b), of a multilabel target (d b l)
+  changed['label'] = np.where(
+    rows.reshape(rows.shape + (1,) * (label.ndim - 2)), np.float32(0), label
+  )
+  for name, modality in schema.modalities.items():
+    arrays, where = batch[name], rows
+    if modality.layout == 'packed':
       where = np.take_along_axis(rows, arrays['owner'], axis=1) & arrays['mask']
     if not where.any():
       continue
+    absurd = {key: each.absurd for key, each in modality.arrays.items()}
     changed[name] = {
-      field: np.where(
-        where.reshape(where.shape + (1,) * (array.ndim - 2)), _absurd(array, field), array
+      key: np.where(
+        where.reshape(where.shape + (1,) * (array.ndim - 2)),
+        _absurd(array, absurd.get(key, 0)),
+        array,
       )
-      for field, array in arrays.items()
+      for key, array in arrays.items()
     }
   return changed
 
 
-def _absurd(array: np.ndarray, field: str) -> Any:
+def _absurd(array: np.ndarray, otherwise: int) -> np.generic:
   """A value of the array's type that no record has, and that indexes nothing wrongly."""
-  if array.dtype == bool or field == 'terms':
-    return np.array(1, array.dtype)
-  if field in ('item', 'owner', 'label'):
-    return np.array(0, array.dtype)
-  if field == 'category':
-    return np.array(-1, array.dtype)  # a number, for any item
-  if array.dtype.kind == 'f':
-    return np.array(_ABSURD, array.dtype)
-  return np.array(0, array.dtype)
+  if array.dtype == bool:
+    return np.True_
+  return array.dtype.type(_ABSURD if array.dtype.kind == 'f' else otherwise)

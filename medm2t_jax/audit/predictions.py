@@ -25,7 +25,7 @@ def check(fold: Run, predictor: Predictor) -> Check:
     fold: whose test split it is.
     predictor: of its multimodal stage.
   """
-  modalities = fold.dataset.schema.modalities
+  modalities = fold.dataset.schema.names
   size = fold.config.evaluation.batch_size
   generator = np.random.default_rng(fold.config.seed)
   tests = fold.splits.rows('test')

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from data_pipeline.format.dataset import Dataset, Split
 from data_pipeline.format.heads import read_heads
+from data_pipeline.format.modalities.base import feature_name
 from medm2t_jax import targets
 from medm2t_jax.audit.columns import Column, columns, last_values
 
@@ -29,7 +30,7 @@ class Scan:
     columns: its inputs.
     disagreeing: samples whose record and index differ in subject, sample, label or fold.
     latest: modality with times -> latest hour relative to the prediction, -inf without.
-    late: modality -> events or recordings later than the prediction, or without a time.
+    late: modality -> entries later than the prediction, or without a time.
     present: samples that have the column, int64 (c,).
     label_present: of the samples in which a class or label is true, how many have each
       column: int64 (classes, c).
@@ -69,7 +70,11 @@ def scan(dataset: Dataset, folds: Sequence[int], *, capacity: int = CAPACITY) ->
   """
   schema = dataset.schema
   found = columns(schema)
-  timed = [*schema.events, *(('ecg',) if schema.ecg_terms else ())]
+  timed = {
+    name: feature_name(name, each, each.time)
+    for name, each in schema.modalities.items()
+    if each.time is not None
+  }
   outputs = len(schema.target.classes)
   result = Scan(
     dataset=dataset,
@@ -93,8 +98,8 @@ def scan(dataset: Dataset, folds: Sequence[int], *, capacity: int = CAPACITY) ->
   )
   for row, example in heads:
     result.disagreeing += not _agrees(example, dataset, row)
-    for name in timed:
-      time = example['ecg/time' if name == 'ecg' else f'events/{name}/time']
+    for name, feature in timed.items():
+      time = example[feature]
       if len(time):
         result.latest[name] = max(result.latest[name], float(time.max()))
         result.late[name] += int((~(time <= 0)).sum())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 from scipy import stats
 
 from data_pipeline.format.schema import Target
@@ -24,6 +25,7 @@ from medm2t_jax.runs.reader import Batch
 from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import Run, was_skipped
 from medm2t_jax.training import prediction, steps, train
+from medm2t_jax.training.starting import recipe_of
 
 # A few hundred steps: one epoch of large data, some of small.
 STEPS, EPOCHS = 200, 8
@@ -34,7 +36,7 @@ TAILS = (0.0005, 0.9995)  # of the null distribution: one honest run in a thousa
 
 def check(fold: Run) -> Check:
   """Trains on shuffled labels; the figure is AUROC, or for numbers the rank correlation."""
-  stage = fold.dataset.schema.modalities[0]  # static, where there is one
+  stage = fold.dataset.schema.names[0]  # static, where there is one
   name = f'shuffled labels, fold {fold.fold}'
   with tempfile.TemporaryDirectory(prefix='medm2t_audit_') as folder:
     shuffled, labels = shuffled_run(fold, stage, Path(folder))
@@ -148,6 +150,8 @@ def shuffled_run(run: Run, stage: str, workdir: Path) -> tuple[Run, np.ndarray]:
 def _short(fold: Run, stage: str) -> Any:
   """The experiment with a short recipe for the stage."""
   config = fold.config.copy_and_resolve_references()
+  with config.unlocked():
+    config.recipe[stage] = ConfigDict(recipe_of(fold, stage))
   recipe = config.recipe[stage]
   size = recipe.batch_size
   plan = fold.plan('train', fold.modalities_of(stage), size, require=stage)

@@ -13,6 +13,7 @@ _ROUNDING = 1e-6  # hours: steps times step_hours
 def check(scan: Scan) -> list[Check]:
   """Times of events (medications are events) and recordings, and the extent of grids."""
   checks = []
+  schema = scan.dataset.schema
   for name, late in scan.late.items():
     latest = scan.latest[name]
     when = f'the latest at {latest:g} h' if np.isfinite(latest) else 'there are none'
@@ -21,21 +22,23 @@ def check(scan: Scan) -> list[Check]:
         f'times, {name}',
         late == 0,
         late,
-        f'{late} {"recordings" if name == "ecg" else "events"} are later than their '
-        f'prediction, or without a time ({when}, 0 is the prediction)',
+        f'{late} {schema.modalities[name].noun} are later than their prediction, or '
+        f'without a time ({when}, 0 is the prediction)',
       )
     )
-  schema = scan.dataset.schema
-  for name, grid in schema.grids.items():
-    extent, window = grid.steps * grid.step_hours, schema.observation_hours
+  window = schema.observation_hours
+  for name, modality in schema.modalities.items():
+    extent = modality.extent_hours
+    if extent is None:
+      continue
     checks.append(
       Check(
         f'times, {name}',
         window is None or extent <= window + _ROUNDING,
         extent,
-        f'its {grid.steps} cells of {grid.step_hours:g} h cover {extent:g} h up to the '
-        f'prediction; observed were {"all hours" if window is None else f"{window:g} h"}: '
-        'a longer grid would reach beyond the prediction',
+        f'its cells cover {extent:g} h up to the prediction; observed were '
+        f'{"all hours" if window is None else f"{window:g} h"}: longer ones would reach '
+        'beyond the prediction',
       )
     )
   return checks

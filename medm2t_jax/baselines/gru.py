@@ -1,8 +1,8 @@
 """A GRU on windows of time, with masks and time gaps (inputs of GRU-D, Che et al. 2018).
 
 In each window and of each level it sees the last value known, whether it was observed in
-this window, and for how long it has not been. Static columns and the ECG summary join
-the last state. Small, on one device.
+this window, and for how long it has not been. Columns of all else (static variables, the
+ECG summary) join the last state. Small, on one device.
 
 Letters: b samples, t windows, l levels, s static columns, c outputs.
 """
@@ -38,7 +38,6 @@ SETTINGS: dict[str, Any] = {
   # Standard deviations.
   'clip': 5.0,
 }
-_STATIC = ('static', 'ecg')
 
 
 class Gru(nn.Module):
@@ -124,7 +123,7 @@ class Samples:
       padded = np.concatenate([chosen, np.full(size - len(chosen), order[0])])
       yield {
         'windows': self.windows[padded],
-        'static': self.static[padded],
+        'columns': self.static[padded],
         'label': self.label[padded],
         'weight': (np.arange(size) < len(chosen)).astype(np.float32),
       }
@@ -142,7 +141,8 @@ def standardised(
   """The splits, scaled by what the samples of those in `fitted_on` say."""
   center, scale = _label_scale(inputs, fitted_on)
   windows = _Scaling.fit(np.concatenate([inputs.windows[split] for split in fitted_on]))
-  columns = {split: inputs.summaries[split].of_modalities(_STATIC) for split in SPLITS}
+  at_once = [each.name for each in inputs.modalities if not each.windowed]
+  columns = {split: inputs.summaries[split].of_modalities(at_once) for split in SPLITS}
   static = _Scaling.fit(np.concatenate([columns[split] for split in fitted_on]))
   return {
     split: Samples(
@@ -159,7 +159,7 @@ def fit_predict(inputs: Inputs) -> np.ndarray:
   network = Gru(
     SETTINGS['hidden'],
     inputs.target.outputs,
-    tuple(window_ends(inputs.schema).tolist()),
+    tuple(window_ends(inputs.schema.observation_hours).tolist()),
     SETTINGS['dropout'],
   )
   training = _Training(network, inputs)
@@ -268,7 +268,7 @@ class _Training:
 
   def _one_update(self, params: Any, state: Any, batch: Any, key: jax.Array) -> Any:
     def mean_loss(params):
-      outputs = self._outputs(params, batch['windows'], batch['static'], key)
+      outputs = self._outputs(params, batch['windows'], batch['columns'], key)
       each = targets.of(self._inputs.target).loss
       weight = batch['weight']
       return jnp.sum(each(outputs, batch['label']) * weight) / jnp.sum(weight)
@@ -286,7 +286,7 @@ class _Training:
     size = SETTINGS['batch_size']
     order = np.arange(len(samples.label))
     outputs = [
-      np.asarray(self._apply(params, batch['windows'], batch['static']), np.float64)
+      np.asarray(self._apply(params, batch['windows'], batch['columns']), np.float64)
       for batch in samples.steps(order, size)
     ]
     return np.concatenate(outputs)[: len(order)]

@@ -13,6 +13,7 @@ from medm2t_jax.baselines import reading
 from medm2t_jax.baselines.choosing import Fitted
 from medm2t_jax.baselines.summary_statistics import Table, summarise
 from medm2t_jax.baselines.windows import windowed
+from medm2t_jax.modalities import Modality
 from medm2t_jax.runs.run import Run
 
 SPLITS: tuple[Split, ...] = ('train', 'validation', 'test')
@@ -33,6 +34,11 @@ class Inputs:
   @property
   def schema(self) -> Schema:
     return self._fold.dataset.schema
+
+  @property
+  def modalities(self) -> tuple[Modality, ...]:
+    """Of the fold's model."""
+    return self._fold.model_config.modalities
 
   @property
   def target(self) -> Target:
@@ -58,12 +64,16 @@ class Inputs:
   def summaries(self) -> dict[Split, Table]:
     """Summary statistics of each split."""
     return {
-      split: summarise(reading.batches(self._fold, split), self.schema) for split in SPLITS
+      split: summarise(reading.batches(self._fold, split), self.modalities)
+      for split in SPLITS
     }
 
   @functools.cached_property
   def windows(self) -> dict[Split, np.ndarray]:
     """Windowed means of each split, float32 (n t l), in the order of `summaries`."""
     return {
-      split: windowed(reading.batches(self._fold, split), self.schema) for split in SPLITS
+      split: windowed(
+        reading.batches(self._fold, split), self.modalities, self.schema.observation_hours
+      )
+      for split in SPLITS
     }

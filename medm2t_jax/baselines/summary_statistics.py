@@ -12,11 +12,9 @@ from collections.abc import Iterable, Sequence
 import jax
 import numpy as np
 
-from data_pipeline.format.schema import ECG_MEASUREMENTS, Item, Schema
 from medm2t_jax.baselines.reading import Batch
-from medm2t_jax.experiment.model_config import column_kinds
+from medm2t_jax.modalities import Modality
 from medm2t_jax.models.trunk import columns
-from medm2t_jax.models.trunk.column_statistics import STATISTICS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,9 +39,14 @@ class Table:
     return self.value[:, wanted]
 
 
-def summarise(batches: Iterable[Batch], schema: Schema) -> Table:
-  """The table of all samples of some batches (`reading.batches`)."""
-  kinds = tuple(column_kinds(schema).items())
+def summarise(batches: Iterable[Batch], modalities: Sequence[Modality]) -> Table:
+  """The table of all samples of some batches (`reading.batches`).
+
+  Args:
+    batches: without a device axis.
+    modalities: of the model, in the terms of the batches.
+  """
+  kinds = tuple((each.name, each.columns) for each in modalities)
   rows, labels, values = [], [], []
   for batch in batches:
     of_device = jax.tree.map(lambda array: array[np.newaxis], dict(batch))
@@ -57,7 +60,7 @@ def summarise(batches: Iterable[Batch], schema: Schema) -> Table:
     row[order],
     np.concatenate(labels)[order],
     np.concatenate(values)[order],
-    column_names(schema),
+    column_names(modalities),
   )
 
 
@@ -71,39 +74,6 @@ def joined(tables: Sequence[Table]) -> Table:
   return Table(row[order], label[order], value[order], tables[0].names)
 
 
-def column_names(schema: Schema) -> tuple[str, ...]:
+def column_names(modalities: Sequence[Modality]) -> tuple[str, ...]:
   """Names of the columns of all modalities, in model order."""
-  names: list[str] = []
-  if 'static' in schema.modalities:
-    names += [f'static/{item.itemid}' for item in schema.static_numeric]
-    for item in schema.static_categorical:
-      names += [f'static/{item.itemid}={category}' for category in item.categories]
-  for name, items in schema.events.items():
-    names += _of_events(name, items)
-  for name, grid in schema.grids.items():
-    each = (*STATISTICS, 'spread')
-    names += [f'{name}/{item.itemid}/{key}' for item in grid.items for key in each]
-  if 'ecg' in schema.modalities:
-    names += [
-      f'ecg/{measurement}/{key}'
-      for measurement in ECG_MEASUREMENTS
-      for key in columns.OF_MEASUREMENTS
-    ]
-    names += [f'ecg/{term}/ever' for term in schema.ecg_terms]
-    names += ['ecg/recordings', 'ecg/hours_since_last']
-  return tuple(names)
-
-
-def _of_events(modality: str, items: Sequence[Item]) -> list[str]:
-  names = [
-    f'{modality}/{item.itemid}/{key}'
-    for item in items
-    if not item.categories
-    for key in STATISTICS
-  ]
-  for item in items:
-    for category in item.categories:
-      names += [f'{modality}/{item.itemid}={category}/{key}' for key in ('last', 'count')]
-    if item.categories:
-      names.append(f'{modality}/{item.itemid}/hours_since_last')
-  return names
+  return tuple(f'{each.name}/{name}' for each in modalities for name in each.column_names())

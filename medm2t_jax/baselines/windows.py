@@ -11,49 +11,59 @@ item one a category.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from data_pipeline.format.schema import Item, Schema
-from medm2t_jax.baselines import reading
-from medm2t_jax.baselines.reading import Batch, Observations
+from data_pipeline.format.schema import Item
+from medm2t_jax.baselines.reading import Batch
+from medm2t_jax.modalities import Modality
+from medm2t_jax.modalities.observations import Observations
 
 LOG_SPACED = 24
 OLDEST_HOURS = 24.0 * 365 * 5
 
 
-def window_ends(schema: Schema) -> np.ndarray:
-  """When each window ends, in hours; ascending, the last is 0: float64 (t)."""
-  if schema.observation_hours is not None:
-    return np.arange(1.0 - math.ceil(schema.observation_hours), 1.0)
+def window_ends(observation_hours: float | None) -> np.ndarray:
+  """When each window ends, in hours; ascending, the last is 0: float64 (t).
+
+  Args:
+    observation_hours: of the data set; None: the whole history.
+  """
+  if observation_hours is not None:
+    return np.arange(1.0 - math.ceil(observation_hours), 1.0)
   return np.append(-np.geomspace(OLDEST_HOURS, 1.0, LOG_SPACED - 1), 0.0)
 
 
-def windowed(batches: Iterable[Batch], schema: Schema) -> np.ndarray:
+def windowed(
+  batches: Iterable[Batch], modalities: Sequence[Modality], observation_hours: float | None
+) -> np.ndarray:
   """Mean of each level in each window, float32 (n t l), NaN where nothing was observed.
 
   Of a category it is the share of the item's observations in the window. Samples are in
   the order of the data set's index.
+
+  Args:
+    batches: `reading.batches`.
+    modalities: of the model; those that are `windowed` are read.
+    observation_hours: as of `window_ends`.
   """
+  cuts = window_ends(observation_hours)[:-1]
   rows, parts = [], []
   for batch in batches:
     valid = batch['row'] >= 0
     rows.append(batch['row'][valid])
-    parts.append(_means(batch, schema)[valid])
+    parts.append(_means(batch, modalities, cuts)[valid])
   return np.concatenate(parts)[np.argsort(np.concatenate(rows))]
 
 
-def _means(batch: Batch, schema: Schema) -> np.ndarray:
-  cuts = window_ends(schema)[:-1]
+def _means(batch: Batch, modalities: Sequence[Modality], cuts: np.ndarray) -> np.ndarray:
   samples = len(batch['row'])
   parts = [np.zeros((samples, len(cuts) + 1, 0), np.float32)]
-  for name, items in schema.events.items():
-    both = (reading.numbers(batch, schema, name), reading.categories(batch, name))
-    parts.append(_modality(both, items, cuts, samples))
-  for name, grid in schema.grids.items():
-    numbers = reading.numbers(batch, schema, name)
-    parts.append(_modality((numbers, None), grid.items, cuts, samples))
+  for each in modalities:
+    if each.windowed:
+      observed = each.observations(batch[each.name])
+      parts.append(_modality(observed, each.spec.variables, cuts, samples))
   return np.concatenate(parts, axis=2)
 
 

@@ -26,7 +26,6 @@ from medm2t_jax.evaluation import explain, finished, reporting, robustness
 from medm2t_jax.evaluation.rows import predictions_table
 from medm2t_jax.experiment import Experiment
 from medm2t_jax.inference import blend, bundling
-from medm2t_jax.models import medm2t
 from medm2t_jax.models.medm2t import MULTIMODAL
 from medm2t_jax.runs import workdir
 from medm2t_jax.runs.hosts import distributed
@@ -75,7 +74,7 @@ def evaluate(folds: Sequence[Run], *, again: bool = True) -> dict[str, Any]:
   tested: list[tuple[np.ndarray, np.ndarray]] = []
   damaged: list[list[reporting.DamageCurve]] = []
   measured = config.evaluation.robustness
-  scenarios = modality_scenarios(dataset.schema.modalities, every_subset=measured)
+  scenarios = modality_scenarios(dataset.schema.names, every_subset=measured)
   inputs = [Inputs(fold) for fold in folds]
   alone: list[np.ndarray] = []
   for fold, given in zip(folds, inputs, strict=True):
@@ -174,14 +173,14 @@ def predict(
   Raises:
     DataError: the split has no sample.
   """
-  modalities = fold.dataset.schema.modalities
+  modalities, of = fold.model_config.names, fold.model_config.modality
   plan = fold.plan(split, modalities, fold.config.evaluation.batch_size)
   if not len(plan):
     raise DataError(f'fold {fold.fold}: the {split} split has no sample')
 
   def versions(batch: Batch) -> Iterator[Batch]:
     for drop in scenarios.values():
-      yield {**batch, **{name: medm2t.without(name, batch[name]) for name in drop}}
+      yield {**batch, **{name: of(name).without(batch[name]) for name in drop}}
 
   return prediction.predict(
     fold, STAGE, predictor, plan, split, names=tuple(scenarios), versions=versions

@@ -153,9 +153,8 @@ def predictions_table(
   }
   for name in schema.attributes:
     columns[name] = chosen[name]
-  for name in schema.modalities:
-    if name != 'static':
-      columns[f'present_{name}'] = dataset.lengths(name)[rows] > 0
+  for name in dataset.counted:
+    columns[f'present_{name}'] = dataset.lengths(name)[rows] > 0
   return pa.table(columns)
 
 

@@ -167,8 +167,9 @@ def blended(config: ModelConfig, fitted: Mapping[str, Any], ours: Predictor) -> 
     fitted: from `restore`.
     ours: the predictor of our model.
   """
-  step = _blend_step(config.columns, config.link)
-  return lambda batch: step(fitted, columns.without_signals(batch), ours(batch))
+  kinds = config.columns
+  step = _blend_step(kinds, config.link)
+  return lambda batch: step(fitted, columns.read_of(kinds, batch), ours(batch))
 
 
 @functools.lru_cache(maxsize=64)

@@ -51,12 +51,15 @@ def of_fold(fold: Run, tests: Mapping[str, Any], card: str) -> TrainedModel:
   """
   config = fold.config
   variables, lineage = restore_best(fold.final, STAGE)
-  data = {name: config.data[name] for name in ('buckets', 'max_recordings')}
+  data = {
+    'buckets': planning.buckets_of(fold.dataset, config),
+    'max_recordings': config.data.max_recordings,
+  }
   # As here, whatever other data have: predictions are then those of the evaluation.
   data['recordings_per_row'] = planning.recordings_per_row(fold.dataset, config)
   options = {
     'model': config.model.to_dict(),
-    'data': {**data, 'buckets': [dict(bucket) for bucket in data['buckets']]},
+    'data': data,
     'evaluation': {'batch_size': config.evaluation.batch_size},
   }
   statistics = fold.final.statistics

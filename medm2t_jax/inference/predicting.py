@@ -10,13 +10,11 @@ import numpy as np
 from tqdm import tqdm
 
 from data_pipeline.format.dataset import Dataset
+from data_pipeline.format.modalities.base import found_in
 from data_pipeline.format.schema import DataError
 from data_pipeline.format.subjects import fingerprint, hash_subject
 from data_pipeline.reading.alignment import Alignment, seen_as
-from medm2t_jax.baselines.summary_statistics import column_names
-from medm2t_jax.experiment.model_config import column_kinds
 from medm2t_jax.inference.trained_model import TrainedModel
-from medm2t_jax.modalities import presence
 from medm2t_jax.models.trunk import columns
 from medm2t_jax.runs.reader import Batch, Reader
 from medm2t_jax.training.prediction import in_order
@@ -68,7 +66,7 @@ def predict(
     _LOGGER.warning('%s', note)
   rows, overlap = _unseen(model, dataset, allow_seen)
   reader = Reader(dataset, model.config)
-  modalities = model.schema.modalities
+  modalities = model.schema.names
   plan = reader.plan(rows, modalities, model.config.evaluation.batch_size)
   found: dict[str, Any] = dict.fromkeys(modalities, 0)
   moments = _Moments(model)
@@ -77,7 +75,7 @@ def predict(
   batches = reader.read_here(plan, modalities)
   for batch in tqdm(batches, desc='predict', total=len(plan), unit='step', leave=False):
     row.append(batch['row'])
-    for name, has in presence.found(batch, model.schema):
+    for name, has in found_in(model.schema.modalities, batch):
       found[name] = found[name] + has.sum(axis=0)
     moments.add(batch)
     for number, predictor in enumerate(model.predictors):
@@ -106,15 +104,20 @@ class _Moments:
   """Means of the columns that the ensemble trunk reads, against those of the training."""
 
   def __init__(self, model: TrainedModel):
-    self._kinds = tuple(column_kinds(model.schema).items())
-    self._names = column_names(model.schema)
+    self._kinds = model.model_config.columns
+    self._codes: list[tuple[str, str] | None] = []
+    for each in model.model_config.modalities:
+      means = each.mean_columns()
+      self._codes += [
+        (each.name, means[name]) if name in means else None for name in each.column_names()
+      ]
     fitted = model.members[0].variables['fitted']
     of = lambda key: [fitted.get(f'chunks_{name}', {}).get(key) for name, _ in self._kinds]
     self._fitted = None
     if all(one is not None for one in of('column_center')):  # a plain decoder has none
       self._fitted = [np.concatenate(of(f'column_{key}')) for key in ('center', 'scale')]
-    self._sum = np.zeros(len(self._names))
-    self._count = np.zeros(len(self._names))
+    self._sum = np.zeros(len(self._codes))
+    self._count = np.zeros(len(self._codes))
 
   def add(self, batch: Batch) -> None:
     """Adds the valid rows of a batch."""
@@ -128,13 +131,11 @@ class _Moments:
       return {}
     center, scale = self._fitted
     result = {}
-    for place, name in enumerate(self._names):
-      modality, *rest = name.split('/')
-      numeric = rest[-1] == 'mean' or (modality == 'static' and '=' not in rest[0])
-      if numeric and self._count[place] and scale[place] > 0:
+    for place, code in enumerate(self._codes):
+      if code is not None and self._count[place] and scale[place] > 0:
         mean = self._sum[place] / self._count[place]
         difference = float((mean - center[place]) / scale[place])
-        result[modality, '/'.join(rest).removesuffix('/mean')] = round(difference, 3)
+        result[code] = round(difference, 3)
     return result
 
 

@@ -39,6 +39,8 @@ from medm2t_jax.experiment import Experiment
 from medm2t_jax.experiment.model_config import model_config
 from medm2t_jax.inference import blend
 from medm2t_jax.inference.example import ROWS, padded
+from medm2t_jax.modalities import Modality
+from medm2t_jax.models.config import ModelConfig
 from medm2t_jax.models.medm2t import MULTIMODAL, MedM2T
 from medm2t_jax.runs.checkpoint import Lineage
 from medm2t_jax.runs.hosts import devices
@@ -104,9 +106,14 @@ class TrainedModel:
     return ConfigDict(json.loads(json.dumps(self.options)))
 
   @functools.cached_property
+  def model_config(self) -> ModelConfig[Modality]:
+    """Its modalities, and the sizes of every module."""
+    return model_config(self.schema.task, self.options['model'], self.schema)
+
+  @functools.cached_property
   def predictors(self) -> tuple[Predictor, ...]:
     """Of each member, for batches with a leading device axis."""
-    config = model_config(self.schema.task, self.options['model'], self.schema)
+    config = self.model_config
     model = MedM2T(config, axis_name=devices.DEVICE_AXIS)
     found = []
     for member in self.members:
@@ -145,7 +152,7 @@ class TrainedModel:
     rows = max(ROWS, self.options['evaluation']['batch_size'] // jax.device_count())
     per_row = self.config.data.recordings_per_row
     capacity = planning.recordings_capacity(self.config, rows, per_row)
-    one = padded(self.example, rows, capacity)
+    one = padded(self.example, self.schema, rows, capacity)
     batch = jax.tree.map(lambda array: np.stack([array] * count), one)
     return self.predict(batch)[0, :ROWS]
 

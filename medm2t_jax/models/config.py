@@ -1,33 +1,28 @@
-"""Sizes and options of the model's modules."""
+"""Sizes and options of the model."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
-from medm2t_jax.models.ecg import EcgConfig
-from medm2t_jax.models.events.events_config import EventsConfig
-from medm2t_jax.models.hierarchical_fusion import GridConfig
 from medm2t_jax.models.link import Link
+from medm2t_jax.models.modality import MULTIMODAL, Modality, Stage
 from medm2t_jax.models.multimodal_fusion import FusionConfig
-from medm2t_jax.models.static_encoder import StaticConfig
 from medm2t_jax.models.trunk.columns import ColumnKind
 from medm2t_jax.models.trunk.ensemble_trunk import EnsembleConfig
 
+M = TypeVar('M', bound=Modality)
+
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
-  """Everything that `MedM2T` is built from. A modality that is not there is left out.
+class ModelConfig(Generic[M]):
+  """Everything that `MedM2T` is built from.
 
   Attributes:
     outputs: number of classes or labels, or 1.
     link: from outputs to predictions.
-    static: static columns.
-    events: (modality, sizes) in model order.
-    grids: (modality, sizes) in model order.
-    ecg: ECG recordings.
+    modalities: in model order, with the sizes of their encoders.
     fusion: multimodal head.
-    columns: (modality, its columns) in model order.
     ensemble: the trunk; None for plain decoders alone.
     deep: how encoders enter beside a trunk: their decoder's outputs added 'late', their
       vectors as 'chunks' of the trunk, or not at all ('none').
@@ -40,12 +35,8 @@ class ModelConfig:
 
   outputs: int
   link: Link
-  static: StaticConfig | None
-  events: tuple[tuple[str, EventsConfig], ...]
-  grids: tuple[tuple[str, GridConfig], ...]
-  ecg: EcgConfig | None
+  modalities: tuple[M, ...]
   fusion: FusionConfig
-  columns: tuple[tuple[str, ColumnKind], ...]
   ensemble: EnsembleConfig | None
   deep: Literal['late', 'chunks', 'none']
   single_stages: Literal['late', 'none']
@@ -54,9 +45,28 @@ class ModelConfig:
   dtype: str
 
   @property
-  def modalities(self) -> tuple[str, ...]:
-    """Modalities in model order: static, events, grids, ecg."""
-    static = ('static',) if self.static else ()
-    ecg = ('ecg',) if self.ecg else ()
-    names = [name for name, _ in (*self.events, *self.grids)]
-    return (*static, *names, *ecg)
+  def names(self) -> tuple[str, ...]:
+    """Of the modalities, in model order."""
+    return tuple(each.name for each in self.modalities)
+
+  def modality(self, name: str) -> M:
+    """The modality of that name.
+
+    Raises:
+      KeyError: there is none.
+    """
+    return {each.name: each for each in self.modalities}[name]
+
+  @property
+  def columns(self) -> tuple[tuple[str, ColumnKind], ...]:
+    """(modality, its columns) in model order."""
+    return tuple((each.name, each.columns) for each in self.modalities)
+
+  @property
+  def stages(self) -> dict[str, Stage]:
+    """Name -> stage, in the order of training. Without a deep network no part has one."""
+    with_parts = self.deep != 'none'
+    found = [
+      stage for each in self.modalities for stage in each.stages(with_parts=with_parts)
+    ]
+    return {stage.name: stage for stage in (*found, Stage(None, None, (MULTIMODAL,)))}

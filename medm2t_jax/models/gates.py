@@ -16,21 +16,14 @@ out of the computation, while presence masks, counts and times stay as they are:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 Gates = dict[str, dict[str, Any]]
-
-# Name of a gate -> the array whose shape it has.
-_SHAPED_LIKE = {
-  'events': {'token': 'mask'},
-  'grid': {'value': 'value'},
-  'static': {'numeric': 'numeric', 'categorical': 'categorical'},
-  'ecg': {'signal': 'signal', 'measurements': 'measurements', 'terms': 'terms'},
-}
+ShapedLike = Mapping[str, Mapping[str, str]]
 
 
 def gated(
@@ -41,24 +34,22 @@ def gated(
   return x if gate is None else x * gate
 
 
-def open_gates(batch: Mapping[str, Any], modalities: Sequence[str]) -> Gates:
-  """Modality -> its gates, all 1, for a batch without the device axis."""
+def open_gates(batch: Mapping[str, Any], shaped_like: ShapedLike) -> Gates:
+  """Modality -> its gates, all 1.
+
+  Args:
+    batch: without the device axis.
+    shaped_like: modality -> name of a gate -> the array whose shape it has.
+  """
   return {
     name: {
       f'{gate}_gate': jnp.ones(batch[name][array].shape, jnp.float32)
-      for gate, array in _SHAPED_LIKE[_kind(batch[name])].items()
+      for gate, array in gates.items()
     }
-    for name in modalities
+    for name, gates in shaped_like.items()
   }
 
 
 def with_gates(batch: Mapping[str, Any], gates: Gates) -> dict[str, Any]:
   """The batch with the gates beside its arrays."""
   return {**batch, **{name: {**batch[name], **each} for name, each in gates.items()}}
-
-
-def _kind(arrays: Mapping[str, Any]) -> str:
-  for array, kind in (('signal', 'ecg'), ('numeric', 'static'), ('observed', 'grid')):
-    if array in arrays:
-      return kind
-  return 'events'

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import medm2t_jax
-from medm2t_jax.modalities import fitting
+from data_pipeline.reading import planning
+from medm2t_jax.modalities import Modality, fitting
 from medm2t_jax.models.config import ModelConfig
 from medm2t_jax.runs import kept_arrays
 from medm2t_jax.runs.hosts import distributed
@@ -18,18 +19,18 @@ from medm2t_jax.runs.splits import Splits
 _NAME = 'fitted'
 
 
-def fit(reader: Reader, splits: Splits, model: ModelConfig) -> fitting.Statistics:
+def fit(reader: Reader, splits: Splits, model: ModelConfig[Modality]) -> fitting.Statistics:
   """Fits the state on the training samples, in this process."""
   config, schema = reader.config, reader.dataset.schema
-  modalities = schema.modalities
+  modalities = schema.names
   rows = splits.rows('train')
   plan = reader.plan(rows, modalities, config.evaluation.batch_size)
   batches = reader.read_here(plan, modalities, signals=False)
-  return fitting.fit(batches, schema, config.model.windows, model.columns)
+  return fitting.fit(batches, model.modalities, schema.target)
 
 
 def kept_or_fitted(
-  reader: Reader, splits: Splits, model: ModelConfig, folder: Path
+  reader: Reader, splits: Splits, model: ModelConfig[Modality], folder: Path
 ) -> fitting.Statistics:
   """The state in `folder` if it was fitted on the same samples, else a new one, kept there.
 
@@ -50,17 +51,19 @@ def kept_or_fitted(
   return distributed.from_first(read_or_fit)
 
 
-def _made_from(reader: Reader, splits: Splits, model: ModelConfig) -> dict[str, Any]:
+def _made_from(
+  reader: Reader, splits: Splits, model: ModelConfig[Modality]
+) -> dict[str, Any]:
   """All that the state depends on, JSON-able."""
   rows = splits.rows('train').astype('<i8').tobytes()
   data = reader.config.data
   made = {
     'data_version': reader.dataset.version,
     'rows': hashlib.sha256(rows).hexdigest(),
-    'modalities': reader.dataset.schema.modalities,
-    'windows': dict(reader.config.model.windows),
+    'modalities': reader.dataset.schema.names,
+    'windows': [repr(each.windows) for each in model.modalities],
     'columns': [repr(kind) for kind in model.columns],
-    'longest': dict(data.buckets[-1]) if data.buckets else {},
+    'longest': planning.buckets_of(reader.dataset, reader.config)[-1],
     'max_recordings': data.max_recordings,
     'package': medm2t_jax.__version__,
   }

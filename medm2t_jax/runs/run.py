@@ -15,6 +15,7 @@ from medm2t_jax.experiment import Experiment
 from medm2t_jax.experiment.model_config import model_config
 from medm2t_jax.modalities import fitting
 from medm2t_jax.models import medm2t
+from medm2t_jax.models.modality import Stage
 from medm2t_jax.runs import fitted_state, workdir
 from medm2t_jax.runs.hosts import devices, distributed
 from medm2t_jax.runs.reader import Batch, Reader
@@ -155,21 +156,20 @@ class Run:
     )
 
   @property
-  def stages(self) -> tuple[str, ...]:
-    """The stages that are trained, in order.
+  def stages(self) -> dict[str, Stage]:
+    """Name -> stage that is trained, in order.
 
     Of a trained model those whose unit is the sample: the parts of an encoder are trained.
     """
-    every = medm2t.stages(self.model_config)
+    every = self.model_config.stages
     if self.start is None:
       return every
-    of_samples = (*self.model_config.modalities, medm2t.MULTIMODAL)
-    return tuple(stage for stage in every if stage in of_samples)
+    return {name: stage for name, stage in every.items() if stage.of_samples}
 
   def modalities_of(self, stage: str) -> tuple[str, ...]:
     """The modalities that a stage reads."""
-    modality = medm2t.modality_of(self.model_config, stage)
-    return self.dataset.schema.modalities if modality is None else (modality,)
+    modality = self.model_config.stages[stage].modality
+    return self.model_config.names if modality is None else (modality,)
 
   def plan(
     self,

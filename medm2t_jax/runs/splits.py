@@ -46,7 +46,7 @@ class Splits:
   def has_samples(self, split: Split, modality: str | None = None) -> bool:
     """Whether a split has a sample, and with a modality one that has it."""
     rows = self.rows(split)
-    if modality in (None, 'static'):
+    if modality is None:
       return bool(len(rows))
     return bool((self.dataset.lengths(modality)[rows] > 0).any())
 

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from medm2t_jax.evaluation import evaluate
 from medm2t_jax.evaluation.rows import predictions_table, read_rows
 from medm2t_jax.experiment import Experiment
 from medm2t_jax.experiment.default_data import only, open_or_simulate
-from medm2t_jax.models import medm2t
 from medm2t_jax.report.text import duration
 from medm2t_jax.runs import workdir
 from medm2t_jax.runs.restoring import restore_best
@@ -38,9 +37,6 @@ from medm2t_jax.training.starting import recipe_of, sources_of
 
 _LOGGER = logging.getLogger(__name__)
 _FOLDER = 'ablations'
-# Of `EcgConfig`: what these stages do not read.
-_OVER_TIME = ('windows', 'time_plan', 'time_kernel', 'time_mlp', 'time_dropout')
-_NOT_IN_VIEWS = (*_OVER_TIME, 'fusion', 'attend_over', 'recording', 'recording_dropout')
 
 
 def run(
@@ -89,45 +85,25 @@ def definition(fold: Run, stage: str) -> str:
 
 def _definition(fold: Run, stage: str) -> dict[str, Any]:
   config, model = fold.config, fold.model_config
-  modality = medm2t.modality_of(model, stage)
-  recipe = recipe_of(fold, stage)
-  read = fold.modalities_of(stage)
+  modality, recipe = model.stages[stage].modality, recipe_of(fold, stage)
   data = {key: value for key, value in config.data.items() if key != 'modalities'}
   part: Any = dataclasses.asdict(model)
-  windows = {name: config.model.windows[name] for name in read if name in _windowed(fold)}
   if modality is not None:
-    parts = {'static': model.static, 'ecg': model.ecg, **dict(model.events)}
-    part = parts.get(modality)
-    if modality in dict(model.grids):
-      part = dict(model.grids)[modality]
-      for micro in part.micro:
-        if stage == medm2t.segment_stage(modality, micro.length):
-          levels = 'both' if part.levels == 'micro' else part.levels
-          part = dataclasses.replace(part, micro=(micro,), plan=(), levels=levels)
-    part = dataclasses.asdict(part)
-    if stage == modality:  # the others have no trunk
-      kinds = dict(model.columns)
-      part |= {'trunk': (model.ensemble, kinds[modality]), 'deep': model.deep}
-    if modality == 'ecg' and stage != 'ecg':
-      windows = {}
-      for name in _OVER_TIME if stage == 'ecg_fusion' else _NOT_IN_VIEWS:
-        del part[name]
+    of = model.modality(modality)
+    part = of.definition(model.stages[stage].part)
+    if model.stages[stage].of_samples:  # the others have no trunk
+      part |= {'trunk': (model.ensemble, of.columns), 'deep': model.deep}
   return {
     'stage': stage,
     'fold': fold.fold,
     'seed': config.seed,
     'data': data,
     'data_version': fold.dataset.version,
-    'modalities': read,
+    'modalities': fold.modalities_of(stage),
     'model': {'outputs': model.outputs, 'dtype': model.dtype, 'part': part},
-    'windows': windows,
     'recipe': {key: value for key, value in recipe.items() if key != 'starts_from'},
     'starts_from': [_definition(fold, name) for name in sources_of(fold, stage)],
   }
-
-
-def _windowed(fold: Run) -> tuple[str, ...]:
-  return (*fold.dataset.schema.events, 'ecg')
 
 
 class _Study:
@@ -236,7 +212,7 @@ class _Study:
       pairs = zip(runs(self._folds(ablation, seed)), runs(self._full[seed]), strict=True)
       for run, full in pairs:
         for stage in train.chosen_stages(run):
-          known = run.record(stage) is None and stage in medm2t.stages(full.model_config)
+          known = run.record(stage) is None and stage in full.model_config.stages
           record = full.record(stage) if known else None
           seconds += record.seconds if record else 0.0
     return seconds
@@ -275,10 +251,10 @@ class _Study:
 
 def _same_stages(fold: Run, full: Run) -> list[str]:
   """Stages before the last that the full run has just so."""
-  known: Mapping[str, None] = dict.fromkeys(medm2t.stages(full.model_config))
+  known = full.model_config.stages
   return [
     stage
-    for stage in medm2t.stages(fold.model_config)
+    for stage in fold.model_config.stages
     if stage != evaluate.STAGE
     and stage in known
     and definition(fold, stage) == definition(full, stage)

@@ -6,34 +6,16 @@ anew follows from its changes (`ablation_study.definition`).
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from data_pipeline.format.schema import Schema
+from medm2t_jax import modalities
 from medm2t_jax.experiment import Experiment
+from medm2t_jax.modalities.ablation import Ablation
 
 WINDOW_COUNTS = (1, 3, 10)
-
-
-@dataclasses.dataclass(frozen=True)
-class Ablation:
-  """One change of an experiment.
-
-  Attributes:
-    name: of its folder.
-    group: its heading in the table.
-    question: what it asks.
-    changes: path of a config value -> its value here.
-    reason: why it does not apply to the data set or the experiment; '' where it does.
-  """
-
-  name: str
-  group: str
-  question: str
-  changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  reason: str = ''
 
 
 def declared(config: Experiment, schema: Schema) -> tuple[Ablation, ...]:
@@ -47,8 +29,7 @@ def declared(config: Experiment, schema: Schema) -> tuple[Ablation, ...]:
     *_modalities(config, schema),
     *_trunk(config),
     *_fusion(config, schema),
-    *_grids(config, schema),
-    *_events(schema),
+    *modalities.ablations(config.model, schema.modalities),
     *_windows(config, schema),
     *_training(config, schema),
   )
@@ -82,22 +63,12 @@ def end_to_end(config: Experiment) -> dict[str, Any]:
 
 def published() -> dict[str, Any]:
   """The model of the paper: its encoding of events, and encoders with plain decoders."""
-  return {**published_events(), 'model.trunk': 'decoder', 'model.deep': 'late'}
-
-
-def published_events() -> dict[str, Any]:
-  """Events as in the paper: one of 11 bins each, mean over all tokens so far, BiLSTM."""
-  return {
-    'model.value_encoding': 'bins',
-    'model.pooling': 'tokens',
-    'model.sequence': 'lstm',
-    'model.input_dropout': 0.0,
-    'model.window_dropout': 0.0,
-  }
+  options = {**modalities.published(), 'trunk': 'decoder', 'deep': 'late'}
+  return {f'model.{name}': value for name, value in options.items()}
 
 
 def _modalities(config: Experiment, schema: Schema) -> Iterator[Ablation]:
-  found = schema.modalities
+  found = schema.names
   known = dict.fromkeys([*found, *config.recipe.multimodal.starts_from])
   for kind in ('only', 'without'):
     for name in known:
@@ -160,8 +131,9 @@ def _trunk(config: Experiment) -> Iterator[Ablation]:
 
 
 def _fusion(config: Experiment, schema: Schema) -> Iterator[Ablation]:
-  # The three views of an ECG are fused likewise.
-  alone = len(schema.modalities) == 1 and not schema.ecg_terms
+  # Parts of a modality may be fused likewise.
+  inside = any(modalities.kind_of(each).fuses for each in schema.modalities.values())
+  alone = len(schema.modalities) == 1 and not inside
   reason = 'the data set has one modality: nothing is fused' if alone else ''
   other = 'after' if config.model.shared_encoder == 'before' else 'before'
   yield Ablation(
@@ -188,70 +160,21 @@ def _fusion(config: Experiment, schema: Schema) -> Iterator[Ablation]:
   )
 
 
-def _grids(config: Experiment, schema: Schema) -> Iterator[Ablation]:
-  group = 'Dense signals'
-  reason = '' if schema.grids else 'the data set has no grid of signals'
-  yield Ablation(
-    'without_micro_level',
-    group,
-    "Is the course inside a segment worth more than the segment's mean?",
-    {'model.grid_levels': 'macro'},
-    reason,
-  )
-  yield Ablation(
-    'without_macro_level',
-    group,
-    'Is the course over segments worth more than their mean?',
-    {'model.grid_levels': 'micro'},
-    reason,
-  )
-  lengths = tuple(config.model.segment_lengths)
-  for length in lengths:
-    one = 'the model has one scale' if len(lengths) == 1 else ''
-    yield Ablation(
-      f'single_scale_{length}',
-      group,
-      f'Do segments of {length} steps alone do as well as several scales?',
-      {'model.segment_lengths': (length,)},
-      reason or one,
-    )
-
-
-def _events(schema: Schema) -> Iterator[Ablation]:
-  yield Ablation(
-    'published_events',
-    'Events',
-    'Is the mean of binned tokens, as in the paper, as good as what this model does?',
-    published_events(),
-    '' if schema.events else 'the data set has no events',
-  )
-
-
 def _windows(config: Experiment, schema: Schema) -> Iterator[Ablation]:
-  group = 'Time'
-  named = [name for name in config.model.windows if name in schema.modalities]
+  hours = schema.observation_hours
+  windows = modalities.windows(config.model, schema.modalities, hours)
   for count in WINDOW_COUNTS:
     yield Ablation(
       f'windows_{count}',
-      group,
+      'Time',
       f'How much does it take from time to have {count} '
       f'{"window" if count == 1 else "windows"}?',
       {
-        f'model.windows.{name}': _cuts(config.model.windows[name][0], count, schema)
-        for name in named
+        f'model.windows.{name}': _cuts(each.kind, count, schema)
+        for name, each in windows.items()
       },
-      '' if named else 'the data set has neither events nor ECGs',
+      '' if windows else 'the data set has no modality that is read in windows',
     )
-  reason = '' if schema.events else 'the data set has no events'
-  if config.model.pooling == 'statistics':
-    reason = "model.pooling='statistics' needs accumulation"
-  yield Ablation(
-    'without_accumulation',
-    group,
-    'Does it help that a window sees what was before it?',
-    {'model.accumulation': 'none'},
-    reason,
-  )
 
 
 def _cuts(kind: str, count: int, schema: Schema) -> tuple[str, tuple[float, ...]]:

@@ -55,12 +55,12 @@ def _plan(
 ) -> planning.Plan:
   config = fold.config
   # Validation has the shapes of prediction, and so its program.
-  of = config.recipe[stage] if split == 'train' else config.evaluation
+  of = recipe_of(fold, stage) if split == 'train' else config.evaluation
   return fold.plan(
     split,
     fold.modalities_of(stage),
     of.batch_size,
-    require=medm2t.modality_of(fold.model_config, stage),
+    require=fold.model_config.stages[stage].modality,
     shuffle=shuffle,
   )
 
@@ -191,12 +191,14 @@ class StageTraining:
   def _warn_of_cuts(self) -> None:
     """Says which capacity to raise where samples do not fit."""
     plan, data = self._first_epoch, self._fold.config.data
+    modalities = self._fold.dataset.schema.modalities
+    longest = planning.buckets_of(self._fold.dataset, self._fold.config)[-1]
     for name, count in plan.truncated.items():
       if count:
         _LOGGER.warning(
-            '%s: %d samples to train on have more than %d events of %s and keep the most '
+            '%s: %d samples to train on have more than %d %s of %s and keep the most '
             'recent: raise the last of config.data.buckets to keep all',
-            self._name, count, data.buckets[-1][name], name,
+            self._name, count, longest[name], modalities[name].noun, name,
         )  # fmt: skip
     if plan.overflowing:
       _LOGGER.warning(
@@ -377,7 +379,7 @@ def _fitted_weights(
   absent = [
     name
     for name in outputs
-    if name in fold.model_config.modalities
+    if name in fold.model_config.names
     and (name not in sources_of(fold, stage) or was_skipped(fold, name))
   ]
   fitted = {name: each for name, each in outputs.items() if name not in absent}

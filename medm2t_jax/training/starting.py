@@ -29,17 +29,18 @@ def recipe_of(fold: Run, stage: str) -> Experiment:
   From a trained model the learning rate is `config.adapt_rate` of it, and with
   `config.adapt='head'` output layers alone are trained.
 
-  Segments of a length without a recipe of its own have that of the grid's segments.
+  A stage without a recipe of its own has that of its kind (`Stage.recipes`): segments of
+  any length that of the grid's segments, a modality that no config knows that of events.
 
   Raises:
     DataError: the experiment has no recipe for the stage.
   """
-  modality = medm2t.modality_of(fold.model_config, stage)
-  of_segments = f'{modality}_segments'
-  recipes = fold.config.recipe
-  name = stage if stage in recipes or not stage.startswith(of_segments) else of_segments
-  if name not in recipes:
-    raise DataError(f'config.recipe has no entry {name!r} for the stage {stage!r}.')
+  recipes, named = fold.config.recipe, fold.model_config.stages[stage].recipes
+  name = next((name for name in named if name in recipes), None)
+  if name is None:
+    raise DataError(
+      f'config.recipe has no entry for the stage {stage!r}: give one of {", ".join(named)}.'
+    )
   recipe = recipes[name]
   if fold.start is None:
     return recipe
@@ -53,12 +54,17 @@ def recipe_of(fold: Run, stage: str) -> Experiment:
 
 
 def sources_of(fold: Run, stage: str) -> tuple[str, ...]:
-  """The stages of the model that a stage continues from, in the order of training."""
+  """The stages of the model that a stage continues from, in the order of training.
+
+  The multimodal stage, where it continues from any, does so from those of all modalities.
+  """
   patterns = recipe_of(fold, stage).starts_from
+  every = fold.stages[stage].modality is None and bool(patterns)
   return tuple(
     name
-    for name in fold.stages
+    for name, each in fold.stages.items()
     if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    or (every and each.of_samples and name != stage)
   )
 
 

@@ -16,7 +16,6 @@ import jax
 
 from data_pipeline.format.dataset import Split
 from data_pipeline.format.schema import DataError
-from medm2t_jax.models import medm2t
 from medm2t_jax.runs import checkpoint, workdir
 from medm2t_jax.runs import variables as initial
 from medm2t_jax.runs.hosts import devices, distributed
@@ -110,7 +109,7 @@ def chosen_stages(fold: Run) -> tuple[str, ...]:
   Raises:
     DataError: a stage that the task and data set do not have.
   """
-  known = fold.stages
+  known = tuple(fold.stages)
   if fold.config.stages == 'all':
     return known
   names = fold.config.stages.split(',')
@@ -188,7 +187,7 @@ def _why_skipped(fold: Run, stage: str) -> str:
 def _missing_split(fold: Run, stage: str) -> Split | None:
   """The split without a single sample for this stage, if there is one."""
   splits: tuple[Split, ...] = ('train', 'validation')
-  modality = medm2t.modality_of(fold.model_config, stage)
+  modality = fold.model_config.stages[stage].modality
   return next(
     (split for split in splits if not fold.splits.has_samples(split, modality)), None
   )

@@ -103,7 +103,8 @@ def renamed():
   def rename(directory, name):
     path = directory / 'dataset.json'
     metadata = json.loads(path.read_text())
-    metadata['schema']['static_numeric'][1]['name'] = name
+    static, *_ = metadata['schema']['modalities']
+    static['numeric'][1]['name'] = name
     path.write_text(json.dumps(metadata))
 
   return rename

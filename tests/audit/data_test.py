@@ -13,6 +13,7 @@ from data_pipeline.format.schema import Item, Target
 from medm2t_jax.audit import drift, leaks, splits, times
 from medm2t_jax.audit import scan as scans
 from medm2t_jax.audit.columns import last_values
+from tests.support import kinds
 
 FOLDS = (0, 1)
 
@@ -68,8 +69,7 @@ def test_a_time_after_the_prediction_is_found(with_feature, name, time):
 
 def test_a_grid_longer_than_the_observation_is_found(scan):
   schema = scan.dataset.schema
-  long = {'vitals': dataclasses.replace(schema.grids['vitals'], step_hours=4.1)}
-  schema = dataclasses.replace(schema, grids=long)
+  schema = kinds.changed(schema, 'vitals', step_hours=4.1)
   spoiled = dataclasses.replace(
     scan, dataset=dataclasses.replace(scan.dataset, schema=schema)
   )
@@ -90,8 +90,8 @@ def test_a_grid_longer_than_the_observation_is_found(scan):
   ],
 )
 def test_an_input_with_a_forbidden_name_is_found(dataset, item):
-  items = (*dataset.schema.static_numeric, item)
-  check = leaks.by_name(dataclasses.replace(dataset.schema, static_numeric=items))
+  items = (*dataset.schema.modalities['static'].numeric, item)
+  check = leaks.by_name(kinds.changed(dataset.schema, 'static', numeric=items))
   assert not check.passed and check.figure == 1
 
 
@@ -99,8 +99,8 @@ def test_an_input_with_a_forbidden_name_is_found(dataset, item):
   'name', ['Closing pressure', 'Admission type', 'Ectopy PVCs', 'Albumin', 'Lactate']
 )
 def test_names_of_honest_inputs_pass(dataset, name):
-  items = (*dataset.schema.static_numeric, Item('1', name))
-  assert leaks.by_name(dataclasses.replace(dataset.schema, static_numeric=items)).passed
+  items = (*dataset.schema.modalities['static'].numeric, Item('1', name))
+  assert leaks.by_name(kinds.changed(dataset.schema, 'static', numeric=items)).passed
 
 
 def test_a_column_equal_to_the_label_is_found(spoiled_static):

@@ -58,16 +58,15 @@ def test_the_fitted_state_of_a_checkpoint_passes(trained, restored):
 
 def test_a_state_fitted_with_test_subjects_is_found(trained, restored):
   variables, lineage = restored
-  modalities = trained.dataset.schema.modalities
+  modalities = trained.dataset.schema.names
   rows = [trained.dataset.rows(0, split) for split in ('train', 'test')]
   plan = trained.reader.plan(np.concatenate(rows), modalities, 16)
   statistics = fitting.fit(
     input_pipeline.batches(
       trained.dataset, plan, modalities=modalities, config=trained.config
     ),
-    trained.dataset.schema,
-    {},
-    trained.model_config.columns,
+    trained.model_config.modalities,
+    trained.dataset.schema.target,
   )
   leaking = fitting.into_collection(statistics, variables['fitted'])
   leaking = {**variables, 'fitted': leaking}
@@ -98,7 +97,7 @@ def test_a_lineage_with_a_test_subject_is_found(trained, restored):
 
 def test_everything_is_poisoned_in_the_given_rows_alone(dataset):
   config = staging_fixture.config()
-  modalities = dataset.schema.modalities
+  modalities = dataset.schema.names
   plan = planning.plan_epoch(
     dataset, np.arange(len(dataset)), modalities=modalities, config=config, batch_rows=8
   )
@@ -106,7 +105,7 @@ def test_everything_is_poisoned_in_the_given_rows_alone(dataset):
   for batch in batches:
     rows = np.zeros(batch['row'].shape, bool)
     rows[:, ::2] = batch['row'][:, ::2] >= 0
-    poisoned = fitted.poison(batch, rows)
+    poisoned = fitted.poison(batch, rows, dataset.schema)
     for name in modalities:
       where = rows
       if name == 'ecg':

@@ -46,8 +46,7 @@ def fold(dataset, tmp_path):
 
 
 def _fold(dataset, directory, names=('logistic_regression',), target=None, **data):
-  labs = {'labs': dataset.schema.events['labs']}
-  schema = dataclasses.replace(dataset.schema, events=labs, grids={})
+  schema = dataset.schema.only(('static', 'labs', 'ecg'))
   if target is not None:
     schema = dataclasses.replace(schema, target=target)
   config = mortality.get_config('smoke').unlock()

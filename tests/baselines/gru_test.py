@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
 
 from medm2t_jax.baselines import gru
 from medm2t_jax.baselines.windows import window_ends, windowed
-from tests.support import fake_batch
+from tests.support import fake_batch, kinds
 
 SCHEMA = fake_batch.schema('mortality')
+MODALITIES = fake_batch.config('mortality').modalities
 ENDS = (-3.0, -1.0, 0.0)
 
 
 def test_windows_hold_the_means_of_their_hours():
   batch = fake_batch.batch(6, events=40, samples=1)
   batch['labs']['time'][0, -1] = 0.0  # the prediction time is in the last window
-  found = windowed([batch], SCHEMA)
-  labs, rhythm = SCHEMA.events['labs'], SCHEMA.events['vitals_categorical']
+  found = windowed([batch], MODALITIES, 24.0)
+  labs, rhythm = (
+    SCHEMA.modalities['labs'].items,
+    SCHEMA.modalities['vitals_categorical'].items,
+  )
   levels = [max(1, len(item.categories)) for item in (*labs, *rhythm)]
   assert found.shape == (5, 24, sum(levels) + 8)
   for row in range(5):
     for hour in range(24):
       column = 0
-      for name, items in SCHEMA.events.items():
+      for name, items in kinds.events(SCHEMA).items():
         events = batch[name]
         start = hour - 24
         inside = events['mask'][row] & (events['time'][row] >= start)
@@ -49,8 +51,7 @@ def test_windows_hold_the_means_of_their_hours():
 
 
 def test_windows_of_a_whole_history_widen_into_the_past():
-  schema = dataclasses.replace(SCHEMA, observation_hours=None)
-  ends = window_ends(schema)
+  ends = window_ends(None)
   assert ends[-1] == 0 and ends[-2] == pytest.approx(-1)
   assert (np.diff(np.diff(ends[:-1])) < 0).all()
   batch = fake_batch.batch(3, events=1, samples=1)
@@ -60,7 +61,7 @@ def test_windows_of_a_whole_history_widen_into_the_past():
     'mask': np.array([[True], [True], [False]]),
     'time': np.array([[-1e6], [-0.5], [0.0]], np.float32),
   }
-  observed = ~np.isnan(windowed([batch], schema)[:, :, 0])
+  observed = ~np.isnan(windowed([batch], MODALITIES, None)[:, :, 0])
   assert observed[0].tolist() == [True] + [False] * (len(ends) - 1)
   assert observed[1].tolist() == [False] * (len(ends) - 1) + [True]
 
@@ -91,6 +92,6 @@ def test_predictions_do_not_depend_on_batch_mates():
   assert np.isfinite(together).all()
   batches = list(samples.steps(np.arange(7), 3))
   assert [batch['weight'].sum() for batch in batches] == [3, 3, 1]
-  parts = np.concatenate([apply(b['windows'], b['static']) for b in batches])
+  parts = np.concatenate([apply(b['windows'], b['columns']) for b in batches])
   np.testing.assert_allclose(parts[:7], together, atol=1e-6)
   assert np.ptp(together[:, 0]) > 1e-3

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_pipeline.format.schema import ECG_MEASUREMENTS
+from data_pipeline.format.modalities.waveform import ECG_MEASUREMENTS
 from medm2t_jax.baselines.summary_statistics import summarise
 from medm2t_jax.models.trunk.column_statistics import SEGMENT_STEPS, STATISTICS
-from tests.support import fake_batch
+from tests.support import fake_batch, kinds
 
 SCHEMA = fake_batch.schema('mortality')
+MODALITIES = fake_batch.config('mortality').modalities
 
 
 def _of_numbers(pairs):
@@ -39,7 +40,7 @@ def _spread(steps, values):
 def _oracle(batch, row):
   """Column name -> value of one sample."""
   result = {}
-  for name, items in SCHEMA.events.items():
+  for name, items in kinds.events(SCHEMA).items():
     events = {
       key: values[row][batch[name]['mask'][row]] for key, values in batch[name].items()
     }
@@ -56,7 +57,7 @@ def _oracle(batch, row):
         result[f'{name}/{item.itemid}={category}/count'] = seen.count(level)
       since = -events['time'][own[-1]] if len(own) else np.nan
       result[f'{name}/{item.itemid}/hours_since_last'] = since
-  grid = SCHEMA.grids['vitals']
+  grid = SCHEMA.modalities['vitals']
   for index, item in enumerate(grid.items):
     steps = np.flatnonzero(batch['vitals']['observed'][row, :, index])
     pairs = [
@@ -78,16 +79,16 @@ def _oracle(batch, row):
     ]
     result[f'ecg/{measurement}/last'] = values[-1] if values else np.nan
     result[f'ecg/{measurement}/mean'] = np.mean(values) if values else np.nan
-  for index, term in enumerate(SCHEMA.ecg_terms):
+  for index, term in enumerate(SCHEMA.modalities['ecg'].terms):
     result[f'ecg/{term}/ever'] = any(ecg['terms'][m, index] for m in own)
   result['ecg/recordings'] = len(own)
   result['ecg/hours_since_last'] = min([-ecg['time'][m] for m in own], default=np.nan)
   static = batch['static']
-  for index, item in enumerate(SCHEMA.static_numeric):
+  for index, item in enumerate(SCHEMA.modalities['static'].numeric):
     known = static['numeric_mask'][row, index]
     result[f'static/{item.itemid}'] = static['numeric'][row, index] if known else np.nan
   level = static['categorical'][row, 0]
-  for index, category in enumerate(SCHEMA.static_categorical[0].categories):
+  for index, category in enumerate(SCHEMA.modalities['static'].categorical[0].categories):
     result[f'static/gender={category}'] = level == index if level >= 0 else np.nan
   return result
 
@@ -106,7 +107,7 @@ def _batch(seed=0, **sizes):
 @pytest.mark.parametrize('seed', [0, 1])
 def test_statistics_equal_the_oracle(seed):
   batch = _batch(seed, events=20)
-  table = summarise([batch], SCHEMA)
+  table = summarise([batch], MODALITIES)
   assert len(set(table.names)) == len(table.names) == table.value.shape[1]
   np.testing.assert_array_equal(table.row, np.arange(11))
   for row in range(11):
@@ -122,8 +123,8 @@ def test_statistics_equal_the_oracle(seed):
 
 def test_padding_changes_nothing():
   batch = _batch(events=20)
-  expected = summarise([batch], SCHEMA)
-  for name in SCHEMA.events:
+  expected = summarise([batch], MODALITIES)
+  for name in kinds.events(SCHEMA):
     padded = {
       key: np.pad(values, ((0, 3), (0, 7)), constant_values=1)
       for key, values in batch[name].items()
@@ -136,7 +137,7 @@ def test_padding_changes_nothing():
   rows = lambda values: np.pad(values, ((0, 3), *[(0, 0)] * (values.ndim - 1)))
   batch['static'] = {key: rows(values) for key, values in batch['static'].items()}
   batch['vitals'] = {key: rows(values) for key, values in batch['vitals'].items()}
-  found = summarise([batch], SCHEMA)
+  found = summarise([batch], MODALITIES)
   np.testing.assert_array_equal(found.value, expected.value)
   np.testing.assert_array_equal(found.row, expected.row)
   np.testing.assert_array_equal(found.label, expected.label)

@@ -18,7 +18,7 @@ import torch
 from benchmarks.model_case import Case, without_dropout
 from benchmarks.model_steps import check_logits, embedding, same_weights
 from benchmarks.torch_model import weights
-from medm2t_jax.models.medm2t import MedM2T, stages
+from medm2t_jax.models.medm2t import MedM2T
 from medm2t_jax.targets import losses
 from medm2t_jax.training.losses import of_heads
 from tests.support.xla_flags import xla_flags
@@ -30,7 +30,7 @@ ROWS = 6
 def names():
   found = []
   for task in ('mortality', 'cvd'):
-    found += [(task, stage) for stage in stages(Case(task, 'multimodal', 'tiny').config)]
+    found += [(task, stage) for stage in Case(task, 'multimodal', 'tiny').config.stages]
   # The views of an ECG are the same blocks in both tasks.
   found = [name for name in found if name[0] != 'cvd' or not name[1].startswith('ecg_')]
   return [*found, ('los', 'labs')]

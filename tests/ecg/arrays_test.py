@@ -11,7 +11,8 @@ from data_pipeline.ecg import arrays
 from data_pipeline.ecg.arrays import Description, check_table, table_of
 from data_pipeline.ecg.raw_recording import RawRecording, first_file, listed, read
 from data_pipeline.ecg.reading import EcgError
-from data_pipeline.format.schema import ECG_LEADS, DataError
+from data_pipeline.format.modalities.waveform import ECG_LEADS
+from data_pipeline.format.schema import DataError
 
 LEADS = (*ECG_LEADS[6:], *ECG_LEADS[:6], 'V9')
 MILLIVOLTS = Description(500.0, 'mV', ', '.join(LEADS))

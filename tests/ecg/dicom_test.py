@@ -12,7 +12,8 @@ from data_pipeline.ecg import dicom, reading
 from data_pipeline.ecg.dicom import read_dicom
 from data_pipeline.ecg.raw_recording import RawRecording, first_file, read
 from data_pipeline.ecg.reading import EcgError
-from data_pipeline.format.schema import ECG_LEADS, DataError
+from data_pipeline.format.modalities.waveform import ECG_LEADS
+from data_pipeline.format.schema import DataError
 from tests.support import dicom_ecg
 from tests.support.dicom_ecg import LEADS, group, write
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from data_pipeline.ecg import conditioning, reading
 from data_pipeline.ecg.raw_recording import RawRecording
 from data_pipeline.ecg.reading import EcgError, read_record
-from data_pipeline.format.schema import ECG_LEADS
+from data_pipeline.format.modalities.waveform import ECG_LEADS
 
 with warnings.catch_warnings():
   # wfdb uses a pandas argument that newer versions deprecate, at import.

@@ -271,8 +271,7 @@ def test_samples_that_do_not_fit_name_the_capacity_to_raise(dataset, tmp_path, c
 def test_length_of_stay_is_predicted_in_days(hospital, tmp_path):
   dataset = prepared(hospital, 'los')
   # Two modalities of the five: the others are only time here.
-  labs = {'labs': dataset.schema.events['labs']}
-  schema = dataclasses.replace(dataset.schema, events=labs, grids={}, ecg_terms=())
+  schema = dataset.schema.only(('static', 'labs'))
   dataset = dataclasses.replace(dataset, schema=schema)
   config = los.get_config('smoke')
   with config.unlocked():

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from scipy import special
 
+from data_pipeline.format.modalities import Events, Static, Waveform
 from data_pipeline.format.schema import Item, Schema, Target
 from medm2t_jax.evaluation.context import Context
 
@@ -36,11 +37,11 @@ def _schema(task: str) -> Schema:
     task=task,
     source='simulated',
     target=Target(kind, CLASSES[task], unit='days' if task == 'los' else ''),
-    events={'labs': (Item('50813', 'Lactate', 'mmol/L'),)},
-    grids={},
-    ecg_terms=('164889003',),
-    static_numeric=(Item('age', 'Age', 'years'),),
-    static_categorical=(),
+    modalities={
+      'static': Static((Item('age', 'Age', 'years'),)),
+      'labs': Events((Item('50813', 'Lactate', 'mmol/L'),)),
+      'ecg': Waveform(('164889003',)),
+    },
     attributes=('age', 'sex', 'race', 'admission_type'),
     observation_hours=24.0,
   )

@@ -12,7 +12,7 @@ from configs import physionet2012
 from data_pipeline.format.schema import DataError
 from data_pipeline.sources import physionet2012 as physionet2012_source
 from medm2t_jax.experiment.model_config import model_config
-from medm2t_jax.models.medm2t import MedM2T, stages
+from medm2t_jax.models.medm2t import MedM2T
 from tests.support import fake_batch
 
 # The schema of tests/support/fake_batch.py: 3 numeric labs and one of 2 categories; rhythms
@@ -196,8 +196,8 @@ def test_parameter_counts(task, size):
   model = MedM2T(config)
   batch = fake_batch.batch(task=task)
   expected = expected_counts(task, size)
-  assert tuple(sorted(expected)) == tuple(sorted(stages(config)))
-  for stage in stages(config):
+  assert tuple(sorted(expected)) == tuple(sorted(config.stages))
+  for stage in config.stages:
     shapes = jax.eval_shape(
       lambda stage=stage: model.init(jax.random.key(0), batch, stage=stage, train=False)
     )
@@ -225,7 +225,7 @@ def test_parameter_counts_with_an_ensemble(task, size):
   batch = fake_batch.batch(task=task)
   expected = expected_counts(task, size)
   width, out = {'paper': 256, 'small': 128}[size], OUTPUTS[task]
-  columns = {name: COLUMNS[name] for name in config.modalities}
+  columns = {name: COLUMNS[name] for name in config.names}
   # What the stages of the modalities predict is part of the multimodal prediction.
   width_of = lambda pick: pick[('cvd', 'mortality', 'los').index(task)]
   widths = dict.fromkeys(columns, 64)
@@ -238,7 +238,7 @@ def test_parameter_counts_with_an_ensemble(task, size):
     trunk(count, width, 16, out) + decoder(widths[name], widths[name] // 2, out)
     for name, count in columns.items()
   )
-  for stage in (*config.modalities, 'multimodal'):
+  for stage in (*config.names, 'multimodal'):
     count = columns.get(stage, sum(columns.values()))
     shapes = jax.eval_shape(
       lambda stage=stage: MedM2T(config).init(
@@ -263,7 +263,7 @@ def test_parameter_counts_of_physionet2012(task, size, form):
   config = model_config(experiment.task, experiment.model, schema)
   assert experiment.task == task
   # Segments of other lengths have a recipe that no stage needs here.
-  assert sorted(experiment.recipe) == sorted([*stages(config), 'vitals_segments'])
+  assert sorted(experiment.recipe) == sorted([*config.stages, 'vitals_segments'])
   model = MedM2T(config)
   batch = {
     'row': np.arange(2, dtype=np.int32),
@@ -299,7 +299,7 @@ def test_parameter_counts_of_physionet2012(task, size, form):
     columns['multimodal'] = sum(columns.values())
     for stage, count in columns.items():
       expected[stage] += trunk(count, width, 16, OUTPUTS[task])
-  for stage in stages(config):
+  for stage in config.stages:
     shapes = jax.eval_shape(
       lambda stage=stage: model.init(jax.random.key(0), batch, stage=stage, train=False)
     )
@@ -323,15 +323,15 @@ def test_the_multimodal_head_has_options_of_its_own():
   assert fusion.pairs_from_zero
   assert fusion.shared_dropout == 0.2 and fusion.modality_dropout == 0.6
   assert config.decoder_dropout == 0.4
-  assert config.ecg == fake_batch.config().ecg
+  assert config.modality('ecg').config == fake_batch.config().modality('ecg').config
 
 
 def test_stages_follow_the_order_of_training():
-  icu = stages(fake_batch.config('mortality'))
+  icu = tuple(fake_batch.config('mortality').stages)
   assert icu.index('vitals_segments_24') < icu.index('vitals')
   assert icu.index('ecg_text') < icu.index('ecg_fusion') < icu.index('ecg')
   assert icu[-1] == 'multimodal'
-  assert not any('vitals' in stage for stage in stages(fake_batch.config('cvd')))
+  assert not any('vitals' in stage for stage in fake_batch.config('cvd').stages)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,6 @@ def test_stages_follow_the_order_of_training():
     ('size', 'huge'),
     ('pooling', 'max'),
     ('fusion', 'sum'),
-    ('windows', {}),
     ('windows', {**fake_batch.OPTIONS['windows'], 'labs': ('hours', (-1, -2))}),
     ('segment_lengths', (241,)),
     ('segment_lengths', (12, 12)),

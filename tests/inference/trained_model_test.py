@@ -420,7 +420,7 @@ def elsewhere(tmp_path_factory):
   )
 
 
-LABS = staging_fixture.SCHEMA.events['labs']
+LABS = staging_fixture.SCHEMA.modalities['labs'].items
 
 
 def beginning(data, bundle, **changes):
@@ -487,7 +487,7 @@ def test_before_it_is_trained_it_predicts_as_the_model_does_with_another_prior(
   alone = steps.predictor(run.model, blend.STAGE, state.variables)
   ours = blend.blended(run.model_config, fitted, alone)
   (theirs,) = TrainedModel.load(bundle).predictors
-  batch = next(batches_of(run, 'train', run.dataset.schema.modalities, 16))
+  batch = next(batches_of(run, 'train', run.dataset.schema.names, 16))
   log_odds = lambda predictor: np.diff(np.asarray(predictor(batch)))[batch['row'] >= 0]
   # Its network has the prior of its refit, its blend that of its first run.
   start = run.start

@@ -17,7 +17,7 @@ from medm2t_jax.models.ecg import (
 )
 from tests.support import fake_batch, oracle
 
-CONFIG = fake_batch.config().ecg
+CONFIG = fake_batch.config().modality('ecg').config
 ECG = fake_batch.batch(samples=1250)['ecg']
 VALID = np.array([True] * 5 + [False])
 

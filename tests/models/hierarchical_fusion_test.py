@@ -11,7 +11,7 @@ import pytest
 from medm2t_jax.models.hierarchical_fusion import HierarchicalTimeAwareFusion
 from tests.support import fake_batch
 
-BASE = dict(fake_batch.config().grids)['vitals']
+BASE = fake_batch.config().modality('vitals').config
 
 
 def make(channels='values', levels='both'):

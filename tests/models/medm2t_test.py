@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medm2t_jax.models.medm2t import MedM2T, stages
+from medm2t_jax.models.medm2t import MedM2T
 from tests.support import fake_batch
 
 ENSEMBLE = {'trunk': 'ensemble', 'ensemble': 3}
@@ -159,7 +159,7 @@ def step(model, variables, batch, stage):
 @pytest.mark.parametrize(
   ('stage', 'trunk'),
   [
-    *((stage, 'decoder') for stage in stages(fake_batch.tiny())[:-1]),
+    *((stage, 'decoder') for stage in tuple(fake_batch.tiny().stages)[:-1]),
     ('labs', 'ensemble'),
     ('multimodal', 'ensemble'),
   ],
@@ -191,7 +191,7 @@ def test_every_stage_trains(stage, trunk):
 def test_a_stage_shares_its_paths_with_the_multimodal_model():
   batch = fake_batch.batch()
   shapes = {}
-  for stage in stages(fake_batch.tiny()):
+  for stage in fake_batch.tiny().stages:
     model = MedM2T(fake_batch.tiny())
     tree = jax.eval_shape(
       lambda stage=stage, model=model: model.init(
@@ -272,7 +272,7 @@ def test_the_stage_of_a_modality_is_a_part_of_the_multimodal_prediction():
   )(batch)
   whole = run('multimodal')
   names = model.part_names('multimodal')
-  assert names == ('ensemble', 'deep', *config.modalities)
+  assert names == ('ensemble', 'deep', *config.names)
   assert whole.parts.shape == (len(names), 6, 2)
   for name in ('labs', 'static'):
     alone, part = run(name), whole.parts[names.index(name)]

@@ -8,13 +8,15 @@ import jax
 import numpy as np
 import pytest
 
-from data_pipeline.format.schema import ECG_MEASUREMENTS, Grid, Item
+from data_pipeline.format.modalities import Events, Grid, Static, Waveform
+from data_pipeline.format.modalities.base import found_in
+from data_pipeline.format.modalities.waveform import ECG_MEASUREMENTS
+from data_pipeline.format.schema import Item
 from data_pipeline.reading.alignment import Alignment
-from medm2t_jax.modalities import presence
-from tests.support import fake_batch
+from tests.support import fake_batch, kinds
 
 MODEL = fake_batch.schema()
-LABS = MODEL.events['labs']
+LABS = MODEL.modalities['labs'].items
 
 
 def of_device(batch):
@@ -24,7 +26,7 @@ def of_device(batch):
 def masked(batch):
   """The batch with zeros under false masks, and events in front, as it is read."""
   result = dict(batch)
-  for name in MODEL.events:
+  for name in kinds.events(MODEL):
     events = batch[name]
     order = np.argsort(~events['mask'], axis=-1, kind='stable')
     mask = np.take_along_axis(events['mask'], order, axis=-1)
@@ -60,18 +62,20 @@ def test_order_names_and_further_variables_do_not_matter(batch):
     else item
     for item in labs
   )
-  signals = tuple(reversed(MODEL.grids['vitals'].items))
+  signals = tuple(reversed(MODEL.modalities['vitals'].items))
   data = dataclasses.replace(
     MODEL,
-    events={
-      'more': (new,),
-      'labs': labs,
-      'vitals_categorical': MODEL.events['vitals_categorical'],
+    modalities={
+      'more': Events((new,)),
+      'labs': Events(labs),
+      'vitals_categorical': MODEL.modalities['vitals_categorical'],
+      'vitals': dataclasses.replace(MODEL.modalities['vitals'], items=signals),
+      'ecg': Waveform((*reversed(MODEL.modalities['ecg'].terms), 'another')),
+      'static': Static(
+        tuple(reversed(MODEL.modalities['static'].numeric)),
+        (Item('gender', 'sex', categories=('M', 'X', 'F')),),
+      ),
     },
-    grids={'vitals': dataclasses.replace(MODEL.grids['vitals'], items=signals)},
-    ecg_terms=(*reversed(MODEL.ecg_terms), 'another'),
-    static_numeric=tuple(reversed(MODEL.static_numeric)),
-    static_categorical=(Item('gender', 'sex', categories=('M', 'X', 'F')),),
   )
   place = {item.itemid: at for at, item in enumerate(labs)}
   events = batch['labs']
@@ -123,12 +127,12 @@ def test_order_names_and_further_variables_do_not_matter(batch):
 
 def test_another_unit_is_not_the_same_variable(batch):
   items = (dataclasses.replace(LABS[0], unit='mg/dL'), *LABS[1:])
-  model = dataclasses.replace(MODEL, events={**MODEL.events, 'labs': items})
+  model = kinds.changed(MODEL, 'labs', items=items)
   same = (dataclasses.replace(LABS[0], unit='MG / DL'), *LABS[1:])
-  spelt = dataclasses.replace(MODEL, events={**MODEL.events, 'labs': same})
+  spelt = kinds.changed(MODEL, 'labs', items=same)
   assert not Alignment(model, spelt).absent
   other = (dataclasses.replace(LABS[0], unit='mmol/L'), *LABS[1:])
-  data = dataclasses.replace(MODEL, events={**MODEL.events, 'labs': other})
+  data = kinds.changed(MODEL, 'labs', items=other)
   alignment = Alignment(model, data)
   (absent,), (ignored,) = alignment.absent, alignment.ignored
   assert absent.code == ignored.code == LABS[0].itemid
@@ -144,7 +148,7 @@ def test_an_absent_modality_is_masked(batch):
   assert alignment.modalities == ('static', 'labs')
   given = {name: batch[name] for name in ('label', 'weight', 'row', 'static', 'labs')}
   found = alignment(given)
-  has = dict(presence.found(found, MODEL))
+  has = dict(found_in(MODEL.modalities, found))
   for name in ('vitals', 'vitals_categorical', 'ecg'):
     assert not has[name].any()
     for key, array in found[name].items():
@@ -156,17 +160,15 @@ def test_an_absent_modality_is_masked(batch):
 
 
 def test_grids_meet_at_the_prediction_time(batch):
-  grid = MODEL.grids['vitals']
-  short = dataclasses.replace(
-    MODEL, grids={'vitals': Grid(grid.items, 100, grid.step_hours)}
-  )
+  grid = MODEL.modalities['vitals']
+  short = kinds.changed(MODEL, 'vitals', steps=100)
   last = {key: array[:, :, -100:] for key, array in batch['vitals'].items()}
   found = Alignment(MODEL, short)({**batch, 'vitals': last})['vitals']
   np.testing.assert_array_equal(found['value'][:, :, -100:], last['value'])
   assert not found['observed'][:, :, :-100].any()
   cut = Alignment(short, MODEL)(batch)['vitals']
   np.testing.assert_array_equal(cut['value'], last['value'])
-  coarse = dataclasses.replace(MODEL, grids={'vitals': Grid(grid.items, 24, 1.0)})
+  coarse = kinds.replaced(MODEL, vitals=Grid(grid.items, 24, 1.0))
   alignment = Alignment(MODEL, coarse)
   assert len(alignment.absent) == len(grid.items)
   assert 'steps of 1 h' in alignment.absent[0].reason
@@ -174,14 +176,14 @@ def test_grids_meet_at_the_prediction_time(batch):
 
 def test_found_is_what_a_sample_has(batch):
   """A slow oracle, row by row."""
-  has = dict(presence.found(batch, MODEL))
+  has = dict(found_in(MODEL.modalities, batch))
   rows = np.flatnonzero(batch['row'][0] >= 0)
   events, ecg = batch['labs'], batch['ecg']
   for at, row in enumerate(rows):
     items = {int(item) for item in events['item'][0, row][events['mask'][0, row]]}
     assert set(np.flatnonzero(has['labs'][at])) == items
     measured = np.zeros(len(ECG_MEASUREMENTS), bool)
-    reported = np.zeros(len(MODEL.ecg_terms), bool)
+    reported = np.zeros(len(MODEL.modalities['ecg'].terms), bool)
     for slot in np.flatnonzero(ecg['mask'][0] & (ecg['owner'][0] == row)):
       measured |= ecg['measurements_mask'][0, slot]
       reported |= ecg['terms'][0, slot] > 0

@@ -13,7 +13,8 @@ from data_pipeline.ecg import conditioning, reading
 from data_pipeline.ecg.raw_recording import RawRecording
 from data_pipeline.format import records
 from data_pipeline.format.dataset import open_dataset
-from data_pipeline.format.schema import ECG_MEASUREMENTS, DataError
+from data_pipeline.format.modalities.waveform import ECG_MEASUREMENTS
+from data_pipeline.format.schema import DataError
 from data_pipeline.reading import input_pipeline, planning
 from tests.support import staging_fixture
 

@@ -207,11 +207,22 @@ def test_no_rows_make_no_steps():
 @pytest.mark.parametrize(
   ('buckets', 'message'),
   [
-    (({'labs': 8}, {'labs': 16}), 'padded length of notes'),
+    (({'labs': 8}, {'labs': 16, 'notes': 8}), 'padded length of notes'),
     (({'labs': 16, 'notes': 8}, {'labs': 8, 'notes': 8}), 'must ascend'),
-    ((), 'padded length of labs'),
   ],
 )
 def test_unsuitable_buckets_are_refused(buckets, message):
   with pytest.raises(DataError, match=message):
     _plan(_dataset(0), np.arange(300), config=staging_fixture.config(buckets))
+
+
+@pytest.mark.parametrize('named', [(), ({'labs': 8}, {'labs': 1000})])
+def test_a_modality_without_a_padded_length_has_that_of_nearly_all_samples(named):
+  dataset = _dataset(0)
+  lengths = dataset.lengths('notes')
+  for bucket in planning.buckets_of(dataset, staging_fixture.config(named)):
+    assert bucket['notes'] % 8 == 0
+    assert np.mean(lengths <= bucket['notes']) >= 0.99 > np.mean(lengths < 1)
+    assert bucket['notes'] < lengths.max() + 8
+  plan = _plan(dataset, np.arange(300), config=staging_fixture.config(named))
+  assert (np.sort(plan.rows[plan.rows >= 0]) == np.arange(300)).all()

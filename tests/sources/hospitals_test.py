@@ -55,7 +55,7 @@ def folder(tmp_path_factory) -> Path:
     (root / name / 'staging').mkdir(parents=True)
     staged = simulated.stage('mortality', root / name / 'staging', settings, Resources())
     (root / name / 'rows.json').write_text(json.dumps(staged.cohort['rows']))
-    (root / name / 'modalities.json').write_text(json.dumps(staged.schema.modalities))
+    (root / name / 'modalities.json').write_text(json.dumps(staged.schema.names))
   return root
 
 

@@ -54,8 +54,10 @@ def both(staged, name):
 
 def test_items_and_samples(staged):
   raw, found = (result.schema for _, result in staged)
-  assert (found.events, found.grids) == (raw.events, raw.grids)
-  assert found.static_categorical == raw.static_categorical
+  both = [{**each.modalities, 'static': None} for each in (found, raw)]
+  assert both[0] == both[1]
+  categorical = [each.modalities['static'].categorical for each in (found, raw)]
+  assert categorical[0] == categorical[1]
   assert found.target == raw.target
   assert found.observation_hours == raw.observation_hours
   of_raw, of_meds = both(staged, 'samples')
@@ -99,7 +101,7 @@ def test_labs(staged):
     of_raw[['subject_id', 'prediction_time']].drop_duplicates(), on='subject_id'
   )
   only_raw['itemid'] = [
-    staged[0][1].schema.events['labs'][index].itemid for index in only_raw['item']
+    staged[0][1].schema.modalities['labs'].items[index].itemid for index in only_raw['item']
   ]
   seconds = (only_raw.time.astype(float) * 3600).round()
   only_raw['charttime'] = only_raw.prediction_time + pd.to_timedelta(seconds, unit='s')
@@ -129,7 +131,7 @@ def test_a_stay_of_the_demo_as_physionet_2012_has_it(tmp_path):
   assert {one.code for one in alignment.absent} == {'GCS', 'MechVent', 'TroponinI'}
   assert not alignment.ignored and not alignment.notes
   events = pd.read_parquet(tmp_path / 'events_events.parquet')
-  names = [item.itemid for item in found.events['events']]
+  names = [item.itemid for item in found.modalities['events'].items]
   median = events.groupby(events['item'].map(dict(enumerate(names))))['value'].median()
   low = {'Temp': 36, 'FiO2': 0.3, 'pH': 7.3, 'PaCO2': 30, 'HR': 70, 'Creatinine': 0.5}
   high = {'Temp': 38, 'FiO2': 0.6, 'pH': 7.5, 'PaCO2': 50, 'HR': 100, 'Creatinine': 2}
@@ -137,7 +139,9 @@ def test_a_stay_of_the_demo_as_physionet_2012_has_it(tmp_path):
     assert low[name] < median[name] < high[name], name
   static = pd.read_parquet(tmp_path / 'static.parquet')
   assert set(static['ICUType'].dropna()) == set(
-    next(i for i in found.static_categorical if i.itemid == 'ICUType').categories
+    next(
+      i for i in found.modalities['static'].categorical if i.itemid == 'ICUType'
+    ).categories
   )
   assert static['Age'].between(18, 100).all()
 

@@ -17,7 +17,8 @@ from data_pipeline.ecg import rereading
 from data_pipeline.ecg.conditioning import condition
 from data_pipeline.ecg.report_terms import terms
 from data_pipeline.format.dataset import open_dataset
-from data_pipeline.format.schema import ECG_LEADS, ECG_MEASUREMENTS, DataError
+from data_pipeline.format.modalities.waveform import ECG_LEADS, ECG_MEASUREMENTS
+from data_pipeline.format.schema import DataError
 from data_pipeline.preparation.build import prepare
 from data_pipeline.sources import Resources
 from data_pipeline.sources.meds import stage
@@ -63,7 +64,7 @@ def test_recordings_of_the_window_with_what_is_reported(data, name):
     p_axis=[-10.5, None, None, 1, 1, 1],
   )  # fmt: skip
   staged = stage_with(data, ecg, name)
-  assert staged.schema.ecg_terms == terms()
+  assert staged.schema.modalities['ecg'].terms == terms()
   assert staged.schema.modalities[-1] == 'ecg'
   found = data.table('recordings', 'sample_id', 'time')
   rows = zip(found.sample_id, found.study_id, found.path, found.time, strict=True)

@@ -65,11 +65,11 @@ class Rows(DataSet):
   def found(self, staged):
     """Item -> numbers of laboratory results and of the grid, None for a category."""
     result = {}
-    labs = [item.itemid for item in staged.schema.events['labs']]
+    labs = [item.itemid for item in staged.schema.modalities['labs'].items]
     for index, value, *_ in self.events('labs'):
       value = None if value is None else round(value, 4)
       result.setdefault(labs[index], []).append(value)
-    signals = [item.itemid for item in staged.schema.grids['vitals'].items]
+    signals = [item.itemid for item in staged.schema.modalities['vitals'].items]
     for row in self.table('grid_vitals').itertuples():
       result.setdefault(signals[row.signal], []).append(round(row.value, 4))
     return result
@@ -313,7 +313,7 @@ def test_the_variables_of_physionet_2012_are_that_sources():
     theirs = {item.itemid: item for item in source.variables(name)}
     assert {item.itemid: item for item in found}.items() <= theirs.items()
     assert theirs.keys() - {item.itemid for item in found} == missing[name]
-  grid, theirs = chosen.grids['vitals'], source.grids['vitals']
+  grid, theirs = chosen.grids['vitals'], source.modalities['vitals']
   assert (grid.steps, grid.step_hours) == (theirs.steps, theirs.step_hours)
   assert chosen.observation_hours == source.observation_hours
-  assert chosen.age in {item.itemid for item in source.static_numeric}
+  assert chosen.age in {item.itemid for item in source.modalities['static'].numeric}

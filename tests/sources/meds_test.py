@@ -197,7 +197,7 @@ def test_grid_means(data):
   data.add('T//C', 0.0, 40)
   data.add('T//C', -2.01, 30)  # inside the window, before the grid
   schema = data.stage().schema
-  assert (schema.grids['vitals'].steps, schema.modalities) == (4, ('vitals',))
+  assert (schema.modalities['vitals'].steps, schema.names) == (4, ('vitals',))
   found = data.table('grid_vitals').to_numpy().tolist()
   assert found == [[1, 0, 0, pytest.approx(110 / 3)], [1, 3, 0, 39.5]]
   assert not (data.folder / 'staged/static.parquet').exists()
@@ -215,7 +215,7 @@ def test_automatic_items_depend_on_the_data_alone(data):
     data.add('DRUG//aspirin', -3, subject=subject)
     data.add('DRUG//zinc', -3, subject=subject)
   schema = data.stage().schema
-  found = [(item.itemid, item.categories) for item in schema.events['labs']]
+  found = [(item.itemid, item.categories) for item in schema.modalities['labs'].items]
   assert found == [
     ('creatinine', ()),
     ('DRUG//aspirin', ('recorded',)),
@@ -255,7 +255,10 @@ def test_static_columns_age_and_attributes(data):
   data.add('ICU//CVICU', 30)
   data.add(meds.birth_code, -24 * 365.25 * 130, subject=2)
   staged = data.stage()
-  assert [item.itemid for item in staged.schema.static_numeric] == ['age', 'weight']
+  assert [item.itemid for item in staged.schema.modalities['static'].numeric] == [
+    'age',
+    'weight',
+  ]
   first, second = data.table('static').to_dict('records')
   assert first == {
     'sample_id': 1, 'age': pytest.approx(40), 'weight': 80, 'sex': 'F', 'kind': 'URGENT',
@@ -292,9 +295,9 @@ def test_items_of_mimic_iv(data):
   data.add('LAB//223761//UNK', -1, 98.6)  # its rows are °F, with or without a unit
   data.add('LAB//223835//UNK', -1, 0.4)
   schema = data.stage().schema
-  assert schema.events['labs'] == items('labs')
+  assert schema.modalities['labs'].items == items('labs')
   found = [
-    (schema.events['labs'][item].itemid, category if value is None else value)
+    (schema.modalities['labs'].items[item].itemid, category if value is None else value)
     for item, value, category, _ in data.events()
   ]
   assert found == [
@@ -317,9 +320,9 @@ def test_rhythm_and_ectopy_of_mimic_iv(data):
   data.add('LAB//224651//UNK', -1, None, 'Frequent')
   data.add('LAB//224651//UNK', 1, None, 'Rare')
   schema = data.stage().schema
-  assert schema.events['vitals_categorical'] == items('vitals_categorical')
+  assert schema.modalities['vitals_categorical'].items == items('vitals_categorical')
   named = [
-    (schema.events['vitals_categorical'][item], category, time)
+    (schema.modalities['vitals_categorical'].items[item], category, time)
     for item, _, category, time in data.events('vitals_categorical')
   ]
   assert [(i.name, i.categories[k], time) for i, k, time in named] == [

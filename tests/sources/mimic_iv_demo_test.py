@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from data_pipeline.ecg.report_terms import terms_of
-from data_pipeline.format.schema import ECG_MEASUREMENTS
+from data_pipeline.format.modalities.waveform import ECG_MEASUREMENTS
 from data_pipeline.sources import Resources
 from data_pipeline.sources.common import results
 from data_pipeline.sources.common.items import (
@@ -455,7 +455,7 @@ def test_labs(both):
 def test_grid(both):
   oracle, folder, staged = both
   if oracle.task == 'cvd':
-    assert not staged.schema.grids
+    assert 'vitals' not in staged.schema.modalities
     return
   grid = pd.read_parquet(folder / 'grid_vitals.parquet')
   found = grid.set_index(['sample_id', 'step', 'signal']).value.sort_index()
@@ -478,8 +478,8 @@ def test_recordings(both):
 def test_static(both):
   oracle, folder, staged = both
   static = pd.read_parquet(folder / 'static.parquet').set_index('sample_id').sort_index()
-  numeric = [item.itemid for item in staged.schema.static_numeric]
-  categorical = [item.itemid for item in staged.schema.static_categorical]
+  numeric = [item.itemid for item in staged.schema.modalities['static'].numeric]
+  categorical = [item.itemid for item in staged.schema.modalities['static'].categorical]
   assert list(static.columns) == [*numeric, *categorical]
   assert list(static.index) == list(oracle.samples.sort_index().index)
   assert not (folder / 'scratch').exists()

@@ -168,7 +168,7 @@ def test_cvd(hospital):
   assert pd.isna(static.height)
   assert (static.diabetes, static.HF, static.hypertension) == (1, 0, 0)
   assert (static.C07A, static.C09A) == (1, 0)
-  assert len(result.schema.static_numeric) == 5 + 10 + 27
+  assert len(result.schema.modalities['static'].numeric) == 5 + 10 + 27
   labs = hospital.read('events_labs')
   assert [(row.sample_id, row.time) for row in labs.itertuples()] == [(500, 0.0)]
   records = hospital.read('recordings')
@@ -178,7 +178,7 @@ def test_cvd(hospital):
   assert index.path == str(hospital.root.resolve() / 'ecg/files/p1/s500/500')
   assert pd.isna(index.t_end) and pd.isna(index.p_axis) and pd.isna(index.t_axis)
   assert (index.rr_interval, index.qrs_axis) == (800, -30)
-  assert [result.schema.ecg_terms[i] for i in index.terms] == ['Sinus rhythm']
+  assert [result.schema.modalities['ecg'].terms[i] for i in index.terms] == ['Sinus rhythm']
   assert result.cohort['unmatched_report_lines'] == [{'line': 'Odd new line', 'count': 1}]
 
 

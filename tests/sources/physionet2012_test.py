@@ -73,7 +73,9 @@ def test_values_times_and_cells(tmp_path):
   result, tables = staged(write(tmp_path, {7: text}), tmp_path)
   schema = result.schema
   events = tables['events_events']
-  name = np.array([item.itemid for item in schema.events['events']])[events['item']]
+  name = np.array([item.itemid for item in schema.modalities['events'].items])[
+    events['item']
+  ]
   found = sorted(
     zip(name, events['time'], events['value'].fillna(-9), events['category'], strict=True)
   )
@@ -88,7 +90,9 @@ def test_values_times_and_cells(tmp_path):
   )
   assert events['time'].max() <= 0
   grid = tables['grid_vitals']
-  signal = np.array([item.itemid for item in schema.grids['vitals'].items])[grid['signal']]
+  signal = np.array([item.itemid for item in schema.modalities['vitals'].items])[
+    grid['signal']
+  ]
   cells = dict(zip(zip(signal, grid['step'], strict=True), grid['value'], strict=True))
   assert cells == {('HR', 0): 85, ('HR', 1): 100, ('HR', 95): 70, ('MAP', 24): 71}
   [sample] = tables['samples'].to_dict('records')
@@ -339,7 +343,7 @@ def test_every_count_of_set_a(real):
   }  # fmt: skip
   assert sum(rows.values()) - rows['read'] + len(kept) == rows['read']
 
-  names = np.array([item.itemid for item in result.schema.grids['vitals'].items])
+  names = np.array([item.itemid for item in result.schema.modalities['vitals'].items])
   grid = tables['grid_vitals']
   grid = grid.assign(record=grid['sample_id'], name=names[grid['signal']])
   grid = grid.set_index(['record', 'step', 'name'])['value'].sort_index()
@@ -357,7 +361,7 @@ def test_every_count_of_set_a(real):
 def test_every_event_of_set_a(real):
   (_, kept, _), _, results = real
   result, tables = results['mortality']
-  names = np.array([item.itemid for item in result.schema.events['events']])
+  names = np.array([item.itemid for item in result.schema.modalities['events'].items])
   found = tables['events_events']
   found = found.assign(name=names[found['item']])
   found.loc[found['category'] >= 0, 'value'] = found['category'].astype(np.float32)
@@ -385,8 +389,8 @@ def test_outcomes_are_no_inputs(real):
   for result, tables in results.values():
     schema = result.schema
     items = (
-      *schema.events['events'], *schema.grids['vitals'].items,
-      *schema.static_numeric, *schema.static_categorical,
+      *schema.modalities['events'].items, *schema.modalities['vitals'].items,
+      *schema.modalities['static'].numeric, *schema.modalities['static'].categorical,
     )  # fmt: skip
     inputs = {item.itemid for item in items}
     inputs |= {*schema.attributes, *tables['static'].columns}

@@ -27,7 +27,7 @@ from medm2t_jax.runs.run import Run, make_runs
 from medm2t_jax.studies import ablation_study
 from medm2t_jax.studies.ablations import changed, declared
 from medm2t_jax.training import train
-from tests.support import fake_batch, static_data
+from tests.support import fake_batch, kinds, static_data
 
 NAMES = ('only_static', 'windows_1')
 LEFT_OUT = ('without_ecg', 'without_labs', 'single_scale_12')
@@ -230,8 +230,9 @@ def test_every_ablation_builds_and_changes_the_model_or_its_training(task, varia
 
   def model_of(config, schema):
     model = model_config(task, config.model, schema)
-    short = model.ecg and dataclasses.replace(model.ecg, signal_plan=((4, 20),))
-    return dataclasses.replace(model, ecg=short)
+    if 'ecg' not in model.names:
+      return model
+    return fake_batch.with_sizes(model, 'ecg', signal_plan=((4, 20),))
 
   def parameters(config, schema):
     """The parameter tree as shapes; only traced."""
@@ -253,7 +254,7 @@ def test_every_ablation_builds_and_changes_the_model_or_its_training(task, varia
       continue
     names.add(ablation.name)
     config = changed(full, ablation.changes)
-    chosen = schema.only(config.data.modalities or schema.modalities)
+    chosen = schema.only(config.data.modalities or schema.names)
     if ablation.name.startswith('windows'):  # windows of events have no parameters
       assert model_of(config, chosen) != model_of(full, schema), ablation.name
       continue
@@ -284,10 +285,10 @@ def test_the_ablations_for_length_of_stay_are_the_models_of_mortality_but_for_th
       if ablation.reason:
         continue
       config = changed(full, ablation.changes)
-      chosen = schema.only(config.data.modalities or schema.modalities)
+      chosen = schema.only(config.data.modalities or schema.names)
       built = model_config(task, config.model, chosen)
       assert built.outputs == {'los': 1, 'mortality': 2}[task]
-      models[task][ablation.name] = dataclasses.replace(built, outputs=0)
+      models[task][ablation.name] = dataclasses.replace(built, outputs=0, link='softmax')
   assert models['los'] == models['mortality']
 
 
@@ -332,9 +333,9 @@ def test_without_attention_the_decoder_reads_the_vectors_alone():
 
 def test_an_experiment_that_is_so_already_is_no_ablation():
   config = physionet2012.get_config('small')
-  schema = dataclasses.replace(fake_batch.schema(), ecg_terms=(), events={})
-  schema = dataclasses.replace(
-    schema, events={'events': fake_batch.schema().events['labs']}
+  schema = kinds.replaced(
+    fake_batch.schema().only(('static', 'vitals')),
+    events=fake_batch.schema().modalities['labs'],
   )
   reasons = {each.name: each.reason for each in declared(config, schema)}
   assert 'statistics' in reasons['without_accumulation']

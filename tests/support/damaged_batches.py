@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from tests.support import fake_batch
+from tests.support import fake_batch, kinds
 
 SCHEMA = fake_batch.schema('mortality')
-EVENTS = tuple(SCHEMA.events)
+MODALITIES = fake_batch.config('mortality').modalities
+EVENTS = tuple(kinds.events(SCHEMA))
 ARRAYS = ('item', 'value', 'category', 'time')
 
 
@@ -59,7 +60,7 @@ def assert_contract(batch: Any, like: Any) -> None:
     assert (np.diff(mask.astype(int), axis=-1) <= 0).all(), f'{name} has gaps'
     for key, array in batch[name].items():
       assert not array[~mask].any(), (name, key)
-  for name in SCHEMA.grids:
+  for name in kinds.grids(SCHEMA):
     assert not batch[name]['value'][~batch[name]['observed']].any()
   assert not batch['static']['numeric'][~batch['static']['numeric_mask']].any()
   for name in EVENTS:

@@ -12,9 +12,12 @@ from typing import Any
 import numpy as np
 
 from configs import mortality
-from data_pipeline.format.schema import ECG_MEASUREMENTS, Grid, Item, Schema, Target
+from data_pipeline.format.modalities import Events, Grid, Static, Waveform
+from data_pipeline.format.modalities.waveform import ECG_MEASUREMENTS
+from data_pipeline.format.schema import Item, Schema, Target
 from medm2t_jax.experiment.model_config import model_config
 from medm2t_jax.models.config import ModelConfig
+from tests.support import kinds
 
 Batch = dict[str, Any]
 
@@ -44,11 +47,16 @@ def schema(task: str = 'mortality') -> Schema:
     task=task,
     source='fake',
     target=target,
-    events={'labs': numeric + text, **({'vitals_categorical': rhythm} if icu else {})},
-    grids={'vitals': Grid(signals, 240, 0.1)} if icu else {},
-    ecg_terms=tuple(f'term {i}' for i in range(7)),
-    static_numeric=(Item('age', 'age'), Item('weight', 'weight')),
-    static_categorical=(Item('gender', 'gender', categories=('F', 'M')),),
+    modalities={
+      'static': Static(
+        (Item('age', 'age'), Item('weight', 'weight')),
+        (Item('gender', 'gender', categories=('F', 'M')),),
+      ),
+      'labs': Events(numeric + text),
+      **({'vitals_categorical': Events(rhythm)} if icu else {}),
+      **({'vitals': Grid(signals, 240, 0.1)} if icu else {}),
+      'ecg': Waveform(tuple(f'term {i}' for i in range(7))),
+    },
     attributes=(),
     observation_hours=24.0 if icu else None,
   )
@@ -62,10 +70,15 @@ def config(task: str = 'mortality', **options: Any) -> ModelConfig:
 def tiny(task: str = 'mortality', **options: Any) -> ModelConfig:
   """The small model with one scale and one residual unit: it compiles in a third."""
   small = config(task, **{'segment_lengths': (12,), **options})
-  assert small.ecg is not None
-  return dataclasses.replace(
-    small, ecg=dataclasses.replace(small.ecg, signal_plan=((4, 20),))
-  )
+  return with_sizes(small, 'ecg', signal_plan=((4, 20),))
+
+
+def with_sizes(model: ModelConfig, modality: str, **sizes: Any) -> ModelConfig:
+  """The model with other sizes of one modality's encoder."""
+  of = model.modality(modality)
+  other = dataclasses.replace(of, config=dataclasses.replace(of.config, **sizes))
+  modalities = tuple(other if each is of else each for each in model.modalities)
+  return dataclasses.replace(model, modalities=modalities)
 
 
 def batch(
@@ -99,11 +112,12 @@ def batch(
     'row': np.where(weight > 0, np.arange(rows), -1).astype(np.int32),
     'static': _static(rng, rows, real),
   }
-  for name, items in names.events.items():
+  for name, items in kinds.events(names).items():
     made[name] = _events(rng, items, rows, real, events)
-  for name, grid in names.grids.items():
+  for name, grid in kinds.grids(names).items():
     made[name] = _grid(rng, grid, rows, real)
-  made['ecg'] = _ecg(rng, len(names.ecg_terms), real, recordings, samples)
+  terms = len(names.modalities['ecg'].terms)
+  made['ecg'] = _ecg(rng, terms, real, recordings, samples)
   return made
 
 

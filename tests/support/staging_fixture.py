@@ -8,9 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from data_pipeline.format.schema import ECG_MEASUREMENTS, Grid, Item, Schema, Target
+from data_pipeline.format.modalities import Events, Grid, Static, Waveform
+from data_pipeline.format.modalities.waveform import ECG_MEASUREMENTS
+from data_pipeline.format.schema import Item, Schema, Target
 from data_pipeline.preparation import build
 from data_pipeline.sources import Staged
+from tests.support import kinds
 
 COHORT = {
   'steps': [{'step': 'all', 'samples': 1000, 'subjects': 100}],
@@ -24,18 +27,22 @@ SCHEMA = Schema(
   task='mortality',
   source='fixture',
   target=Target('binary', ('alive', 'dead')),
-  events={
-    'labs': (
-      Item('1', 'potassium', 'mEq/L'),
-      Item('2', 'color', categories=('clear', 'red', 'dark')),
-      Item('3', 'lactate', 'mmol/L'),
+  modalities={
+    'static': Static(
+      (Item('age', 'age', 'years'), Item('weight', 'weight', 'kg')),
+      (Item('gender', 'gender', categories=('F', 'M')),),
     ),
-    'notes': (Item('9', 'rhythm', categories=('sinus', 'af')),),
+    'labs': Events(
+      (
+        Item('1', 'potassium', 'mEq/L'),
+        Item('2', 'color', categories=('clear', 'red', 'dark')),
+        Item('3', 'lactate', 'mmol/L'),
+      )
+    ),
+    'notes': Events((Item('9', 'rhythm', categories=('sinus', 'af')),)),
+    'vitals': Grid((Item('HR', 'heart rate'), Item('RR', 'resp. rate')), 6, 0.1),
+    'ecg': Waveform(('426783006', '164889003', '59118001')),
   },
-  grids={'vitals': Grid((Item('HR', 'heart rate'), Item('RR', 'resp. rate')), 6, 0.1)},
-  ecg_terms=('426783006', '164889003', '59118001'),
-  static_numeric=(Item('age', 'age', 'years'), Item('weight', 'weight', 'kg')),
-  static_categorical=(Item('gender', 'gender', categories=('F', 'M')),),
   attributes=('age', 'sex'),
   observation_hours=24.0,
 )
@@ -82,7 +89,7 @@ def write_staging(
     }
   )
   tables = {'samples': samples, 'static': static}
-  for modality, items in SCHEMA.events.items():
+  for modality, items in kinds.events(SCHEMA).items():
     owner = np.repeat(sample_id, rng.integers(0, long + 1, n) * (rng.random(n) < 0.9))
     item = rng.integers(0, len(items), len(owner))
     levels = np.array([len(i.categories) for i in items])[item]

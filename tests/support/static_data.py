@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from configs import mortality
 from data_pipeline.format.schema import Item
 from data_pipeline.sources import Staged
-from tests.support import staging_fixture
+from tests.support import kinds, staging_fixture
 
 
 def build(
@@ -37,8 +36,8 @@ def build(
     change(raw)
   schema = staging_fixture.SCHEMA.only(('static', *events))
   if items:
-    schema = dataclasses.replace(schema, events={**schema.events, 'labs': items})
-  for name in staging_fixture.SCHEMA.events.keys() - schema.events.keys():
+    schema = kinds.changed(schema, 'labs', items=items)
+  for name in kinds.events(staging_fixture.SCHEMA).keys() - schema.modalities.keys():
     (raw / f'events_{name}.parquet').unlink()
   for path in [*raw.glob('grid_*'), raw / 'recordings.parquet']:
     path.unlink()

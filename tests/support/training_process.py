@@ -38,7 +38,8 @@ def static_dataset(out: Path, patients: int = 60) -> None:
   )
   path = out / 'dataset.json'
   metadata = json.loads(path.read_text())
-  metadata['schema'].update(events={}, grids={}, ecg_terms=[])
+  every = metadata['schema']['modalities']
+  metadata['schema']['modalities'] = [one for one in every if one['name'] == 'static']
   path.write_text(json.dumps(metadata))
 
 

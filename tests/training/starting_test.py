@@ -35,5 +35,8 @@ def test_a_stage_without_a_recipe_is_named(dataset, tmp_path):
   run = run_of(dataset, tmp_path, (2, 6))
   with run.config.unlocked():
     del run.config.recipe['vitals_segments']
-  with pytest.raises(DataError, match=r"no entry 'vitals_segments' .* 'vitals_segments_2'"):
+  with pytest.raises(
+    DataError,
+    match=r"no entry for .* 'vitals_segments_2': .* vitals_segments, grid_segments",
+  ):
     train.train([run])

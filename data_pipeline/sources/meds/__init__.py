@@ -13,7 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from data_pipeline.ecg.report_terms import terms
-from data_pipeline.format.schema import DataError, Grid, Item, Schema
+from data_pipeline.format import modalities
+from data_pipeline.format.schema import DataError, Item, Schema
 from data_pipeline.sources import Resources, Staged, existing, setting
 from data_pipeline.sources.common import vitals
 from data_pipeline.sources.common.duckdb_files import parquet
@@ -181,27 +182,47 @@ def _stage(
   counts |= labelled.counts
   counts['static'] = static.write_static(raw, chosen, distinct, scratch, staging)
 
-  numeric, categorical = static.static_columns(chosen)
+  found = _modalities(chosen, variables)
+  if settings.ecg is not None:
+    _require_free(settings, found, 'ecg')
+    found['ecg'] = modalities.Waveform(terms())
   schema = Schema(
     task=task,
     source='meds',
     target=labelled.target,
-    events={
-      name: items('vitals_categorical') if of.charted else _items(variables[name])
-      for name, of in chosen.events.items()
-    },
-    grids={
-      name: Grid(_items(grid.variables), grid.steps, grid.step_hours)
-      for name, grid in chosen.grids.items()
-    },
-    ecg_terms=terms() if settings.ecg is not None else (),
-    static_numeric=numeric,
-    static_categorical=categorical,
+    modalities=found,
     attributes=static.attribute_names(chosen),
     observation_hours=chosen.observation_hours,
   )
   cohort = {'steps': labelled.steps, 'rows': counts, 'notes': labelled.notes, **report}
   return Staged(schema, cohort, versions)
+
+
+def _modalities(
+  chosen: Mapping, variables: dict[str, tuple[Variable, ...]]
+) -> dict[str, modalities.Modality]:
+  """By name, in the order in which models read them: static, events, grids."""
+  numeric, categorical = static.static_columns(chosen)
+  found: dict[str, modalities.Modality] = {}
+  if numeric or categorical:
+    found['static'] = modalities.Static(numeric, categorical)
+  for name, of in chosen.events.items():
+    charted = items('vitals_categorical')
+    found[name] = modalities.Events(charted if of.charted else _items(variables[name]))
+  for name, grid in chosen.grids.items():
+    found[name] = modalities.Grid(_items(grid.variables), grid.steps, grid.step_hours)
+  return found
+
+
+def _require_free(
+  settings: Settings, found: dict[str, modalities.Modality], name: str
+) -> None:
+  """Raises DataError if the mapping has a modality of the name of a flag."""
+  if name in found:
+    raise DataError(
+      f'--mapping={settings.mapping}: has a modality {name}, and so has --{name}. Call it '
+      'otherwise.'
+    )
 
 
 def _items(variables: tuple[Variable, ...]) -> tuple[Item, ...]:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.ecg import arrays, dicom, raw_recording, sample_recordings
-from data_pipeline.format.schema import ECG_MEASUREMENTS, DataError
+from data_pipeline.format.modalities.waveform import ECG_MEASUREMENTS
+from data_pipeline.format.schema import DataError
 from data_pipeline.sources.common.duckdb_files import text
 from data_pipeline.sources.common.raw_tables import RawTables
 from data_pipeline.sources.meds.files import read_schema

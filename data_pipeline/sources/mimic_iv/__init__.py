@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from data_pipeline.ecg.report_terms import terms
-from data_pipeline.format.schema import DataError, Grid, Schema
+from data_pipeline.format.modalities import Events, Grid, Modality, Static, Waveform
+from data_pipeline.format.schema import DataError, Schema
 from data_pipeline.sources import Resources, Staged, existing, setting
 from data_pipeline.sources.common import targets, vitals
 from data_pipeline.sources.common.items import items, read_rows
@@ -130,19 +131,20 @@ def _stage(
   ))  # fmt: skip
   attributes = tuple(name for name in _ATTRIBUTES if not of_ecgs or name != 'unit')
   static.write_samples(raw, attributes, staging / 'samples.parquet')
-  numeric, categorical = static.columns(task, settings.static)
+  modalities: dict[str, Modality] = {
+    'static': Static(*static.columns(task, settings.static)),
+    'labs': Events(items(labs)),
+  }
+  if not of_ecgs:
+    modalities['vitals_categorical'] = Events(items('vitals_categorical'))
+    modalities['vitals'] = Grid(items('vitals'), vitals.GRID_STEPS, vitals.GRID_STEP_HOURS)
+  if ecg_root is not None:
+    modalities['ecg'] = Waveform(terms())
   schema = Schema(
     task=task,
     source='mimic_iv',
     target=_TARGETS[task],
-    events={'labs': items(labs)}
-    | ({} if of_ecgs else {'vitals_categorical': items('vitals_categorical')}),
-    grids={} if of_ecgs else {
-      'vitals': Grid(items('vitals'), vitals.GRID_STEPS, vitals.GRID_STEP_HOURS)
-    },
-    ecg_terms=terms() if ecg_root is not None else (),
-    static_numeric=numeric,
-    static_categorical=categorical,
+    modalities=modalities,
     attributes=attributes,
     observation_hours=None if of_ecgs else float(cohort.ICU_HOURS),
     condition='' if settings.unlabelled else cohort.CONDITIONS.get(task, ''),

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.ecg import sample_recordings
-from data_pipeline.format.schema import ECG_MEASUREMENTS, DataError
+from data_pipeline.format.modalities.waveform import ECG_MEASUREMENTS
+from data_pipeline.format.schema import DataError
 from data_pipeline.sources.common.duckdb_files import text
 from data_pipeline.sources.common.raw_tables import RawTables
 from data_pipeline.sources.mimic_iv.cohort import OF_ECGS

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data_pipeline.format.schema import DataError, Grid, Schema
+from data_pipeline.format.modalities import Events, Grid, Static
+from data_pipeline.format.schema import DataError, Schema
 from data_pipeline.sources import Resources, Staged, setting
 from data_pipeline.sources.common import targets
 from data_pipeline.sources.common.duckdb_files import parquet
@@ -87,11 +88,11 @@ def schema(task: str) -> Schema:
     task=task,
     source='physionet2012',
     target=_TARGETS[task],
-    events={'events': event_items()},
-    grids={'vitals': Grid(grid_items(), GRID_STEPS, GRID_STEP_MINUTES / 60)},
-    ecg_terms=(),
-    static_numeric=static_items('numeric'),
-    static_categorical=static_items('categorical'),
+    modalities={
+      'static': Static(static_items('numeric'), static_items('categorical')),
+      'events': Events(event_items()),
+      'vitals': Grid(grid_items(), GRID_STEPS, GRID_STEP_MINUTES / 60),
+    },
     attributes=('sex', 'age', 'unit'),
     observation_hours=float(observations.HOURS),
   )

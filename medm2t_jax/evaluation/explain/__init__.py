@@ -247,15 +247,14 @@ class _Explainer:
       completeness=_completeness(integrated),
       arrays=arrays,
       attributions=attributions,
-      attention=attention_of(
-        sown, fold.model_config, dataset.schema, self._variables['fitted'], arrays
-      ),
+      attention=attention_of(sown, fold.model_config, self._variables['fitted'], arrays),
+      modalities=fold.model_config.modalities,
     )
 
   def items(self, batch: Batch, integrated: Integrated) -> list[ItemAttribution]:
     """Attributions of a sample by variable; `batch` has one row."""
     arrays, attributions = self._unpacked(batch, integrated)
-    return items_of(self._fold.dataset.schema, arrays, attributions)
+    return items_of(self._fold.model_config.modalities, arrays, attributions)
 
   def _unpacked(
     self, batch: Batch, integrated: Integrated
@@ -263,7 +262,8 @@ class _Explainer:
     """The sample's arrays and attributions, without the axis of batch rows."""
     arrays, attributions = {}, {}
     for name in self._fold.modalities_of(STAGE):
-      first = (lambda x: x) if name == 'ecg' else (lambda x: x[0])
+      packed = 'owner' in batch[name]  # without an axis of rows
+      first = (lambda x: x) if packed else (lambda x: x[0])
       arrays[name] = {key: first(array) for key, array in batch[name].items()}
       attributions[name] = {
         key.removesuffix('_gate'): first(array)
@@ -275,26 +275,28 @@ class _Explainer:
 def _one_row(
   batch: Batch, integrated: Integrated, row: int, recordings: int
 ) -> tuple[Batch, Integrated]:
-  """The batch of one row alone, padded to `recordings`, and what belongs to it."""
-  slots = np.empty(0, np.int64)
-  if 'ecg' in batch:
-    slots = np.flatnonzero(batch['ecg']['mask'] & (batch['ecg']['owner'] == row))
+  """The batch of one row alone, packed arrays padded to `recordings`, and what is its."""
+  slots = {
+    name: np.flatnonzero(arrays['mask'] & (arrays['owner'] == row))
+    for name, arrays in batch.items()
+    if isinstance(arrays, Mapping) and 'owner' in arrays
+  }
 
-  def own(x: np.ndarray) -> np.ndarray:
-    padding = np.zeros((recordings - len(slots), *x.shape[1:]), x.dtype)
-    return np.concatenate([x[slots], padding])
+  def alone(name: str, x: np.ndarray) -> np.ndarray:
+    if name not in slots:
+      return x[row : row + 1]
+    own = x[slots[name]]
+    padding = np.zeros((recordings - len(own), *x.shape[1:]), x.dtype)
+    return np.concatenate([own, padding])
 
-  def alone(tree: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-      key: jax.tree.map(own if key == 'ecg' else lambda x: x[row : row + 1], each)
-      for key, each in tree.items()
-    }
-
-  single = alone(batch)
-  if 'ecg' in batch:
-    single['ecg']['owner'] = np.zeros_like(single['ecg']['owner'])
+  of_row = lambda tree: {
+    name: jax.tree.map(functools.partial(alone, name), each) for name, each in tree.items()
+  }
+  single = of_row(batch)
+  for name in slots:
+    single[name]['owner'] = np.zeros_like(single[name]['owner'])
   return single, Integrated(
-    alone(integrated.attributions), integrated.output[row], integrated.baseline[row]
+    of_row(integrated.attributions), integrated.output[row], integrated.baseline[row]
   )
 
 

@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
 
-from data_pipeline.format.schema import ECG_SAMPLES, ECG_SAMPLING_RATE, Schema
-from medm2t_jax.evaluation.explain.explanation import Arrays, Attention, most_recent
+from medm2t_jax.evaluation.explain.explanation import Arrays, Attention
+from medm2t_jax.modalities import Modality
 from medm2t_jax.models.config import ModelConfig
-from medm2t_jax.models.ecg import VIEWS
 
 _SUMMARY = ('all of it',)
-# How the views of a recording are called beside the modalities.
-_VIEW_NAMES = dict(zip(VIEWS, ('ECG signal', 'ECG measurements', 'ECG terms'), strict=True))
 
 
 def attention_of(
   sown: Mapping[str, Any],
-  config: ModelConfig,
-  schema: Schema,
+  config: ModelConfig[Modality],
   fitted: Mapping[str, Any],
   arrays: Mapping[str, Arrays],
 ) -> list[Attention]:
-  """What every modality of a sample looked at in every other one.
+  """What every modality of a sample looked at in every other one, and inside some.
 
-  And, for the most recent recording, what the views of the ECG looked at in each other.
   Pairs of which one is absent are masked in the model and left out here.
 
   Args:
     sown: collection 'intermediates' of one sample.
     config: of the model.
-    schema: of the data set.
     fitted: fitted collection, with the windows' cuts.
     arrays: the sample, as in `ExplainedSample`.
   """
@@ -42,23 +35,26 @@ def attention_of(
   result = []
   for path, (weights,) in sorted(found.items()):
     if path[:2] == ('fusion', 'bimodal'):
-      block = _block(path[2], config.fusion.blocks)
-      tokens = _modality_tokens(config, schema, fitted)
-      present = {name: _present(arrays[name]) for name in config.modalities}
-      result += _pairs(np.asarray(weights)[:, :, 0], tokens, present, block)
-    if path[:3] == ('encoders_ecg', 'fusion', 'bimodal'):
-      assert config.ecg is not None
-      ecg = arrays['ecg']
-      if ecg['mask'].any():
-        latest = most_recent(ecg)
-        block = _block(path[3], config.ecg.fusion.blocks)
-        tokens, present = _view_tokens(config), _views_present(ecg, fitted, latest)
-        result += _pairs(np.asarray(weights)[:, :, latest], tokens, present, block)
+      tokens = _modality_tokens(config, fitted)
+      present = {name: _present(config, name, arrays[name]) for name in config.names}
+      result += _pairs(np.asarray(weights)[:, :, 0], tokens, present, _block(config, path))
+    for each in config.modalities:
+      home = f'encoders_{each.name}'
+      if path[0] == home:
+        looks = each.looks(
+          path[1:], np.asarray(weights), fitted.get(home, {}), arrays[each.name]
+        )
+        if looks is not None:
+          block = _block(config, path)
+          result += _pairs(looks.weights, looks.tokens, looks.present, block)
   return result
 
 
-def _block(name: str, blocks: int) -> str:
-  return f', block {int(name.removeprefix("block_")) + 1}' if blocks > 1 else ''
+def _block(config: ModelConfig[Modality], path: tuple[str, ...]) -> str:
+  names = [part for part in path if part.startswith('block_')]
+  if config.fusion.blocks == 1 or not names:
+    return ''
+  return f', block {int(names[0].removeprefix("block_")) + 1}'
 
 
 def _pairs(
@@ -79,67 +75,20 @@ def _pairs(
   return result
 
 
-def _present(arrays: Arrays) -> bool:
-  if 'numeric' in arrays:
-    return bool(arrays['numeric_mask'].any() or (arrays['categorical'] >= 0).any())
-  return bool(arrays['observed' if 'observed' in arrays else 'mask'].any())
+def _present(config: ModelConfig[Modality], name: str, arrays: Arrays) -> bool:
+  """Whether a sample has a modality: arrays without the axis of rows, but packed ones."""
+  packed = 'owner' in arrays
+  rows = arrays if packed else {key: array[np.newaxis] for key, array in arrays.items()}
+  return bool(np.asarray(config.modality(name).present(rows, 1))[0])
 
 
 def _modality_tokens(
-  config: ModelConfig, schema: Schema, fitted: Mapping[str, Any]
+  config: ModelConfig[Modality], fitted: Mapping[str, Any]
 ) -> dict[str, Sequence[str]]:
   """Names of the tokens of every modality: times relative to the prediction."""
-  tokens: dict[str, Sequence[str]] = {name: _SUMMARY for name in config.modalities}
   if config.attend_over == 'summary':
-    return tokens
-  for name, _ in config.events:
-    tokens[name] = _windows(fitted[f'encoders_{name}'])
-  if config.ecg is not None:
-    tokens['ecg'] = _windows(fitted['encoders_ecg'].get('time', {}))
-  for name, grid in config.grids:
-    hours = schema.grids[name].step_hours
-    order = np.arange(grid.segments)
-    longest = max(micro.length for micro in grid.micro)
-    # As `HierarchicalTimeAwareFusion` lays them; shorter scales lie inside.
-    starts = order * (grid.steps - longest) // max(grid.segments - 1, 1) - grid.steps
-    tokens[name] = [
-      f'{_hour(start * hours)} to {_hour((start + longest) * hours)} h' for start in starts
-    ]
-  return tokens
-
-
-def _windows(fitted: Mapping[str, Any]) -> list[str]:
-  """With one window there are no cuts."""
-  ends = [_hour(float(cut)) for cut in np.asarray(fitted.get('time_cuts', ()))]
-  if not ends:
-    return ['all times']
-  between = [f'{a} to {b} h' for a, b in itertools.pairwise(ends)]
-  return [f'up to {ends[0]} h', *between, f'after {ends[-1]} h']
-
-
-def _hour(value: float) -> str:
-  digits = '.0f' if abs(value) >= 1000 else '.4g'
-  return f'{value:{digits}}'.replace('-', '\N{MINUS SIGN}')
-
-
-def _view_tokens(config: ModelConfig) -> dict[str, Sequence[str]]:
-  assert config.ecg is not None
-  tokens: dict[str, Sequence[str]] = {name: _SUMMARY for name in _VIEW_NAMES.values()}
-  if config.ecg.attend_over == 'tokens':
-    parts = config.ecg.signal_plan[-1][1]
-    start = (ECG_SAMPLES - config.ecg.samples) // 2 / ECG_SAMPLING_RATE
-    edges = start + np.linspace(0, config.ecg.samples / ECG_SAMPLING_RATE, parts + 1)
-    tokens[_VIEW_NAMES['signal']] = [
-      f'{a:.2f} to {b:.2f} s' for a, b in itertools.pairwise(edges)
-    ]
-  return tokens
-
-
-def _views_present(ecg: Arrays, fitted: Mapping[str, Any], slot: int) -> dict[str, bool]:
-  seen = np.asarray(fitted['encoders_ecg']['text_view']['term_seen'])
-  found = (
-    True,
-    ecg['measurements_mask'][slot].any(),
-    ((ecg['terms'][slot] > 0) & seen).any(),
-  )
-  return {name: bool(each) for name, each in zip(_VIEW_NAMES.values(), found, strict=True)}
+    return dict.fromkeys(config.names, _SUMMARY)
+  return {
+    each.name: each.tokens(fitted.get(f'encoders_{each.name}', {}))
+    for each in config.modalities
+  }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from data_pipeline.format.schema import ECG_LEADS, ECG_MEASUREMENTS, Item, Schema
+from medm2t_jax.modalities import Modality
+from medm2t_jax.modalities.shown import ItemAttribution
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -68,27 +69,6 @@ class Completeness:
 
 
 @dataclasses.dataclass(frozen=True)
-class ItemAttribution:
-  """What one variable added to one output.
-
-  Attributes:
-    modality: of the variable.
-    name: of the variable, with its category where it has one.
-    unit: physical unit.
-    value: mean of what was observed; None without a number.
-    observed: how many values.
-    attribution: sum over these.
-  """
-
-  modality: str
-  name: str
-  unit: str
-  value: float | None
-  observed: int
-  attribution: float
-
-
-@dataclasses.dataclass(frozen=True)
 class ExplainedSample:
   """A test sample, its prediction, and what this looked at.
 
@@ -104,6 +84,7 @@ class ExplainedSample:
     attributions: modality -> attributions shaped like the arrays of that name; those
       of events are `token`.
     attention: of Bi-Modal Attention.
+    modalities: of the model that predicted it.
   """
 
   hash: str
@@ -116,6 +97,7 @@ class ExplainedSample:
   arrays: Mapping[str, Arrays]
   attributions: Mapping[str, Arrays]
   attention: Sequence[Attention]
+  modalities: Sequence[Modality]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,111 +182,18 @@ def _correlation(group: Sequence[ItemAttribution]) -> float | None:
 
 
 def items_of(
-  schema: Schema, arrays: Mapping[str, Arrays], attributions: Mapping[str, Arrays]
+  modalities: Sequence[Modality],
+  arrays: Mapping[str, Arrays],
+  attributions: Mapping[str, Arrays],
 ) -> list[ItemAttribution]:
   """The variables that a sample has.
 
   Args:
-    schema: of the data set.
+    modalities: of the model.
     arrays: as in `ExplainedSample`.
     attributions: likewise.
   """
   result: list[ItemAttribution] = []
-  for name, items in schema.events.items():
-    result += _events(name, items, arrays[name], attributions[name]['token'])
-  for name, grid in schema.grids.items():
-    value, seen = arrays[name]['value'], arrays[name]['observed']
-    result += _columns(name, grid.items, value, seen, attributions[name]['value'])
-  if 'static' in schema.modalities:
-    result += _static(schema, arrays['static'], attributions['static'])
-  if 'ecg' in schema.modalities:
-    result += _ecg(schema, arrays['ecg'], attributions['ecg'])
+  for each in modalities:
+    result += each.attributed(arrays[each.name], attributions[each.name])
   return result
-
-
-def most_recent(ecg: Arrays) -> int:
-  """Slot of the most recent recording; there must be one."""
-  return int(np.argmax(np.where(ecg['mask'], ecg['time'], -np.inf)))
-
-
-def _events(
-  modality: str, items: Sequence[Item], events: Arrays, token: np.ndarray
-) -> Iterator[ItemAttribution]:
-  mask = events['mask']
-  category = np.where(mask, events['category'], -1)
-  for index in np.unique(events['item'][mask]):
-    item = items[index]
-    here = mask & (events['item'] == index)
-    for level in np.unique(category[here]):
-      each = here & (category == level)
-      labelled = 0 <= level < len(item.categories)
-      name = f'{item.name}: {item.categories[level]}' if labelled else item.name
-      value = None if item.categories else _mean(events['value'][each])
-      yield ItemAttribution(
-        modality, name, item.unit, value, int(each.sum()), float(token[each].sum())
-      )
-
-
-def _columns(
-  modality: str,
-  items: Sequence[Item],
-  value: np.ndarray,
-  seen: np.ndarray,
-  attribution: np.ndarray,
-) -> Iterator[ItemAttribution]:
-  """Variables that are the columns of arrays (n v)."""
-  for column, item in enumerate(items):
-    there = seen[:, column]
-    if there.any():
-      yield ItemAttribution(
-        modality,
-        item.name,
-        item.unit,
-        _mean(value[there, column]),
-        int(there.sum()),
-        float(attribution[:, column].sum()),
-      )
-
-
-def _static(
-  schema: Schema, static: Arrays, attributions: Arrays
-) -> Iterator[ItemAttribution]:
-  row = lambda array: array[np.newaxis]
-  yield from _columns(
-    'static',
-    schema.static_numeric,
-    row(static['numeric']),
-    row(static['numeric_mask']),
-    row(attributions['numeric']),
-  )
-  for column, item in enumerate(schema.static_categorical):
-    level = int(static['categorical'][column])
-    if level >= 0:
-      name = f'{item.name}: {item.categories[level]}'
-      attribution = float(attributions['categorical'][column])
-      yield ItemAttribution('static', name, '', None, 1, attribution)
-
-
-def _ecg(schema: Schema, ecg: Arrays, attributions: Arrays) -> Iterator[ItemAttribution]:
-  recordings = int(ecg['mask'].sum())
-  if recordings:
-    leads = attributions['signal'].sum(axis=(0, 1), dtype=np.float64)
-    for lead, attribution in zip(ECG_LEADS, leads, strict=True):
-      yield ItemAttribution('ecg', f'lead {lead}', '', None, recordings, float(attribution))
-  yield from _columns(
-    'ecg',
-    [Item(name, name.replace('_', ' ')) for name in ECG_MEASUREMENTS],
-    ecg['measurements'],
-    ecg['measurements_mask'],
-    attributions['measurements'],
-  )
-  for index, term in enumerate(schema.ecg_terms):
-    reported = int((ecg['terms'][:, index] > 0).sum())
-    if reported:
-      attribution = float(attributions['terms'][:, index].sum())
-      yield ItemAttribution('ecg', f'term {term}', '', None, reported, attribution)
-
-
-def _mean(values: np.ndarray) -> float | None:
-  finite = values[np.isfinite(values)]
-  return float(finite.mean(dtype=np.float64)) if len(finite) else None

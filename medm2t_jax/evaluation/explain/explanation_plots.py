@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MultipleLocator
 
-from data_pipeline.format.schema import ECG_LEADS, ECG_SAMPLING_RATE
 from medm2t_jax.evaluation.explain.explanation import Attention
+from medm2t_jax.modalities.shown import Recording
 from medm2t_jax.report.blocks import Figure
 from medm2t_jax.report.plots import COLORS, figure
 
@@ -61,10 +61,10 @@ def course(
   return figure(draw, f'{name} over time', inches=(4.6, 2.8))
 
 
-def ecg_strip(millivolts: np.ndarray, attributions: np.ndarray) -> Figure:
-  """Twelve leads (s l) at 25 mm/s and 10 mm/mV; shaded by their attributions (s l)."""
-  seconds = len(millivolts) / ECG_SAMPLING_RATE
-  leads = len(ECG_LEADS)
+def strip(recording: Recording) -> Figure:
+  """A recording at 25 mm/s and 10 mm/mV, its leads shaded by their attributions."""
+  seconds = len(recording.signal) / recording.rate
+  leads = len(recording.leads)
   top = _LEAD_SPACING * leads
 
   def draw(axes: Axes) -> None:
@@ -75,11 +75,11 @@ def ecg_strip(millivolts: np.ndarray, attributions: np.ndarray) -> Figure:
     axes.grid(which='minor', color='#fbe9e9', linewidth=0.3)
     axes.grid(which='major', color='#f3c6c6', linewidth=0.5)
     axes.tick_params(which='both', length=0, labelleft=False, labelbottom=False)
-    _shade(axes, attributions, top)
-    time = np.arange(len(millivolts)) / ECG_SAMPLING_RATE
-    for place, lead in enumerate(ECG_LEADS):
+    _shade(axes, recording, top)
+    time = np.arange(len(recording.signal)) / recording.rate
+    for place, lead in enumerate(recording.leads):
       line = top - _LEAD_SPACING * (place + 0.5)
-      axes.plot(time, millivolts[:, place] + line, color='#1f2933', linewidth=0.7)
+      axes.plot(time, recording.signal[:, place] + line, color='#1f2933', linewidth=0.7)
       axes.text(0.02, line + 0.55, lead, fontsize=8, fontweight='bold')
     axes.set(xlim=(0, seconds), ylim=(0, top))
     axes.set_aspect(0.4)  # 10 mm/mV against 25 mm/s
@@ -96,8 +96,9 @@ def ecg_strip(millivolts: np.ndarray, attributions: np.ndarray) -> Figure:
   )
 
 
-def _shade(axes: Axes, attributions: np.ndarray, top: float) -> None:
-  length = round(_SHADE_SECONDS * ECG_SAMPLING_RATE)
+def _shade(axes: Axes, recording: Recording, top: float) -> None:
+  attributions = recording.attributions
+  length = round(_SHADE_SECONDS * recording.rate)
   pieces = np.add.reduceat(attributions, np.arange(0, len(attributions), length), axis=0)
   largest = float(np.abs(pieces).max())
   for piece, lead in np.argwhere(np.abs(pieces) > 0.1 * largest):

@@ -178,7 +178,8 @@ def explain_step(
       assert isinstance(predictions, Predictions)  # nothing is mutable here
       return explained(predictions.logits, chosen, model.config.link)
 
-    return integrate(output, open_gates(batch, model.config.modalities), nodes)
+    shaped_like = {each.name: each.gates for each in model.config.modalities}
+    return integrate(output, open_gates(batch, shaped_like), nodes)
 
   return step
 

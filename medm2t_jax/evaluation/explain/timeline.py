@@ -10,15 +10,15 @@ from collections import defaultdict
 
 import numpy as np
 
-from data_pipeline.format.schema import ECG_MEASUREMENTS, Item, Schema
+from data_pipeline.format.schema import Schema
 from medm2t_jax import targets
 from medm2t_jax.evaluation.explain import explanation_plots
 from medm2t_jax.evaluation.explain.explanation import (
   Attention,
   ExplainedSample,
   items_of,
-  most_recent,
 )
+from medm2t_jax.modalities.shown import Course, Recording, Shown
 from medm2t_jax.report.blocks import (
   Block,
   Callout,
@@ -42,10 +42,10 @@ def patient_page(schema: Schema, sample: ExplainedSample, number_: int) -> str:
   """The page of a sample as HTML; `number_` is its running number."""
   sections = [
     _prediction(schema, sample),
-    _contributions(schema, sample),
-    _courses(schema, sample),
-    _events(schema, sample),
-    _ecg(schema, sample),
+    _contributions(sample),
+    _courses(sample),
+    _events(sample),
+    _recordings(sample),
     _attention(sample),
   ]
   return document(
@@ -86,8 +86,8 @@ def _prediction(schema: Schema, sample: ExplainedSample) -> Section:
   return Section('prediction', 'Prediction', [*blocks, Table(('', ''), rows)])
 
 
-def _contributions(schema: Schema, sample: ExplainedSample) -> Section:
-  items = items_of(schema, sample.arrays, sample.attributions)
+def _contributions(sample: ExplainedSample) -> Section:
+  items = items_of(sample.modalities, sample.arrays, sample.attributions)
   items.sort(key=lambda each: -abs(each.attribution))
   top = items[:MOST_ITEMS]
   if not top:
@@ -129,105 +129,81 @@ def _contributions(schema: Schema, sample: ExplainedSample) -> Section:
   )
 
 
-def _courses(schema: Schema, sample: ExplainedSample) -> Section:
+def _shown(sample: ExplainedSample) -> list[tuple[str, Shown]]:
+  """Modality -> what is shown of it."""
+  return [
+    (each.name, each.shown(sample.arrays[each.name], sample.attributions[each.name]))
+    for each in sample.modalities
+  ]
+
+
+def _courses(sample: ExplainedSample) -> Section:
   """Numbers over time: the most contributing items of events, all signals of grids."""
-  found: list[tuple[float, Figure]] = []
+  shown = _shown(sample)
+  courses = [course for _, each in shown for course in each.courses]
+  courses.sort(key=lambda each: -float(np.abs(each.attributions).sum()))
   blocks: list[Block] = []
-  for name, items in schema.events.items():
-    events, token = sample.arrays[name], sample.attributions[name]['token']
-    for index in np.unique(events['item'][events['mask']]):
-      here = events['mask'] & (events['item'] == index) & np.isfinite(events['value'])
-      if items[index].categories or not here.any():
-        continue
-      values = (events['time'][here], events['value'][here], token[here])
-      found.append((float(np.abs(token[here]).sum()), _course(items[index], *values)))
-  if found:
-    found.sort(key=lambda each: -each[0])
-    pictures = [picture for _, picture in found[:MOST_COURSES]]
-    more = len(found) - len(pictures)
+  if courses:
+    pictures = [_course(each) for each in courses[:MOST_COURSES]]
+    more = len(courses) - len(pictures)
     text = 'Points are coloured and sized by attribution.'
     if more:
       text += f' {count(more)} variables that contributed less are in the list of events.'
     blocks += [Paragraph(text), Gallery(pictures)]
-  for name, grid in schema.grids.items():
-    arrays, value = sample.arrays[name], sample.attributions[name]['value']
-    hours = (np.arange(grid.steps) + 0.5 - grid.steps) * grid.step_hours
-    pictures = []
-    for column, item in enumerate(grid.items):
-      seen = arrays['observed'][:, column]
-      if seen.any():
-        values = (hours[seen], arrays['value'][seen, column], value[seen, column])
-        pictures.append(_course(item, *values))
-    if pictures:
-      blocks += [Heading(name), Gallery(pictures)]
+  for name, each in shown:
+    if each.signals:
+      blocks += [Heading(name), Gallery([_course(signal) for signal in each.signals])]
   return Section('course', 'Over time', blocks)
 
 
-def _course(
-  item: Item, hours: np.ndarray, values: np.ndarray, attributions: np.ndarray
-) -> Figure:
-  return explanation_plots.course(item.name, item.unit, hours, values, attributions)
+def _course(course: Course) -> Figure:
+  return explanation_plots.course(
+    course.item.name, course.item.unit, course.hours, course.values, course.attributions
+  )
 
 
-def _events(schema: Schema, sample: ExplainedSample) -> Section:
+def _events(sample: ExplainedSample) -> Section:
   blocks: list[Block] = []
-  for name, items in schema.events.items():
-    events, token = sample.arrays[name], sample.attributions[name]['token']
+  for name, each in _shown(sample):
     rows: list[tuple[Cell, ...]] = []
-    for place in np.flatnonzero(events['mask']):
-      item = items[events['item'][place]]
-      level, value = int(events['category'][place]), float(events['value'][place])
-      if item.categories:
-        shown = item.categories[level] if 0 <= level < len(item.categories) else 'unknown'
-      else:
-        shown = f'{number(value, 2)} {item.unit}'.strip() if np.isfinite(value) else ''
-      hours = number(float(events['time'][place]), 2)
-      rows.append((hours, item.name, shown, number(float(token[place]), 4)))
+    for event in each.events:
+      told = event.category
+      if event.value is not None:
+        told = f'{number(event.value, 2)} {event.item.unit}'.strip()
+      hours, attribution = number(event.hours, 2), number(event.attribution, 4)
+      rows.append((hours, event.item.name, told, attribution))
     if rows:
       table = Table(('Hours', 'Variable', 'Value', 'Attribution'), rows, (0, 3))
       blocks.append(Details(f'{name}: {count(len(rows))} events', [table]))
   return Section('events', 'All events', blocks)
 
 
-def _ecg(schema: Schema, sample: ExplainedSample) -> Section:
-  if 'ecg' not in sample.arrays or not sample.arrays['ecg']['mask'].any():
-    return Section('ecg', 'ECG', [])
-  ecg, attributions = sample.arrays['ecg'], sample.attributions['ecg']
-  latest = most_recent(ecg)
-  rows: list[tuple[Cell, ...]] = [
-    (
-      name.replace('_', ' '),
-      number(float(ecg['measurements'][latest, column]), 1),
-      number(float(attributions['measurements'][latest, column]), 4),
-    )
-    for column, name in enumerate(ECG_MEASUREMENTS)
-    if ecg['measurements_mask'][latest, column]
-  ]
-  rows += [
-    (
-      f'term {schema.ecg_terms[index]}',
-      '',
-      number(float(attributions['terms'][latest, index]), 4),
-    )
-    for index in np.flatnonzero(ecg['terms'][latest])
-  ]
-  recordings = int(ecg['mask'].sum())
-  signal = attributions['signal'].sum(axis=(1, 2), dtype=np.float64)
-  hours = number(float(ecg['time'][latest]), 2)
+def _recordings(sample: ExplainedSample) -> Section:
+  blocks: list[Block] = []
+  for name, each in _shown(sample):
+    if each.recording is not None:
+      blocks += _recording(name, each.recording)
+  return Section('ecg', 'ECG', blocks)
+
+
+def _recording(name: str, recording: Recording) -> list[Block]:
+  own = float(recording.attributions.sum(dtype=np.float64))
   blocks: list[Block] = [
     Paragraph(
-      f'The most recent of {count(recordings)} recordings, at {hours} h. Attribution of '
-      f'its signal: {number(float(signal[latest]), 4)}, of all signals: '
-      f'{number(float(signal.sum()), 4)}.'
+      f'The most recent of {count(recording.recordings)} recordings ({name}), at '
+      f'{number(recording.hours, 2)} h. Attribution of its signal: {number(own, 4)}, of '
+      f'all signals: {number(recording.all_signals, 4)}.'
     ),
-    explanation_plots.ecg_strip(
-      ecg['signal'][latest] / ecg['gain'][latest], attributions['signal'][latest]
-    ),
+    explanation_plots.strip(recording),
+  ]
+  rows: list[tuple[Cell, ...]] = [
+    (found, '' if value is None else number(value, 1), number(attribution, 4))
+    for found, value, attribution in recording.findings
   ]
   if rows:
     header = ('Measurement or term', 'Value', 'Attribution')
     blocks.append(Table(header, rows, (1, 2), 'Of the same recording.'))
-  return Section('ecg', 'ECG', blocks)
+  return blocks
 
 
 def _attention(sample: ExplainedSample) -> Section:

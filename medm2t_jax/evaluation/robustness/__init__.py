@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from data_pipeline.ecg import noise, rereading
+from data_pipeline.ecg import rereading
 from data_pipeline.ecg.rereading import Damage
-from data_pipeline.format.schema import Schema
 from medm2t_jax.evaluation.context import DamageCurve, DamageLevel
-from medm2t_jax.evaluation.robustness import ecg, events
+from medm2t_jax.evaluation.robustness import damaged
+from medm2t_jax.evaluation.robustness.raw_recordings import RawRecordings
+from medm2t_jax.modalities import Modality
+from medm2t_jax.modalities.base import Damage as OwnDamage
 from medm2t_jax.runs.hosts import distributed
 from medm2t_jax.runs.reader import Batch
 from medm2t_jax.runs.run import Run
@@ -27,9 +29,6 @@ from medm2t_jax.training.steps import Predictor
 HOURS_EARLIER = (1.0, 3.0, 6.0, 12.0)
 HOURS_KNOWN = (18.0, 12.0, 6.0, 3.0, 1.0)
 PERCENT = (10.0, 30.0, 50.0, 70.0, 90.0)
-LEADS_LOST = (1.0, 3.0, 6.0)
-SAMPLING_RATES = (250.0, 500.0, 1000.0)
-SNR = (24.0, 12.0, 6.0, 0.0, -6.0)
 _UNDAMAGED = 'undamaged'
 
 
@@ -56,28 +55,28 @@ class Curve:
   raw: str = ''
 
 
-def curves(schema: Schema, seed: int) -> list[Curve]:
-  """Every damage that applies to a data set, in the order of the report."""
-  counted = (*schema.events, *schema.grids)
-  recorded = tuple(name for name in ('ecg',) if name in schema.modalities)
+def curves(modalities: Sequence[Modality], seed: int) -> list[Curve]:
+  """Every damage that applies to a model's modalities, in the order of the report."""
+  timed = tuple(each.name for each in modalities if each.timed)
+  counted = tuple(each.name for each in modalities if each.thinned_by_damage)
   result = []
-  if counted or recorded:
+  if timed:
     result += [
       Curve(
         'later_start',
         'Observation starts later',
         'Hours known before the prediction time',
         HOURS_KNOWN,
-        (*counted, *recorded),
-        lambda batch, level: events.known_since(batch, schema, level),
+        timed,
+        lambda batch, level: damaged.known_since(batch, modalities, level),
       ),
       Curve(
         'times_earlier',
         'Times too early',
         'Hours by which all times are too early',
         HOURS_EARLIER,
-        (*counted, *recorded),
-        lambda batch, level: events.earlier(batch, schema, level),
+        timed,
+        lambda batch, level: damaged.earlier(batch, modalities, level),
       ),
     ]
   if counted:
@@ -88,7 +87,7 @@ def curves(schema: Schema, seed: int) -> list[Curve]:
         'Removed (%)',
         PERCENT,
         counted,
-        lambda batch, level: events.thinned(batch, schema, level, seed),
+        lambda batch, level: damaged.thinned(batch, modalities, level, seed),
       )
     )
   result.append(
@@ -98,50 +97,31 @@ def curves(schema: Schema, seed: int) -> list[Curve]:
       'Modalities lost (%)',
       PERCENT,
       (),
-      lambda batch, level: events.modalities_lost(batch, schema, level, seed),
+      lambda batch, level: damaged.modalities_lost(batch, modalities, level, seed),
     )
   )
-  return result + (_ecg_curves(seed) if recorded else [])
-
-
-def _ecg_curves(seed: int) -> list[Curve]:
-  return [
-    Curve(
-      'ecg_leads_lost',
-      'ECG leads lost',
-      'ECG leads lost',
-      LEADS_LOST,
-      ('ecg',),
-      lambda batch, level: ecg.leads_lost(batch, int(level), seed),
-    ),
-    Curve(
-      'ecg_arms_exchanged',
-      'ECG arm electrodes exchanged',
-      'Pairs of electrodes exchanged',
-      (1.0,),
-      ('ecg',),
-      lambda batch, level: ecg.arms_exchanged(batch),
-    ),
-    Curve(
-      'ecg_sampling_rate',
-      'Raw ECG at another sampling rate',
-      'Sampling rate (Hz)',
-      SAMPLING_RATES,
-      ('ecg',),
-      raw=rereading.SAMPLING_RATE,
-    ),
-    *(
-      Curve(
-        f'ecg_{kind}',
-        f'Raw ECG with noise: {kind.replace("_", " ")}',
-        'Signal-to-noise ratio (dB)',
-        SNR,
-        ('ecg',),
-        raw=kind,
-      )
-      for kind in noise.KINDS
-    ),
+  return result + [
+    _own(each, damage, seed) for each in modalities for damage in each.damages()
   ]
+
+
+def _own(modality: Modality, damage: OwnDamage, seed: int) -> Curve:
+  """The curve of a damage that one kind of modality alone can have."""
+  name, change = modality.name, damage.change
+
+  def version(batch: Batch, level: float) -> Batch:
+    assert change is not None
+    return {**batch, name: change(batch[name], batch['row'], level, seed)}
+
+  return Curve(
+    damage.name,
+    damage.title,
+    damage.axis,
+    damage.levels,
+    (name,),
+    None if change is None else version,
+    damage.raw,
+  )
 
 
 def damaged_predictions(fold: Run, predictor: Predictor, samples: int) -> list[DamageCurve]:
@@ -157,7 +137,7 @@ def damaged_predictions(fold: Run, predictor: Predictor, samples: int) -> list[D
   """
   seed = fold.config.seed
   groups: dict[tuple[str, ...], list[Curve]] = defaultdict(list)
-  order = curves(fold.dataset.schema, seed)
+  order = curves(fold.model_config.modalities, seed)
   for curve in order:
     groups[curve.of].append(curve)
   found: dict[str, DamageCurve] = {}
@@ -227,7 +207,9 @@ def _predict_group(
     # Of the first process, so that all go the same way.
     reason = distributed.from_first(lambda: _why_not_found(fold, rows, most))
     if reason is None:
-      raw = ecg.RawRecordings(rereading.locate(fold.dataset, rows, most), fold.config.seed)
+      (name,) = group[0].of
+      located = rereading.locate(fold.dataset, rows, most)
+      raw = RawRecordings(name, located, fold.config.seed)
   in_batch = [(curve, level) for curve in group if curve.version for level in curve.levels]
   of_raw = [
     (curve, level) for curve in group if curve.raw and raw for level in curve.levels

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,25 @@ from medm2t_jax.models.trunk.column_statistics import (
 OF_MEASUREMENTS = ('last', 'mean')
 
 
+class ColumnKind(Protocol):
+  """The columns of a modality; hashable, without state.
+
+  Attributes:
+    unread: arrays that no column is made of and that are large.
+  """
+
+  unread: ClassVar[tuple[str, ...]]
+
+  @property
+  def count(self) -> int:
+    """Number of columns, n."""
+    ...
+
+  def __call__(self, arrays: Mapping[str, Array], rows: int, /) -> Columns:
+    """Columns of the rows (b n); arrays as in docs/design.md, "The batch"."""
+    ...
+
+
 @dataclasses.dataclass(frozen=True)
 class EventColumns:
   """Columns of an event modality: numeric items first, then categorical ones.
@@ -44,6 +63,7 @@ class EventColumns:
   """
 
   categories: tuple[int, ...]
+  unread: ClassVar[tuple[str, ...]] = ()
 
   @property
   def count(self) -> int:
@@ -87,6 +107,7 @@ class GridColumns:
 
   signals: int
   step_hours: float
+  unread: ClassVar[tuple[str, ...]] = ()
 
   @property
   def count(self) -> int:
@@ -121,6 +142,7 @@ class EcgColumns:
 
   measurements: int
   terms: int
+  unread: ClassVar[tuple[str, ...]] = ('signal',)
 
   @property
   def count(self) -> int:
@@ -178,6 +200,7 @@ class StaticColumns:
 
   numeric: int
   levels: tuple[int, ...]
+  unread: ClassVar[tuple[str, ...]] = ()
 
   @property
   def count(self) -> int:
@@ -200,10 +223,6 @@ class StaticColumns:
     return _beside(parts)
 
 
-ColumnKind = EventColumns | GridColumns | EcgColumns | StaticColumns
-
-
-@functools.partial(jax.jit, static_argnums=0)
 def table(
   kinds: tuple[tuple[str, ColumnKind], ...], batch: Mapping[str, Any]
 ) -> Float[Array, 'r n']:
@@ -211,26 +230,36 @@ def table(
 
   Args:
     kinds: modality -> its columns.
-    batch: docs/design.md, "The batch", with the device axis; ECG signals are not read.
+    batch: docs/design.md, "The batch", with the device axis.
 
   Returns:
     A row for each place of the batch, device after device.
   """
+  return _table(kinds, read_of(kinds, batch))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _table(
+  kinds: tuple[tuple[str, ColumnKind], ...], batch: Mapping[str, Any]
+) -> Float[Array, 'r n']:
   devices, rows = batch['row'].shape
-  read = without_signals(batch)
   parts = []
   for name, kind in kinds:
-    found = jax.vmap(functools.partial(kind, rows=rows))(read[name])
+    found = jax.vmap(lambda arrays, kind=kind: kind(arrays, rows))(batch[name])
     value = jnp.where(found.known, found.value, jnp.nan)
     parts.append(value.reshape(devices * rows, -1))
   return jnp.concatenate(parts, axis=1)
 
 
-def without_signals(batch: Mapping[str, Any]) -> dict[str, Any]:
-  """A batch without ECG signals, which no column is made of and which are most of it."""
-  if 'ecg' not in batch:
-    return dict(batch)
-  return {**batch, 'ecg': {k: x for k, x in batch['ecg'].items() if k != 'signal'}}
+def read_of(
+  kinds: Sequence[tuple[str, ColumnKind]], batch: Mapping[str, Any]
+) -> dict[str, Any]:
+  """A batch with what columns are made of alone: of ECGs without signals, most of it."""
+  read = {
+    name: {key: array for key, array in batch[name].items() if key not in kind.unread}
+    for name, kind in kinds
+  }
+  return {'row': batch['row'], **read}
 
 
 def _flat(columns: Columns) -> Columns:

@@ -15,7 +15,7 @@ from data_pipeline.format.subjects import order_key
 from medm2t_jax.evaluation import explain
 from medm2t_jax.evaluation.explain.timeline import patient_page
 from medm2t_jax.models.medm2t import MedM2T
-from tests.support import fake_batch
+from tests.support import fake_batch, kinds
 
 SCHEMA = fake_batch.schema('mortality')
 ROWS = np.arange(5)
@@ -147,7 +147,7 @@ def test_what_is_absent_has_no_attribution(found):
   assert (right.verdict, wrong.verdict) == ('right', 'wrong')
   for patient in (right, wrong):
     arrays, given = patient.arrays, patient.attributions
-    for name in SCHEMA.events:
+    for name in kinds.events(SCHEMA):
       assert not given[name]['token'][~arrays[name]['mask']].any()
     assert not given['vitals']['value'][~arrays['vitals']['observed']].any()
     assert not given['static']['numeric'][~arrays['static']['numeric_mask']].any()

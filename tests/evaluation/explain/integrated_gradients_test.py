@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 
 import jax
@@ -24,12 +23,7 @@ from medm2t_jax.models.medm2t import MedM2T
 from tests.support import fake_batch
 
 # Two modalities compile fast.
-SCHEMA = dataclasses.replace(
-  fake_batch.schema('mortality'),
-  events={'labs': fake_batch.schema().events['labs']},
-  grids={},
-  ecg_terms=(),
-)
+SCHEMA = fake_batch.schema('mortality').only(('static', 'labs'))
 ODDS = np.array([[False, True]])
 
 
@@ -168,7 +162,7 @@ def leave_out_others(encoder: dict, item_of_id: np.ndarray) -> None:
 )
 def test_the_item_that_decides_is_the_only_one(options):
   model, variables = model_of(**options)
-  item_of_id = dict(model.config.events)['labs'].item_of_id
+  item_of_id = model.config.modality('labs').config.item_of_id
   leave_out_others(variables['params']['encoders_labs'], item_of_id)
   # Random parameters hardly pass on what the events say.
   variables['params']['fusion']['project_labs']['kernel'] *= 100

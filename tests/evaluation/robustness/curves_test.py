@@ -12,8 +12,10 @@ from ml_collections import config_dict
 
 from data_pipeline.format.dataset import open_dataset
 from medm2t_jax.evaluation import evaluate, robustness
+from medm2t_jax.experiment.model_config import model_config
 from medm2t_jax.runs.reader import Reader
 from medm2t_jax.runs.splits import Splits
+from tests.support import fake_batch
 
 SAMPLES = 8
 
@@ -36,10 +38,12 @@ class StandIn:
       }
     )
     self.reader = Reader(dataset, self.config)
+    options = {**fake_batch.OPTIONS, 'segment_lengths': (2,)}
+    self.model_config = model_config('mortality', options, dataset.schema)
 
   def modalities_of(self, stage):
     del stage
-    return self.dataset.schema.modalities
+    return self.dataset.schema.names
 
   def plan(self, split, modalities, batch_size):
     return self.reader.plan(self.splits.rows(split), modalities, batch_size)

@@ -24,7 +24,7 @@ ROWS = 5
 
 @pytest.fixture(scope='module')
 def encoder() -> Any:
-  config = dict(fake_batch.config(**OPTIONS).events)['labs']
+  config = fake_batch.config(**OPTIONS).modality('labs').config
   model = SparseTimeSeriesEncoder(dataclasses.replace(config, width=8))
   events = fake_batch.batch(rows=ROWS, events=30)['labs']
   events['time'] = np.round(events['time'])  # some at the same time

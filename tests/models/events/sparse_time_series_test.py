@@ -12,7 +12,7 @@ import pytest
 from medm2t_jax.models.events.sparse_time_series import SparseTimeSeriesEncoder
 from tests.support import fake_batch
 
-BASE = dataclasses.replace(dict(fake_batch.config().events)['labs'], width=8)
+BASE = dataclasses.replace(fake_batch.config().modality('labs').config, width=8)
 
 
 def make(encoding, pooling, accumulation='mean', tables='shared'):

@@ -7,7 +7,7 @@ import itertools
 import jax
 import numpy as np
 
-from medm2t_jax.modalities import fitting
+from medm2t_jax.modalities.columns import fit_columns
 from medm2t_jax.models.trunk.chunks import PIECES, SIZE, Chunks
 from medm2t_jax.models.trunk.columns import StaticColumns
 
@@ -49,7 +49,7 @@ def filled(x, knots):
 
 def test_a_chunk_equals_its_definition():
   value, known = table()
-  fitted = fitting.fit_columns(np.where(known, value, np.nan))
+  fitted = fit_columns(np.where(known, value, np.nan))
   found = chunks_of(value, known, fitted)
   assert found.shape == (*value.shape, SIZE)
   for column in range(3):
@@ -69,7 +69,7 @@ def test_a_chunk_equals_its_definition():
 
 def test_what_no_training_sample_had_and_what_is_not_known_is_zero():
   value, known = table()
-  fitted = fitting.fit_columns(np.where(known, value, np.nan))
+  fitted = fit_columns(np.where(known, value, np.nan))
   now_known = np.ones_like(known)
   found = chunks_of(value + 1, now_known, fitted)
   np.testing.assert_array_equal(found[:, 3], 0)
@@ -79,14 +79,14 @@ def test_what_no_training_sample_had_and_what_is_not_known_is_zero():
 
 def test_the_mean_chunk_of_training_samples_is_neutral():
   value, known = table()
-  fitted = fitting.fit_columns(np.where(known, value, np.nan))
+  fitted = fit_columns(np.where(known, value, np.nan))
   content = chunks_of(value, known, fitted)[..., :PIECES]
   np.testing.assert_allclose(content.mean(axis=0), 0, atol=1e-5)
 
 
 def test_a_closed_gate_leaves_that_something_was_known():
   value, known = table()
-  fitted = fitting.fit_columns(np.where(known, value, np.nan))
+  fitted = fit_columns(np.where(known, value, np.nan))
   plain = chunks_of(value, known, fitted)
   gate = np.full(value.shape, 0.25, np.float32)
   found = chunks_of(value, known, fitted, gate)

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from medm2t_jax.baselines.summary_statistics import column_names
-from medm2t_jax.experiment.model_config import column_kinds
 from medm2t_jax.models.gates import open_gates, with_gates
 from tests.support import fake_batch
 
 SCHEMA = fake_batch.schema('mortality')
-KINDS = column_kinds(SCHEMA)
+MODALITIES = fake_batch.config('mortality').modalities
+KINDS = {each.name: each.columns for each in MODALITIES}
 ROWS = 6
 
 
@@ -27,7 +27,7 @@ def gated_batch(seed=0):
   rng = np.random.default_rng(seed)
   gates = jax.tree.map(
     lambda gate: rng.uniform(0, 1, gate.shape).astype(np.float32),
-    open_gates(batch, SCHEMA.modalities),
+    open_gates(batch, {each.name: each.gates for each in MODALITIES}),
   )
   return batch, with_gates(batch, gates)
 
@@ -35,7 +35,7 @@ def gated_batch(seed=0):
 def names_of(name):
   return [
     each.removeprefix(f'{name}/')
-    for each in column_names(SCHEMA)
+    for each in column_names(MODALITIES)
     if each.startswith(f'{name}/')
   ]
 
@@ -67,16 +67,16 @@ def oracle(batch, name, row):
       if category:
         result.append(arrays['categorical_gate'][row, 0])
       else:
-        places = [item.itemid for item in SCHEMA.static_numeric]
+        places = [item.itemid for item in SCHEMA.modalities['static'].numeric]
         result.append(arrays['numeric_gate'][row, places.index(itemid)])
     elif name == 'vitals':
-      signal = [item.itemid for item in SCHEMA.grids[name].items].index(itemid)
+      signal = [item.itemid for item in SCHEMA.modalities[name].items].index(itemid)
       seen = arrays['observed'][row, :, signal]
       gate = arrays['value_gate'][row, seen, signal]
       value = arrays['value'][row, seen, signal]
       result.append(of_numbers(statistic, value, gate, np.flatnonzero(seen)))
     else:
-      items = SCHEMA.events[name]
+      items = SCHEMA.modalities[name].items
       item = [each.itemid for each in items].index(itemid)
       own = arrays['mask'][row] & (arrays['item'][row] == item)
       gate, time = arrays['token_gate'][row, own], arrays['time'][row, own]
@@ -126,7 +126,7 @@ def test_gates_of_recordings():
       of_item, _, statistic = name.partition('/')
       expected = 1.0
       if statistic == 'ever':
-        term = SCHEMA.ecg_terms.index(of_item)
+        term = SCHEMA.modalities['ecg'].terms.index(of_item)
         expected = mean(ecg['terms_gate'][own & (ecg['terms'][:, term] > 0), term])
       if statistic == 'mean':
         place = (names_of('ecg').index(name) - 1) // 2

@@ -9,8 +9,9 @@ from data_pipeline.ecg import rereading
 from data_pipeline.ecg.conditioning import condition
 from data_pipeline.ecg.raw_recording import RawRecording
 from data_pipeline.ecg.rereading import Damage, Recording
-from data_pipeline.format.schema import ECG_LEADS
-from medm2t_jax.evaluation.robustness import ecg
+from data_pipeline.format.modalities.waveform import ECG_LEADS
+from medm2t_jax.evaluation.robustness.raw_recordings import RawRecordings
+from medm2t_jax.modalities import waveform
 from tests.ecg.conditioning_test import in_millivolts
 from tests.support.damaged_batches import assert_contract, assert_equal, two_devices
 
@@ -36,7 +37,7 @@ def test_exchanged_arms_are_those_of_exchanged_electrodes():
   left, right, foot, chest = walk(), walk(), walk(), walk(6)
   units, gain = condition(twelve_leads(left, right, foot, chest), 500.0)
   expected = in_millivolts(condition(twelve_leads(right, left, foot, chest), 500.0))
-  found = ecg.arms_exchanged({'ecg': {'signal': units[None, None]}})['ecg']['signal']
+  found = waveform.arms_exchanged({'signal': units[None, None]})['signal']
   assert found.dtype == np.int16
   found = in_millivolts((found[0, 0], gain))
   np.testing.assert_allclose(found, expected, atol=2e-4)
@@ -46,10 +47,18 @@ def test_exchanged_arms_are_those_of_exchanged_electrodes():
 
 
 def test_exchanged_twice_is_as_before(batch):
-  once = ecg.arms_exchanged(batch)
+  once = arms_exchanged(batch)
   assert_contract(once, batch)
   assert not np.array_equal(once['ecg']['signal'], batch['ecg']['signal'])
-  assert_equal(ecg.arms_exchanged(once), batch)
+  assert_equal(arms_exchanged(once), batch)
+
+
+def arms_exchanged(batch):
+  return {**batch, 'ecg': waveform.arms_exchanged(batch['ecg'])}
+
+
+def leads_lost(batch, count):
+  return {**batch, 'ecg': waveform.leads_lost(batch['ecg'], batch['row'], count, 0)}
 
 
 def flat_leads(batch):
@@ -60,8 +69,8 @@ def flat_leads(batch):
 
 
 def test_lost_leads_are_flat_and_contain_each_other(batch):
-  assert_equal(ecg.leads_lost(batch, 0, 0), batch)
-  found = [ecg.leads_lost(batch, count, 0) for count in (1, 3, 6)]
+  assert_equal(leads_lost(batch, 0), batch)
+  found = [leads_lost(batch, count) for count in (1, 3, 6)]
   for each, count in zip(found, (1, 3, 6), strict=True):
     assert_contract(each, batch)
     assert {len(leads) for leads in flat_leads(each)} == {count}
@@ -93,7 +102,7 @@ def test_raw_recordings_take_the_place_of_their_own_slots(batch, monkeypatch):
     return np.full((20, 12), recording.study_id, np.int16), damage.level
 
   monkeypatch.setattr(rereading, 'read_damaged', read_damaged)
-  raw = ecg.RawRecordings(located, seed=4)
+  raw = RawRecordings('ecg', located, seed=4)
   damages = [Damage('white', level) for level in (24.0, 6.0)]
   mild, strong = raw.versions(batch, damages)
   for each in (mild, strong):

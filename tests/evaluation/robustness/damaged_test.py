@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from medm2t_jax.evaluation.robustness import events, masking
+from medm2t_jax.evaluation.robustness import damaged
+from medm2t_jax.modalities import draws
 from tests.support.damaged_batches import (
   EVENTS,
+  MODALITIES,
   SCHEMA,
   assert_contract,
   assert_equal,
@@ -17,7 +19,10 @@ from tests.support.damaged_batches import (
 )
 
 PLACES = [(device, row) for device in range(2) for row in range(6)]
-STEPS, STEP_HOURS = SCHEMA.grids['vitals'].steps, SCHEMA.grids['vitals'].step_hours
+STEPS, STEP_HOURS = (
+  SCHEMA.modalities['vitals'].steps,
+  SCHEMA.modalities['vitals'].step_hours,
+)
 
 
 @pytest.fixture(scope='module')
@@ -36,10 +41,10 @@ def cells_of(batch, device, row):
 @pytest.mark.parametrize(
   'same',
   [
-    lambda batch: events.earlier(batch, SCHEMA, 0.0),
-    lambda batch: events.thinned(batch, SCHEMA, 0.0, 0),
-    lambda batch: events.modalities_lost(batch, SCHEMA, 0.0, 0),
-    lambda batch: events.known_since(batch, SCHEMA, np.inf),
+    lambda batch: damaged.earlier(batch, MODALITIES, 0.0),
+    lambda batch: damaged.thinned(batch, MODALITIES, 0.0, 0),
+    lambda batch: damaged.modalities_lost(batch, MODALITIES, 0.0, 0),
+    lambda batch: damaged.known_since(batch, MODALITIES, np.inf),
   ],
 )
 def test_no_damage_changes_no_bit(batch, same):
@@ -48,7 +53,7 @@ def test_no_damage_changes_no_bit(batch, same):
 
 @pytest.mark.parametrize('hours', [1.0, 3.0, 12.0, 30.0])
 def test_earlier(batch, hours):
-  found = events.earlier(batch, SCHEMA, hours)
+  found = damaged.earlier(batch, MODALITIES, hours)
   assert_contract(found, batch)
   steps = round(hours / STEP_HOURS)
   moved = lambda time: float(np.float32(time) - np.float32(hours))
@@ -68,7 +73,7 @@ def test_earlier(batch, hours):
 
 @pytest.mark.parametrize('hours', [18.0, 3.0, 1.0])
 def test_known_since(batch, hours):
-  found = events.known_since(batch, SCHEMA, hours)
+  found = damaged.known_since(batch, MODALITIES, hours)
   assert_contract(found, batch)
   lost = 0
   for place in PLACES:
@@ -91,13 +96,13 @@ def test_known_since(batch, hours):
 
 @pytest.mark.parametrize('percent', [10.0, 50.0, 90.0])
 def test_thinned(batch, percent):
-  found = events.thinned(batch, SCHEMA, percent, 3)
+  found = damaged.thinned(batch, MODALITIES, percent, 3)
   assert_contract(found, batch)
   for device, row in PLACES:
     index = int(batch['row'][device, row])
     for name in EVENTS:
       before = events_of(batch, name, device, row)
-      drawn = masking.generator(max(index, 0), 3, f'thin {name}')
+      drawn = draws.generator(max(index, 0), 3, f'thin {name}')
       # One number an event.
       expected = [each for each in before if drawn.random() >= percent / 100]
       assert events_of(found, name, device, row) == expected
@@ -108,8 +113,8 @@ def test_thinned(batch, percent):
 
 
 def test_a_higher_share_removes_what_a_lower_one_does(batch):
-  for damage in (events.thinned, events.modalities_lost):
-    less, more = (damage(batch, SCHEMA, percent, 0) for percent in (30.0, 70.0))
+  for damage in (damaged.thinned, damaged.modalities_lost):
+    less, more = (damage(batch, MODALITIES, percent, 0) for percent in (30.0, 70.0))
     for place in PLACES:
       for name in EVENTS:
         kept = events_of(less, name, *place)
@@ -118,7 +123,7 @@ def test_a_higher_share_removes_what_a_lower_one_does(batch):
 
 
 def test_modalities_are_lost_whole_and_each_on_its_own(batch):
-  found = events.modalities_lost(batch, SCHEMA, 50.0, 1)
+  found = damaged.modalities_lost(batch, MODALITIES, 50.0, 1)
   assert_contract(found, batch)
   fates = set()
   for device, row in PLACES:
@@ -142,7 +147,7 @@ def test_modalities_are_lost_whole_and_each_on_its_own(batch):
     else:
       assert_equal(static, {key: array[place] for key, array in batch['static'].items()})
   assert len(fates) > 3
-  everything = events.modalities_lost(batch, SCHEMA, 100.0, 1)
+  everything = damaged.modalities_lost(batch, MODALITIES, 100.0, 1)
   assert not any(everything[name]['mask'].any() for name in (*EVENTS, 'ecg'))
   assert not everything['vitals']['observed'].any()
   assert not everything['static']['numeric_mask'].any()
@@ -159,8 +164,8 @@ def test_draws_follow_the_sample_and_not_its_batch_or_padding(batch):
   }
   for key, array in mixed['labs'].items():
     array[1, 2, :12] = batch['labs'][key][0, 0]
-  alone = events.thinned(batch, SCHEMA, 50.0, 0)
-  among = events.thinned(mixed, SCHEMA, 50.0, 0)
+  alone = damaged.thinned(batch, MODALITIES, 50.0, 0)
+  among = damaged.thinned(mixed, MODALITIES, 50.0, 0)
   expected = events_of(alone, 'labs', 0, 0)
   assert 0 < len(expected) < 12
   assert events_of(among, 'labs', 1, 2) == expected

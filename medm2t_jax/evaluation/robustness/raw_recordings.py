@@ -1,8 +1,7 @@
-"""Damage to the ECGs of a batch: exchanged or lost leads, other rates, noise.
+"""Batches whose signals are read again from damaged raw recordings.
 
-Exchanging and losing leads commutes with the conditioning, which treats every lead alike,
-so the conditioned signals are changed. Rates and noise belong before it: the raw
-recordings are read again. Measurements and report terms stay as the machine gave them.
+Rates and noise belong before the conditioning, which the raw recordings go through again.
+Measurements and report terms stay as the machine gave them.
 """
 
 from __future__ import annotations
@@ -17,44 +16,10 @@ import numpy as np
 from data_pipeline import processors
 from data_pipeline.ecg import rereading
 from data_pipeline.ecg.rereading import Damage, Recording
-from data_pipeline.format.schema import ECG_LEADS
-from medm2t_jax.evaluation.robustness import masking
+from data_pipeline.format.modalities import base
 from medm2t_jax.runs.run import Batch
 
-_EXCHANGED = {'II': 'III', 'III': 'II', 'aVR': 'aVL', 'aVL': 'aVR'}
-_SOURCE = [ECG_LEADS.index(_EXCHANGED.get(lead, lead)) for lead in ECG_LEADS]
-_SIGN = np.array([-1 if lead == 'I' else 1 for lead in ECG_LEADS], np.int16)
-
 _Conditioned = tuple[np.ndarray, float] | None
-
-
-def arms_exchanged(batch: Batch) -> dict[str, Any]:
-  """The electrodes of the two arms exchanged.
-
-  Lead I is left arm less right arm and turns over; II and III exchange, so do aVR and
-  aVL; aVF and the chest leads, against the mean of the limbs, stay.
-  """
-  ecg = batch['ecg']
-  return {**batch, 'ecg': {**ecg, 'signal': ecg['signal'][..., _SOURCE] * _SIGN}}
-
-
-def leads_lost(batch: Batch, count: int, seed: int) -> dict[str, Any]:
-  """`count` random leads of each recording flat; those of fewer are among them.
-
-  The conditioning refuses a recording with more flat leads than it allows: more of them
-  here show what that rule is worth.
-  """
-  ecg = batch['ecg']
-  row = masking.owners(batch)
-  lost = np.zeros((*row.shape, len(ECG_LEADS)), bool)
-  generators: dict[int, np.random.Generator] = {}
-  for place in np.argwhere(ecg['mask']):
-    sample = int(row[tuple(place)])
-    if sample not in generators:
-      generators[sample] = masking.generator(sample, seed, 'leads')
-    lost[(*place, generators[sample].permutation(len(ECG_LEADS))[:count])] = True
-  signal = np.where(lost[:, :, None], np.int16(0), ecg['signal'])
-  return {**batch, 'ecg': {**ecg, 'signal': signal}}
 
 
 class RawRecordings:
@@ -65,11 +30,13 @@ class RawRecordings:
       absent from the batch, as a preparation drops them.
   """
 
-  def __init__(self, located: Mapping[int, Sequence[Recording]], seed: int):
+  def __init__(self, name: str, located: Mapping[int, Sequence[Recording]], seed: int):
     """Args:
+    name: of the modality.
     located: index row -> its recordings, as `rereading.locate` finds them.
     seed: of the noise.
     """
+    self._name = name
     self.refused: Counter[Damage] = Counter()
     self._located = located
     self._seed = seed
@@ -94,7 +61,7 @@ class RawRecordings:
     result = {}
     for device, rows in enumerate(batch['row'].tolist()):
       held = [each for row in rows if row >= 0 for each in self._located[row]]
-      assert len(held) == batch['ecg']['mask'][device].sum()
+      assert len(held) == batch[self._name]['mask'][device].sum()
       result |= {(device, slot): each for slot, each in enumerate(held)}
     return result
 
@@ -105,9 +72,9 @@ class RawRecordings:
     conditioned: Mapping[Recording, _Conditioned],
     damage: Damage,
   ) -> dict[str, Any]:
-    ecg = batch['ecg']
-    signal, gain = np.array(ecg['signal']), np.array(ecg['gain'])
-    keep = np.array(ecg['mask'])
+    arrays = batch[self._name]
+    signal, gain = np.array(arrays['signal']), np.array(arrays['gain'])
+    keep = np.array(arrays['mask'])
     for place, recording in slots.items():
       result = conditioned[recording]
       if result is None:
@@ -115,5 +82,5 @@ class RawRecordings:
         self.refused[damage] += 1
       else:
         signal[place], gain[place] = result
-    replaced = {**ecg, 'signal': signal, 'gain': gain}
-    return {**batch, 'ecg': masking.keep_recordings(replaced, keep)}
+    replaced = {**arrays, 'signal': signal, 'gain': gain}
+    return {**batch, self._name: base.kept(replaced, keep)}

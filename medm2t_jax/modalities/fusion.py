@@ -1,0 +1,34 @@
+"""Sizes of Bi-Modal Attention, between modalities and inside one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from medm2t_jax.models.multimodal_fusion import FusionConfig
+
+ATTENTION_DROPOUT = 0.1
+RESNET_DROPOUT = 0.3
+
+
+def fusion_config(
+  width: int,
+  heads: int,
+  options: Mapping[str, Any],
+  *,
+  shared_dropout: float,
+  modality_dropout: float,
+  pairs_from_zero: bool,
+) -> FusionConfig:
+  """A head of so many numbers and heads, with the options of `config.model`."""
+  return FusionConfig(
+    width=width,
+    heads=heads,
+    blocks=options['attention_blocks'],
+    fusion=options['fusion'],
+    shared_encoder=options['shared_encoder'],
+    shared_dropout=shared_dropout,
+    attention_dropout=ATTENTION_DROPOUT,
+    modality_dropout=modality_dropout,
+    pairs_from_zero=pairs_from_zero,
+  )
