@@ -244,7 +244,7 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
 
 def predicts_samples(name: str) -> bool:
   """Whether the unit of a stage is the sample, and not a segment or a recording."""
-  return not name.startswith('ecg_') and '_segments' not in name
+  return not name.startswith(('ecg_', 'waveform_')) and '_segments' not in name
 
 
 def hourly_cuts(hours: int) -> tuple[float, ...]:

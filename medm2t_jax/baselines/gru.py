@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -192,7 +193,8 @@ class _Scaling:
 
   @classmethod
   def fit(cls, values: np.ndarray) -> _Scaling:
-    flat = values.reshape(-1, values.shape[-1])
+    # Of data without anything over time no column is left.
+    flat = values.reshape(math.prod(values.shape[:-1]), values.shape[-1])
     known = ~np.isnan(flat)
     count = np.maximum(known.sum(axis=0), 1)
     mean = np.sum(flat, axis=0, where=known, dtype=np.float64) / count
