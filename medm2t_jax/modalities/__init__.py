@@ -15,11 +15,12 @@ from medm2t_jax.modalities.ablation import Ablation
 from medm2t_jax.modalities.base import Modality, Setting
 from medm2t_jax.modalities.events import Events
 from medm2t_jax.modalities.grid import Grid
+from medm2t_jax.modalities.notes import Notes
 from medm2t_jax.modalities.static import Static
 from medm2t_jax.modalities.waveform import Waveform
 from medm2t_jax.modalities.windows import Windows, windows_of
 
-KINDS: tuple[type[Modality], ...] = (Static, Events, Grid, Waveform)
+KINDS: tuple[type[Modality], ...] = (Static, Events, Grid, Waveform, Notes)
 
 
 def kind_of(spec: Spec) -> type[Modality]:

@@ -12,10 +12,11 @@ from data_pipeline.format.items import DataError
 from data_pipeline.format.modalities.base import Modality
 from data_pipeline.format.modalities.events import Events
 from data_pipeline.format.modalities.grid import Grid
+from data_pipeline.format.modalities.notes import Notes
 from data_pipeline.format.modalities.static import Static
 from data_pipeline.format.modalities.waveform import Waveform
 
-KINDS: tuple[type[Modality], ...] = (Static, Events, Grid, Waveform)
+KINDS: tuple[type[Modality], ...] = (Static, Events, Grid, Waveform, Notes)
 
 
 def from_json(fields: Mapping[str, Any], where: object) -> Modality:

@@ -16,7 +16,7 @@ from data_pipeline.ecg.report_terms import terms
 from data_pipeline.format import modalities
 from data_pipeline.format.schema import DataError, Item, Schema
 from data_pipeline.sources import Resources, Staged, existing, setting
-from data_pipeline.sources.common import vitals
+from data_pipeline.sources.common import notes, vitals
 from data_pipeline.sources.common.duckdb_files import parquet
 from data_pipeline.sources.common.items import items, make_table
 from data_pipeline.sources.common.raw_tables import RawTables, in_scratch
@@ -57,6 +57,11 @@ class Settings:
     'columns. Without it there are no ECGs.',
     default=None,
   )
+  notes: Path | None = setting(
+    'Parquet file of notes as vectors of a text model: subject_id (or sample_id), '
+    'time, vector.',
+    default=None,
+  )
   unlabelled: bool = setting(
     'Whether --labels has only subjects and prediction times, to be predicted.',
     default=False,
@@ -66,6 +71,8 @@ class Settings:
     existing('meds', self.meds)
     if self.ecg is not None:
       existing('ecg', self.ecg, 'file')
+    if self.notes is not None:
+      existing('notes', self.notes, 'file')
     if self.task_file is not None:
       existing('task_file', self.task_file, 'file')
     found = self.labels
@@ -186,6 +193,11 @@ def _stage(
   if settings.ecg is not None:
     _require_free(settings, found, 'ecg')
     found['ecg'] = modalities.Waveform(terms())
+  if settings.notes is not None:
+    _require_free(settings, found, notes.NAME)
+    found[notes.NAME], counts[notes.NAME] = notes.write_notes(
+      raw, settings.notes, staging / 'notes_notes.parquet', stays=False
+    )
   schema = Schema(
     task=task,
     source='meds',

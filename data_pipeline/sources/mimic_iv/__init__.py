@@ -14,7 +14,7 @@ from data_pipeline.ecg.report_terms import terms
 from data_pipeline.format.modalities import Events, Grid, Modality, Static, Waveform
 from data_pipeline.format.schema import DataError, Schema
 from data_pipeline.sources import Resources, Staged, existing, setting
-from data_pipeline.sources.common import targets, vitals
+from data_pipeline.sources.common import notes, targets, vitals
 from data_pipeline.sources.common.items import items, read_rows
 from data_pipeline.sources.common.raw_tables import RawTables, in_scratch
 from data_pipeline.sources.mimic_iv import cohort, drugs, events, recordings, static
@@ -47,6 +47,11 @@ class Settings:
     'CSV file (columns group, name, unless) that adds to the shipped table of drug names.',
     default=None,
   )
+  notes: Path | None = setting(
+    'Parquet file of notes as vectors of a text model: sample_id (or stay_id, subject_id), '
+    'time, vector.',
+    default=None,
+  )
   unlabelled: bool = setting(
     'Samples to be predicted: chosen by what can be decided at the prediction time alone, '
     'and without labels.',
@@ -57,6 +62,8 @@ class Settings:
     existing('mimic_iv', self.mimic_iv)
     if self.mimic_iv_ecg is not None:
       existing('mimic_iv_ecg', self.mimic_iv_ecg)
+    if self.notes is not None:
+      existing('notes', self.notes, 'file')
     if self.drug_groups is not None:
       existing('drug_groups', self.drug_groups, 'file')
       if self.static != 'extended':
@@ -140,6 +147,10 @@ def _stage(
     modalities['vitals'] = Grid(items('vitals'), vitals.GRID_STEPS, vitals.GRID_STEP_HOURS)
   if ecg_root is not None:
     modalities['ecg'] = Waveform(terms())
+  if settings.notes is not None:
+    modalities[notes.NAME], rows[notes.NAME] = notes.write_notes(
+      raw, settings.notes, staging / 'notes_notes.parquet', stays=not of_ecgs
+    )
   schema = Schema(
     task=task,
     source='mimic_iv',

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from data_pipeline.format.schema import DataError
-from data_pipeline.sources import Resources, Staged, mimic_iv, setting
+from data_pipeline.sources import Resources, Staged, existing, mimic_iv, setting
 from data_pipeline.sources.mimic_iv.cohort import OF_ECGS
 from data_pipeline.sources.simulated.hospital import planted_effects, write_hospital
 
@@ -43,7 +43,12 @@ class Settings:
   static: Literal['core', 'extended'] = setting(
     'Static columns: core or extended (cvd only).', default='core'
   )
+  notes: Path | None = setting('As of mimic_iv.', default=None)
   unlabelled: bool = setting('As of mimic_iv.', default=False)
+
+  def __post_init__(self):
+    if self.notes is not None:
+      existing('notes', self.notes, 'file')
 
 
 def stage(task: str, staging: Path, settings: Settings, resources: Resources) -> Staged:
@@ -71,6 +76,7 @@ def stage(task: str, staging: Path, settings: Settings, resources: Resources) ->
       mimic_iv_ecg=raw / 'mimic-iv-ecg' if settings.ecg else None,
       availability=settings.availability,
       static=settings.static,
+      notes=settings.notes,
       unlabelled=settings.unlabelled,
     ),
     resources,

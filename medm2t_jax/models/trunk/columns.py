@@ -223,6 +223,43 @@ class StaticColumns:
     return _beside(parts)
 
 
+@dataclasses.dataclass(frozen=True)
+class NoteColumns:
+  """Columns of notes: the mean of their vectors, their number, hours since the last.
+
+  Attributes:
+    width: numbers of a vector.
+  """
+
+  width: int
+  unread: ClassVar[tuple[str, ...]] = ()
+
+  @property
+  def count(self) -> int:
+    return self.width + 2
+
+  def __call__(self, notes: Mapping[str, Array], rows: int) -> Columns:
+    """Columns of the rows (b n); notes as in docs/design.md, "The batch"."""
+    mask = jnp.asarray(notes['mask']).astype(jnp.float32)
+    count = jnp.sum(mask, axis=1, keepdims=True)
+    some = jnp.maximum(count, 1.0)
+    mean = jnp.einsum('bn,bnv->bv', mask, notes['vector']) / some
+    latest = jnp.max(jnp.where(notes['mask'], notes['time'], -jnp.inf), axis=1)
+    known = count > 0
+    hours = jnp.where(known, -latest[:, jnp.newaxis], 0.0)
+    gate = None
+    if 'note_gate' in notes:
+      share = jnp.sum(mask * notes['note_gate'], axis=1, keepdims=True) / some
+      share = jnp.broadcast_to(jnp.where(known, share, 1.0), mean.shape)
+      gate = jnp.concatenate([share, jnp.ones((rows, 2))], axis=1)
+    every = jnp.broadcast_to(known, mean.shape)
+    return Columns(
+      jnp.concatenate([mean, count, hours], axis=1),
+      jnp.concatenate([every, jnp.ones_like(known), known], axis=1),
+      gate,
+    )
+
+
 def table(
   kinds: tuple[tuple[str, ColumnKind], ...], batch: Mapping[str, Any]
 ) -> Float[Array, 'r n']:
