@@ -86,17 +86,19 @@ def stage(batch_size: int, learning_rate: float, **overrides: Any) -> dict[str, 
     'decayed': 'all',
     # Exponential moving average of the parameters, which are then used and saved.
     'ema_decay': 0.0,
-    # Classes: 'nll', 'focal'. Days: 'squared', 'absolute', 'huber', 'log_squared'.
+    # Classes and labels: 'nll', 'focal'. Numbers: 'absolute', 'squared', 'huber',
+    # 'log_squared'. Empty: the first of them.
     'loss': 'nll',
     'focal_gamma': 2.0,
-    'huber_delta': 1.0,  # days
-    # One weight per class, or none; and whether logits are freed of their effect.
+    'huber_delta': 1.0,  # in the unit of the label
+    # One weight per class, or per label where it is true, or none; and whether logits are
+    # freed of their effect.
     'class_weights': (),
     'prior_correction': False,
     'epochs': 20,
     # Epochs without an improvement before the stage ends.
     'patience': 5,
-    # What the best epoch is chosen by: 'loss' or a figure of
+    # What the best epoch is chosen by: 'loss' or a metric of
     # `medm2t_jax.training.selection`. With 'last' nothing is: it is the last one,
     # whatever `patience` says.
     'select_by': 'loss',
@@ -115,7 +117,7 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Experiment:
   """The fields that every experiment has; sizes follow the paper.
 
   Args:
-    task: 'cvd', 'mortality' or 'los'.
+    task: that the data set is prepared for.
     recipe: stage name -> `stage(...)`.
   """
   return config_dict.ConfigDict(

@@ -124,7 +124,9 @@ def json_ready(value: Any) -> Any:
   """`value` as plain JSON types: NumPy scalars unpacked, non-finite numbers None."""
   if isinstance(value, Mapping):
     return {str(key): json_ready(each) for key, each in value.items()}
-  if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str):
+  if isinstance(value, np.ndarray):
+    value = value.tolist()
+  if isinstance(value, Sequence) and not isinstance(value, str):
     return [json_ready(each) for each in value]
   if isinstance(value, np.generic):
     value = value.item()

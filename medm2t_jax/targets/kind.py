@@ -47,7 +47,7 @@ class TargetKind(abc.ABC):
   target: Target
 
   link: ClassVar[Link]
-  # Name -> the loss with the numbers of a stage's recipe.
+  # Name -> the loss with the numbers of a stage's recipe; the first one is the usual one.
   losses: ClassVar[Mapping[str, LossMaker]]
   selection_metrics: ClassVar[Mapping[str, SelectionMetric]]
 

@@ -44,7 +44,8 @@ def make_loss(recipe: Mapping[str, Any], target: Target, stage: str) -> StageLos
   """
   where = f'config.recipe.{stage}'
   kind = targets.of(target)
-  if recipe['loss'] not in kind.losses:
+  name = recipe['loss'] or next(iter(kind.losses))
+  if name not in kind.losses:
     raise DataError(
       f'{where}.loss={recipe["loss"]!r}: for this task it is one of '
       f'{", ".join(kind.losses)}'
@@ -56,12 +57,12 @@ def make_loss(recipe: Mapping[str, Any], target: Target, stage: str) -> StageLos
   if weights and min(weights) <= 0:
     raise DataError(f'{where}.class_weights={weights}: they are above 0')
   corrected = recipe['prior_correction']
-  if corrected and (recipe['loss'] != 'nll' or not weights):
+  if corrected and (name != 'nll' or not weights):
     raise DataError(
       f"{where}.prior_correction corrects loss='nll' for class_weights; here loss="
-      f'{recipe["loss"]!r}, class_weights={weights}'
+      f'{name!r}, class_weights={weights}'
     )
-  each = kind.losses[recipe['loss']](recipe)
+  each = kind.losses[name](recipe)
   if not weights:
     return StageLoss(each)
   return StageLoss(*kind.weighted(each, weights, prior_correction=corrected))

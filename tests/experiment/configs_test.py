@@ -7,7 +7,8 @@ import statistics
 
 import pytest
 
-from configs import common, cvd, los, mortality, physionet2012, replay
+from configs import common, cvd, los, mortality, physionet2012, replay, task
+from data_pipeline.format.schema import Target
 from medm2t_jax.runs import workdir
 from medm2t_jax.training.losses import make_loss
 from medm2t_jax.training.optimizer import make_optimizer
@@ -101,3 +102,21 @@ def test_every_recipe_makes_a_loss_and_an_optimizer(module):
 def test_an_unknown_field_of_a_stage_is_refused():
   with pytest.raises(ValueError, match='learing_rate'):
     common.stage(8, 1e-3, learing_rate=1)
+
+
+@pytest.mark.parametrize('target', ['binary', 'multiclass', 'multilabel', 'regression'])
+def test_the_config_of_any_task_suits_every_target(target):
+  classes = {'binary': 2, 'multiclass': 3, 'multilabel': 4, 'regression': 0}[target]
+  made = Target(target, tuple('abcd'[:classes]))
+  for variant in ('sepsis', 'sepsis,base', 'sepsis,paper', 'sepsis,smoke'):
+    config = task.get_config(variant)
+    assert config.is_locked and config.task == 'sepsis'
+    for stage, recipe in config.recipe.items():
+      make_loss(recipe, made, stage)
+      make_optimizer(recipe, stage, 100)
+
+
+@pytest.mark.parametrize('variant', [None, '', 'Sepsis', 'aki,published', 'aki,base,paper'])
+def test_a_task_without_a_name_or_with_another_variant_is_refused(variant):
+  with pytest.raises(ValueError, match=r'configs/task\.py'):
+    task.get_config(variant)

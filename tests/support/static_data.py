@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from configs import mortality
-from data_pipeline.format.schema import Item
+from data_pipeline.format.schema import Item, Target
 from data_pipeline.sources import Staged
 from tests.support import kinds, staging_fixture
 
@@ -19,6 +20,7 @@ def build(
   subjects: int = 60,
   events: tuple[str, ...] = (),
   items: tuple[Item, ...] = (),
+  target: Target = staging_fixture.SCHEMA.target,
 ) -> Path:
   """Prepares `folder / 'out'`.
 
@@ -28,6 +30,7 @@ def build(
     subjects: how many.
     events: event modalities that stay beside the static columns.
     items: of the modality `labs`, where `change` has changed what they are.
+    target: of the labels, where `change` has changed what they are.
   """
   raw = folder / 'raw'
   raw.mkdir()
@@ -35,6 +38,7 @@ def build(
   if change is not None:
     change(raw)
   schema = staging_fixture.SCHEMA.only(('static', *events))
+  schema = dataclasses.replace(schema, target=target)
   if items:
     schema = kinds.changed(schema, 'labs', items=items)
   for name in kinds.events(staging_fixture.SCHEMA).keys() - schema.modalities.keys():

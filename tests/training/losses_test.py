@@ -173,7 +173,7 @@ def test_prior_correction_recovers_calibrated_probabilities():
   ('changes', 'target', 'message'),
   [
     ({'loss': 'squared'}, CLASSES, 'nll, focal'),
-    ({'loss': 'nll'}, DAYS, 'squared, absolute, huber, log_squared'),
+    ({'loss': 'nll'}, DAYS, 'absolute, squared, huber, log_squared'),
     ({'loss': 'nlll'}, CLASSES, "'nlll'"),
     ({'focal_gamma': -1.0}, CLASSES, 'focal_gamma'),
     ({'huber_delta': 0.0}, CLASSES, 'huber_delta'),

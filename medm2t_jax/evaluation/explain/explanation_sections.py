@@ -122,7 +122,7 @@ def _pages(evaluation: Evaluation, found: Mapping[str, Any]) -> Table:
   kind = targets.of(evaluation.test.target)
   rows: list[tuple[Cell, ...]] = []
   for place, each in enumerate(found['patients'], start=1):
-    truth = kind.label_in_words(each['label'])
+    truth = kind.label_in_words(np.asarray(each['label'], np.float64))
     predicted = kind.predicted_in_words(np.asarray(each['prediction']))
     rows.append(
       (
