@@ -96,7 +96,7 @@ class Schema:
   """Everything that is the same for all samples of a data set.
 
   Attributes:
-    task: 'cvd', 'cvd_all', 'mortality' or 'los'.
+    task: its name, for example 'mortality'.
     source: name of the source, for example 'mimic_iv'.
     target: what the label means.
     modalities: name -> the modality, in the order in which models read them.

@@ -381,7 +381,7 @@ def test_a_task_file_lists_labels_with_display_names(data, labels):
     ({'classes': ['aki', 'sepsis']}, 'classes of task complications have no stroke'),
     ({'classes': ['aki', 'sepsis', 'stroke', 'gout']}, 'no file or folder is called gout'),
     ({'kind': 'binary', 'labels': ['cohorts/aki', 'cohorts/stroke.parquet']},
-     'is binary, which has one'),
+     '2 files or folders, one a label, and task complications is binary'),
     ({'labels': ['cohorts/aki/train/0.parquet', 'cohorts/aki/held_out/0.parquet']},
      'two labels are called 0. Name them'),
     ({'labels': {'aki': 'cohorts/aki', 'days': 'days.parquet'}},

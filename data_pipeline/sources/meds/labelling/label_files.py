@@ -47,7 +47,7 @@ class LabelFiles:
       if names.count(name) > 1:
         raise DataError(
           f'--labels: two labels are called {name}. Name them in a --task_file '
-          '(labels: {NAME: FILE}).'
+          '(labels: {NAME: FILE}); the files of one label are given as their folder.'
         )
     return dict(zip(names, map(_files, paths), strict=True))
 

@@ -60,11 +60,6 @@ def decide(task: Task, tables: Tables) -> Reading:
   """
   if task.kind == 'multilabel' or (task.kind is None and len(tables) > 1):
     return _multilabel(task, tables)
-  if len(tables) > 1:
-    raise DataError(
-      f'--labels: {len(tables)} labels, and task {task.name} is {task.kind}, which has '
-      'one. Give one file, or a folder with the files of one label.'
-    )
   [(label, found)] = tables.items()
   column = _column(task, task.kind, found)
   kind = task.kind or _kind(task, column, found)

@@ -120,8 +120,14 @@ def count_without_events(raw: RawTables, tables: Sequence[Path], found: Labels) 
 
 def _files(task: Task, files: LabelFiles) -> dict[str, tuple[Path, ...]]:
   """Label -> its files: several paths, or the entries of a folder of a multilabel task."""
-  if task.kind == 'multilabel' or len(files.paths) > 1:
+  several = len(files.paths) > 1
+  if task.kind == 'multilabel' or (several and task.kind is None):
     return files.of_each_label()
+  if several:
+    raise DataError(
+      f'--labels: {len(files.paths)} files or folders, one a label, and task {task.name} '
+      f'is {task.kind}, which has one label. Give one file, or the folder of all its files.'
+    )
   return {task.name: files.all_files()}
 
 
@@ -179,7 +185,7 @@ def _rows(
     label = label_values.to_numbers(path, table, reading.columns[name], reading)
   else:
     label = pa.nulls(len(table), pa.float64())
-  entries = pa.array([entry], pa.int32()).take(pa.array([0] * len(table), pa.int32()))
+  entries = pa.repeat(pa.scalar(entry, pa.int32()), len(table))
   return table.select(_KEY).append_column('entry', entries).append_column('label', label)
 
 
