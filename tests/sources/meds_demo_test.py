@@ -54,8 +54,8 @@ def both(staged, name):
 
 def test_items_and_samples(staged):
   raw, found = (result.schema for _, result in staged)
-  both = [{**each.modalities, 'static': None} for each in (found, raw)]
-  assert both[0] == both[1]
+  others = [{**each.modalities, 'static': None} for each in (found, raw)]
+  assert others[0] == others[1]
   categorical = [each.modalities['static'].categorical for each in (found, raw)]
   assert categorical[0] == categorical[1]
   assert found.target == raw.target

@@ -65,7 +65,7 @@ def test_recordings_of_the_window_with_what_is_reported(data, name):
   )  # fmt: skip
   staged = stage_with(data, ecg, name)
   assert staged.schema.modalities['ecg'].terms == terms()
-  assert staged.schema.modalities[-1] == 'ecg'
+  assert [*staged.schema.modalities][-1] == 'ecg'
   found = data.table('recordings', 'sample_id', 'time')
   rows = zip(found.sample_id, found.study_id, found.path, found.time, strict=True)
   folder = data.folder
@@ -77,6 +77,8 @@ def test_recordings_of_the_window_with_what_is_reported(data, name):
   assert found[list(ECG_MEASUREMENTS)].notna().sum().sum() == 3
   named = [[terms()[k] for k in indices] for indices in found.terms]
   assert len(named[0]) >= 2 and not named[1]
+  # The second sample has an ECG alone.
+  assert staged.cohort['rows']['labels'] == {'read': 3}
   assert staged.cohort['rows']['ecg_table'] == {
     'read': 6,
     'used: distinct recordings': 3,

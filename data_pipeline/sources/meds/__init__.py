@@ -185,8 +185,7 @@ def _stage(
     counts['ecg_table'], report['unmatched_report_lines'] = ecg_table.write_recordings(
       raw, settings.ecg, scratch, staging / 'recordings.parquet', task
     )
-  labels.count_without_events(raw, outputs, labelled)
-  counts |= labelled.counts
+    outputs.append(staging / 'recordings.parquet')
   counts['static'] = static.write_static(raw, chosen, distinct, scratch, staging)
 
   found = _modalities(chosen, variables)
@@ -198,6 +197,9 @@ def _stage(
     found[notes.NAME], counts[notes.NAME] = notes.write_notes(
       raw, settings.notes, staging / 'notes_notes.parquet', stays=False
     )
+    outputs.append(staging / 'notes_notes.parquet')
+  labels.count_without_events(raw, outputs, labelled)
+  counts |= labelled.counts
   schema = Schema(
     task=task,
     source='meds',
