@@ -13,7 +13,7 @@ from medm2t_jax import modalities as model_modalities
 OTHER_SOURCES = {('data_pipeline.sources.simulated', 'data_pipeline.sources.mimic_iv')}
 MOST_FILES = 14
 MOST_METHODS = 12
-ONE_FILE_A_SECTION = ('medm2t_jax/evaluation',)
+ONE_FILE_A_MEMBER = ('medm2t_jax/evaluation', 'medm2t_jax/modalities')
 
 
 @pytest.mark.parametrize('room', ORDER)
@@ -57,7 +57,7 @@ def test_rooms_are_small():
   for folder in {path.parent for path in files()}:
     name = str(folder.relative_to(ROOT))
     count = len(list(folder.glob('*.py')))
-    assert count <= MOST_FILES or name in ONE_FILE_A_SECTION, f'{name} has {count} files'
+    assert count <= MOST_FILES or name in ONE_FILE_A_MEMBER, f'{name} has {count} files'
 
 
 def test_classes_are_small():
@@ -92,8 +92,8 @@ KNOW_THEIR_KINDS = (
   'medm2t_jax/modalities',
   'medm2t_jax/models',
 )
-# Events are outcomes, too: their kind cannot be told by its name.
-KINDS = {kind.kind for kind in modalities.KINDS} - {'events'} | {'ecg'}
+# Events are outcomes, too, and a report has notes: these kinds are not told by their name.
+KINDS = {kind.kind for kind in modalities.KINDS} - {'events', 'notes'} | {'ecg'}
 KIND_CLASSES = {kind.__name__ for kind in (*modalities.KINDS, *model_modalities.KINDS)}
 
 

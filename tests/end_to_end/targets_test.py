@@ -57,15 +57,17 @@ def _static_by_sample(raw):
 def _replace_labels(raw, sample_id, labels):
   samples = pd.read_parquet(raw / 'samples.parquet').set_index('sample_id')
   samples = samples.loc[sample_id].reset_index()
-  samples['label'] = labels
+  samples['label'] = list(labels)  # by place, not by the table's index
   samples.to_parquet(raw / 'samples.parquet')
 
 
 def _evaluated(folder, target, change):
   data = open_dataset(
-    static_data.build(folder, change=change, subjects=SUBJECTS, target=target)
+    static_data.build(
+      folder, change=change, subjects=SUBJECTS, target=target, task='weighing'
+    )
   )
-  config = task.get_config('mortality,smoke').unlock()
+  config = task.get_config('weighing,smoke').unlock()
   config.data.dir = str(data.directory)
   config.model.ensemble = 4
   config.evaluation.update(

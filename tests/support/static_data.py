@@ -21,6 +21,7 @@ def build(
   events: tuple[str, ...] = (),
   items: tuple[Item, ...] = (),
   target: Target = staging_fixture.SCHEMA.target,
+  task: str = staging_fixture.SCHEMA.task,
 ) -> Path:
   """Prepares `folder / 'out'`.
 
@@ -31,6 +32,7 @@ def build(
     events: event modalities that stay beside the static columns.
     items: of the modality `labs`, where `change` has changed what they are.
     target: of the labels, where `change` has changed what they are.
+    task: its name.
   """
   raw = folder / 'raw'
   raw.mkdir()
@@ -38,7 +40,7 @@ def build(
   if change is not None:
     change(raw)
   schema = staging_fixture.SCHEMA.only(('static', *events))
-  schema = dataclasses.replace(schema, target=target)
+  schema = dataclasses.replace(schema, target=target, task=task)
   if items:
     schema = kinds.changed(schema, 'labs', items=items)
   for name in kinds.events(staging_fixture.SCHEMA).keys() - schema.modalities.keys():
