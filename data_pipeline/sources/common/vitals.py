@@ -1,7 +1,7 @@
 """Vital signs: the 6-minute grid of eight signals, heart rhythm and ectopy.
 
 MedM2T's grid has 240 cells of 6 minutes over the 24 h before the prediction
-(Section "numeric vitals"); a cell holds the mean of its observations. Heart
+(Section "numeric vitals"), 480 over 48 h; a cell holds the mean of its observations. Heart
 rhythm is one categorical item, ectopy one item per type with its frequency.
 """
 
@@ -16,7 +16,6 @@ from data_pipeline.sources.common.duckdb_files import parquet
 from data_pipeline.sources.common.items import items, make_table, read_rows
 from data_pipeline.sources.common.raw_tables import RawTables
 
-GRID_STEPS = 240
 GRID_STEP_HOURS = 0.1
 RHYTHM = 220048
 ECTOPY_PAIRS = {224650: 224651, 226479: 226480}  # type -> its frequency
@@ -26,10 +25,19 @@ _RHYTHM_ITEM = '220048'
 _UNKNOWN = 'Other'
 
 
+def grid_steps(hours: float) -> int:
+  """Cells of a window of so many hours."""
+  return round(hours / GRID_STEP_HOURS)
+
+
 def write_grid(
-  raw: RawTables, resolved: Path, availability: str, output: Path
+  raw: RawTables, resolved: Path, availability: str, hours: float, output: Path
 ) -> dict[str, int]:
-  """Writes `grid_vitals.parquet` of docs/design.md from resolved rows."""
+  """Writes `grid_vitals.parquet` of docs/design.md from resolved rows.
+
+  Args:
+    hours: from each sample's start to its prediction time.
+  """
   known = 'known_time' if availability == 'storetime' else 'charttime'
   cell_us = round(GRID_STEP_HOURS * 3.6e9)
   raw.run(f"""
@@ -44,7 +52,7 @@ def write_grid(
     f"""
     SELECT s.sample_id,
       CAST(least((epoch_us(o.charttime) - epoch_us(s.start_time)) // {cell_us},
-        {GRID_STEPS - 1}) AS INTEGER) AS step,
+        {grid_steps(hours) - 1}) AS INTEGER) AS step,
       CAST(o.item_index AS INTEGER) AS signal,
       CAST(list_avg(list(o.value ORDER BY o.value)) AS FLOAT) AS value
     FROM samples s JOIN observations o ON o.subject_id = s.subject_id

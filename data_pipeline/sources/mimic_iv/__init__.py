@@ -14,18 +14,21 @@ from data_pipeline.ecg.report_terms import terms
 from data_pipeline.format.modalities import Events, Grid, Modality, Static, Waveform
 from data_pipeline.format.schema import DataError, Schema
 from data_pipeline.sources import Resources, Staged, existing, setting
-from data_pipeline.sources.common import notes, targets, vitals
+from data_pipeline.sources.common import notes, vitals
 from data_pipeline.sources.common.items import items, read_rows
 from data_pipeline.sources.common.raw_tables import RawTables, in_scratch
-from data_pipeline.sources.mimic_iv import cohort, drugs, events, recordings, static
+from data_pipeline.sources.mimic_iv import (
+  drugs,
+  events,
+  recordings,
+  static,
+  tables,
+  tasks,
+)
+from data_pipeline.sources.mimic_iv.cohort import Cohort
+from data_pipeline.sources.mimic_iv.tasks.task import Task
 
-_TARGETS = {
-  'cvd': targets.CVD,
-  'cvd_all': targets.CVD_ALL,
-  'mortality': targets.MORTALITY,
-  'los': targets.LOS,
-}
-TASKS = tuple(_TARGETS)
+TASKS = tuple(task.name for task in tasks.TASKS)
 _ATTRIBUTES = ('sex', 'age', 'race', 'insurance', 'admission_type', 'unit', 'year_group')
 
 
@@ -82,47 +85,27 @@ def stage(task: str, staging: Path, settings: Settings, resources: Resources) ->
   Raises:
     DataError: a table or column is missing or damaged, or the cohort is empty.
   """
-  if task in cohort.OF_ECGS and settings.mimic_iv_ecg is None:
+  chosen = tasks.find(task)
+  if chosen.of_ecgs and settings.mimic_iv_ecg is None:
     raise DataError(f'task {task} predicts from ECGs; give --mimic_iv_ecg=DIR')
   drugs.rules(settings.drug_groups)  # a bad file is found before hours of work
   with in_scratch(staging, resources) as (raw, scratch):
-    return _stage(raw, task, staging, scratch, settings)
+    return _stage(raw, chosen, staging, scratch, settings)
 
 
 def _stage(
-  raw: RawTables, task: str, staging: Path, scratch: Path, settings: Settings
+  raw: RawTables, task: Task, staging: Path, scratch: Path, settings: Settings
 ) -> Staged:
   root, ecg_root = settings.mimic_iv, settings.mimic_iv_ecg
-  of_ecgs = task in cohort.OF_ECGS
-  rows = cohort.open_patients_and_admissions(raw, root)
+  rows = tables.open_patients_and_admissions(raw, root)
   if ecg_root is not None:
-    rows['record_list'] = recordings.open_recordings(raw, ecg_root, task)
-  if of_ecgs:
-    steps, cohort_rows = cohort.cvd(raw, root, task, unlabelled=settings.unlabelled)
-  else:
-    steps, cohort_rows = cohort.icu(raw, root, task, unlabelled=settings.unlabelled)
-  rows |= cohort_rows
+    rows['record_list'] = recordings.open_recordings(raw, ecg_root, deciding=task.of_ecgs)
+  cohort = Cohort(raw, root, scratch, unlabelled=settings.unlabelled)
+  task.choose(cohort)
+  cohort.check(task.name)
+  rows |= cohort.rows
   events.make_windows(raw)
-
-  labs = 'cvd_labs' if of_ecgs else 'labs'
-  tables = ['labevents'] if of_ecgs else ['labevents', 'chartevents']
-  itemids = {table: _itemids(table, task) for table in tables}
-  rows |= events.scan_all(raw, root, itemids, settings.availability, scratch)
-  _merge(rows, events.resolve(raw, tables, labs, scratch))
-  rows['labs'] = events.write_events(
-    raw, 'labs', scratch / f'resolved_{labs}.parquet', settings.availability,
-    staging / 'events_labs.parquet',
-  )  # fmt: skip
-  if not of_ecgs:
-    _merge(rows, events.resolve(raw, ['chartevents'], 'vitals', scratch))
-    rows['vitals'] = vitals.write_grid(
-      raw, scratch / 'resolved_vitals.parquet', settings.availability,
-      staging / 'grid_vitals.parquet',
-    )  # fmt: skip
-    rows['vitals_categorical'] = vitals.write_categorical(
-      raw, scratch / 'chartevents.parquet', settings.availability,
-      staging / 'events_vitals_categorical.parquet',
-    )  # fmt: skip
+  _merge(rows, _write_measurements(raw, task, staging, scratch, settings))
 
   report: dict[str, object] = {}
   if ecg_root is not None:
@@ -136,37 +119,78 @@ def _stage(
     raw, root, task, settings.static, drugs.rules(settings.drug_groups),
     staging / 'static.parquet',
   ))  # fmt: skip
-  attributes = tuple(name for name in _ATTRIBUTES if not of_ecgs or name != 'unit')
-  static.write_samples(raw, attributes, staging / 'samples.parquet')
-  modalities: dict[str, Modality] = {
-    'static': Static(*static.columns(task, settings.static)),
-    'labs': Events(items(labs)),
-  }
-  if not of_ecgs:
-    modalities['vitals_categorical'] = Events(items('vitals_categorical'))
-    modalities['vitals'] = Grid(items('vitals'), vitals.GRID_STEPS, vitals.GRID_STEP_HOURS)
-  if ecg_root is not None:
-    modalities['ecg'] = Waveform(terms())
+  modalities = _modalities(task, settings)
   if settings.notes is not None:
     modalities[notes.NAME], rows[notes.NAME] = notes.write_notes(
-      raw, settings.notes, staging / 'notes_notes.parquet', stays=not of_ecgs
+      raw, settings.notes, staging / 'notes_notes.parquet', stays=task.of_stays
     )
+  attributes = tuple(n for n in _ATTRIBUTES if not task.of_ecgs or n != 'unit')
+  static.write_samples(raw, attributes, staging / 'samples.parquet')
   schema = Schema(
-    task=task,
+    task=task.name,
     source='mimic_iv',
-    target=_TARGETS[task],
+    target=task.target,
     modalities=modalities,
     attributes=attributes,
-    observation_hours=None if of_ecgs else float(cohort.ICU_HOURS),
-    condition='' if settings.unlabelled else cohort.CONDITIONS.get(task, ''),
-  )  # fmt: skip
-  return Staged(schema, {'steps': steps, 'rows': rows, **report}, _versions(
+    observation_hours=task.observation_hours,
+    condition='' if settings.unlabelled else task.condition,
+  )
+  return Staged(schema, {'steps': cohort.steps, 'rows': rows, **report}, _versions(
     raw, root, ecg_root
   ))  # fmt: skip
 
 
-def _itemids(table: str, task: str) -> list[int]:
-  modalities = ('cvd_labs',) if task in cohort.OF_ECGS else ('labs', 'vitals')
+def _write_measurements(
+  raw: RawTables, task: Task, staging: Path, scratch: Path, settings: Settings
+) -> dict[str, dict[str, int]]:
+  """Writes laboratory results and, but for tasks of ECGs, the charting of ICU stays."""
+  labs, known = _labs(task), settings.availability
+  sources = ['labevents'] if task.of_ecgs else ['labevents', 'chartevents']
+  itemids = {table: _itemids(table, task) for table in sources}
+  rows = events.scan_all(raw, settings.mimic_iv, itemids, known, scratch)
+  _merge(rows, events.resolve(raw, sources, labs, scratch))
+  rows['labs'] = events.write_events(
+    raw, 'labs', scratch / f'resolved_{labs}.parquet', known,
+    staging / 'events_labs.parquet',
+  )  # fmt: skip
+  if not task.of_ecgs:
+    if task.observation_hours is not None:
+      _merge(rows, events.resolve(raw, ['chartevents'], 'vitals', scratch))
+      rows['vitals'] = vitals.write_grid(
+        raw, scratch / 'resolved_vitals.parquet', known, task.observation_hours,
+        staging / 'grid_vitals.parquet',
+      )  # fmt: skip
+    rows['vitals_categorical'] = vitals.write_categorical(
+      raw, scratch / 'chartevents.parquet', known,
+      staging / 'events_vitals_categorical.parquet',
+    )  # fmt: skip
+  return rows
+
+
+def _modalities(task: Task, settings: Settings) -> dict[str, Modality]:
+  """All but the notes, whose width is that of a file."""
+  found: dict[str, Modality] = {
+    'static': Static(*static.columns(task, settings.static)),
+    'labs': Events(items(_labs(task))),
+  }
+  if not task.of_ecgs:
+    found['vitals_categorical'] = Events(items('vitals_categorical'))
+    if task.observation_hours is not None:
+      steps = vitals.grid_steps(task.observation_hours)
+      found['vitals'] = Grid(items('vitals'), steps, vitals.GRID_STEP_HOURS)
+  if settings.mimic_iv_ecg is not None:
+    found['ecg'] = Waveform(terms())
+  return found
+
+
+def _labs(task: Task) -> str:
+  return 'cvd_labs' if task.of_ecgs else 'labs'
+
+
+def _itemids(table: str, task: Task) -> list[int]:
+  modalities = [_labs(task)]
+  if not task.of_ecgs and task.observation_hours is not None:
+    modalities.append('vitals')
   itemids = {
     int(row['itemid'])
     for row in read_rows('item_map')

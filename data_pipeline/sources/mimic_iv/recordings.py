@@ -16,7 +16,6 @@ from data_pipeline.format.modalities.waveform import ECG_MEASUREMENTS
 from data_pipeline.format.schema import DataError
 from data_pipeline.sources.common.duckdb_files import text
 from data_pipeline.sources.common.raw_tables import RawTables
-from data_pipeline.sources.mimic_iv.cohort import OF_ECGS
 
 _REPORT_LINES = 18
 
@@ -26,19 +25,22 @@ _RECORD_LIST = {
 }  # fmt: skip
 
 
-def open_recordings(raw: RawTables, root: Path, task: str) -> dict[str, int]:
+def open_recordings(raw: RawTables, root: Path, *, deciding: bool) -> dict[str, int]:
   """Loads record_list as the table `recordings`, one row a study.
 
+  Args:
+    deciding: the recordings are the samples.
+
   Raises:
-    DataError: times or keys are unreadable: for tasks whose samples are the
-      recordings, a single time, else more than a small share.
+    DataError: times or keys are unreadable: of recordings that are the samples a single
+      time, else more than a small share.
   """
   raw.open(root, 'record_list', _RECORD_LIST)
   unreadable = raw.unreadable(
     'record_list',
     'record_list',
     _RECORD_LIST,
-    deciding=('ecg_time',) if task in OF_ECGS else (),
+    deciding=('ecg_time',) if deciding else (),
   )
   return sample_recordings.list_recordings(raw, 'record_list') | unreadable
 

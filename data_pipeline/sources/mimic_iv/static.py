@@ -17,7 +17,7 @@ from data_pipeline.sources.common.duckdb_files import text
 from data_pipeline.sources.common.items import read_rows, static_items
 from data_pipeline.sources.common.raw_tables import RawTables
 from data_pipeline.sources.mimic_iv import drugs
-from data_pipeline.sources.mimic_iv.cohort import OF_ECGS
+from data_pipeline.sources.mimic_iv.tasks.task import Task
 
 _POUND = 0.45359237  # kg
 _INCH = 2.54  # cm
@@ -37,16 +37,16 @@ def history_names() -> tuple[str, ...]:
   return tuple(dict.fromkeys(row['name'] for row in read_rows('icd')))
 
 
-def columns(task: str, static: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+def columns(task: Task, static: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
   """Numeric and categorical static columns of a task.
 
   Args:
-    task: 'cvd', 'cvd_all', 'mortality' or 'los'.
-    static: 'core' or 'extended' (CVD only).
+    task: one of `tasks.TASKS`.
+    static: 'core' or 'extended' (tasks of ECGs only).
   """
-  wanted = static_items('core' if task in OF_ECGS else 'icu')
+  wanted = static_items('core' if task.of_ecgs else 'icu')
   numeric = tuple(item for item in wanted if item.kind == 'numeric')
-  if task in OF_ECGS and static == 'extended':
+  if task.of_ecgs and static == 'extended':
     numeric += tuple(
       Item(name, f'History: {name.replace("_", " ")}', '', (), 0, 1)
       for name in history_names()
@@ -60,7 +60,7 @@ def columns(task: str, static: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]
 def write_static(
   raw: RawTables,
   root: Path,
-  task: str,
+  task: Task,
   static: str,
   drug_rules: Sequence[drugs.Rule],
   output: Path,
@@ -69,7 +69,7 @@ def write_static(
   numeric, categorical = columns(task, static)
   counts: dict[str, dict[str, int]] = {}
   joins, extra = '', {}
-  if task in OF_ECGS:
+  if task.of_ecgs:
     counts['omr'] = _omr(raw, root)
     joins = 'LEFT JOIN omr_latest o USING (sample_id)'
     extra = {name: f'o.{name}' for name in ('sbp', 'dbp', 'weight', 'height')}
@@ -109,8 +109,12 @@ def write_samples(raw: RawTables, attributes: tuple[str, ...], output: Path) -> 
     else f"nullif(trim({of.get(name, name)}), '') AS {name}"
     for name in attributes
   )
+  columns = [row[0] for row in raw.run('DESCRIBE samples').fetchall()]
+  weight = 'weight, ' if 'weight' in columns else ''
   raw.copy(
-    f'SELECT sample_id, subject_id, prediction_time, label, {selected} FROM samples', output
+    f'SELECT sample_id, subject_id, prediction_time, label, {weight}{selected} '
+    'FROM samples',
+    output,
   )
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from data_pipeline.format.schema import DataError
 from data_pipeline.sources import Resources, Staged, existing, mimic_iv, setting
-from data_pipeline.sources.mimic_iv.cohort import OF_ECGS
+from data_pipeline.sources.mimic_iv.tasks import find
 from data_pipeline.sources.simulated.hospital import planted_effects, write_hospital
 
 __all__ = ['TASKS', 'Settings', 'planted_effects', 'stage', 'write_hospital']
@@ -58,7 +58,7 @@ def stage(task: str, staging: Path, settings: Settings, resources: Resources) ->
     DataError: a number is out of range, `raw` holds something else, or the task needs
       the ECGs that are left out.
   """
-  if task in OF_ECGS and not settings.ecg:
+  if find(task).of_ecgs and not settings.ecg:
     raise DataError(f'task {task} predicts from ECGs; leave out --noecg')
   raw = settings.raw or staging / 'raw'
   write_hospital(
