@@ -102,7 +102,7 @@ class Schema:
     modalities: name -> the modality, in the order in which models read them.
     attributes: names of the subgroup attributes; never model inputs.
     observation_hours: length of the observation window before the prediction
-      time, None when it is the whole history.
+      time, None when it has no fixed length: the whole history, or an admission.
     condition: what is true of every sample and not yet known at its prediction time, so
       that a risk is conditional on it; a sentence's end, '' where there is nothing.
   """

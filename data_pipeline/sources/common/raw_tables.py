@@ -364,6 +364,11 @@ def in_scratch(staging: Path, resources: Resources) -> Iterator[tuple[RawTables,
   shutil.rmtree(scratch)
 
 
+def is_there(root: Path, name: str) -> bool:
+  """Whether the raw data have this table, in whichever format."""
+  return any((root / (name + ending)).exists() for ending in _ENDINGS)
+
+
 def find(root: Path, name: str) -> Path:
   """The file of a raw table, whichever format it is stored in."""
   for ending in _ENDINGS:

@@ -103,7 +103,7 @@ def _stage(
   cohort = Cohort(raw, root, scratch, unlabelled=settings.unlabelled)
   task.choose(cohort)
   cohort.check(task.name)
-  rows |= cohort.rows
+  _merge(rows, cohort.rows)
   events.make_windows(raw)
   _merge(rows, _write_measurements(raw, task, staging, scratch, settings))
 

@@ -68,6 +68,17 @@ class Cohort:
     """)
     self.step(text, table)
 
+  def open_first_stays(self) -> None:
+    """Steps: the first ICU stay of every subject. Makes `icustays` and `first_stays`."""
+    self.rows['icustays'] = tables.open_stays(self.raw, self.root)
+    self.step('ICU stays', 'icustays')
+    self.raw.run("""
+      CREATE OR REPLACE TEMP TABLE first_stays AS
+      SELECT * FROM icustays
+      QUALIFY row_number() OVER (PARTITION BY subject_id ORDER BY intime, stay_id) = 1
+    """)
+    self.step('first ICU stay of the subject', 'first_stays')
+
   def first_stays(self, hours: int) -> None:
     """Steps: the first ICU stay of every subject, if it lasts `hours`; alive, in hospital.
 
@@ -75,14 +86,7 @@ class Cohort:
     which on they are observed.
     """
     raw = self.raw
-    self.rows['icustays'] = tables.open_stays(raw, self.root)
-    self.step('ICU stays', 'icustays')
-    raw.run("""
-      CREATE OR REPLACE TEMP TABLE first_stays AS
-      SELECT * FROM icustays
-      QUALIFY row_number() OVER (PARTITION BY subject_id ORDER BY intime, stay_id) = 1
-    """)
-    self.step('first ICU stay of the subject', 'first_stays')
+    self.open_first_stays()
     raw.run(f"""
       CREATE OR REPLACE TEMP TABLE stays AS
       SELECT *, stay_id AS sample_id, first_careunit AS unit, intime AS start_time,
@@ -140,6 +144,12 @@ class Cohort:
     """)
     what = 'subject, admission and label' if required else 'subject and admission'
     self.step(f'{what} known', 'samples')
+
+  def count_unknown(self, why: str) -> None:
+    """Counts the samples whose label is null."""
+    unknown = self.raw.value('SELECT count(*) FROM samples WHERE label IS NULL')
+    if unknown:
+      self.rows['labels'] = {f'missing: {why}': unknown}
 
   def check(self, task: str) -> None:
     """Checks that every step left somebody.

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
-from data_pipeline.sources.mimic_iv.tasks import cvd, cvd_all, los, mortality
+from data_pipeline.sources.mimic_iv.tasks import (
+  aki,
+  cvd,
+  cvd_all,
+  decompensation,
+  los,
+  mortality,
+  phenotypes,
+  readmission,
+)
 from data_pipeline.sources.mimic_iv.tasks.task import Task
 
-TASKS: tuple[Task, ...] = (cvd.TASK, cvd_all.TASK, mortality.TASK, los.TASK)
+TASKS: tuple[Task, ...] = (
+  cvd.TASK,
+  cvd_all.TASK,
+  mortality.TASK,
+  los.TASK,
+  readmission.TASK,
+  aki.TASK,
+  phenotypes.TASK,
+  decompensation.TASK,
+)
 
 
 def find(name: str) -> Task:
