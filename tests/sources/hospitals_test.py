@@ -31,8 +31,8 @@ from data_pipeline.sources.simulated import (
 
 A, B = (hospitals.HOSPITALS[name] for name in 'ab')
 PATIENTS, SEED = 100, 2
-# of `_content` of five patients of hospital a, seed 1, in VERSION 1
-CONTENT_OF_A = 'd059745fc31473a9b14e169cea7ecc1963cbda86fac89426dbac079cb1b36805'
+# of `_content` of five patients of hospital a, seed 1, in VERSION 2
+CONTENT_OF_A = '8ae3bfb98ea066b6b283e4758a2bdd4bcfbe0aae4e9f46cabc9fd1c6a85135bf'
 
 
 def _content(raw: Path) -> str:

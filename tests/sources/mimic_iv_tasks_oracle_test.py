@@ -20,7 +20,7 @@ DEMO = Path(__file__).resolve().parents[2] / '../shared/data/mimic-iv-demo'
 TABLES = Path(__file__).resolve().parents[2] / 'data_pipeline/sources/common/tables'
 TASKS = ('readmission', 'aki', 'phenotypes', 'decompensation')
 HOUR, DAY = pd.Timedelta(hours=1), pd.Timedelta(days=1)
-CREATININE = (50912, 51081, 52024)
+CREATININE = 50912
 
 
 class Oracle:
@@ -167,7 +167,7 @@ class Oracle:
       excluded.append(row.hadm_id in renal or earlier.any())
     stays = self._step('no end-stage renal disease coded', stays[~np.array(excluded)])
     tests = self._raw('hosp/labevents', 'charttime')
-    tests = tests[tests.itemid.isin(CREATININE) & tests.subject_id.isin(stays.subject_id)]
+    tests = tests[(tests.itemid == CREATININE) & tests.subject_id.isin(stays.subject_id)]
     void = tests.comments.fillna('').str.contains('UNABLE|SPECIMEN|CANCEL', case=False)
     tests = tests[tests.valuenum.between(0.05, 60) & ~void]
     assert set(tests.valueuom) == {'mg/dL'}

@@ -225,6 +225,7 @@ def test_aki_reads_other_units_and_leaves_out_what_is_no_value(hospital):
   creatinine(hospital, -1, 88.4, 'umol/L')
   creatinine(hospital, 2, 9000.0)
   creatinine(hospital, 3, 1.29)
+  hospital.lab(52024, PREDICTED + HOURS(3), '5', 5.0, 'mg/dL')  # of whole blood
   _, found = samples(hospital, 'aki')
   assert found.label[100] == 0
   creatinine(hospital, 4, 115.0, 'umol/L')

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_pipeline.sources.common import cells
 from data_pipeline.sources.common.duckdb_files import parquet
-from data_pipeline.sources.common.items import items, read_rows
+from data_pipeline.sources.common.items import items
 from data_pipeline.sources.common.raw_tables import RawTables, is_there
 from data_pipeline.sources.mimic_iv import events
 
@@ -32,6 +32,7 @@ URINE = (
 )  # fmt: skip
 IRRIGANT_IN = 227488
 
+# Of serum: results of whole blood are of another analyser, and do not compare.
 _CREATININE = '50912'
 _OUTPUTS = {
   'subject_id': 'BIGINT', 'charttime': 'TIMESTAMP', 'itemid': 'INTEGER', 'value': 'DOUBLE',
@@ -77,13 +78,6 @@ def _creatinine(
 ) -> dict[str, dict[str, int]]:
   modality = 'labs'
   [index] = [i for i, item in enumerate(items(modality)) if item.itemid == _CREATININE]
-  itemids = [
-    int(row['itemid'])
-    for row in read_rows('item_map')
-    if row['table'] == 'labevents'
-    and row['modality'] == modality
-    and row['item'] == _CREATININE
-  ]
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE windows AS
     SELECT subject_id, max(prediction_time) + INTERVAL {horizon_hours} HOURS AS last_time,
@@ -92,7 +86,7 @@ def _creatinine(
   """)
   folder = scratch / 'labels'
   folder.mkdir()
-  events.scan(raw, root, 'labevents', itemids, 'charttime', folder)
+  events.scan(raw, root, 'labevents', [int(_CREATININE)], 'charttime', folder)
   events.resolve(raw, ['labevents'], modality, folder)
   resolved = parquet(folder / f'resolved_{modality}.parquet')
   before = lambda span: (

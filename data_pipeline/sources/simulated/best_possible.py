@@ -19,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 
 from data_pipeline.format.schema import DataError
 from data_pipeline.sources.simulated import hospitals, latent
+from data_pipeline.sources.simulated.outcomes import ceilings
 
 PLANTED = ('swing', 'drift', 'pairing')
 
@@ -105,7 +106,7 @@ def index_recordings(
 
 
 def best_possible(seed: int, patients: int, hospital: str = 'a') -> dict[str, Any]:
-  """Ceilings of the three tasks, with and without each planted effect."""
+  """Ceilings of all tasks; of mortality and los with and without each planted effect."""
   stays = first_stays(seed, patients, hospital)
   died, risk, days = stays['died'], stays['log_odds'], stays['days']
   mortality: dict[str, Any] = {
@@ -145,6 +146,10 @@ def best_possible(seed: int, patients: int, hospital: str = 'a') -> dict[str, An
       'auroc': dict(zip(latent.CVD_CLASSES, aurocs, strict=True)),
       'auroc_macro': float(np.mean(aurocs)),
     },
+    'readmission': ceilings.readmission(seed, patients, hospitals.find(hospital)),
+    'aki': ceilings.aki(seed, patients, hospitals.find(hospital)),
+    'phenotypes': ceilings.phenotypes(seed, patients, hospitals.find(hospital)),
+    'decompensation': ceilings.decompensation(seed, patients, hospitals.find(hospital)),
   }
 
 

@@ -7,6 +7,7 @@ admission in eight names a cardiovascular disease that was not its reason.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -189,6 +190,24 @@ def simulate_hosp(patient: Patient, seed: int) -> dict[str, Rows]:
   return tables.rows
 
 
+def admission_rows(
+  rng: np.random.Generator,
+  patient: Patient,
+  admissions: Sequence[Admission],
+  person: dict[str, str | None],
+) -> dict[str, Rows]:
+  """Rows of further admissions of a patient: admissions, services, transfers.
+
+  Args:
+    rng: draws them.
+    person: the columns of admissions that stay the same of a person.
+  """
+  tables = _Tables()
+  for admission in admissions:
+    _admission(rng, tables, patient, admission, person)
+  return tables.rows
+
+
 def _outpatient(rng: np.random.Generator, tables: _Tables, patient: Patient) -> None:
   """omr: pressure, weight and height at visits, with gaps and absurd entries."""
   if rng.random() < 0.2:
@@ -213,9 +232,10 @@ def _outpatient(rng: np.random.Generator, tables: _Tables, patient: Patient) -> 
                    result_name=name, result_value=value)  # fmt: skip
 
 
-def _histories(rng: np.random.Generator, patient: Patient) -> list[str]:
+def history_chances(patient: Patient) -> dict[str, float]:
+  """Chance of each of `HISTORY`, given the traits."""
   traits = patient.traits
-  chances = {
+  return {
     'hyperlipidemia': sigmoid(-0.5 + 0.7 * traits.ischemia),
     'diabetes': 0.25,
     'atrial_fibrillation': sigmoid(-1.9 + 1.4 * traits.rhythm),
@@ -224,6 +244,10 @@ def _histories(rng: np.random.Generator, patient: Patient) -> list[str]:
     'smoking': 0.2,
     'reflux': 0.25,
   }
+
+
+def _histories(rng: np.random.Generator, patient: Patient) -> list[str]:
+  chances = history_chances(patient)
   return [name for name, chance in chances.items() if rng.random() < chance]
 
 
@@ -291,7 +315,8 @@ def _movements(
   move(None, NULL)
 
 
-def _version(patient: Patient) -> int:
+def icd_version(patient: Patient) -> int:
+  """Of all codes of a patient."""
   return 9 if patient.year_group < 2 else 10
 
 
@@ -302,7 +327,7 @@ def _codes(
   admission: Admission,
   histories: list[str],
 ) -> None:
-  version = _version(patient)
+  version = icd_version(patient)
   ids = {'subject_id': patient.subject_id, 'hadm_id': admission.hadm_id}
   name = CVD_CLASSES[admission.cvd_class]
   choices = PRIMARY[name][version]

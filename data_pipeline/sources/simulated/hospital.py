@@ -26,16 +26,19 @@ from data_pipeline.sources.simulated import (
   lab_dictionary,
   labs,
   latent,
+  outcomes,
 )
 from data_pipeline.sources.simulated.ecg_records import EcgWriter
+from data_pipeline.sources.simulated.outcomes import conditions, urine
 from data_pipeline.sources.simulated.tables import Table
 
-VERSION = 1  # of the simulation: the same seed gives other rows in another version
+VERSION = 2  # of the simulation: the same seed gives other rows in another version
 MANIFEST = 'simulated.json'
 
 _SMALL_TABLES = (
   'hosp/patients', 'hosp/admissions', 'hosp/diagnoses_icd', 'hosp/procedures_icd',
   'hosp/omr', 'hosp/prescriptions', 'hosp/services', 'hosp/transfers', 'icu/icustays',
+  'icu/inputevents', 'icu/outputevents',
 )  # fmt: skip
 
 
@@ -118,6 +121,7 @@ def planted_effects(hospital: str = 'a') -> dict[str, Any]:
       'mean_pressure_mmhg': chart.DRIFT_PRESSURE,
       'log_lactate': labs.LACTATE_DRIFT,
     },
+    **outcomes.planted(),
     'pairing': {'potassium_meq_l': labs.POTASSIUM_SHIFT, 't_wave': 'sign in V1 to V4'},
   }
 
@@ -165,6 +169,8 @@ def _write(
   for name, rows in dictionaries.items():
     tables[name] = Table(root / 'mimic-iv', name)
     tables[name].append(rows)
+  tables['hosp/d_icd_diagnoses'].append(conditions.icd_rows())
+  tables['icu/d_items'].append(urine.item_rows())
   tables['hosp/labevents'] = Table(
     root / 'mimic-iv', 'hosp/labevents', lab_dictionary.vocabulary()
   )
@@ -175,8 +181,10 @@ def _write(
   try:
     for index in tqdm(range(patients), 'simulating patients', unit='patient', disable=None):
       patient = latent.simulate_patient(seed, index, chosen)
-      for name, rows in hosp.simulate_hosp(patient, seed).items():
-        tables[name].append(rows)
+      people = hosp.simulate_hosp(patient, seed)
+      for more in (people, *outcomes.simulate(patient, seed, people)):
+        for name, rows in more.items():
+          tables[name].append(rows)
       rows, copies = labs.simulate_labs(patient, seed, density)
       _number(rows, tables['hosp/labevents'].rows)
       tables['hosp/labevents'].append(rows)

@@ -27,6 +27,8 @@ from data_pipeline.sources.simulated.tables import NULL
 # how much potassium (mEq/L) and log lactate move with the planted effects
 POTASSIUM_SHIFT = 0.6
 LACTATE_DRIFT = 0.3
+# Scatter between two results of a person, as a share of `spread`.
+NOISE = 0.5
 
 Rows = dict[str, np.ndarray]
 
@@ -62,10 +64,8 @@ def simulate_labs(patient: Patient, seed: int, density: float) -> tuple[Rows, Ch
     The rows, in order of time within each panel and in the hospital's units, and the
     copies for chartevents, in the units of `lab_items.csv`.
   """
-  rng = generator(seed, patient.index, 'labs', patient.hospital)
-  draws = _plan(rng, patient, density * patient.hospital.density)
+  rng, draws, offset = _begin(patient, seed, density)
   items = dictionary.numeric_items()
-  offset = rng.normal(size=len(items.itemid)) * items.spread * 0.7
   parts: list[Rows] = []
   copies: list[ChartCopies] = []
   for panel in dict.fromkeys(draw.panel for draw in draws):
@@ -84,6 +84,34 @@ def simulate_labs(patient: Patient, seed: int, density: float) -> tuple[Rows, Ch
   return rows, ChartCopies(
     *(np.concatenate(columns) for columns in zip(*copies, strict=True))
   )
+
+
+def usual_level(
+  patient: Patient, seed: int, density: float, itemid: int, state: Components
+) -> tuple[float, float]:
+  """What the results of an item scatter about in a state, and how much.
+
+  Returns:
+    The median in the unit of `lab_items.csv`, and the standard deviation: of the log where
+    the item's scale is log.
+  """
+  items = dictionary.numeric_items()
+  [column] = np.flatnonzero(items.itemid == itemid)
+  _, _, offset = _begin(patient, seed, density)
+  move = float(np.array(state[:4]) @ items.effects[column] + offset[column])
+  center = float(items.center[column])
+  level = center * np.exp(move) if items.is_log[column] else center + move
+  return float(level), float(items.spread[column]) * NOISE
+
+
+def _begin(
+  patient: Patient, seed: int, density: float
+) -> tuple[np.random.Generator, list[_Draw], np.ndarray]:
+  """The stream of a patient, its samples, and what is usual for each item (n,)."""
+  rng = generator(seed, patient.index, 'labs', patient.hospital)
+  draws = _plan(rng, patient, density * patient.hospital.density)
+  items = dictionary.numeric_items()
+  return rng, draws, rng.normal(size=len(items.itemid)) * items.spread * 0.7
 
 
 def _plan(rng: np.random.Generator, patient: Patient, density: float) -> list[_Draw]:
@@ -191,7 +219,7 @@ def _numeric_rows(
   shape = (len(draws), len(columns))
   state = np.array([draw.state[:4] for draw in draws])
   move = state @ items.effects[columns].T + offset
-  move = move + rng.normal(size=shape) * items.spread[columns] * 0.5
+  move = move + rng.normal(size=shape) * items.spread[columns] * NOISE
   signs = np.array([draw.stay.potassium if draw.stay else 0 for draw in draws])
   move = move + POTASSIUM_SHIFT * signs[:, None] * np.isin(itemid, (50971, 50822))
   if 50813 in itemid:  # lactate is measured in ICU stays only

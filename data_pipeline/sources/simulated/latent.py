@@ -48,7 +48,10 @@ MAX_STAY_DAYS = 60.0
 # logits of the class of an admission against 'non_cvd'; the slope is on the component
 CVD = {'chd': (-4.2, 3.4), 'stroke': (-5.2, 3.4), 'hf': (-4.4, 3.4)}
 
-STREAMS = {'latent': 0, 'hosp': 1, 'labs': 2, 'chart': 3, 'ecg': 4}
+STREAMS = {
+  'latent': 0, 'hosp': 1, 'labs': 2, 'chart': 3, 'ecg': 4, 'returns': 5, 'return rows': 6,
+  'conditions': 7, 'urine': 8,
+}  # fmt: skip
 
 
 def generator(
@@ -153,7 +156,7 @@ class Patient:
   recordings: tuple[Recording, ...]
 
 
-def _identifier(base: int, number: int) -> int:
+def identifier(base: int, number: int) -> int:
   """Spreads running numbers over the eight-digit range without collisions."""
   return base + (number * 7919 + 32) % 10_000_000
 
@@ -165,7 +168,7 @@ def subject_id(seed: int, index: int, hospital: Hospital) -> int:
   are the hospitals of all these seeds, as long as each has at most 50,000. Admissions,
   stays and recordings have the same numbers in every hospital.
   """
-  return _identifier(10_000_000, index + hospital.first_subject + seed * 100_003)
+  return identifier(10_000_000, index + hospital.first_subject + seed * 100_003)
 
 
 def year_start(year: int) -> int:
@@ -299,7 +302,7 @@ def _simulate_admission(
   else:
     ward, died = rng.lognormal(1.0, 0.8), bool(rng.random() < 0.01)
   return Admission(
-    hadm_id=_identifier(20_000_000, index * 16 + number),
+    hadm_id=identifier(20_000_000, index * 16 + number),
     admittime=admittime,
     dischtime=time + int(ward * DAY),
     state=state,
@@ -334,7 +337,7 @@ def _simulate_stay(
   log_days += LENGTH_OF_STAY['noise'] * rng.normal()
   days = float(np.clip(np.exp(log_days), 0.1, MAX_STAY_DAYS))
   return Stay(
-    stay_id=_identifier(30_000_000, number),
+    stay_id=identifier(30_000_000, number),
     intime=intime,
     outtime=intime + int(days * DAY),
     swing=swing,
@@ -374,6 +377,6 @@ def _plan_recordings(
     discharged = admission.dischtime
   planned.sort(key=lambda item: item[0])
   return tuple(
-    Recording(_identifier(40_000_000, index * 64 + number), time, state)
+    Recording(identifier(40_000_000, index * 64 + number), time, state)
     for number, (time, state) in enumerate(planned[:64])
   )

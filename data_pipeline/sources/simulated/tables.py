@@ -51,6 +51,14 @@ LAYOUT: dict[str, tuple[tuple[str, str], ...]] = {
     'intime:t outtime:t',
     'icu/icustays': 'subject_id:i hadm_id:i stay_id:i first_careunit:s '
     'last_careunit:s intime:t outtime:t los:f',
+    'icu/inputevents': 'subject_id:i hadm_id:i stay_id:i caregiver_id:i starttime:t '
+    'endtime:t storetime:t itemid:i amount:f amountuom:s rate:f rateuom:s orderid:i '
+    'linkorderid:i ordercategoryname:s secondaryordercategoryname:s '
+    'ordercomponenttypedescription:s ordercategorydescription:s patientweight:f '
+    'totalamount:f totalamountuom:s isopenbag:i continueinnextdept:i '
+    'statusdescription:s originalamount:f originalrate:f',
+    'icu/outputevents': 'subject_id:i hadm_id:i stay_id:i caregiver_id:i charttime:t '
+    'storetime:t itemid:i value:f valueuom:s',
     'icu/d_items': 'itemid:i label:s abbreviation:s linksto:s category:s unitname:s '
     'param_type:s lownormalvalue:f highnormalvalue:f',
     'icu/chartevents': 'subject_id:i hadm_id:i stay_id:i caregiver_id:i charttime:t '
