@@ -18,7 +18,7 @@ from data_pipeline.sources.simulated.outcomes import conditions, returns, urine
 
 _CREATININE = 50912
 _AKI_PATIENTS = 4000  # the laboratory rows of more take minutes
-_QUANTILES = ndtri((np.arange(1000) + 0.5) / 1000)  # of a standard normal
+_QUANTILES = ndtri((np.arange(400) + 0.5) / 400)  # of a standard normal
 _REDRAWN = 200  # creatinine of the horizon, for its chance
 
 
@@ -208,7 +208,7 @@ def _dies_within_a_day(
   later = lengths - days[:, None]
   goes_on = (weight * (later > 0)).sum(axis=1)
   # Of three who die in four the stay ends with death, of the others some days before it.
-  waits = [(0.75, 0.0)] + [(0.25 / 20, 0.3 + 5.7 * (k + 0.5) / 20) for k in range(20)]
+  waits = [(0.75, 0.0)] + [(0.025, 0.3 + 0.57 * (k + 0.5)) for k in range(10)]
   within = np.zeros(len(days))
   for share, wait in waits:
     within += share * (weight * ((later > 0) & (later <= 1 - wait))).sum(axis=1)
