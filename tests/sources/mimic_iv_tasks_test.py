@@ -165,7 +165,7 @@ def test_the_window_of_readmission_is_the_stay_from_the_arrival_on(
   staged, _ = samples(hospital, 'readmission')
   assert [round(row[3]) for row in hospital.labs()] == times
   schema = staged.schema
-  assert schema.observation_hours is None and not schema.grids
+  assert schema.observation_hours is None and 'vitals' not in schema.modalities
   assert not (Path(hospital.root) / 'staging/grid_vitals.parquet').exists()
 
 
@@ -336,7 +336,7 @@ def test_phenotypes_are_the_codes_of_the_admission(hospital):
     'Septicemia (except in labor)', 'Acute and unspecified renal failure', 'Shock'
   }  # fmt: skip
   assert len(label) == 25 and staged.schema.target.classes == names
-  assert staged.schema.grids['vitals'].steps == 480
+  assert staged.schema.modalities['vitals'].steps == 480
   assert staged.schema.observation_hours == 48
   assert found.prediction_time[100] == STAY + HOURS(48)
 
@@ -374,7 +374,7 @@ def test_decompensation_is_predicted_every_6_hours_in_the_unit(hospital):
   staged, found = decompensation(hospital)
   assert found.index.tolist() == [6, 12, 18, 24, 30, 36, 42]
   assert not found.label.any() and (found.weight == 1 / 7).all()
-  assert staged.schema.grids['vitals'].steps == 240
+  assert staged.schema.modalities['vitals'].steps == 240
   assert staged.schema.observation_hours == 24
 
 

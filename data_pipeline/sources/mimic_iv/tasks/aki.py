@@ -94,6 +94,7 @@ TASK = Task(
   ),
   choose=_choose,
   observation_hours=float(HOURS),
+  of_stays=True,
   condition=(
     f'a creatinine of the {HORIZON_HOURS} h after the prediction can be compared with one '
     f'of the {BEFORE_DAYS} days before it, or urine output shows AKI, and no end-stage '

@@ -75,4 +75,5 @@ TASK = Task(
   ),
   choose=_choose,
   observation_hours=float(HOURS),
+  of_stays=True,
 )
