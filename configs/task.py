@@ -21,6 +21,8 @@ from configs import common
 from medm2t_jax.experiment import Experiment
 
 VARIANTS = ('base', 'paper', 'smoke')
+# A modality may be called like its kind.
+_KINDS = ('static', 'events', 'notes', 'grid', 'waveform')
 
 
 def get_config(variant: str | None = None) -> Experiment:
@@ -58,7 +60,8 @@ def get_config(variant: str | None = None) -> Experiment:
       128, 1e-3, starts_from=('*_signal', '*_features', '*_text')
     ),
     'waveform': common.stage(32, 1e-3, starts_from=('*_fusion',)),
-    'multimodal': common.stage(32, 5e-5, starts_from=('static',)),
+    # And from the stages of all modalities that have one of these recipes.
+    'multimodal': common.stage(32, 5e-5, starts_from=_KINDS),
   }
   for fields in recipe.values():
     fields['loss'] = ''

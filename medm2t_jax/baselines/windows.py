@@ -18,7 +18,7 @@ import numpy as np
 from data_pipeline.format.schema import Item
 from medm2t_jax.baselines.reading import Batch
 from medm2t_jax.modalities import Modality
-from medm2t_jax.modalities.observations import Observations
+from medm2t_jax.modalities.base import Observations
 
 LOG_SPACED = 24
 OLDEST_HOURS = 24.0 * 365 * 5

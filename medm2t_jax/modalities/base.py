@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -18,13 +18,28 @@ from data_pipeline.format import modalities as format_kinds
 from data_pipeline.format.modalities import base as format_base
 from medm2t_jax.modalities import draws
 from medm2t_jax.modalities.ablation import Ablation
-from medm2t_jax.modalities.observations import Observations
 from medm2t_jax.modalities.shown import ItemAttribution, Looks, Shown
 from medm2t_jax.modalities.windows import Windows, token_names
 from medm2t_jax.models import modality as models
 
 Arrays = Mapping[str, Any]
 Fitted = dict[str, np.ndarray]
+
+
+class Observations(NamedTuple):
+  """Observations of a batch's samples, those of a sample in the order of their times.
+
+  Attributes:
+    sample: row of the batch, int64 (o).
+    item: index into the modality's items, int64 (o).
+    value: float64 (o); of a category, its index among the item's categories.
+    time: hours, at most 0; of a grid cell its middle, float64 (o).
+  """
+
+  sample: np.ndarray
+  item: np.ndarray
+  value: np.ndarray
+  time: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)

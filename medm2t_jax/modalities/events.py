@@ -13,9 +13,8 @@ from data_pipeline.format import modalities as format_kinds
 from data_pipeline.format.items import Item
 from medm2t_jax.modalities import base
 from medm2t_jax.modalities.ablation import Ablation
-from medm2t_jax.modalities.base import Arrays, Fitted, Setting
+from medm2t_jax.modalities.base import Arrays, Fitted, Observations, Setting
 from medm2t_jax.modalities.columns import piecewise_linear
-from medm2t_jax.modalities.observations import Observations
 from medm2t_jax.modalities.shown import Course, Event, ItemAttribution, Shown, mean
 from medm2t_jax.modalities.windows import windows_of
 from medm2t_jax.models.events.events_config import NUM_BINS, EventsConfig

@@ -15,10 +15,9 @@ from data_pipeline.format import modalities as format_kinds
 from data_pipeline.format.items import DataError
 from medm2t_jax.modalities import base, draws
 from medm2t_jax.modalities.ablation import Ablation
-from medm2t_jax.modalities.base import Arrays, Fitted, Setting
+from medm2t_jax.modalities.base import Arrays, Fitted, Observations, Setting
 from medm2t_jax.modalities.columns import center_and_scale
 from medm2t_jax.modalities.fusion import ATTENTION_DROPOUT, RESNET_DROPOUT
-from medm2t_jax.modalities.observations import Observations
 from medm2t_jax.modalities.shown import Course, ItemAttribution, Shown, columns_of, hour
 from medm2t_jax.models.hierarchical_fusion import (
   GridConfig,

@@ -29,19 +29,16 @@ def recipe_of(fold: Run, stage: str) -> Experiment:
   From a trained model the learning rate is `config.adapt_rate` of it, and with
   `config.adapt='head'` output layers alone are trained.
 
-  A stage without a recipe of its own has that of its kind (`Stage.recipes`): segments of
-  any length that of the grid's segments, a modality that no config knows that of events.
-
   Raises:
     DataError: the experiment has no recipe for the stage.
   """
-  recipes, named = fold.config.recipe, fold.model_config.stages[stage].recipes
-  name = next((name for name in named if name in recipes), None)
-  if name is None:
+  entry = _entry_of(fold, stage)
+  if entry is None:
+    named = ', '.join(fold.model_config.stages[stage].recipes)
     raise DataError(
-      f'config.recipe has no entry for the stage {stage!r}: give one of {", ".join(named)}.'
+      f'config.recipe has no entry for the stage {stage!r}: give one of {named}.'
     )
-  recipe = recipes[name]
+  recipe = fold.config.recipe[entry]
   if fold.start is None:
     return recipe
   changed = ConfigDict(recipe.to_dict())
@@ -53,18 +50,30 @@ def recipe_of(fold: Run, stage: str) -> Experiment:
   return changed
 
 
+def _entry_of(fold: Run, stage: str) -> str | None:
+  """The entry of `config.recipe` that is the recipe of a stage; None where there is none.
+
+  A stage without one of its own has that of its kind (`Stage.recipes`): segments of any
+  length that of the grid's segments, a modality that no config knows that of events.
+  """
+  named = fold.model_config.stages[stage].recipes
+  return next((name for name in named if name in fold.config.recipe), None)
+
+
 def sources_of(fold: Run, stage: str) -> tuple[str, ...]:
   """The stages of the model that a stage continues from, in the order of training.
 
-  The multimodal stage, where it continues from any, does so from those of all modalities.
+  The multimodal stage, where it continues from any, does so too from those of modalities
+  that have no recipe of their own, and so are in no config by name.
   """
   patterns = recipe_of(fold, stage).starts_from
-  every = fold.stages[stage].modality is None and bool(patterns)
+  named = lambda name: any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+  unnamed = lambda name: bool(patterns) and _entry_of(fold, name) not in (None, name)
+  multimodal = fold.stages[stage].modality is None
   return tuple(
     name
     for name, each in fold.stages.items()
-    if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-    or (every and each.of_samples and name != stage)
+    if named(name) or (multimodal and each.of_samples and name != stage and unnamed(name))
   )
 
 

@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from data_pipeline.format.schema import DataError, Grid, Schema
+from data_pipeline.format.modalities import Events, Grid, Static
+from data_pipeline.format.schema import DataError, Schema
 from data_pipeline.reading.alignment import Alignment
 from data_pipeline.sources import Resources, physionet2012
 from data_pipeline.sources.common import targets, vitals
@@ -31,11 +32,15 @@ def mimic_schema():
     task='mortality',
     source='mimic_iv',
     target=targets.MORTALITY,
-    events={name: items(name) for name in ('labs', 'vitals_categorical')},
-    grids={'vitals': Grid(items('vitals'), vitals.GRID_STEPS, vitals.GRID_STEP_HOURS)},
-    ecg_terms=(),
-    static_numeric=tuple(item for item in static if item.kind == 'numeric'),
-    static_categorical=tuple(item for item in static if item.kind == 'categorical'),
+    modalities={
+      'static': Static(
+        tuple(item for item in static if item.kind == 'numeric'),
+        tuple(item for item in static if item.kind == 'categorical'),
+      ),
+      'labs': Events(items('labs')),
+      'vitals_categorical': Events(items('vitals_categorical')),
+      'vitals': Grid(items('vitals'), vitals.GRID_STEPS, vitals.GRID_STEP_HOURS),
+    },
     attributes=(),
     observation_hours=24.0,
   )

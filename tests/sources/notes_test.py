@@ -15,6 +15,7 @@ from data_pipeline.format.modalities import Notes
 from data_pipeline.format.schema import DataError
 from data_pipeline.reading.alignment import Alignment
 from data_pipeline.sources import Staged
+from data_pipeline.sources.common.notes import NAME
 from medm2t_jax.evaluation import evaluate
 from medm2t_jax.runs.run import make_runs
 from medm2t_jax.training import train
@@ -49,12 +50,12 @@ def test_notes_until_the_prediction_are_staged_and_the_others_counted(tmp_path, 
   frame = table(**{'subject_id': None, key: [number] * len(TIMES)})
   unknown = frame.iloc[:2].assign(**{key: [9, None]})
   result, hospital = staged(tmp_path, pd.concat([frame, unknown]))
-  assert result.schema.modalities['notes'] == Notes(WIDTH)
-  assert result.cohort['rows']['notes'] == {
+  assert result.schema.modalities[NAME] == Notes(WIDTH)
+  assert result.cohort['rows'][NAME] == {
     'read': 6, 'dropped: missing key or time': 1, 'dropped: of no sample': 1,
     'dropped: after the prediction time': 1, 'used': 3,
   }  # fmt: skip
-  found = hospital.read('notes_notes').sort_values('time')
+  found = hospital.read(f'notes_{NAME}').sort_values('time')
   assert found['time'].tolist() == [-25, -12, 0]
   assert [vector[0] for vector in found['vector']] == [0, 3, 1]
   assert set(found['sample_id']) == {100}
@@ -100,8 +101,8 @@ def build(folder, width=WIDTH):
       vector = rng.normal(2 * label, 0.5, width).astype(np.float32)
       rows.append((sample, vector, np.float32(-rng.integers(0, 20))))
   frame = pd.DataFrame(rows, columns=['sample_id', 'vector', 'time'])
-  frame.sample(frac=1, random_state=0).to_parquet(raw / 'notes_notes.parquet')
-  schema = kinds.replaced(staging_fixture.SCHEMA.only(('static',)), notes=Notes(width))
+  frame.sample(frac=1, random_state=0).to_parquet(raw / f'notes_{NAME}.parquet')
+  schema = kinds.replaced(staging_fixture.SCHEMA.only(('static',)), **{NAME: Notes(width)})
   made = Staged(schema, staging_fixture.COHORT, {'fixture': '1.0'})
   return open_dataset(staging_fixture.build_from(raw, made, folder / 'out'))
 
@@ -112,17 +113,17 @@ def dataset(tmp_path_factory):
 
 
 def test_a_record_has_the_notes_in_order_of_time(dataset):
-  raw = pd.read_parquet(dataset.directory.parent / 'raw' / 'notes_notes.parquet')
+  raw = pd.read_parquet(dataset.directory.parent / 'raw' / f'notes_{NAME}.parquet')
   for row in range(0, len(dataset), 11):
     own = raw[raw['sample_id'] == dataset.index['sample_id'][row]].sort_values('time')
     found = read_head(dataset, row)
-    assert found['notes/notes/vector'].shape == (len(own), WIDTH)
-    np.testing.assert_array_equal(found['notes/notes/time'], own['time'])
-    assert dataset.lengths('notes')[row] == len(own)
+    assert found[f'notes/{NAME}/vector'].shape == (len(own), WIDTH)
+    np.testing.assert_array_equal(found[f'notes/{NAME}/time'], own['time'])
+    assert dataset.lengths(NAME)[row] == len(own)
 
 
 def test_vectors_of_another_length_are_not_read(dataset):
-  other = kinds.changed(dataset.schema, 'notes', width=WIDTH + 1)
+  other = kinds.changed(dataset.schema, NAME, width=WIDTH + 1)
   (absent,) = Alignment(other, dataset.schema).absent
   assert absent.reason == f'vectors of {WIDTH} numbers, the model has {WIDTH + 1}'
 
@@ -143,9 +144,9 @@ def test_a_model_learns_from_notes_and_says_so(dataset, tmp_path):
   scenarios = {
     each['name']: each['figure']['value'] for each in metrics['missing_modality']
   }
-  assert scenarios['only notes'] > 0.9 > scenarios['only static']
+  assert scenarios[f'only {NAME}'] > 0.9 > scenarios['only static']
   first = metrics['explanation']['items'][0]
-  assert (first['modality'], first['name']) == ('notes', 'notes')
+  assert (first['modality'], first['name']) == (NAME, 'notes')
   assert metrics['explanation']['largest_residual'] < 0.1
   page = (tmp_path / 'eval' / 'patients' / '1.html').read_text()
-  assert 'notes: ' in page
+  assert f'{NAME}: ' in page

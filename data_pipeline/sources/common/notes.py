@@ -19,7 +19,7 @@ from data_pipeline.format.schema import DataError
 from data_pipeline.sources.common.duckdb_files import parquet
 from data_pipeline.sources.common.raw_tables import RawTables
 
-NAME = 'notes'  # of the modality, and of its rows in cohort.json
+NAME = 'clinical_notes'  # of the modality, and of its rows in cohort.json
 _KEYS = ('sample_id', 'stay_id', 'subject_id')
 _TYPES = ('note_type', 'category')
 _REMEDY = 'See docs/sources.md, "Notes".'

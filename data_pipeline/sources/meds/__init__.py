@@ -190,14 +190,14 @@ def _stage(
 
   found = _modalities(chosen, variables)
   if settings.ecg is not None:
-    _require_free(settings, found, 'ecg')
+    _require_free(settings, found, 'ecg', '--ecg')
     found['ecg'] = modalities.Waveform(terms())
   if settings.notes is not None:
-    _require_free(settings, found, notes.NAME)
+    _require_free(settings, found, notes.NAME, '--notes')
     found[notes.NAME], counts[notes.NAME] = notes.write_notes(
-      raw, settings.notes, staging / 'notes_notes.parquet', stays=False
+      raw, settings.notes, staging / f'notes_{notes.NAME}.parquet', stays=False
     )
-    outputs.append(staging / 'notes_notes.parquet')
+    outputs.append(staging / f'notes_{notes.NAME}.parquet')
   labels.count_without_events(raw, outputs, labelled)
   counts |= labelled.counts
   schema = Schema(
@@ -229,13 +229,13 @@ def _modalities(
 
 
 def _require_free(
-  settings: Settings, found: dict[str, modalities.Modality], name: str
+  settings: Settings, found: dict[str, modalities.Modality], name: str, flag: str
 ) -> None:
   """Raises DataError if the mapping has a modality of the name of a flag."""
   if name in found:
     raise DataError(
-      f'--mapping={settings.mapping}: has a modality {name}, and so has --{name}. Call it '
-      'otherwise.'
+      f'--mapping={settings.mapping}: has a modality {name}, which is that of {flag}. '
+      'Call it otherwise.'
     )
 
 

@@ -122,7 +122,7 @@ def _stage(
   modalities = _modalities(task, settings)
   if settings.notes is not None:
     modalities[notes.NAME], rows[notes.NAME] = notes.write_notes(
-      raw, settings.notes, staging / 'notes_notes.parquet', stays=task.of_stays
+      raw, settings.notes, staging / f'notes_{notes.NAME}.parquet', stays=task.of_stays
     )
   attributes = tuple(n for n in _ATTRIBUTES if not task.of_ecgs or n != 'unit')
   static.write_samples(raw, attributes, staging / 'samples.parquet')
