@@ -50,7 +50,7 @@ def folder(tmp_path_factory) -> Path:
   """{a,b}/raw and {a,b}/staging: both hospitals without ECGs, staged for mortality."""
   root = tmp_path_factory.mktemp('hospitals')
   for name in 'ab':
-    values = {'patients': PATIENTS, 'seed': SEED, 'hospital': name, 'ecg': False}
+    values = {'patients': PATIENTS, 'seed': SEED, 'hospital': name, 'ecgs': False}
     settings = sources.make_settings('simulated', {**values, 'raw': root / name / 'raw'})
     (root / name / 'staging').mkdir(parents=True)
     staged = simulated.stage('mortality', root / name / 'staging', settings, Resources())
@@ -245,9 +245,9 @@ def test_ecgs_of_b_are_recorded_at_another_rate(tmp_path):
 
 @pytest.mark.parametrize('task', ['cvd', 'cvd_all'])
 def test_tasks_of_ecgs_need_them(tmp_path, task):
-  settings = simulated.Settings(patients=2, ecg=False, raw=tmp_path / 'raw')
+  settings = simulated.Settings(patients=2, ecgs=False, raw=tmp_path / 'raw')
   with pytest.raises(
-    DataError, match=f'^task {task} predicts from ECGs; leave out --noecg'
+    DataError, match=f'^task {task} predicts from ECGs; leave out --noecgs'
   ):
     simulated.stage(task, tmp_path, settings, Resources())
   assert not (tmp_path / 'raw').exists()
@@ -357,5 +357,5 @@ def test_data_sets_of_hospital_a_keep_their_request():
   usual = sources.recorded(simulated.Settings())
   assert usual == sources.recorded(simulated.Settings(hospital='a', ecg=True))
   assert not usual.keys() & {'hospital', 'ecg'}
-  other = sources.recorded(simulated.Settings(hospital='b', ecg=False))
+  other = sources.recorded(simulated.Settings(hospital='b', ecgs=False))
   assert other == {**usual, 'hospital': 'b', 'ecg': False}

@@ -39,7 +39,7 @@ def mimic_schema():
       ),
       'labs': Events(items('labs')),
       'vitals_categorical': Events(items('vitals_categorical')),
-      'vitals': Grid(items('vitals'), vitals.GRID_STEPS, vitals.GRID_STEP_HOURS),
+      'vitals': Grid(items('vitals'), vitals.grid_steps(24), vitals.GRID_STEP_HOURS),
     },
     attributes=(),
     observation_hours=24.0,
@@ -100,7 +100,7 @@ def test_every_item_is_one_of_mimic_iv(name):
   known = {item.itemid: item for item in items('vitals')}
   grid = chosen.grids['vitals']
   assert {one.item.itemid: one.item for one in grid.variables} == known
-  assert (grid.steps, grid.step_hours) == (vitals.GRID_STEPS, vitals.GRID_STEP_HOURS)
+  assert (grid.steps, grid.step_hours) == (vitals.grid_steps(24), vitals.GRID_STEP_HOURS)
   known = {item.itemid: item for item in static_items('icu')}
   assert all(one.item == known[one.item.itemid] for one in chosen.static)
   assert chosen.age == 'age' and chosen.birth == meds.birth_code

@@ -45,3 +45,15 @@ def test_every_source_keeps_to_the_interface(name):
   assert callable(source.stage)
   for field in dataclasses.fields(source.Settings):
     assert field.metadata['help'].endswith('.'), field.name
+
+
+def test_a_flag_means_one_thing_in_all_sources():
+  """The command defines it once, with the type that the first of them gives it."""
+  types = {}
+  for name in sources.names():
+    for field in dataclasses.fields(sources.load(name).Settings):
+      if field.type in ('int', 'bool'):
+        types.setdefault(field.name, set()).add(field.type)
+      else:
+        types.setdefault(field.name, set()).add('text')
+  assert not {name: each for name, each in types.items() if len(each) > 1}

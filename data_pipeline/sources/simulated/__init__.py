@@ -27,7 +27,7 @@ class Settings:
     default='a',
     recorded='unless default',
   )
-  ecg: bool = setting(
+  ecgs: bool = setting(
     'Whether the hospital records ECGs; tasks cvd and cvd_all need them.',
     default=True,
     recorded='unless default',
@@ -58,22 +58,22 @@ def stage(task: str, staging: Path, settings: Settings, resources: Resources) ->
     DataError: a number is out of range, `raw` holds something else, or the task needs
       the ECGs that are left out.
   """
-  if find(task).of_ecgs and not settings.ecg:
-    raise DataError(f'task {task} predicts from ECGs; leave out --noecg')
+  if find(task).of_ecgs and not settings.ecgs:
+    raise DataError(f'task {task} predicts from ECGs; leave out --noecgs')
   raw = settings.raw or staging / 'raw'
   write_hospital(
     raw,
     patients=settings.patients,
     seed=settings.seed,
     hospital=settings.hospital,
-    ecg=settings.ecg,
+    ecg=settings.ecgs,
   )
   staged = mimic_iv.stage(
     task,
     staging,
     mimic_iv.Settings(
       mimic_iv=raw / 'mimic-iv',
-      mimic_iv_ecg=raw / 'mimic-iv-ecg' if settings.ecg else None,
+      mimic_iv_ecg=raw / 'mimic-iv-ecg' if settings.ecgs else None,
       availability=settings.availability,
       static=settings.static,
       notes=settings.notes,
