@@ -355,7 +355,7 @@ def test_other_names_are_refused(tmp_path):
 def test_data_sets_of_hospital_a_keep_their_request():
   """So that those of before there was another are found again."""
   usual = sources.recorded(simulated.Settings())
-  assert usual == sources.recorded(simulated.Settings(hospital='a', ecg=True))
-  assert not usual.keys() & {'hospital', 'ecg'}
+  assert usual == sources.recorded(simulated.Settings(hospital='a', ecgs=True))
+  assert not usual.keys() & {'hospital', 'ecgs'}
   other = sources.recorded(simulated.Settings(hospital='b', ecgs=False))
-  assert other == {**usual, 'hospital': 'b', 'ecg': False}
+  assert other == {**usual, 'hospital': 'b', 'ecgs': False}
