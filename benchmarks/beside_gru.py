@@ -161,7 +161,7 @@ class _Gru:
     self._arrays = {
       split: (
         torch.tensor(np.array(with_gaps(jnp.asarray(samples.windows), ends))),
-        torch.tensor(np.nan_to_num(samples.static)),
+        torch.tensor(np.nan_to_num(samples.columns)),
         torch.tensor(samples.label.astype(np.int64)),
       )
       for split, samples in standardised(inputs).items()

@@ -81,6 +81,11 @@ class Target:
     """Whether the label is a number; else predictions are probabilities of classes."""
     return self.kind == 'regression'
 
+  def known(self, label: np.ndarray) -> np.ndarray:
+    """bool (n,): something is known of a label (n,), or of one of several (n, l)."""
+    known = np.isfinite(label)
+    return np.any(known, axis=tuple(range(1, known.ndim)))
+
   def accepts(self, label: np.ndarray) -> np.ndarray:
     """bool, of the shape of `label`: it is possible, or NaN, which is not known."""
     if self.numeric:

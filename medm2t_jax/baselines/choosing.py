@@ -16,6 +16,7 @@ from sklearn.dummy import DummyClassifier
 from data_pipeline.format.schema import Target
 from medm2t_jax import targets
 from medm2t_jax.baselines.summary_statistics import Table
+from medm2t_jax.targets.kind import OF_LABEL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ def fit(
   validation: Table,
   target: Target,
 ) -> Fitted:
-  """A baseline fitted to each of a target's problems by itself.
+  """A baseline fitted to samples, of several labels one for each.
 
   A label of which all training samples say the same, or which no validation sample has, is
   predicted by its share (with one added count of true and of false).
@@ -55,13 +56,12 @@ def fit(
     train, validation: the samples.
     target: what the label means.
   """
-  if target.kind != 'multilabel':
-    return one(train, validation, target)
   kind = targets.of(target)
+  labels, chosen_by = (kind.single_labels(each.label) for each in (train, validation))
+  if labels is None or chosen_by is None:
+    return one(train, validation, target)
   chosen, final = [], []
-  for (of, label), (_, validated) in zip(
-    kind.problems(train.label), kind.problems(validation.label), strict=True
-  ):
+  for label, validated in zip(labels, chosen_by, strict=True):
     trained = _labelled(train, label)
     chosen_on = _labelled(validation, validated)
     if len(np.unique(trained.label)) < 2 or not len(chosen_on.label):
@@ -69,7 +69,7 @@ def fit(
       share = DummyClassifier().fit(np.zeros((len(counted), 1)), counted)
       fitted = Fitted(share, share)
     else:
-      fitted = one(trained, chosen_on, of)
+      fitted = one(trained, chosen_on, OF_LABEL)
     chosen.append(fitted.chosen)
     final.append(fitted.final)
   return Fitted(OfLabels(tuple(chosen)), OfLabels(tuple(final)))
@@ -92,8 +92,7 @@ def predict(estimator: Any, value: np.ndarray, target: Target) -> np.ndarray:
     target: what the label means.
   """
   if isinstance(estimator, OfLabels):
-    of_label = Target('binary', ('no', 'yes'))
-    each = [predict(one, value, of_label)[:, 1] for one in estimator.estimators]
+    each = [predict(one, value, OF_LABEL)[:, 1] for one in estimator.estimators]
     return np.stack(each, axis=1)
   if target.numeric:
     return np.asarray(estimator.predict(value), np.float64)

@@ -23,7 +23,7 @@ from sklearn.pipeline import Pipeline
 
 from data_pipeline.format.schema import Target
 from medm2t_jax.baselines import choosing
-from medm2t_jax.targets.classes import LEAST_PROBABILITY
+from medm2t_jax.targets.kind import LEAST_PROBABILITY, OF_LABEL
 
 # The score of a class that nobody trained on.
 _NEVER = float(np.finfo(np.float32).min)
@@ -44,9 +44,8 @@ def as_arrays(model: Any, target: Target) -> dict[str, Any]:
     TypeError: another kind of model.
   """
   if isinstance(model, choosing.OfLabels):
-    of_label = Target('binary', ('no', 'yes'))
     return {
-      str(place): as_arrays(each, of_label) for place, each in enumerate(model.estimators)
+      str(place): as_arrays(each, OF_LABEL) for place, each in enumerate(model.estimators)
     }
   known = np.asarray(getattr(model, 'classes_', [0])).astype(int)
   if isinstance(model, DummyClassifier):

@@ -109,12 +109,12 @@ class Samples:
 
   Attributes:
     windows: float32 (n t l), NaN where nothing was observed.
-    static: float32 (n s), NaN where missing.
+    columns: float32 (n s), NaN where missing.
     label: float32 (n), standardised where it is a number, or (n l).
   """
 
   windows: np.ndarray
-  static: np.ndarray
+  columns: np.ndarray
   label: np.ndarray
 
   def steps(self, order: np.ndarray, size: int) -> Iterator[dict[str, np.ndarray]]:
@@ -124,7 +124,7 @@ class Samples:
       padded = np.concatenate([chosen, np.full(size - len(chosen), order[0])])
       yield {
         'windows': self.windows[padded],
-        'columns': self.static[padded],
+        'columns': self.columns[padded],
         'label': self.label[padded],
         'weight': (np.arange(size) < len(chosen)).astype(np.float32),
       }
@@ -133,7 +133,7 @@ class Samples:
 def joined(parts: Sequence[Samples]) -> Samples:
   """The samples of several splits that are scaled alike."""
   join = lambda name: np.concatenate([getattr(part, name) for part in parts])
-  return Samples(join('windows'), join('static'), join('label'))
+  return Samples(join('windows'), join('columns'), join('label'))
 
 
 def standardised(
@@ -238,7 +238,7 @@ class _Training:
     """The parameters at the start, and after each epoch."""
     seed, fold = self._inputs.seed
     key = jax.random.fold_in(jax.random.key(seed, impl='unsafe_rbg'), fold)
-    params = self._network.init(key, train.windows[:1], train.static[:1], train=False)
+    params = self._network.init(key, train.windows[:1], train.columns[:1], train=False)
     params = self._from_prior(params['params'], train.label)
     state = self._optimizer.init(params)
     yield params

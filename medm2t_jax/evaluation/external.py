@@ -30,7 +30,7 @@ from medm2t_jax.report.text import (
   source_name,
   task_name,
 )
-from medm2t_jax.targets.classes import SMALLEST
+from medm2t_jax.targets.kind import SMALLEST
 
 NEEDS = 'labels'  # of the predicted samples
 _RECALIBRATED_ON = 5  # one in so many subjects
@@ -141,8 +141,7 @@ def render(result: Mapping[str, Any]) -> str:
 
 
 def _rows(model: TrainedModel, dataset: Dataset, predicted: Predicted) -> Rows:
-  known = np.isfinite(dataset.index['label'][predicted.rows])
-  known = known.any(axis=1) if known.ndim == 2 else known
+  known = dataset.schema.target.known(dataset.index['label'][predicted.rows])
   if not known.any():
     raise DataError(
       f'{dataset.directory}: no predicted sample has a label: there is nothing to report. '
@@ -208,7 +207,7 @@ def recalibration(rows: Rows, *, slope: bool) -> Recalibration:
   kind = targets.of(rows.target)
   # Scores of classes say something of their differences alone: the first has no intercept.
   fixed = 1 if kind.link == 'softmax' else 0
-  outputs = lambda p: kind.outputs(np.maximum(p, SMALLEST))
+  outputs = lambda p: kind.outputs(p, SMALLEST)
   given = outputs(rows.prediction)
 
   def changed(parameters: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -244,8 +244,7 @@ def _labels(column: pa.ChunkedArray, target: Target) -> np.ndarray:
     label = flat.astype(np.float64).reshape(len(column), -1)
   else:
     label = column.to_numpy().astype(np.float64)
-  known = np.isfinite(label)
-  if not (known.any(axis=1) if label.ndim == 2 else known).all():
+  if not target.known(label).all():
     raise DataError(f'predictions: a label is not a finite number. {_REMEDY}')
   if not target.accepts(label).all():
     raise DataError(

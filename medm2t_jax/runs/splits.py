@@ -35,8 +35,8 @@ class Splits:
     """Index rows of a split, ascending: int64 (rows,)."""
     parts = [self.dataset.rows(self.fold, part) for part in self._parts(split)]
     rows = np.sort(np.concatenate([np.empty(0, np.int64), *parts]))
-    known = np.isfinite(self.dataset.index['label'][rows])
-    return rows[known.any(axis=1) if known.ndim == 2 else known]
+    target, index = self.dataset.schema.target, self.dataset.index
+    return rows[target.known(index['label'][rows])]
 
   def subject_hashes(self, split: Split) -> frozenset[str]:
     """Keyed hashes of the subjects of a split."""

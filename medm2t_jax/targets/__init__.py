@@ -1,6 +1,7 @@
 """What can be predicted, one file a kind: loss, prior, predictions, blend, baselines.
 
-Nothing else asks of which kind a target is.
+Training, baselines and evaluation ask a kind, not which one it is; all that they tell apart
+is the link of the outputs, and whether a label is a number or a vector.
 """
 
 from __future__ import annotations

@@ -9,16 +9,16 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from scipy import special
-from sklearn import metrics
 
-from data_pipeline.format.schema import Target
 from medm2t_jax.targets import losses
-from medm2t_jax.targets.kind import Loss, LossMaker, SelectionMetric, TargetKind
-
-# Further out, float32 has no finite logarithm of a probability.
-LEAST_PROBABILITY = 1e-15
-# Predictions are float32: closer to 0 or 1 they carry no information.
-SMALLEST = 1e-7
+from medm2t_jax.targets.kind import (
+  LEAST_PROBABILITY,
+  SMALLEST,
+  Loss,
+  LossMaker,
+  TargetKind,
+  ranking_metrics,
+)
 
 
 def _one_vs_rest(
@@ -36,12 +36,6 @@ _LOSSES: dict[str, LossMaker] = {
   'nll': lambda recipe: losses.nll,
   'focal': lambda recipe: functools.partial(losses.focal, gamma=recipe['focal_gamma']),
 }
-_METRICS = {
-  'auroc': SelectionMetric(True, functools.partial(_one_vs_rest, metrics.roc_auc_score)),
-  'average_precision': SelectionMetric(
-    True, functools.partial(_one_vs_rest, metrics.average_precision_score)
-  ),
-}
 
 
 class Classes(TargetKind):
@@ -49,7 +43,7 @@ class Classes(TargetKind):
 
   link = 'softmax'
   losses = _LOSSES
-  selection_metrics = _METRICS
+  selection_metrics = ranking_metrics(_one_vs_rest)
 
   def loss(self, outputs: Any, label: Any) -> Any:
     return losses.nll(outputs, label)
@@ -66,16 +60,16 @@ class Classes(TargetKind):
   def predictions(self, outputs: np.ndarray) -> np.ndarray:
     return special.softmax(outputs.astype(np.float64), axis=-1)
 
-  def outputs(self, predictions: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(predictions, LEAST_PROBABILITY))
+  def outputs(
+    self, predictions: np.ndarray, least: float = LEAST_PROBABILITY
+  ) -> np.ndarray:
+    return np.log(np.maximum(predictions, least))
 
   def mean_loss(self, predictions: np.ndarray, label: np.ndarray) -> float:
-    likelihood = predictions[np.arange(len(label)), label.astype(int)]
-    return float(-np.log(np.maximum(likelihood, LEAST_PROBABILITY)).mean())
+    return float(_log_losses(predictions, label, LEAST_PROBABILITY).mean())
 
   def log_losses(self, predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
-    chosen = predictions[np.arange(len(label)), label.astype(int)]
-    return -np.log(np.maximum(chosen, SMALLEST))
+    return _log_losses(predictions, label, SMALLEST)
 
   def is_true(self, label: np.ndarray) -> np.ndarray:
     return (label[:, np.newaxis] == np.arange(self.target.outputs)).astype(np.float64)
@@ -109,8 +103,7 @@ class Classes(TargetKind):
     return self.target.classes[int(label)]
 
   def summed_loss(self, outputs: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
-    shifted = outputs - outputs.max(axis=-1, keepdims=True)
-    log_probability = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    log_probability = special.log_softmax(outputs, axis=-1)
     own = np.arange(len(label)), label.astype(int)
     slope = np.exp(log_probability)
     slope[own] -= 1
@@ -136,5 +129,8 @@ class Classes(TargetKind):
     shift = np.log(by_class)[np.newaxis]
     return lambda outputs, label: loss(outputs + shift, label), weigh
 
-  def problems(self, label: np.ndarray) -> list[tuple[Target, np.ndarray]]:
-    return [(self.target, label)]
+
+def _log_losses(predictions: np.ndarray, label: np.ndarray, least: float) -> np.ndarray:
+  """Log loss of each sample (n), no probability counting as less than `least`."""
+  chosen = predictions[np.arange(len(label)), label.astype(int)]
+  return -np.log(np.maximum(chosen, least))

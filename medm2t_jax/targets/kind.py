@@ -7,14 +7,23 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Array, Float
+from sklearn import metrics
 
 from data_pipeline.format.schema import DataError, Target
 from medm2t_jax.models.link import Link
+
+# Further out, float32 has no finite logarithm of a probability.
+LEAST_PROBABILITY = 1e-15
+# Predictions are float32: closer to 0 or 1 they carry no information.
+SMALLEST = 1e-7
+# One label of several, by itself.
+OF_LABEL = Target('binary', ('no', 'yes'))
 
 # Unreduced: outputs (u c), label (u) or (u l) -> (u).
 Loss = Callable[[Any, Any], Any]
@@ -33,6 +42,23 @@ class SelectionMetric:
 
   higher_is_better: bool
   value: Callable[[np.ndarray, np.ndarray], float]
+
+
+def ranking_metrics(
+  averaged: Callable[[Callable[..., Any], np.ndarray, np.ndarray], float],
+) -> dict[str, SelectionMetric]:
+  """AUROC and average precision.
+
+  Args:
+    averaged: a score of scikit-learn, outputs and labels -> its mean over what is ranked.
+  """
+  scores = {
+    'auroc': metrics.roc_auc_score, 'average_precision': metrics.average_precision_score
+  }  # fmt: skip
+  return {
+    name: SelectionMetric(True, functools.partial(averaged, score))
+    for name, score in scores.items()
+  }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +99,15 @@ class TargetKind(abc.ABC):
     """Probabilities (... c) or numbers (...), float64, of outputs (... c)."""
 
   @abc.abstractmethod
-  def outputs(self, predictions: np.ndarray) -> np.ndarray:
-    """Inverse of `predictions`: normalised outputs (n c), finite."""
+  def outputs(
+    self, predictions: np.ndarray, least: float = LEAST_PROBABILITY
+  ) -> np.ndarray:
+    """Inverse of `predictions`: normalised outputs (n c), finite.
+
+    Args:
+      predictions: (n, c) or (n,).
+      least: no probability counts as nearer to 0 (of labels, or to 1) than this.
+    """
 
   @abc.abstractmethod
   def mean_loss(self, predictions: np.ndarray, label: np.ndarray) -> float:
@@ -144,12 +177,14 @@ class TargetKind(abc.ABC):
       The loss, and what maps label (u ...) and weight (u) to the weight (u) of each unit.
     """
 
-  @abc.abstractmethod
-  def problems(self, label: np.ndarray) -> list[tuple[Target, np.ndarray]]:
-    """What a baseline with one label has to be fitted to, together: targets and labels.
+  def single_labels(self, label: np.ndarray) -> list[np.ndarray] | None:
+    """What a baseline that knows one label a sample is fitted to, one after the other.
 
-    A label (n,) is NaN where a sample is not of the problem.
+    Each is 1 or 0, NaN where it is not known: (n,), with the target `OF_LABEL`. None where
+    a sample has one label anyway.
     """
+    del label
+    return None
 
 
 def unweighted(label: Float[Array, 'u ...'], weight: Float[Array, ' u']) -> Any:

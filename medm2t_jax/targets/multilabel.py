@@ -8,12 +8,17 @@ from typing import Any, cast
 
 import numpy as np
 from scipy import special
-from sklearn import metrics
 
-from data_pipeline.format.schema import Target
 from medm2t_jax.targets import losses
-from medm2t_jax.targets.classes import LEAST_PROBABILITY, SMALLEST
-from medm2t_jax.targets.kind import Loss, LossMaker, SelectionMetric, TargetKind, unweighted
+from medm2t_jax.targets.kind import (
+  LEAST_PROBABILITY,
+  SMALLEST,
+  Loss,
+  LossMaker,
+  TargetKind,
+  ranking_metrics,
+  unweighted,
+)
 
 MOST_NAMED = 5  # labels of a prediction in words
 
@@ -34,12 +39,6 @@ _LOSSES: dict[str, LossMaker] = {
     losses.nll_of_labels, gamma=recipe['focal_gamma']
   ),
 }
-_METRICS = {
-  'auroc': SelectionMetric(True, functools.partial(_macro, metrics.roc_auc_score)),
-  'average_precision': SelectionMetric(
-    True, functools.partial(_macro, metrics.average_precision_score)
-  ),
-}
 
 
 class Multilabel(TargetKind):
@@ -47,7 +46,7 @@ class Multilabel(TargetKind):
 
   link = 'sigmoid'
   losses = _LOSSES
-  selection_metrics = _METRICS
+  selection_metrics = ranking_metrics(_macro)
 
   def loss(self, outputs: Any, label: Any) -> Any:
     return losses.nll_of_labels(outputs, label)
@@ -63,19 +62,17 @@ class Multilabel(TargetKind):
   def predictions(self, outputs: np.ndarray) -> np.ndarray:
     return special.expit(outputs.astype(np.float64))
 
-  def outputs(self, predictions: np.ndarray) -> np.ndarray:
-    return special.logit(np.clip(predictions, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY))
+  def outputs(
+    self, predictions: np.ndarray, least: float = LEAST_PROBABILITY
+  ) -> np.ndarray:
+    return special.logit(np.clip(predictions, least, 1 - least))
 
   def mean_loss(self, predictions: np.ndarray, label: np.ndarray) -> float:
-    known = label >= 0
-    likelihood = np.where(label > 0, predictions, 1 - predictions)
-    return float(-np.log(np.maximum(likelihood, LEAST_PROBABILITY))[known].mean())
+    return float(_log_losses(predictions, label, LEAST_PROBABILITY)[label >= 0].mean())
 
   def log_losses(self, predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
     """The mean over the known labels."""
-    known = label >= 0
-    likelihood = np.where(label > 0, predictions, 1 - predictions)
-    each = -np.log(np.maximum(likelihood, SMALLEST))
+    known, each = label >= 0, _log_losses(predictions, label, SMALLEST)
     return np.sum(each, axis=1, where=known) / np.maximum(known.sum(axis=1), 1)
 
   def is_true(self, label: np.ndarray) -> np.ndarray:
@@ -126,9 +123,11 @@ class Multilabel(TargetKind):
     shift = np.log(np.asarray(weights, np.float32))[np.newaxis]
     return lambda outputs, label: made(outputs + shift, label), unweighted
 
-  def problems(self, label: np.ndarray) -> list[tuple[Target, np.ndarray]]:
-    """Each label by itself."""
-    return [
-      (Target('binary', (f'no {name}', name)), np.where(column >= 0, column, np.nan))
-      for name, column in zip(self.target.classes, label.T, strict=True)
-    ]
+  def single_labels(self, label: np.ndarray) -> list[np.ndarray] | None:
+    return list(self.is_true(label).T)
+
+
+def _log_losses(predictions: np.ndarray, label: np.ndarray, least: float) -> np.ndarray:
+  """Log loss of each label (n l), no probability counting as less than `least`."""
+  likelihood = np.where(label > 0, predictions, 1 - predictions)
+  return -np.log(np.maximum(likelihood, least))

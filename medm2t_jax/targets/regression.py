@@ -8,9 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.format.schema import Target
 from medm2t_jax.targets import losses
-from medm2t_jax.targets.kind import Loss, LossMaker, SelectionMetric, TargetKind
+from medm2t_jax.targets.kind import (
+  LEAST_PROBABILITY,
+  Loss,
+  LossMaker,
+  SelectionMetric,
+  TargetKind,
+)
 
 # Of the standard deviation of the labels: an absolute error has no gradient at 0.
 _SMOOTH = 0.1
@@ -58,7 +63,10 @@ class Regression(TargetKind):
   def predictions(self, outputs: np.ndarray) -> np.ndarray:
     return outputs.astype(np.float64)[..., 0]
 
-  def outputs(self, predictions: np.ndarray) -> np.ndarray:
+  def outputs(
+    self, predictions: np.ndarray, least: float = LEAST_PROBABILITY
+  ) -> np.ndarray:
+    del least
     return predictions[:, np.newaxis]
 
   def mean_loss(self, predictions: np.ndarray, label: np.ndarray) -> float:
@@ -102,6 +110,3 @@ class Regression(TargetKind):
     self, loss: Loss, class_weights: Sequence[float], *, prior_correction: bool
   ) -> tuple[Loss, Callable[[Any, Any], Any]]:
     raise AssertionError('a regression has no classes: `check_weights` refuses them')
-
-  def problems(self, label: np.ndarray) -> list[tuple[Target, np.ndarray]]:
-    return [(self.target, label)]

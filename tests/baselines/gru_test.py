@@ -86,9 +86,9 @@ def test_predictions_do_not_depend_on_batch_mates():
   static = np.where(rng.random((7, 2)) < 0.3, np.nan, rng.normal(size=(7, 2)))
   samples = gru.Samples(windows, static.astype(np.float32), np.zeros(7, np.float32))
   network = gru.Gru(8, 2, ENDS, 0.3)
-  params = network.init(jax.random.key(0), windows, samples.static, train=False)
+  params = network.init(jax.random.key(0), windows, samples.columns, train=False)
   apply = jax.jit(lambda *given: network.apply(params, *given, train=False))
-  together = np.asarray(apply(windows, samples.static))
+  together = np.asarray(apply(windows, samples.columns))
   assert np.isfinite(together).all()
   batches = list(samples.steps(np.arange(7), 3))
   assert [batch['weight'].sum() for batch in batches] == [3, 3, 1]

@@ -19,7 +19,7 @@ from scipy import optimize, special
 from medm2t_jax import targets
 from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES, Draws, bootstrap, estimate
 from medm2t_jax.evaluation.rows import Outcome, Rows
-from medm2t_jax.targets.classes import SMALLEST
+from medm2t_jax.targets.kind import SMALLEST
 
 BINS = 10
 _LOG_TEMPERATURE = 3.0
@@ -231,7 +231,7 @@ def _curve(x: np.ndarray, y: np.ndarray, member: np.ndarray) -> list[dict[str, A
 
 def _outputs(rows: Rows) -> np.ndarray:
   """The predictions on the scale of the target's link (n c)."""
-  return targets.of(rows.target).outputs(np.maximum(rows.prediction, SMALLEST))
+  return targets.of(rows.target).outputs(rows.prediction, SMALLEST)
 
 
 def _means(weights: np.ndarray, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
