@@ -20,6 +20,7 @@ from medm2t_jax.models.encoded import Encoded, summary_as_token
 from medm2t_jax.models.gates import gated
 from medm2t_jax.models.layers.mlp import Mlp
 from medm2t_jax.models.layers.resnet1d import ResNet1d
+from medm2t_jax.models.layers.time_windows import fitted_cuts, window_of
 from medm2t_jax.models.multimodal_fusion import FusionConfig, MultimodalFusion
 
 VIEWS = ('signal', 'features', 'text')
@@ -289,12 +290,7 @@ class EcgOverTime(nn.Module):
     attend_over,
   ) -> Encoded:
     config, shared = self.config, {'axis_name': self.axis_name, 'dtype': self.dtype}
-    cuts = jnp.zeros(0)
-    if config.windows > 1:  # checkpoints hold no empty arrays
-      shape = (config.windows - 1,)
-      cuts = self.variable('fitted', 'time_cuts', jnp.zeros, shape).value
-    # Window w holds cuts[w - 1] < time <= cuts[w].
-    window = jnp.sum(cuts[jnp.newaxis] < ecg['time'][:, jnp.newaxis], axis=1)
+    window = window_of(ecg['time'], fitted_cuts(self, config.windows))
     pooled, count = pool_by_owner(
       vectors, ecg['owner'], window, ecg['mask'], len(valid), config.windows
     )

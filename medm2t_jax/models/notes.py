@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 from medm2t_jax.models.encoded import Encoded, summary_as_token
 from medm2t_jax.models.layers.mlp import Mlp
+from medm2t_jax.models.layers.time_windows import fitted_cuts, window_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,14 +110,8 @@ class NotesEncoder(nn.Module):
     self, x: Float[Array, 'b n e'], notes: Mapping[str, Array]
   ) -> tuple[Float[Array, 'b w e'], Bool[Array, 'b w']]:
     """The mean of the notes so far at the end of each window, and whether there is any."""
-    config, cuts = self.config, jnp.zeros(0)
-    if config.windows > 1:  # checkpoints hold no empty arrays
-      shape = (config.windows - 1,)
-      cuts = self.variable('fitted', 'time_cuts', jnp.zeros, shape).value
-    # Window w holds cuts[w - 1] < time <= cuts[w].
-    window = jnp.sum(
-      jnp.asarray(cuts)[jnp.newaxis, jnp.newaxis] < notes['time'][..., jnp.newaxis], axis=-1
-    )
+    config = self.config
+    window = window_of(notes['time'], fitted_cuts(self, config.windows))
     so_far = (
       window[:, jnp.newaxis] <= jnp.arange(config.windows)[jnp.newaxis, :, jnp.newaxis]
     )

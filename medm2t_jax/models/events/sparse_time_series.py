@@ -26,6 +26,7 @@ from medm2t_jax.models.events.event_statistics import (
 from medm2t_jax.models.events.events_config import NUM_BINS, EventsConfig
 from medm2t_jax.models.layers.mlp import Mlp
 from medm2t_jax.models.layers.recurrent import BidirectionalRecurrent
+from medm2t_jax.models.layers.time_windows import window_of
 
 
 class SparseTimeSeriesEncoder(nn.Module):
@@ -157,7 +158,7 @@ class SparseTimeSeriesEncoder(nn.Module):
     is_number = jnp.asarray(config.categories, jnp.int32)[events['item']] == 0
     observations = Observations(
       item=events['item'],
-      window=self._window(events['time']),
+      window=window_of(events['time'], self._cuts()),
       value=jnp.where(is_number, events['value'], events['category'].astype(jnp.float32)),
       time=events['time'],
       mask=events['mask'] & known,
@@ -206,7 +207,7 @@ class SparseTimeSeriesEncoder(nn.Module):
     self, events: Mapping[str, Array], known: Bool[Array, 'b n'], each: Float[Array, 'b n']
   ) -> Float[Array, 'b w j']:
     """Sum of `each` over the events of an item j, or of no known one, in each window."""
-    items, window = len(self.config.categories), self._window(events['time'])
+    items, window = len(self.config.categories), window_of(events['time'], self._cuts())
     row = jnp.arange(len(window))[:, jnp.newaxis]
     counts = jnp.zeros((len(window), self.config.windows, items + 1))
     return counts.at[row, window, jnp.where(known, events['item'], items)].add(each)
@@ -218,7 +219,7 @@ class SparseTimeSeriesEncoder(nn.Module):
     weights: Float[Array, 'b n q'],
   ) -> Float[Array, 'b w i']:
     """Token weights per value id i, inside each window."""
-    config, window = self.config, self._window(events['time'])[..., jnp.newaxis]
+    config, window = self.config, window_of(events['time'], self._cuts())[..., jnp.newaxis]
     if 'token_gate' in events:
       weights = weights * events['token_gate'][..., jnp.newaxis]
     row = jnp.arange(len(window))[:, jnp.newaxis, jnp.newaxis]
@@ -226,11 +227,6 @@ class SparseTimeSeriesEncoder(nn.Module):
     return totals.at[row, window, ids].add(
       jnp.where(events['mask'][..., jnp.newaxis], weights, 0.0)
     )
-
-  def _window(self, time: Float[Array, 'b n']) -> Int[Array, 'b n']:
-    """Window w holds cuts[w - 1] < time <= cuts[w]."""
-    cuts = self._cuts()[jnp.newaxis, jnp.newaxis]
-    return jnp.sum(cuts < time[..., jnp.newaxis], axis=-1)
 
   def _cuts(self) -> Float[Array, ' c']:
     """Cuts between windows, in hours; of one window none."""
