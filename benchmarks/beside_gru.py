@@ -31,16 +31,18 @@ from torch import nn
 from configs import physionet2012
 from data_pipeline import processors
 from data_pipeline.format.dataset import open_dataset
+from medm2t_jax import experiment
 from medm2t_jax.baselines.gru import standardised, with_gaps
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.baselines.windows import window_ends
 from medm2t_jax.runs import variables as initial
 from medm2t_jax.runs.run import Run
 from medm2t_jax.training import steps as training_steps
+from medm2t_jax.training.losses import make_loss
 from medm2t_jax.training.stage_training import (
   first_epoch,
   initial_state,
-  loss_and_optimizer,
+  optimizer_of,
 )
 
 _STAGES = ('events', 'vitals', 'multimodal')
@@ -105,7 +107,7 @@ def _fold(directory: str) -> Run:
     for recipe in config.recipe.values():
       recipe.starts_from = ()  # nothing is trained here before
       recipe.batch_size = _BATCH
-  return Run(config, open_dataset(Path(directory)), 0, Path('unused'))
+  return Run(experiment.read(config), open_dataset(Path(directory)), 0, Path('unused'))
 
 
 class _Ours:
@@ -115,7 +117,8 @@ class _Ours:
     self._fold, self._stage = fold, stage
     recipe = fold.config.recipe[stage]
     steps = len(first_epoch(fold, stage))
-    loss, optimizer = loss_and_optimizer(fold, stage, steps)
+    optimizer = optimizer_of(fold, stage, steps)
+    loss = make_loss(recipe, fold.dataset.schema.target)
     self._state, _ = initial_state(fold, stage, optimizer)
     self._key = initial.key(fold, stage)
     self._step = training_steps.train_step(

@@ -80,6 +80,7 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
 
   from benchmarks.model_case import without_dropout
   from configs import mortality
+  from medm2t_jax import experiment
   from medm2t_jax.experiment.default_data import open_or_simulate
   from medm2t_jax.models.medm2t import MedM2T
   from medm2t_jax.runs.run import Run
@@ -87,12 +88,16 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
   from medm2t_jax.training.starting import initial_state
 
   assert jax.device_count() == options.devices
-  config = mortality.get_config('small,end_to_end')
-  with config.unlocked():
-    config.data.simulated_patients = options.patients
-    # Room for every recording: a full device would close its batch early, and another
-    # number of devices would then make other batches.
-    config.data.update(max_recordings=2, recordings_per_row=2.0)
+  config = experiment.read(mortality.get_config('small,end_to_end'))
+  config = config.changed(
+    {
+      'data.simulated_patients': options.patients,
+      # Room for every recording: a full device would close its batch early, and another
+      # number of devices would then make other batches.
+      'data.max_recordings': 2,
+      'data.recordings_per_row': 2.0,
+    }
+  )
   fold = Run(config, open_or_simulate(config), 0, Path('unused'))
   fold.model_config = without_dropout(fold.model_config)
   fold.model = MedM2T(fold.model_config, axis_name=devices.DEVICE_AXIS)
@@ -101,7 +106,7 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
   # gradients that are zero, and which those are depends on the order of sums.
   optimizer = optax.adam(_LEARNING_RATE, eps=1e-5)
   state, _ = initial_state(fold, _STAGE, optimizer)
-  loss = losses.make_loss(recipe, fold.dataset.schema.target, _STAGE)
+  loss = losses.make_loss(recipe, fold.dataset.schema.target)
   step = steps.train_step(fold.model, _STAGE, optimizer, loss)
   modalities = fold.modalities_of(_STAGE)
   found, times = [], []

@@ -44,6 +44,7 @@ from data_pipeline.format.schema import Item, Schema, Target
 from data_pipeline.preparation import build
 from data_pipeline.reading import input_pipeline, planning
 from data_pipeline.sources import Staged
+from medm2t_jax import experiment
 from medm2t_jax.experiment import Experiment
 from medm2t_jax.runs.run import Run
 from medm2t_jax.training import steps as training_steps
@@ -113,7 +114,7 @@ def _config(options: argparse.Namespace) -> Experiment:
     for recipe in config.recipe.values():
       recipe.batch_size = options.batch_size
       recipe.starts_from = ()
-  return config
+  return experiment.read(config)
 
 
 def _read(
@@ -131,13 +132,13 @@ def _read(
       dataset,
       np.arange(len(dataset)),
       modalities=modalities,
-      config=config,
+      batching=config.data,
       batch_rows=options.batch_size,
       shuffle=(0, epoch),
     )
     samples = 0
     for batch in input_pipeline.batches(
-      dataset, plan, modalities=modalities, config=config
+      dataset, plan, modalities=modalities, batching=config.data
     ):
       samples += int((batch['row'] >= 0).sum())
       real += int(batch['labs']['mask'].sum())
@@ -159,8 +160,7 @@ def _train(
   dataset: Dataset, stage: str, config: Experiment, folder: Path
 ) -> dict[str, float]:
   """Trains a stage as users do; the last of three epochs counts: the first compiles."""
-  with config.unlocked():
-    config.recipe[stage].update(epochs=3, patience=3)
+  config = config.changed({f'recipe.{stage}.epochs': 3, f'recipe.{stage}.patience': 3})
   directory = folder / f'{dataset.directory.name}-{stage}'
   fold = Run(config, dataset, 0, directory)
   traces = 0

@@ -14,7 +14,8 @@ import numpy as np
 from benchmarks import model_workload
 from configs import cvd, los, mortality, physionet2012
 from data_pipeline.format.schema import Schema
-from medm2t_jax.experiment import Experiment
+from medm2t_jax import experiment
+from medm2t_jax.experiment import Experiment, Recipe
 from medm2t_jax.experiment.model_config import model_config
 from medm2t_jax.models.config import ModelConfig
 from medm2t_jax.models.medm2t import MedM2T
@@ -59,10 +60,10 @@ class Case:
   def experiment(self) -> Experiment:
     paper = self.task == 'physionet2012' and self.size == 'paper'
     variant = 'paper' if paper else _VARIANTS[self.size]
-    return _CONFIGS[self.task].get_config(variant)
+    return experiment.read(_CONFIGS[self.task].get_config(variant))
 
   @property
-  def recipe(self) -> Any:
+  def recipe(self) -> Recipe:
     return self.experiment.recipe[self.stage]
 
   @property
@@ -71,9 +72,9 @@ class Case:
 
   @functools.cached_property
   def config(self) -> ModelConfig:
-    options = self.experiment.model.to_dict()
+    options = self.experiment.model
     if self.members:
-      options['ensemble'] = self.members
+      options = dataclasses.replace(options, ensemble=self.members)
     return model_config(self.experiment.task, options, self.schema)
 
   @functools.cached_property
@@ -120,7 +121,7 @@ class Ours:
     self._key = jax.random.key(0, impl='unsafe_rbg')
     model = MedM2T(case.config, axis_name=devices.DEVICE_AXIS)
     frozen = (*case.recipe.frozen, *model.untrained(case.stage))
-    recipe = {**case.recipe, 'learning_rate': LEARNING_RATE, 'frozen': frozen}
+    recipe = dataclasses.replace(case.recipe, learning_rate=LEARNING_RATE, frozen=frozen)
     optimizer = make_optimizer(recipe, case.stage, 1000)
     kind = case.schema.target.kind
     loss = losses.squared if kind == 'regression' else losses.nll

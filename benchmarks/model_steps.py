@@ -20,6 +20,7 @@ from benchmarks.torch_model import weights
 from benchmarks.torch_model.batch import for_torch
 from benchmarks.torch_model.events import EventEncoder
 from benchmarks.torch_model.medm2t import Predictions, TorchMedM2T
+from medm2t_jax.experiment import Recipe
 from medm2t_jax.models.events.sparse_time_series import SparseTimeSeriesEncoder
 
 TOLERANCE = 1e-4  # of logits, of the largest
@@ -84,20 +85,20 @@ def _away_from_constants(model: nn.Module) -> None:
         parameter += 0.1 * torch.randn_like(parameter)
 
 
-def _optimizer(model: nn.Module, recipe: Mapping[str, Any]) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
   trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
   is_matrix = lambda name, one: (
     one.dim() > 1 and not any(part in name for part in ('scale', 'bias', 'absent'))
   )
-  decays = lambda name, one: recipe['decayed'] == 'all' or is_matrix(name, one)
+  decays = lambda name, one: recipe.decayed == 'all' or is_matrix(name, one)
   decayed = [one for name, one in trained.items() if decays(name, one)]
   others = [one for name, one in trained.items() if not decays(name, one)]
   groups = [
-    {'params': decayed, 'weight_decay': recipe['weight_decay']},
+    {'params': decayed, 'weight_decay': recipe.weight_decay},
     {'params': others, 'weight_decay': 0.0},
   ]
   kinds = {'adam': torch.optim.Adam, 'adamw': torch.optim.AdamW, 'sgd': torch.optim.SGD}
-  kind: Any = kinds[recipe['optimizer']]
+  kind: Any = kinds[recipe.optimizer]
   return kind([one for one in groups if one['params']], lr=LEARNING_RATE, fused=True)
 
 

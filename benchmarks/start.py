@@ -103,20 +103,20 @@ def _first_step(told: Path, name: str) -> None:
   import numpy as np
   from flax import traverse_util
 
+  from medm2t_jax import experiment
   from medm2t_jax.experiment import default_data
   from medm2t_jax.runs.hosts import compilation_cache
   from medm2t_jax.runs.run import make_runs
-  from medm2t_jax.training import stage_training
+  from medm2t_jax.training import losses, stage_training
 
   compilation_cache.use()
   path, _, variant = name.partition(':')
   module = importlib.import_module(path.removesuffix('.py').replace('/', '.'))
   config = module.get_config(variant)
-  with config.unlocked():
-    config.data.simulated_patients = 300
+  config = experiment.read(config).changed({'data.simulated_patients': 300})
   one = make_runs(config, default_data.open_or_simulate(config), Path('W'))[0]
   assert one.statistics
-  stage, recipe = 'multimodal', config.recipe.multimodal
+  stage, recipe = 'multimodal', config.recipe['multimodal']
   random = np.random.default_rng(0)
   given: dict[tuple[str, ...], Any] = {}
   for source in recipe.starts_from:
@@ -131,7 +131,8 @@ def _first_step(told: Path, name: str) -> None:
   times = {}
   start = time.monotonic()
   plan = stage_training.first_epoch(one, stage)
-  loss, optimizer = stage_training.loss_and_optimizer(one, stage, len(plan))
+  optimizer = stage_training.optimizer_of(one, stage, len(plan))
+  loss = losses.make_loss(recipe, one.dataset.schema.target)
   batch = next(one.reader.read(plan, one.modalities_of(stage)))
   variables = initial.init(one, stage, given)
   state = TrainState(

@@ -11,10 +11,10 @@ macro AUROC .932, AUPRC .670. Learning rates are the paper's for core columns.
 from __future__ import annotations
 
 from configs import common
-from medm2t_jax.experiment import Experiment
+from medm2t_jax.experiment import Config
 
 
-def get_config(variant: str | None = None, task: str = 'cvd') -> Experiment:
+def get_config(variant: str | None = None, task: str = 'cvd') -> Config:
   """Returns the locked experiment; `variant` as in `configs.common`."""
   recipe = {
     'static': common.stage(128, 5e-4),

@@ -10,9 +10,9 @@ those of the published task.
 from __future__ import annotations
 
 from configs import cvd
-from medm2t_jax.experiment import Experiment
+from medm2t_jax.experiment import Config
 
 
-def get_config(variant: str | None = None) -> Experiment:
+def get_config(variant: str | None = None) -> Config:
   """Returns the locked experiment; `variant` as in `configs.common`."""
   return cvd.get_config(variant, task='cvd_all')

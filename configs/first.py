@@ -10,10 +10,10 @@ as long as all others (`configs/mortality.py:small` has them).
 from __future__ import annotations
 
 from configs import mortality
-from medm2t_jax.experiment import Experiment
+from medm2t_jax.experiment import Config
 
 
-def get_config() -> Experiment:
+def get_config() -> Config:
   """Returns the locked experiment."""
   config = mortality.get_config('small')
   with config.unlocked():

@@ -7,7 +7,7 @@ stays (192 segments) divides over the devices of one host.
 from __future__ import annotations
 
 from configs import common
-from medm2t_jax.experiment import Experiment
+from medm2t_jax.experiment import Config
 
 SEGMENT_STAGES = ('vitals_segments_*',)
 MODALITIES = ('static', 'labs', 'vitals', 'vitals_categorical', 'ecg')
@@ -15,7 +15,7 @@ MODALITIES = ('static', 'labs', 'vitals', 'vitals_categorical', 'ecg')
 _QUINTILES = ('percentiles', (20.0, 40.0, 60.0, 80.0))
 
 
-def with_icu_windows(config: Experiment) -> Experiment:
+def with_icu_windows(config: Config) -> Config:
   """Sets the time windows and the buckets of Tasks 2 and 3."""
   config.model.windows = {
     'labs': _QUINTILES,

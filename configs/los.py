@@ -10,10 +10,10 @@ Published (arXiv 2510.27321 v2, MIMIC-IV, 40,167 stays): MAE 2.33 days.
 from __future__ import annotations
 
 from configs import common, icu
-from medm2t_jax.experiment import Experiment
+from medm2t_jax.experiment import Config
 
 
-def get_config(variant: str | None = None) -> Experiment:
+def get_config(variant: str | None = None) -> Config:
   """Returns the locked experiment; `variant` as in `configs.common`."""
   recipe = {
     'static': common.stage(128, 1e-2),

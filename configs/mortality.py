@@ -10,10 +10,10 @@ Published (arXiv 2510.27321 v2, MIMIC-IV, 40,167 stays): AUROC .868, AUPRC .470.
 from __future__ import annotations
 
 from configs import common, icu
-from medm2t_jax.experiment import Experiment
+from medm2t_jax.experiment import Config
 
 
-def get_config(variant: str | None = None) -> Experiment:
+def get_config(variant: str | None = None) -> Config:
   """Returns the locked experiment; `variant` as in `configs.common`."""
   weighted = common.WEIGHTED_DEATHS
   recipe = {

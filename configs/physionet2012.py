@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import Any
 
 from configs import common
-from medm2t_jax.experiment import Experiment
+from medm2t_jax.experiment import Config
 
 HOURS = 48
 _SEGMENT_STAGES = ('vitals_segments_*',)
@@ -38,7 +38,7 @@ _SMALL_EPOCHS = {
 }
 
 
-def get_config(variant: str | None = None) -> Experiment:
+def get_config(variant: str | None = None) -> Config:
   """Returns the locked experiment.
 
   Args:

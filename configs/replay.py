@@ -10,17 +10,15 @@ them as with any config.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from ml_collections import config_dict
+from ml_collections import ConfigDict
 
-from configs import common
-from medm2t_jax.experiment import Experiment, with_tuples
+from data_pipeline.format.items import DataError
+from medm2t_jax.experiment import Config, Experiment
 
 
-def get_config(path: str | None = None) -> Experiment:
+def get_config(path: str | None = None) -> Config:
   """Returns the locked experiment in `path`, a `config.json`.
 
   Raises:
@@ -32,21 +30,8 @@ def get_config(path: str | None = None) -> Experiment:
     fields = json.loads(Path(path).read_text())
   except json.JSONDecodeError as error:
     raise ValueError(f'{path} is not valid JSON: {error}') from error
-  recipe = dict.fromkeys(fields.get('recipe', ()), common.stage(1, 1.0))
-  wrong = list(_differing_keys(fields, common.base('', recipe).to_dict()))
-  if wrong:
-    raise ValueError(f'{path} is of another version of this package: {", ".join(wrong)}')
-  return config_dict.ConfigDict(with_tuples(fields)).lock()
-
-
-def _differing_keys(
-  found: Mapping[str, Any], known: Mapping[str, Any], prefix: str = ''
-) -> Iterator[str]:
-  for key in sorted(known.keys() - found.keys()):
-    yield f'{prefix}{key} is missing'
-  for key in sorted(found.keys() - known.keys()):
-    yield f'{prefix}{key} is unknown'
-  for key in sorted(known.keys() & found.keys()):
-    # An empty section, such as model.windows, is filled by each experiment.
-    if isinstance(known[key], Mapping) and known[key]:
-      yield from _differing_keys(found[key], known[key], f'{prefix}{key}.')
+  try:
+    found = Experiment.from_fields(fields)
+  except DataError as error:
+    raise ValueError(f'{path} is of another version of this package: {error}') from error
+  return ConfigDict(found.to_fields()).lock()

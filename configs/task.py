@@ -18,14 +18,14 @@ from __future__ import annotations
 import re
 
 from configs import common
-from medm2t_jax.experiment import Experiment
+from medm2t_jax.experiment import Config
 
 VARIANTS = ('base', 'paper', 'smoke')
 # A modality may be called like its kind.
 _KINDS = ('static', 'events', 'notes', 'grid', 'waveform')
 
 
-def get_config(variant: str | None = None) -> Experiment:
+def get_config(variant: str | None = None) -> Config:
   """Returns the locked experiment.
 
   Args:

@@ -39,6 +39,7 @@ def main(_: list[str]) -> None:
   if not all(seed.isdecimal() for seed in _SEEDS.value):
     sys.exit(f'error: --seeds={",".join(_SEEDS.value)}: give whole numbers, as 0,1,2')
   # Imported here so that --help and wrong flags answer at once.
+  from medm2t_jax import experiment
   from medm2t_jax.runs.hosts import preemption
   from medm2t_jax.studies import ablation_study
   from medm2t_jax.training import stage_training
@@ -49,7 +50,9 @@ def main(_: list[str]) -> None:
   seeds = [int(seed) for seed in _SEEDS.value]
   try:
     with preemption.deferred():
-      summary = ablation_study.run(config, directory, _ABLATIONS.value, seeds)
+      summary = ablation_study.run(
+        experiment.read(config), directory, _ABLATIONS.value, seeds
+      )
   except (DataError, stage_training.TrainingError) as error:
     sys.exit(f'error: {error}')
   except preemption.Preempted as stop:

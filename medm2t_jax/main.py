@@ -43,7 +43,7 @@ _PROCESS = flags.DEFINE_integer('process_id', None, 'Which one this is, from 0.'
 
 def main(_: list[str]) -> None:
   # Imported here so that --help and wrong flags answer at once.
-  from medm2t_jax import audit
+  from medm2t_jax import audit, experiment
   from medm2t_jax.evaluation import evaluate
   from medm2t_jax.experiment.default_data import open_or_simulate
   from medm2t_jax.inference import adapting
@@ -58,11 +58,10 @@ def main(_: list[str]) -> None:
   except DataError as error:
     sys.exit(f'error: {error}')
   start_up.start()
-  config = _CONFIG.value
-  directory = Path(_WORKDIR.value or f'runs/{config.name}').resolve()
+  directory = Path(_WORKDIR.value or f'runs/{_CONFIG.value.name}').resolve()
   with contextlib.ExitStack() as stack:
     try:
-      beginning = adapting.begin(config)
+      beginning = adapting.begin(experiment.read(_CONFIG.value))
       config = beginning.config
       dataset = distributed.first_then_others(
         lambda: open_or_simulate(config, beginning.schema)
@@ -72,7 +71,6 @@ def main(_: list[str]) -> None:
       distributed.from_first(lambda: stack.enter_context(held))
       distributed.from_first(lambda: workdir.claim(directory, config, dataset.version))
       if _MODE.value == 'train':
-        evaluate.require_known(config)
         with preemption.deferred():
           train.train(folds)
       if _MODE.value == 'audit':
@@ -92,7 +90,7 @@ def main(_: list[str]) -> None:
         print(f'preempted: {stop}', file=sys.stderr)
       sys.exit(preemption.EXIT_CODE)
   if distributed.is_first():
-    print(json.dumps({'task': config.task, **summary, 'workdir': str(directory)}))
+    print(json.dumps({'task': _CONFIG.value.task, **summary, 'workdir': str(directory)}))
   if not summary.get('passed', True):
     sys.exit(1)
 

@@ -37,6 +37,7 @@ def main(_: list[str]) -> None:
       "error: sweeps need the package optuna: pip install -c constraints.txt -e '.[sweeps]'"
     )
   # Imported here so that --help and wrong flags answer at once.
+  from medm2t_jax import experiment
   from medm2t_jax.runs.hosts import preemption
   from medm2t_jax.studies import sweep_study
 
@@ -45,7 +46,7 @@ def main(_: list[str]) -> None:
   directory = Path(_DIRECTORY.value or f'sweeps/{sweep.name}').resolve()
   try:
     with preemption.deferred():
-      best = sweep_study.run(sweep, directory)
+      best = sweep_study.run(experiment.read_sweep(sweep), directory)
   except DataError as error:
     sys.exit(f'error: {error}')
   except preemption.Preempted as stop:

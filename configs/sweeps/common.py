@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ml_collections import config_dict
+from ml_collections import ConfigDict
 
-from medm2t_jax.experiment import Experiment
+from medm2t_jax.experiment import Config
 
 
 def sweep(
-  experiment: Experiment, space: tuple[tuple[Any, ...], ...], *, stage: str, trials: int
-) -> Experiment:
+  experiment: Config, space: tuple[tuple[Any, ...], ...], *, stage: str, trials: int
+) -> Config:
   """A locked sweep.
 
   Args:
@@ -34,4 +34,4 @@ def sweep(
     'space': space,
     'experiment': experiment,
   }
-  return config_dict.ConfigDict(fields).lock()
+  return ConfigDict(fields).lock()

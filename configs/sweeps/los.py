@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from configs import los
 from configs.sweeps import common
-from medm2t_jax.experiment import Experiment
+from medm2t_jax.experiment import Config
 
 
-def get_config(variant: str | None = None) -> Experiment:
+def get_config(variant: str | None = None) -> Config:
   """Returns the locked sweep; `variant` is that of `configs/los.py`."""
   experiment = los.get_config(','.join(filter(None, [variant, 'end_to_end'])))
   with experiment.unlocked():

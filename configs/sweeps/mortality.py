@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from configs import mortality
 from configs.sweeps import common
-from medm2t_jax.experiment import Experiment
+from medm2t_jax.experiment import Config
 
 
-def get_config(variant: str | None = None) -> Experiment:
+def get_config(variant: str | None = None) -> Config:
   """Returns the locked sweep."""
   experiment = mortality.get_config(','.join(filter(None, [variant, 'end_to_end'])))
   space = (

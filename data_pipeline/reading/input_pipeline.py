@@ -25,6 +25,7 @@ from data_pipeline.format.dataset import Dataset
 from data_pipeline.format.modalities.base import Feature, feature_name
 from data_pipeline.format.schema import DataError, Schema
 from data_pipeline.reading.alignment import Alignment
+from data_pipeline.reading.batching import Batching
 from data_pipeline.reading.planning import Plan, buckets_of
 
 Batch = Mapping[str, Any]
@@ -38,7 +39,7 @@ def batches(
   plan: Plan,
   *,
   modalities: Sequence[str],
-  config: Any,
+  batching: Batching,
   start_step: int = 0,
   host: int = 0,
   hosts: int = 1,
@@ -48,9 +49,9 @@ def batches(
 
   Args:
     dataset: the data set that the plan was made for.
-    plan: of one epoch, made with the same modalities and config.
+    plan: of one epoch, made with the same modalities and capacities.
     modalities: those that the batches hold; nothing else is parsed.
-    config: with `data.buckets` and `data.max_recordings`.
+    batching: capacities of a batch.
     start_step: the first step; skipping costs nothing.
     host: index of this host.
     hosts: number of hosts.
@@ -73,9 +74,9 @@ def batches(
   stored = dataset.stored or dataset.schema
   held = [name for name in modalities if dataset.holds(name)]
   rows = plan.local_rows(host, hosts)[start_step:]
-  parser = _Parser(stored, plan, held, config, signals=signals)
+  parser = _Parser(stored, plan, held, batching, signals=signals)
   reader = _Reader(dataset, signals=parser.reads_signals)
-  buckets = buckets_of(dataset, config, held)
+  buckets = buckets_of(dataset, batching, held)
   padded = [[bucket[name] for name in parser.padded] for bucket in buckets]
   padded = np.array(padded, np.int32).reshape(len(buckets), len(parser.padded))
   padded = padded[plan.bucket[start_step:]]
@@ -101,28 +102,30 @@ def batches(
   return (alignment(batch, modalities) for batch in read)
 
 
-def padding(schema: Schema, *, modalities: Sequence[str], config: Any, rows: int) -> Batch:
+def padding(
+  schema: Schema, *, modalities: Sequence[str], batching: Batching, rows: int
+) -> Batch:
   """One device's batch of `rows` rows, all padding, without the device axis.
 
   It has the dtypes of every batch and the shapes of one in the first bucket, and nothing
-  is read for it. A modality that the config gives no padded length has `_UNNAMED` there.
+  is read for it. A modality that no bucket names has `_UNNAMED` there.
 
   Args:
     schema: of the data set.
     modalities: those that the batch holds.
-    config: as of `batches`.
+    batching: capacities of a batch.
     rows: b.
   """
   _hide_accelerators()
   plan = Plan(
     bucket=np.zeros(1, np.int32),
     rows=np.full((1, 1, rows), -1, np.int32),
-    capacity=config.data.max_recordings,
+    capacity=batching.max_recordings,
     truncated={},
     overflowing=0,
   )
-  parser = _Parser(schema, plan, modalities, config, signals=True)
-  first = dict(config.data.buckets[0]) if config.data.buckets else {}
+  parser = _Parser(schema, plan, modalities, batching, signals=True)
+  first = dict(batching.buckets[0]) if batching.buckets else {}
   lengths = [first.get(name, _UNNAMED) for name in parser.padded]
   batch = parser(
     tf.constant([b''] * rows), tf.constant(plan.rows[0]), tf.constant(lengths, tf.int32)
@@ -185,7 +188,7 @@ class _Parser:
     schema: Schema,
     plan: Plan,
     modalities: Sequence[str],
-    config: Any,
+    batching: Batching,
     *,
     signals: bool,
   ):
@@ -197,7 +200,7 @@ class _Parser:
       name for name, each in self._modalities.items() if each.layout == 'padded'
     )
     self._capacity = plan.capacity
-    self._max_recordings = config.data.max_recordings
+    self._max_recordings = batching.max_recordings
     self._arrays = {
       name: {
         key: feature

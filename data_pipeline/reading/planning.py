@@ -14,14 +14,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from data_pipeline.format.dataset import Dataset
 from data_pipeline.format.schema import DataError
+from data_pipeline.reading.batching import Batching
 
-# Of the padded length of a modality that the config does not name.
+# Of the padded length of a modality that no bucket names.
 _HELD = 0.99
 _MULTIPLE = 8
 
@@ -31,7 +31,7 @@ class Plan:
   """The steps of one epoch.
 
   Attributes:
-    bucket: int32 (steps,), index into the config's buckets.
+    bucket: int32 (steps,), index into the buckets.
     rows: int32 (steps, d, b), index rows; -1 is padding.
     capacity: entries of a packed modality, ECG recordings, that a device's batch holds.
     truncated: padded modality -> samples that are longer than the last bucket.
@@ -65,7 +65,7 @@ def plan_epoch(
   rows: np.ndarray,
   *,
   modalities: Sequence[str],
-  config: Any,
+  batching: Batching,
   batch_rows: int,
   devices: int = 1,
   shuffle: tuple[int, int] | None = None,
@@ -77,32 +77,30 @@ def plan_epoch(
     dataset: the data set.
     rows: index rows, for example `dataset.rows(fold, 'train')`.
     modalities: those that the batches will hold; others do not matter for buckets.
-    config: with `data.buckets` (mappings padded modality -> length, ascending),
-      `data.max_recordings`, `data.recordings_per_row` (0: a sixth more than the samples of
-      the data set have, so that all splits share the shapes of their batches).
+    batching: capacities of a batch.
     batch_rows: rows of one device's batch.
     devices: of all hosts together.
     shuffle: (seed, epoch) of the order; None: by bucket, then index.
     require: only samples that have this modality.
 
   Raises:
-    DataError: the config's buckets do not suit the data set.
+    DataError: the buckets do not suit the data set.
   """
   rows = np.sort(np.asarray(rows, np.int64))
   if require is not None:
     rows = rows[dataset.lengths(require)[rows] > 0]
   lengths = {name: dataset.lengths(name)[rows] for name in _padded(dataset, modalities)}
-  buckets = buckets_of(dataset, config, modalities)
+  buckets = buckets_of(dataset, batching, modalities)
   bucket = assign_buckets(lengths, buckets, count=len(rows))
   packed = _packed(dataset, modalities)
   recordings = np.zeros((max(1, len(packed)), len(rows)), np.int64)
-  most, overflowing, capacity = config.data.max_recordings, 0, 0
+  most, overflowing, capacity = batching.max_recordings, 0, 0
   for place, name in enumerate(packed):
     recorded = dataset.lengths(name)[rows]
     recordings[place] = np.minimum(recorded, most)
     overflowing += int((recorded > most).sum())
-    per_row = recordings_per_row(dataset, config, require=require)
-    capacity = recordings_capacity(config, batch_rows, per_row)
+    per_row = recordings_per_row(dataset, batching, require=require)
+    capacity = recordings_capacity(batching, batch_rows, per_row)
 
   order = np.arange(len(rows))
   generator = None
@@ -142,19 +140,19 @@ def plan_epoch(
 
 
 def buckets_of(
-  dataset: Dataset, config: Any, modalities: Iterable[str] | None = None
+  dataset: Dataset, batching: Batching, modalities: Iterable[str] | None = None
 ) -> list[dict[str, int]]:
-  """The padded lengths of every bucket: those of the config, one bucket at least.
+  """The padded lengths of every bucket: those that are given, one bucket at least.
 
-  A padded modality that the config does not name has the same length in all of them, which
+  A padded modality that none of them names has the same length in all of them, which
   holds all but a hundredth of the samples of the data set that have it.
 
   Args:
     dataset: the data set.
-    config: as of `plan_epoch`.
+    batching: capacities of a batch.
     modalities: those whose lengths are asked for; None: all of the data set.
   """
-  buckets = [dict(bucket) for bucket in config.data.buckets] or [{}]
+  buckets = [dict(bucket) for bucket in batching.buckets] or [{}]
   every = dataset.schema.names if modalities is None else modalities
   for name in _padded(dataset, every):
     if not any(name in bucket for bucket in buckets):
@@ -177,21 +175,21 @@ def _packed(dataset: Dataset, modalities: Iterable[str]) -> list[str]:
 
 
 def recordings_per_row(
-  dataset: Dataset, config: Any, *, require: str | None = None
+  dataset: Dataset, batching: Batching, *, require: str | None = None
 ) -> float:
-  """The capacity for recordings of a batch, per row: that of the config, else an ample one.
+  """The capacity for recordings of a batch, per row: the given one, else an ample one.
 
   Args:
     dataset: the data set.
-    config: as of `plan_epoch`.
+    batching: capacities of a batch.
     require: as of `plan_epoch`.
   """
   packed = _packed(dataset, dataset.schema.modalities)
-  if config.data.recordings_per_row or not packed:
-    return config.data.recordings_per_row
+  if batching.recordings_per_row or not packed:
+    return batching.recordings_per_row
   most = 0.0
   for name in packed:
-    kept = np.minimum(dataset.lengths(name), config.data.max_recordings).astype(np.int64)
+    kept = np.minimum(dataset.lengths(name), batching.max_recordings).astype(np.int64)
     if require == name:
       kept = kept[kept > 0]
     # A sixth more than the mean, rounded up to quarters.
@@ -200,9 +198,9 @@ def recordings_per_row(
   return most
 
 
-def recordings_capacity(config: Any, batch_rows: int, per_row: float) -> int:
+def recordings_capacity(batching: Batching, batch_rows: int, per_row: float) -> int:
   """Recordings that a device's batch of so many rows holds."""
-  return max(config.data.max_recordings, math.ceil(batch_rows * per_row))
+  return max(batching.max_recordings, math.ceil(batch_rows * per_row))
 
 
 def assign_buckets(

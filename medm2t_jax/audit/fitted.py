@@ -42,7 +42,9 @@ def fit_again(run: Run) -> fitting.Statistics:
     return poison(batch, rows, run.dataset.schema)
 
   reader = dataclasses.replace(run.reader, change=poisoned)
-  return fitted_state.fit(reader, run.splits, run.model_config)
+  return fitted_state.fit(
+    reader, run.splits, run.model_config, run.config.evaluation.batch_size
+  )
 
 
 def check(

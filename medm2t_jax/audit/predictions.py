@@ -73,7 +73,7 @@ def _joined(plans: list[planning.Plan]) -> planning.Plan:
 def _alone(fold: Run, rows: np.ndarray, modalities: tuple[str, ...]) -> planning.Plan:
   """One sample a step, on the first device; the others have nothing."""
   plan = planning.plan_epoch(
-    fold.dataset, rows, modalities=modalities, config=fold.config, batch_rows=1
+    fold.dataset, rows, modalities=modalities, batching=fold.config.data, batch_rows=1
   )
   idle = ((0, 0), (0, jax.device_count() - 1), (0, 0))
   return dataclasses.replace(plan, rows=np.pad(plan.rows, idle, constant_values=-1))

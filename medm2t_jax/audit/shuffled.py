@@ -10,10 +10,8 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 from scipy import stats
 
 from data_pipeline.format.schema import Target
@@ -21,6 +19,7 @@ from medm2t_jax import targets
 from medm2t_jax.audit.check import Check
 from medm2t_jax.audit.ranks import auroc
 from medm2t_jax.audit.scan import SPLITS
+from medm2t_jax.experiment import Experiment
 from medm2t_jax.runs.reader import Batch
 from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import Run, was_skipped
@@ -147,23 +146,20 @@ def shuffled_run(run: Run, stage: str, workdir: Path) -> tuple[Run, np.ndarray]:
   return made, label
 
 
-def _short(fold: Run, stage: str) -> Any:
+def _short(fold: Run, stage: str) -> Experiment:
   """The experiment with a short recipe for the stage."""
-  config = fold.config.copy_and_resolve_references()
-  with config.unlocked():
-    config.recipe[stage] = ConfigDict(recipe_of(fold, stage))
-  recipe = config.recipe[stage]
+  recipe = recipe_of(fold, stage)
   size = recipe.batch_size
   plan = fold.plan('train', fold.modalities_of(stage), size, require=stage)
-  with config.unlocked():
-    recipe.update(
-      epochs=min(EPOCHS, max(1, STEPS // max(1, len(plan)))),
-      learning_rate=max(recipe.learning_rate, LEAST_RATE),
-      patience=EPOCHS,
-      select_by='loss',
-      starts_from=(),
-      frozen=(),
-    )
-    config.refit = False
-    config.training.tensorboard = False
-  return config
+  short = dataclasses.replace(
+    recipe,
+    epochs=min(EPOCHS, max(1, STEPS // max(1, len(plan)))),
+    learning_rate=max(recipe.learning_rate, LEAST_RATE),
+    patience=EPOCHS,
+    select_by='loss',
+    starts_from=(),
+    frozen=(),
+  )
+  return fold.config.changed(
+    {f'recipe.{stage}': short, 'refit': False, 'training.tensorboard': False}
+  )

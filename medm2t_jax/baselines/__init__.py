@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.format.schema import DataError
 from medm2t_jax.baselines import (
   boosted_trees,
   cache,
@@ -24,7 +23,6 @@ from medm2t_jax.baselines import (
   single_modalities,
 )
 from medm2t_jax.baselines.inputs import Inputs
-from medm2t_jax.experiment import Experiment
 from medm2t_jax.runs.hosts import distributed
 from medm2t_jax.runs.run import Run, is_complete
 
@@ -37,15 +35,6 @@ _FITTED = {
 }
 _STAGES = 'single_modalities'
 KNOWN = (*_FITTED, _STAGES)
-
-
-def require_known(config: Experiment) -> None:
-  """Raises DataError if `config.evaluation.baselines` names one that does not exist."""
-  for name in config.evaluation.baselines:
-    if name not in KNOWN:
-      raise DataError(
-        f'config.evaluation.baselines: unknown {name!r}; known: {", ".join(KNOWN)}'
-      )
 
 
 def predict(
@@ -66,7 +55,6 @@ def predict(
   Raises:
     DataError: an unknown baseline; damaged data, checkpoints or kept predictions.
   """
-  require_known(folds[0].config)
   chosen = [name for name in KNOWN if name in folds[0].config.evaluation.baselines]
   names = [name for name in chosen if name in _FITTED]
   modalities, left_out = [], []

@@ -40,17 +40,17 @@ def identity(fold: Run, name: str, settings: Any) -> str:
     digest.update('\n'.join([split, *sorted(fold.splits.subject_hashes(split))]).encode())
     rows = fold.splits.rows(split)
     digest.update(fold.dataset.index['sample_id'][rows].astype('<i8').tobytes())
-  config = json.loads(fold.config.to_json_best_effort())
+  config = fold.config
   return json.dumps(
     {
       'baseline': name,
       'settings': settings,
-      'seed': config['seed'],
-      'refit': config['refit'],
+      'seed': config.seed,
+      'refit': config.refit,
       'data_version': fold.dataset.version,
       'splits': digest.hexdigest(),
-      'buckets': config['data']['buckets'],
-      'max_recordings': config['data']['max_recordings'],
+      'buckets': config.data.buckets,
+      'max_recordings': config.data.max_recordings,
       'package': medm2t_jax.__version__,
     },
     sort_keys=True,

@@ -1,16 +1,34 @@
-"""The type of an experiment's configuration."""
+"""The typed experiment: what a config of `configs/` is once it is read."""
 
 from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-# An ml_collections.ConfigDict of `configs/`. Its fields are checked when it is built
-# and locked; type checkers know nothing of them, so to them it is Any.
-Experiment: TypeAlias = Any
+from medm2t_jax.experiment.options import Experiment, Recipe, Sweep
+
+__all__ = ['Config', 'Experiment', 'Recipe', 'Sweep', 'read', 'read_sweep']
+
+# An ml_collections.ConfigDict of `configs/`, which flags change; its fields are what they
+# are in `Experiment`. Type checkers know nothing of them, so to them it is Any.
+Config: TypeAlias = Any
 
 
-def with_tuples(value: Any) -> Any:
-  """JSON knows lists alone; every sequence of an experiment is a tuple."""
-  if isinstance(value, dict):
-    return {name: with_tuples(item) for name, item in value.items()}
-  return tuple(map(with_tuples, value)) if isinstance(value, list) else value
+def read(config: Config) -> Experiment:
+  """The experiment that a config holds.
+
+  Args:
+    config: of `configs/`, locked or not.
+
+  Raises:
+    DataError: a value that its field cannot have.
+  """
+  return Experiment.from_fields(config.to_dict(), 'config')
+
+
+def read_sweep(config: Config) -> Sweep:
+  """The sweep that a config of `configs/sweeps` holds.
+
+  Raises:
+    DataError: a value that its field cannot have.
+  """
+  return Sweep.from_fields(config.to_dict(), 'sweep')

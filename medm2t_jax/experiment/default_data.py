@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 
 from data_pipeline.format.dataset import Dataset, open_dataset
+from data_pipeline.format.options import nearest
 from data_pipeline.format.schema import DataError, Schema
 from data_pipeline.format.split_file import with_split_file
 from data_pipeline.preparation import build
@@ -53,7 +54,7 @@ def open_or_simulate(config: Experiment, seen: Schema | None = None) -> Dataset:
       f'{config.task!r}. Give --config.data.dir of a data set for this task.'
     )
   if config.data.modalities:
-    dataset = only(dataset, tuple(config.data.modalities))
+    dataset = only(dataset, config.data.modalities)
   if config.data.split_file:
     if config.folds != '0':
       raise DataError(
@@ -83,7 +84,7 @@ def only(dataset: Dataset, modalities: tuple[str, ...]) -> Dataset:
   unknown = [name for name in modalities if name not in known]
   if unknown:
     raise DataError(
-      f'config.data.modalities={modalities}: {dataset.directory} has no {unknown[0]!r}, '
-      f'its modalities are {known}'
+      f'config.data.modalities={modalities}: {dataset.directory} has no {unknown[0]!r}'
+      f'{nearest(unknown[0], known)}'
     )
   return dataclasses.replace(dataset, schema=dataset.schema.only(modalities))

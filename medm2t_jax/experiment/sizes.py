@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from data_pipeline.format.schema import DataError
+from medm2t_jax.models.options import Size
 
 # Tasks of the paper with sizes of their own; others have those of 'mortality'.
 TASKS = ('cvd', 'mortality', 'los')
 _SIZES_OF = {'cvd_all': 'cvd'}  # the same inputs
-NAMES = ('paper', 'base', 'small', 'tiny')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,18 +34,13 @@ class Sizes:
   trunk: int
 
 
-def sizes(name: str, task: str) -> Sizes:
+def sizes(name: Size, task: str) -> Sizes:
   """Sizes of a task.
 
   Args:
-    name: one of `NAMES`.
+    name: of the sizes.
     task: any.
-
-  Raises:
-    DataError: an unknown name.
   """
-  if name not in NAMES:
-    raise DataError(f'model.size is one of {NAMES}, not {name!r}')
   task = _SIZES_OF.get(task, task if task in TASKS else 'mortality')
   if name == 'paper':
     return Sizes(task, width=512, heads=64, trunk=256)

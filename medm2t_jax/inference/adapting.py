@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from ml_collections import ConfigDict
-
 from data_pipeline.format.schema import DataError, Schema
-from medm2t_jax.experiment import Experiment, with_tuples
+from medm2t_jax.experiment import Experiment
 from medm2t_jax.inference.trained_model import TrainedModel
 from medm2t_jax.runs.start import Start
-
-ADAPT = ('all', 'head')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +30,8 @@ def begin(config: Experiment) -> Beginning:
 
   Raises:
     DataError: it is no bundle, or not the one that `config.start_from_version` names; it
-      predicts another task, or `config.adapt` is unknown.
+      predicts another task.
   """
-  if config.adapt not in ADAPT:
-    raise DataError(f'config.adapt={config.adapt!r}: choose one of {", ".join(ADAPT)}.')
-  if not config.adapt_rate > 0:
-    raise DataError(f'config.adapt_rate={config.adapt_rate}: give a number above 0.')
   if not config.start_from:
     return Beginning(config, None, ())
   model = TrainedModel.load(config.start_from)
@@ -53,14 +45,17 @@ def begin(config: Experiment) -> Beginning:
       f'config.start_from={config.start_from}: is version {model.version}, the experiment '
       f'started from {config.start_from_version}. Give the path of that one.'
     )
-  changed: Experiment = ConfigDict(config.to_dict())
-  changed.start_from_version = model.version
-  changed.data.modalities = ()  # those of the model are read
-  # It is the whole model that is adapted, with the baselines in its blend.
-  changed.blend = tuple((model.members[0].blend or {'models': ()})['models'])
-  changed.model = ConfigDict(with_tuples(model.options['model']))
+  changed = config.changed(
+    {
+      'start_from_version': model.version,
+      'data.modalities': (),  # those of the model are read
+      # It is the whole model that is adapted, with the baselines in its blend.
+      'blend': tuple((model.members[0].blend or {'models': ()})['models']),
+      'model': model.options,
+    }
+  )
   starts = tuple(
     Start(member.variables, member.blend, member.lineage, model.key_fingerprint)
     for member in model.members
   )
-  return Beginning(changed.lock(), model.schema, starts)
+  return Beginning(changed, model.schema, starts)

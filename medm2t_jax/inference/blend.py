@@ -29,7 +29,6 @@ from medm2t_jax.baselines.fitted_arrays import (
   shifted,
 )
 from medm2t_jax.baselines.inputs import Inputs
-from medm2t_jax.experiment import Experiment
 from medm2t_jax.models.config import ModelConfig
 from medm2t_jax.models.link import Link, normalized
 from medm2t_jax.models.medm2t import MULTIMODAL
@@ -49,13 +48,6 @@ STAGE = MULTIMODAL
 ALONE = 'model_alone'  # our model without the blend, beside the baselines
 BASELINES = {'boosted_trees': boosted_trees, 'logistic_regression': logistic_regression}
 _NAME = 'blend'
-
-
-def require_known(config: Experiment) -> None:
-  """Raises DataError if `config.blend` names a baseline that cannot be blended."""
-  for name in config.blend:
-    if name not in BASELINES:
-      raise DataError(f'config.blend: unknown {name!r}; known: {", ".join(BASELINES)}')
 
 
 def fit(fold: Run, inputs: Inputs, ours: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from data_pipeline.format.schema import DataError
 from data_pipeline.format.subjects import fingerprint
 from data_pipeline.reading import planning
+from data_pipeline.reading.batching import Batching
 from medm2t_jax.inference import blend
 from medm2t_jax.inference.example import invented
 from medm2t_jax.inference.trained_model import (
@@ -51,28 +52,25 @@ def of_fold(fold: Run, tests: Mapping[str, Any], card: str) -> TrainedModel:
   """
   config = fold.config
   variables, lineage = restore_best(fold.final, STAGE)
-  data = {
-    'buckets': planning.buckets_of(fold.dataset, config),
-    'max_recordings': config.data.max_recordings,
-  }
   # As here, whatever other data have: predictions are then those of the evaluation.
-  data['recordings_per_row'] = planning.recordings_per_row(fold.dataset, config)
-  options = {
-    'model': config.model.to_dict(),
-    'data': data,
-    'evaluation': {'batch_size': config.evaluation.batch_size},
-  }
+  batching = Batching(
+    buckets=tuple(planning.buckets_of(fold.dataset, config.data)),
+    max_recordings=config.data.max_recordings,
+    recordings_per_row=planning.recordings_per_row(fold.dataset, config.data),
+  )
   statistics = fold.final.statistics
   schema = fold.dataset.schema
   model = TrainedModel(
     schema=schema,
-    options=options,
+    options=config.model,
+    batching=batching,
+    batch_size=config.evaluation.batch_size,
     members=(Member(variables, blend.restore(fold), lineage),),
     found={name: statistics[name]['found'].tolist() for name in schema.modalities},
     key_fingerprint=fingerprint(fold.dataset.subject_key),
     tests=tests,
     card=card,
-    example=invented(schema, config),
+    example=invented(schema, config.data),
     answer=np.empty(0),
   )
   return with_answer(model)

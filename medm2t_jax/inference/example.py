@@ -9,20 +9,21 @@ import numpy as np
 
 from data_pipeline.format.schema import Schema
 from data_pipeline.reading import input_pipeline
+from data_pipeline.reading.batching import Batching
 
 ROWS = 2
 
 
-def invented(schema: Schema, config: Any) -> dict[str, Any]:
+def invented(schema: Schema, batching: Batching) -> dict[str, Any]:
   """A batch of `ROWS` rows without a device axis, with something of every modality.
 
   Args:
     schema: of the model's data.
-    config: with `data`, as of `input_pipeline.batches`.
+    batching: capacities of a batch.
   """
   generator = np.random.default_rng(0)
   batch = {
-    **input_pipeline.padding(schema, modalities=schema.names, config=config, rows=ROWS),
+    **input_pipeline.padding(schema, modalities=schema.names, batching=batching, rows=ROWS),
     'row': np.arange(ROWS, dtype=np.int32),
     'weight': np.ones(ROWS, np.float32),
   }

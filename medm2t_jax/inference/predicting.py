@@ -65,9 +65,9 @@ def predict(
   for note in alignment.notes:
     _LOGGER.warning('%s', note)
   rows, overlap = _unseen(model, dataset, allow_seen)
-  reader = Reader(dataset, model.config)
+  reader = Reader(dataset, model.batching)
   modalities = model.schema.names
-  plan = reader.plan(rows, modalities, model.config.evaluation.batch_size)
+  plan = reader.plan(rows, modalities, model.batch_size)
   found: dict[str, Any] = dict.fromkeys(modalities, 0)
   moments = _Moments(model)
   row: list[np.ndarray] = []

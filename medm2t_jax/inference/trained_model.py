@@ -29,19 +29,19 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from ml_collections import ConfigDict
 
 import medm2t_jax
 from data_pipeline.format.schema import DataError, Schema, write_json
 from data_pipeline.reading import planning
+from data_pipeline.reading.batching import Batching
 from medm2t_jax import targets
-from medm2t_jax.experiment import Experiment
 from medm2t_jax.experiment.model_config import model_config
 from medm2t_jax.inference import blend
 from medm2t_jax.inference.example import ROWS, padded
 from medm2t_jax.modalities import Modality
 from medm2t_jax.models.config import ModelConfig
 from medm2t_jax.models.medm2t import MULTIMODAL, MedM2T
+from medm2t_jax.models.options import ModelOptions
 from medm2t_jax.runs.checkpoint import Lineage
 from medm2t_jax.runs.hosts import devices
 from medm2t_jax.training import steps
@@ -78,8 +78,9 @@ class TrainedModel:
 
   Attributes:
     schema: of its data.
-    options: 'model' (`config.model`), 'data' (how batches are padded) and 'evaluation'
-      (`batch_size`).
+    options: what the model is.
+    batching: capacities of its batches.
+    batch_size: of its predictions, over all devices.
     members: their predictions are averaged: probabilities, or numbers.
     found: modality -> share of the training samples that have each of its variables.
     key_fingerprint: of the key of the subject hashes (`fingerprint`).
@@ -90,7 +91,9 @@ class TrainedModel:
   """
 
   schema: Schema
-  options: Mapping[str, Any]
+  options: ModelOptions
+  batching: Batching
+  batch_size: int
   members: tuple[Member, ...]
   found: Mapping[str, Sequence[float]]
   key_fingerprint: str
@@ -101,14 +104,9 @@ class TrainedModel:
   version: str = ''
 
   @functools.cached_property
-  def config(self) -> Experiment:
-    """What a `Reader` needs to know of the experiment."""
-    return ConfigDict(json.loads(json.dumps(self.options)))
-
-  @functools.cached_property
   def model_config(self) -> ModelConfig[Modality]:
     """Its modalities, and the sizes of every module."""
-    return model_config(self.schema.task, self.options['model'], self.schema)
+    return model_config(self.schema.task, self.options, self.schema)
 
   @functools.cached_property
   def predictors(self) -> tuple[Predictor, ...]:
@@ -149,9 +147,9 @@ class TrainedModel:
   def answer_again(self) -> np.ndarray:
     """Predicts the example: probabilities (b c) or days (b)."""
     count = jax.local_device_count()
-    rows = max(ROWS, self.options['evaluation']['batch_size'] // jax.device_count())
-    per_row = self.config.data.recordings_per_row
-    capacity = planning.recordings_capacity(self.config, rows, per_row)
+    rows = max(ROWS, self.batch_size // jax.device_count())
+    per_row = self.batching.recordings_per_row
+    capacity = planning.recordings_capacity(self.batching, rows, per_row)
     one = padded(self.example, self.schema, rows, capacity)
     batch = jax.tree.map(lambda array: np.stack([array] * count), one)
     return self.predict(batch)[0, :ROWS]
@@ -185,7 +183,14 @@ class TrainedModel:
     partial = folder.with_name(f'{folder.name}.{uuid.uuid4().hex[:8]}.partial')
     partial.mkdir(parents=True)
     write_json(partial / 'schema.json', self.schema.to_json())
-    write_json(partial / 'model.json', dict(self.options))
+    write_json(
+      partial / 'model.json',
+      {
+        'model': self.options.to_fields(),
+        'data': self.batching.to_fields(),
+        'evaluation': {'batch_size': self.batch_size},
+      },
+    )
     write_json(partial / 'found.json', dict(self.found))
     write_json(partial / 'tests.json', dict(self.tests))
     (partial / 'card.md').write_text(self.card, encoding='utf-8')
@@ -225,11 +230,14 @@ class TrainedModel:
     folder = Path(folder).resolve()
     manifest = _manifest(folder)
     schema_path = folder / 'schema.json'
+    fields = json.loads((folder / 'model.json').read_text())
     return cls(
       schema=Schema.from_json(
         json.loads(schema_path.read_text()), where=schema_path, remedy=_AGAIN
       ),
-      options=json.loads((folder / 'model.json').read_text()),
+      options=ModelOptions.from_fields(fields['model'], f'{folder / "model.json"}: model'),
+      batching=Batching.from_fields(fields['data'], f'{folder / "model.json"}: data'),
+      batch_size=fields['evaluation']['batch_size'],
       members=tuple(
         _read_member(folder / 'members' / str(number))
         for number in range(manifest['members'])
@@ -256,7 +264,8 @@ def joined(models: Sequence[TrainedModel], tests: Mapping[str, Any]) -> TrainedM
   """
   first = models[0]
   for other in models[1:]:
-    if (other.schema, other.options) != (first.schema, first.options):
+    same = lambda model: (model.schema, model.options, model.batching, model.batch_size)
+    if same(other) != same(first):
       raise DataError('the models to be joined are of different experiments')
   members = tuple(member for model in models for member in model.members)
   made = dataclasses.replace(first, members=members, tests=tests)

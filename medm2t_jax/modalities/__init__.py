@@ -19,6 +19,7 @@ from medm2t_jax.modalities.notes import Notes
 from medm2t_jax.modalities.static import Static
 from medm2t_jax.modalities.waveform import Waveform
 from medm2t_jax.modalities.windows import Windows, windows_of
+from medm2t_jax.models.options import ModelOptions
 
 KINDS: tuple[type[Modality], ...] = (Static, Events, Grid, Waveform, Notes)
 
@@ -40,7 +41,7 @@ def published() -> dict[str, Any]:
   return {key: value for kind in KINDS for key, value in kind.published.items()}
 
 
-def ablations(options: Mapping[str, Any], specs: Mapping[str, Spec]) -> Iterator[Ablation]:
+def ablations(options: ModelOptions, specs: Mapping[str, Spec]) -> Iterator[Ablation]:
   """The ablations of all kinds, those included that do not apply to a data set.
 
   Args:
@@ -55,7 +56,7 @@ def ablations(options: Mapping[str, Any], specs: Mapping[str, Spec]) -> Iterator
 
 
 def windows(
-  options: Mapping[str, Any], specs: Mapping[str, Spec], observation_hours: float | None
+  options: ModelOptions, specs: Mapping[str, Spec], observation_hours: float | None
 ) -> dict[str, Windows]:
   """The windows of the modalities of a data set that are read in windows, by name."""
   return {

@@ -21,6 +21,7 @@ from medm2t_jax.modalities.ablation import Ablation
 from medm2t_jax.modalities.shown import ItemAttribution, Looks, Shown
 from medm2t_jax.modalities.windows import Windows, token_names
 from medm2t_jax.models import modality as models
+from medm2t_jax.models.options import ModelOptions
 
 Arrays = Mapping[str, Any]
 Fitted = dict[str, np.ndarray]
@@ -52,19 +53,19 @@ class Setting:
     observation_hours: of the data set; None: the whole history.
   """
 
-  options: Mapping[str, Any]
+  options: ModelOptions
   task: str
   observation_hours: float | None
 
   def pick(self, paper: Mapping[str, Any], small: Any) -> Any:
     """The sizes of this task and size."""
-    return paper[self.task] if self.options['size'] == 'paper' else small
+    return paper[self.task] if self.options.size == 'paper' else small
 
   @property
   def attend_over(self) -> Any:
     """Without Bi-Modal Attention nobody reads tokens."""
     options = self.options
-    return 'summary' if options['fusion'] == 'none' else options['attend_over']
+    return 'summary' if options.fusion == 'none' else options.attend_over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +225,7 @@ class Modality(models.Modality):
     return ()
 
   @classmethod
-  def ablations(cls, options: Mapping[str, Any]) -> Sequence[Ablation]:
+  def ablations(cls, options: ModelOptions) -> Sequence[Ablation]:
     """Of the options of `config.model` that are for this kind."""
     del options
     return ()

@@ -20,6 +20,7 @@ from medm2t_jax.modalities.windows import windows_of
 from medm2t_jax.models.events.events_config import NUM_BINS, EventsConfig
 from medm2t_jax.models.events.sparse_time_series import SparseTimeSeriesEncoder
 from medm2t_jax.models.modality import DecoderSize
+from medm2t_jax.models.options import ModelOptions
 from medm2t_jax.models.trunk.column_statistics import STATISTICS
 from medm2t_jax.models.trunk.columns import EventColumns
 
@@ -84,13 +85,13 @@ class Events(base.Modality):
       windows=windows.count,
       width=size.width,
       dropout=size.dropout,
-      value_encoding=options['value_encoding'],
-      pooling=options['pooling'],
-      accumulation=options['accumulation'],
-      tables=options['tables'],
-      sequence=options['sequence'],
-      input_dropout=options['input_dropout'],
-      window_dropout=options['window_dropout'],
+      value_encoding=options.value_encoding,
+      pooling=options.pooling,
+      accumulation=options.accumulation,
+      tables=options.tables,
+      sequence=options.sequence,
+      input_dropout=options.input_dropout,
+      window_dropout=options.window_dropout,
       decoder=size.decoder,
       decoder_dropout=size.decoder_dropout,
     )
@@ -163,8 +164,8 @@ class Events(base.Modality):
     return Shown(courses=courses, events=events)
 
   @classmethod
-  def ablations(cls, options: Mapping[str, Any]) -> Sequence[Ablation]:
-    needed = options['pooling'] == 'statistics'
+  def ablations(cls, options: ModelOptions) -> Sequence[Ablation]:
+    needed = options.pooling == 'statistics'
     return (
       Ablation(
         'published_events',

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from medm2t_jax.models.multimodal_fusion import FusionConfig
+from medm2t_jax.models.options import ModelOptions
 
 ATTENTION_DROPOUT = 0.1
 RESNET_DROPOUT = 0.3
@@ -14,7 +12,7 @@ RESNET_DROPOUT = 0.3
 def fusion_config(
   width: int,
   heads: int,
-  options: Mapping[str, Any],
+  options: ModelOptions,
   *,
   shared_dropout: float,
   modality_dropout: float,
@@ -24,9 +22,9 @@ def fusion_config(
   return FusionConfig(
     width=width,
     heads=heads,
-    blocks=options['attention_blocks'],
-    fusion=options['fusion'],
-    shared_encoder=options['shared_encoder'],
+    blocks=options.attention_blocks,
+    fusion=options.fusion,
+    shared_encoder=options.shared_encoder,
     shared_dropout=shared_dropout,
     attention_dropout=ATTENTION_DROPOUT,
     modality_dropout=modality_dropout,

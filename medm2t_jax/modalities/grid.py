@@ -25,6 +25,7 @@ from medm2t_jax.models.hierarchical_fusion import (
   MicroConfig,
 )
 from medm2t_jax.models.modality import DecoderSize, Units
+from medm2t_jax.models.options import ModelOptions
 from medm2t_jax.models.trunk.column_statistics import STATISTICS
 from medm2t_jax.models.trunk.columns import GridColumns
 
@@ -71,7 +72,7 @@ class Grid(base.Modality):
   @classmethod
   def make(cls, name: str, spec: format_kinds.Grid, setting: Setting) -> Self:
     options, size = setting.options, setting.pick(_PAPER, _SMALL)
-    segments, lengths = options['segments'], tuple(options['segment_lengths'])
+    segments, lengths = options.segments, tuple(options.segment_lengths)
     if not lengths or any(not 1 <= n <= spec.steps for n in lengths):
       raise DataError(
         f'model.segment_lengths are numbers of grid steps from 1 to {spec.steps}, '
@@ -83,13 +84,13 @@ class Grid(base.Modality):
       raise DataError(f'model.segments is at least 1, not {segments}')
     micro = tuple(_micro(length, size) for length in lengths)
     channels = sum(one.mlp for one in micro)
-    width = len(spec.items) * (3 if options['grid_channels'] == 'values_mask_age' else 1)
+    width = len(spec.items) * (3 if options.grid_channels == 'values_mask_age' else 1)
     config = GridConfig(
       signals=len(spec.items),
       steps=spec.steps,
       segments=segments,
-      channels=options['grid_channels'],
-      levels=options['grid_levels'],
+      channels=options.grid_channels,
+      levels=options.grid_levels,
       micro=micro,
       heads=next(heads for heads in (4, 3, 2, 1) if width % heads == 0),
       plan=((channels, segments), (channels // 2, _halved(segments))),
@@ -224,8 +225,8 @@ class Grid(base.Modality):
     return {'config': dataclasses.asdict(read)}
 
   @classmethod
-  def ablations(cls, options: Mapping[str, Any]) -> Sequence[Ablation]:
-    group, lengths = 'Dense signals', tuple(options['segment_lengths'])
+  def ablations(cls, options: ModelOptions) -> Sequence[Ablation]:
+    group, lengths = 'Dense signals', tuple(options.segment_lengths)
     one = 'the model has one scale' if len(lengths) == 1 else ''
     return (
       Ablation(

@@ -16,8 +16,8 @@ from medm2t_jax.modalities.base import Arrays, Fitted, Setting
 from medm2t_jax.modalities.columns import center_and_scale
 from medm2t_jax.modalities.shown import Event, ItemAttribution, Shown
 from medm2t_jax.modalities.windows import windows_of
+from medm2t_jax.models.events.notes import NotesConfig, NotesEncoder
 from medm2t_jax.models.modality import DecoderSize
-from medm2t_jax.models.notes import NotesConfig, NotesEncoder
 from medm2t_jax.models.trunk.columns import NoteColumns
 
 # Width, dropout, decoder, decoder dropout; the paper has no notes.

@@ -129,10 +129,10 @@ class Waveform(base.Modality):
     options, size = setting.options, setting.pick(_PAPER, _SMALL)
     windows = windows_of(name, options, setting.observation_hours)
     # One residual unit shows that all runs.
-    plan = ((8, 20),) if options['size'] == 'tiny' else size.signal_plan
+    plan = ((8, 20),) if options.size == 'tiny' else size.signal_plan
     config = EcgConfig(
       samples=ECG_CROP_SAMPLES,
-      crop=options['ecg_crop'],
+      crop=options.ecg_crop,
       signal_plan=plan,
       signal_kernel=5,
       signal_mlp=size.signal_mlp,
@@ -162,7 +162,7 @@ class Waveform(base.Modality):
       time_mlp=size.time_mlp,
       time_dropout=0.05,
       resnet_dropout=RESNET_DROPOUT,
-      remat=options['remat'],
+      remat=options.remat,
       decoders=tuple(zip((*VIEWS, 'time'), size.decoders, strict=True)),
       view_decoder_dropout=0.25,
       time_decoder_dropout=0.1,

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.format.items import DataError
 from medm2t_jax.modalities.shown import hour
+from medm2t_jax.models.options import ModelOptions
 
 _EQUAL_WINDOWS = 8  # of the observation window
 _QUINTILES = (20.0, 40.0, 60.0, 80.0)
@@ -42,7 +42,7 @@ class Windows:
 
 
 def windows_of(
-  name: str, options: Mapping[str, Any], observation_hours: float | None
+  name: str, options: ModelOptions, observation_hours: float | None
 ) -> Windows:
   """The windows of a modality.
 
@@ -53,23 +53,14 @@ def windows_of(
     name: of the modality.
     options: `config.model`.
     observation_hours: of the data set; None: the whole history.
-
-  Raises:
-    DataError: the entry is no such thing.
   """
-  if name not in options['windows']:
+  if name not in options.windows:
     if observation_hours is None:
       return Windows('percentiles', _QUINTILES)
     places = range(1 - _EQUAL_WINDOWS, 0)
     cuts = tuple(observation_hours * place / _EQUAL_WINDOWS for place in places)
     return Windows('hours', cuts)
-  kind, cuts = options['windows'][name]
-  if kind not in ('percentiles', 'hours') or list(cuts) != sorted(set(cuts)):
-    raise DataError(
-      f"model.windows[{name!r}] is ('percentiles' or 'hours', ascending cuts), "
-      f'not {(kind, tuple(cuts))}'
-    )
-  return Windows(kind, tuple(cuts))
+  return Windows(*options.windows[name])
 
 
 def token_names(fitted: Mapping[str, Any]) -> Sequence[str]:

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float
 
 from medm2t_jax.models.layers.attention import CrossAttentionBlock
 
-Fusion = Literal['add', 'mul', 'linear', 'concat']
+Join = Literal['add', 'mul', 'linear', 'concat']
 
 
 def pairs(modalities: int) -> list[tuple[int, int]]:
@@ -41,7 +41,7 @@ class BiModalAttention(nn.Module):
   heads: int
   dropout: float
   blocks: int = 1
-  fusion: Fusion = 'add'
+  fusion: Join = 'add'
   dtype: DTypeLike = jnp.float32
 
   @nn.compact

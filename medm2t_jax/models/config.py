@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 from medm2t_jax.models.link import Link
 from medm2t_jax.models.modality import MULTIMODAL, Modality, Stage
 from medm2t_jax.models.multimodal_fusion import FusionConfig
+from medm2t_jax.models.options import AttendOver, Deep, Dtype, SingleStages
 from medm2t_jax.models.trunk.columns import ColumnKind
 from medm2t_jax.models.trunk.ensemble_trunk import EnsembleConfig
 
@@ -38,11 +39,11 @@ class ModelConfig(Generic[M]):
   modalities: tuple[M, ...]
   fusion: FusionConfig
   ensemble: EnsembleConfig | None
-  deep: Literal['late', 'chunks', 'none']
-  single_stages: Literal['late', 'none']
+  deep: Deep
+  single_stages: SingleStages
   decoder_dropout: float
-  attend_over: str
-  dtype: str
+  attend_over: AttendOver
+  dtype: Dtype
 
   @property
   def names(self) -> tuple[str, ...]:

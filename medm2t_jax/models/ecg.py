@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -22,6 +21,7 @@ from medm2t_jax.models.layers.mlp import Mlp
 from medm2t_jax.models.layers.resnet1d import ResNet1d
 from medm2t_jax.models.layers.time_windows import fitted_cuts, window_of
 from medm2t_jax.models.multimodal_fusion import FusionConfig, MultimodalFusion
+from medm2t_jax.models.options import AttendOver, EcgCrop, Remat
 
 VIEWS = ('signal', 'features', 'text')
 
@@ -62,7 +62,7 @@ class EcgConfig:
   """
 
   samples: int
-  crop: Literal['middle', 'random']
+  crop: EcgCrop
   signal_plan: tuple[tuple[int, int], ...]
   signal_kernel: int
   signal_mlp: int
@@ -75,7 +75,7 @@ class EcgConfig:
   text_mlp: tuple[int, ...]
   text_dropout: float
   fusion: FusionConfig
-  attend_over: Literal['tokens', 'summary']
+  attend_over: AttendOver
   recording: int
   recording_dropout: float
   windows: int
@@ -84,7 +84,7 @@ class EcgConfig:
   time_mlp: int
   time_dropout: float
   resnet_dropout: float
-  remat: Literal['none', 'ecg']
+  remat: Remat
   decoders: tuple[tuple[str, int], ...]
   view_decoder_dropout: float
   time_decoder_dropout: float
@@ -121,7 +121,7 @@ class EcgEncoder(nn.Module):
     valid: Bool[Array, ' b'],
     *,
     train: bool,
-    attend_over: Literal['tokens', 'summary'] = 'tokens',
+    attend_over: AttendOver = 'tokens',
   ) -> Encoded:
     """Encodes the recordings of each row.
 
@@ -152,7 +152,7 @@ class EcgEncoder(nn.Module):
     valid: Bool[Array, ' b'],
     *,
     train: bool,
-    attend_over: Literal['tokens', 'summary'] = 'summary',
+    attend_over: AttendOver = 'summary',
   ) -> Encoded:
     """One view, 'signal', 'features' or 'text', of every recording."""
     encoders = {

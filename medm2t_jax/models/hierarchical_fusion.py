@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -21,6 +20,7 @@ from medm2t_jax.models.encoded import Encoded, summary_as_token
 from medm2t_jax.models.layers.attention import CrossAttentionBlock
 from medm2t_jax.models.layers.mlp import Mlp
 from medm2t_jax.models.layers.resnet1d import ResNet1d
+from medm2t_jax.models.options import AttendOver, GridChannels, GridLevels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +70,8 @@ class GridConfig:
   signals: int
   steps: int
   segments: int
-  channels: Literal['values', 'values_mask_age']
-  levels: Literal['both', 'micro', 'macro']
+  channels: GridChannels
+  levels: GridLevels
   micro: tuple[MicroConfig, ...]
   heads: int
   plan: tuple[tuple[int, int], ...]
@@ -131,7 +131,7 @@ class HierarchicalTimeAwareFusion(nn.Module):
     valid: Bool[Array, ' b'],
     *,
     train: bool,
-    attend_over: Literal['tokens', 'summary'] = 'tokens',
+    attend_over: AttendOver = 'tokens',
   ) -> Encoded:
     """Encodes `value` and `observed` (b g v).
 

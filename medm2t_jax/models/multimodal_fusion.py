@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -13,9 +12,10 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from medm2t_jax.models.bimodal_attention import BiModalAttention, Fusion, pairs
+from medm2t_jax.models.bimodal_attention import BiModalAttention, pairs
 from medm2t_jax.models.encoded import Encoded
 from medm2t_jax.models.layers.dropout import Dropout
+from medm2t_jax.models.options import Fusion, SharedEncoder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +40,8 @@ class FusionConfig:
   width: int
   heads: int
   blocks: int
-  fusion: Fusion | Literal['none']
-  shared_encoder: Literal['before', 'after']
+  fusion: Fusion
+  shared_encoder: SharedEncoder
   shared_dropout: float
   attention_dropout: float
   modality_dropout: float

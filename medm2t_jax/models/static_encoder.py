@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -15,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 from medm2t_jax.models.encoded import Encoded, summary_as_token
 from medm2t_jax.models.gates import gated
 from medm2t_jax.models.layers.mlp import Mlp
+from medm2t_jax.models.options import AttendOver
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ class StaticEncoder(nn.Module):
     valid: Bool[Array, ' b'],
     *,
     train: bool,
-    attend_over: Literal['tokens', 'summary'] = 'tokens',
+    attend_over: AttendOver = 'tokens',
   ) -> Encoded:
     """Encodes `numeric`, `numeric_mask` (b s) and `categorical` (b c).
 

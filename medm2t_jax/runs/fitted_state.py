@@ -19,32 +19,39 @@ from medm2t_jax.runs.splits import Splits
 _NAME = 'fitted'
 
 
-def fit(reader: Reader, splits: Splits, model: ModelConfig[Modality]) -> fitting.Statistics:
+def fit(
+  reader: Reader, splits: Splits, model: ModelConfig[Modality], batch_size: int
+) -> fitting.Statistics:
   """Fits the state on the training samples, in this process."""
-  config, schema = reader.config, reader.dataset.schema
+  schema = reader.dataset.schema
   modalities = schema.names
   rows = splits.rows('train')
-  plan = reader.plan(rows, modalities, config.evaluation.batch_size)
+  plan = reader.plan(rows, modalities, batch_size)
   batches = reader.read_here(plan, modalities, signals=False)
   return fitting.fit(batches, model.modalities, schema.target)
 
 
 def kept_or_fitted(
-  reader: Reader, splits: Splits, model: ModelConfig[Modality], folder: Path
+  reader: Reader,
+  splits: Splits,
+  model: ModelConfig[Modality],
+  folder: Path,
+  *,
+  batch_size: int,
 ) -> fitting.Statistics:
   """The state in `folder` if it was fitted on the same samples, else a new one, kept there.
 
   Of batches that are changed on their way nothing is kept. All processes get the same.
   """
   if reader.change is not None:
-    return distributed.from_first(lambda: fit(reader, splits, model))
+    return distributed.from_first(lambda: fit(reader, splits, model, batch_size))
   made_from = _made_from(reader, splits, model)
 
   def read_or_fit() -> fitting.Statistics:
     kept = kept_arrays.read(folder, _NAME, made_from)
     if kept is not None:
       return kept[0]
-    state = fit(reader, splits, model)
+    state = fit(reader, splits, model, batch_size)
     kept_arrays.write(folder, _NAME, made_from, state)
     return state
 
@@ -56,15 +63,14 @@ def _made_from(
 ) -> dict[str, Any]:
   """All that the state depends on, JSON-able."""
   rows = splits.rows('train').astype('<i8').tobytes()
-  data = reader.config.data
   made = {
     'data_version': reader.dataset.version,
     'rows': hashlib.sha256(rows).hexdigest(),
     'modalities': reader.dataset.schema.names,
     'windows': [repr(each.windows) for each in model.modalities],
     'columns': [repr(kind) for kind in model.columns],
-    'longest': planning.buckets_of(reader.dataset, reader.config)[-1],
-    'max_recordings': data.max_recordings,
+    'longest': planning.buckets_of(reader.dataset, reader.batching)[-1],
+    'max_recordings': reader.batching.max_recordings,
     'package': medm2t_jax.__version__,
   }
   return json.loads(json.dumps(made))

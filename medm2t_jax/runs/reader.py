@@ -12,7 +12,7 @@ import numpy as np
 from data_pipeline.format.dataset import Dataset
 from data_pipeline.format.schema import DataError
 from data_pipeline.reading import input_pipeline, planning
-from medm2t_jax.experiment import Experiment
+from data_pipeline.reading.batching import Batching
 
 Batch = Mapping[str, Any]
 
@@ -23,12 +23,12 @@ class Reader:
 
   Attributes:
     dataset: the prepared data set.
-    config: the experiment: `data` and `evaluation`.
+    batching: capacities of a batch.
     change: what every batch goes through before anybody sees it; None for nothing.
   """
 
   dataset: Dataset
-  config: Experiment
+  batching: Batching
   change: Callable[[Batch], Batch] | None = None
 
   def plan(
@@ -64,7 +64,7 @@ class Reader:
       self.dataset,
       rows,
       modalities=modalities,
-      config=self.config,
+      batching=self.batching,
       batch_rows=batch_size // devices,
       devices=devices,
       require=require,
@@ -99,6 +99,6 @@ class Reader:
     self, plan: planning.Plan, modalities: tuple[str, ...], **options: Any
   ) -> Iterator[Batch]:
     batches = input_pipeline.batches(
-      self.dataset, plan, modalities=modalities, config=self.config, **options
+      self.dataset, plan, modalities=modalities, batching=self.batching, **options
     )
     return batches if self.change is None else map(self.change, batches)

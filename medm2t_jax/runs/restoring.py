@@ -23,7 +23,7 @@ def lineage_of(run: Run) -> checkpoint.Lineage:
     selected_on=run.splits.subject_hashes('validation'),
     data_version=run.dataset.version,
     code_version=workdir.code_version(),
-    model=run.config.model.to_dict(),
+    model=run.config.model.to_fields(),
   )
   if run.start is None:
     return own

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.format.dataset import Dataset, Split
-from data_pipeline.format.schema import NUM_FOLDS, DataError
+from data_pipeline.format.schema import DataError
 from data_pipeline.reading import planning
 from medm2t_jax.experiment import Experiment
 from medm2t_jax.experiment.model_config import model_config
+from medm2t_jax.experiment.validation import folds_of, require_suits
 from medm2t_jax.modalities import fitting
 from medm2t_jax.models import medm2t
 from medm2t_jax.models.modality import Stage
@@ -21,23 +22,6 @@ from medm2t_jax.runs.hosts import devices, distributed
 from medm2t_jax.runs.reader import Batch, Reader
 from medm2t_jax.runs.splits import Splits
 from medm2t_jax.runs.start import Start
-
-
-def parse_folds(text: str) -> tuple[int, ...]:
-  """Parses `config.folds`: 'all' or a comma-separated list such as '1,3'.
-
-  Raises:
-    DataError: not such a list, or a fold that does not exist.
-  """
-  known = tuple(range(NUM_FOLDS))
-  if text == 'all':
-    return known
-  folds = tuple(int(part) if part.isdecimal() else -1 for part in str(text).split(','))
-  if not set(folds) <= set(known):
-    raise DataError(
-      f"config.folds={text!r}: give 'all' or a comma-separated list of {known}"
-    )
-  return tuple(sorted(set(folds)))
 
 
 def make_runs(
@@ -52,19 +36,21 @@ def make_runs(
     starts: members of the trained model to start from: one for each fold in turn.
 
   Raises:
-    DataError: an unknown fold, or a model option that does not exist or does not suit the
-      data set; or nobody has made the starts that the experiment asks for.
+    DataError: the experiment does not suit the data set, or nobody has made the starts
+      that it asks for.
   """
   if config.start_from and not starts:
     raise DataError(
       'config.start_from: only `python -m medm2t_jax.main` trains from a trained model.'
     )
-  return [
+  runs = [
     Run(
       config, dataset, fold, directory, start=starts[fold % len(starts)] if starts else None
     )
-    for fold in parse_folds(config.folds)
+    for fold in folds_of(config)
   ]
+  require_suits(config, dataset.schema.target, runs[0].stages)
+  return runs
 
 
 class Run:
@@ -110,7 +96,7 @@ class Run:
     self.taken = dict(taken or {})
     self.start = start
     self.splits = Splits(dataset, fold, refit=first is not None)
-    self.reader = Reader(dataset, config, change)
+    self.reader = Reader(dataset, config.data, change)
     self.model_config = model_config(config.task, config.model, dataset.schema)
     self.model = medm2t.MedM2T(self.model_config, axis_name=devices.DEVICE_AXIS)
 
@@ -153,6 +139,7 @@ class Run:
       self.splits,
       self.model_config,
       workdir.stage_directory(self.workdir, self.fold, 'fitted'),
+      batch_size=self.config.evaluation.batch_size,
     )
 
   @property

@@ -78,5 +78,8 @@ def _variables(run: Run, stage: str, key: jax.Array, batch: Batch) -> dict[str, 
 def _example(run: Run, stage: str) -> Batch:
   """A batch for its shapes, of which those of the variables need no more than a row."""
   return input_pipeline.padding(
-    run.dataset.schema, modalities=run.modalities_of(stage), config=run.config, rows=1
+    run.dataset.schema,
+    modalities=run.modalities_of(stage),
+    batching=run.config.data,
+    rows=1,
   )

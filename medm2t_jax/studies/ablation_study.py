@@ -26,12 +26,13 @@ from medm2t_jax.evaluation import evaluate
 from medm2t_jax.evaluation.rows import predictions_table, read_rows
 from medm2t_jax.experiment import Experiment
 from medm2t_jax.experiment.default_data import only, open_or_simulate
+from medm2t_jax.experiment.validation import folds_of
 from medm2t_jax.report.text import duration
 from medm2t_jax.runs import workdir
 from medm2t_jax.runs.restoring import restore_best
-from medm2t_jax.runs.run import Run, make_runs, parse_folds
+from medm2t_jax.runs.run import Run, make_runs
 from medm2t_jax.studies import ablation_table as reporting
-from medm2t_jax.studies.ablations import Ablation, changed, declared
+from medm2t_jax.studies.ablations import Ablation, declared
 from medm2t_jax.training import stage_training, steps, train
 from medm2t_jax.training.starting import recipe_of, sources_of
 
@@ -62,13 +63,12 @@ def run(
     stage_training.TrainingError: a loss of the full model is not finite.
     preemption.Preempted: SIGTERM came; run it again to continue.
   """
-  chosen_folds = parse_folds(config.folds)
+  chosen_folds = folds_of(config)
   if config.stages != 'all' and evaluate.STAGE not in config.stages.split(','):
     raise DataError(
       f'config.stages={config.stages!r}: ablations are compared by the stage '
       f'{evaluate.STAGE!r}'
     )
-  evaluate.require_known(config)
   folders.make(directory, '--workdir')
   (directory / _FOLDER).mkdir(exist_ok=True)
   with workdir.held(directory, chosen_folds):
@@ -86,7 +86,9 @@ def definition(fold: Run, stage: str) -> str:
 def _definition(fold: Run, stage: str) -> dict[str, Any]:
   config, model = fold.config, fold.model_config
   modality, recipe = model.stages[stage].modality, recipe_of(fold, stage)
-  data = {key: value for key, value in config.data.items() if key != 'modalities'}
+  data = {
+    key: value for key, value in config.data.to_fields().items() if key != 'modalities'
+  }
   part: Any = dataclasses.asdict(model)
   if modality is not None:
     of = model.modality(modality)
@@ -101,7 +103,9 @@ def _definition(fold: Run, stage: str) -> dict[str, Any]:
     'data_version': fold.dataset.version,
     'modalities': fold.modalities_of(stage),
     'model': {'outputs': model.outputs, 'dtype': model.dtype, 'part': part},
-    'recipe': {key: value for key, value in recipe.items() if key != 'starts_from'},
+    'recipe': {
+      key: value for key, value in recipe.to_fields().items() if key != 'starts_from'
+    },
     'starts_from': [_definition(fold, name) for name in sources_of(fold, stage)],
   }
 
@@ -173,12 +177,12 @@ class _Study:
 
   def _folds(self, ablation: Ablation | None, seed: int) -> list[Run]:
     """The folds of a run; stages like the full run's are taken from there."""
-    config = changed(self._config, {'seed': seed})
+    config = self._config.changed({'seed': seed})
     directory = self._directory
     if seed != self._config.seed:
       directory = directory / _FOLDER / f'seed{seed}' / 'full'
     if ablation:
-      config = changed(config, ablation.changes)
+      config = config.changed(ablation.changes)
       parent = directory / _FOLDER if seed == self._config.seed else directory.parent
       directory = parent / ablation.name
     dataset = self._dataset
@@ -237,7 +241,7 @@ class _Study:
         'task': schema.task,
         'source': schema.source,
         'data_version': self._dataset.version,
-        'folds': list(parse_folds(self._config.folds)),
+        'folds': list(folds_of(self._config)),
         'seeds': list(self._seeds),
         'left_out': dict(self._left_out),
         'to_run': [

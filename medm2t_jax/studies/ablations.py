@@ -7,13 +7,14 @@ anew follows from its changes (`ablation_study.definition`).
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from data_pipeline.format.schema import Schema
 from medm2t_jax import modalities
 from medm2t_jax.experiment import Experiment
 from medm2t_jax.modalities.ablation import Ablation
+from medm2t_jax.models.modality import MULTIMODAL
 
 WINDOW_COUNTS = (1, 3, 10)
 
@@ -35,20 +36,13 @@ def declared(config: Experiment, schema: Schema) -> tuple[Ablation, ...]:
   )
 
 
-def changed(config: Experiment, changes: Mapping[str, Any]) -> Experiment:
-  """A locked copy of the experiment with other values at some paths."""
-  config = config.copy_and_resolve_references()
-  config.update_from_flattened_dict(dict(changes))
-  return config.lock()
-
-
 def end_to_end(config: Experiment) -> dict[str, Any]:
   """The multimodal stage alone, from fresh parameters.
 
   Nothing is frozen. Its rate is the median of those of the stages that it would have
   started from: its own is one for fine-tuning.
   """
-  sources = config.recipe.multimodal.starts_from
+  sources = config.recipe[MULTIMODAL].starts_from
   rates = [config.recipe[name].learning_rate for name in sources]
   changes = {
     'recipe.multimodal.starts_from': (),
@@ -69,7 +63,7 @@ def published() -> dict[str, Any]:
 
 def _modalities(config: Experiment, schema: Schema) -> Iterator[Ablation]:
   found = schema.names
-  known = dict.fromkeys([*found, *config.recipe.multimodal.starts_from])
+  known = dict.fromkeys([*found, *config.recipe[MULTIMODAL].starts_from])
   for kind in ('only', 'without'):
     for name in known:
       kept = (name,) if kind == 'only' else tuple(each for each in found if each != name)
@@ -188,7 +182,7 @@ def _cuts(kind: str, count: int, schema: Schema) -> tuple[str, tuple[float, ...]
 
 def _training(config: Experiment, schema: Schema) -> Iterator[Ablation]:
   del schema
-  fresh = not config.recipe.multimodal.starts_from
+  fresh = not config.recipe[MULTIMODAL].starts_from
   yield Ablation(
     'without_pretraining',
     'Training',

@@ -17,20 +17,19 @@ import fnmatch
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from ml_collections import config_dict
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from data_pipeline import folders, lock
 from data_pipeline.format.schema import DataError, write_json
-from medm2t_jax.experiment import Experiment
+from medm2t_jax.experiment import Experiment, Sweep
 from medm2t_jax.experiment.default_data import open_or_simulate
 from medm2t_jax.runs import workdir
 from medm2t_jax.runs.run import make_runs
@@ -40,11 +39,11 @@ _LOGGER = logging.getLogger(__name__)
 _KINDS = ('uniform', 'log_uniform', 'integer', 'choice')
 
 
-def run(sweep: Experiment, directory: Path) -> dict[str, Any]:
+def run(sweep: Sweep, directory: Path) -> dict[str, Any]:
   """Runs the trials that are still to run.
 
   Args:
-    sweep: `configs.sweeps.common.sweep(...)`.
+    sweep: what is searched.
     directory: made when absent.
 
   Returns:
@@ -75,16 +74,12 @@ def run(sweep: Experiment, directory: Path) -> dict[str, Any]:
     return _best(sweep, study, directory)
 
 
-def _objective(sweep: Experiment) -> str:
+def _objective(sweep: Sweep) -> str:
   return selection.measured(sweep.experiment.recipe[sweep.stage].select_by)
 
 
-def _check_space(sweep: Experiment) -> None:
+def _check_space(sweep: Sweep) -> None:
   """Raises DataError for an entry of `space` that no config value can take."""
-  if sweep.stage not in sweep.experiment.recipe:
-    raise DataError(
-      f'sweep.stage={sweep.stage!r}: the experiment has {sorted(sweep.experiment.recipe)}'
-    )
   chosen = sweep.experiment.stages
   if chosen != 'all' and sweep.stage not in chosen.split(','):
     raise DataError(
@@ -103,36 +98,25 @@ def _check_space(sweep: Experiment) -> None:
 
 
 def _with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
-  """A locked copy of the experiment with the values at all paths that match.
+  """A copy of the experiment with the values at all paths that match.
 
   Raises:
-    DataError: no path matches, or the value is of another type.
+    DataError: no path matches, or it cannot have the value.
   """
-  config = experiment.copy_and_resolve_references()
-  paths = list(_paths(config))
+  paths = list(experiment.paths())
+  changes: dict[str, Any] = {}
   for pattern, value in values.items():
     matching = fnmatch.filter(paths, pattern)
     if not matching:
       raise DataError(f'sweep.space: the experiment has no value {pattern!r}')
-    try:
-      config.update_from_flattened_dict(dict.fromkeys(matching, value))
-    except TypeError as error:
-      raise DataError(f'sweep.space: {pattern!r} cannot be {value!r} ({error})') from error
-  return config
+    changes |= dict.fromkeys(matching, value)
+  return experiment.changed(changes, 'sweep.experiment')
 
 
-def _paths(config: Experiment, prefix: str = '') -> Iterator[str]:
-  for name, value in config.items():
-    if isinstance(value, config_dict.ConfigDict):
-      yield from _paths(value, f'{prefix}{name}.')
-    else:
-      yield f'{prefix}{name}'
-
-
-def _claim(directory: Path, sweep: Experiment) -> None:
+def _claim(directory: Path, sweep: Sweep) -> None:
   """Writes sweep.json, or checks that it is ours; only `trials` may differ."""
   path = directory / 'sweep.json'
-  ours = json.loads(sweep.to_json_best_effort())
+  ours = json.loads(json.dumps(sweep.to_fields()))
   if path.exists():
     theirs = json.loads(path.read_text())
     if theirs | {'trials': 0} != ours | {'trials': 0}:
@@ -143,7 +127,7 @@ def _claim(directory: Path, sweep: Experiment) -> None:
   write_json(path, ours)
 
 
-def _open_study(sweep: Experiment, directory: Path) -> optuna.Study:
+def _open_study(sweep: Sweep, directory: Path) -> optuna.Study:
   optuna.logging.set_verbosity(optuna.logging.WARNING)
   select_by = sweep.experiment.recipe[sweep.stage].select_by
   return optuna.create_study(
@@ -154,7 +138,7 @@ def _open_study(sweep: Experiment, directory: Path) -> optuna.Study:
   )
 
 
-def _next_trial(sweep: Experiment, study: optuna.Study) -> Trial | None:
+def _next_trial(sweep: Sweep, study: optuna.Study) -> Trial | None:
   """The interrupted trial where there is one, a new one, or None when all are run."""
   trials = study.get_trials(deepcopy=False)
   running = [trial for trial in trials if trial.state == TrialState.RUNNING]
@@ -166,7 +150,7 @@ def _next_trial(sweep: Experiment, study: optuna.Study) -> Trial | None:
   return study.ask() if number < sweep.trials else None
 
 
-def _suggested(sweep: Experiment, trial: Trial) -> Experiment:
+def _suggested(sweep: Sweep, trial: Trial) -> Experiment:
   """The experiment with this trial's values."""
   values = {}
   for path, kind, *numbers in sweep.space:
@@ -188,7 +172,7 @@ def _train(config: Experiment, stage: str, directory: Path) -> float:
   configuration, has the refit too.
   """
   dataset = open_or_simulate(config)
-  folds = make_runs(_with_values(config, {'refit': False}), dataset, directory)
+  folds = make_runs(config.changed({'refit': False}), dataset, directory)
   workdir.claim(directory, config, dataset.version)
   train.train(folds)
   values = []
@@ -206,7 +190,7 @@ def _workdir(directory: Path, trial: Trial | FrozenTrial) -> Path:
   return directory / f'trial-{trial.number:04d}'
 
 
-def _write_trials(sweep: Experiment, study: optuna.Study, directory: Path) -> None:
+def _write_trials(sweep: Sweep, study: optuna.Study, directory: Path) -> None:
   """Writes trials.jsonl, and best.json where a trial is complete."""
   lines = [
     {
@@ -228,7 +212,7 @@ def _write_trials(sweep: Experiment, study: optuna.Study, directory: Path) -> No
     partial.replace(directory / 'best.json')
 
 
-def _best(sweep: Experiment, study: optuna.Study, directory: Path) -> dict[str, Any]:
+def _best(sweep: Sweep, study: optuna.Study, directory: Path) -> dict[str, Any]:
   trials = study.get_trials(deepcopy=False)
   if not any(trial.state == TrialState.COMPLETE for trial in trials):
     reasons = [trial.user_attrs['reason'] for trial in trials]

@@ -34,7 +34,7 @@ def _one_vs_rest(
 
 _LOSSES: dict[str, LossMaker] = {
   'nll': lambda recipe: losses.nll,
-  'focal': lambda recipe: functools.partial(losses.focal, gamma=recipe['focal_gamma']),
+  'focal': lambda recipe: functools.partial(losses.focal, gamma=recipe.focal_gamma),
 }
 
 

@@ -9,7 +9,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -27,7 +27,19 @@ OF_LABEL = Target('binary', ('no', 'yes'))
 
 # Unreduced: outputs (u c), label (u) or (u l) -> (u).
 Loss = Callable[[Any, Any], Any]
-LossMaker = Callable[[Mapping[str, Any]], Loss]
+
+
+class LossNumbers(Protocol):
+  """What a loss may depend on, of a stage's recipe."""
+
+  @property
+  def focal_gamma(self) -> float: ...
+
+  @property
+  def huber_delta(self) -> float: ...
+
+
+LossMaker = Callable[[LossNumbers], Loss]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,9 +35,7 @@ def _macro(score: Callable[..., Any], outputs: np.ndarray, label: np.ndarray) ->
 
 _LOSSES: dict[str, LossMaker] = {
   'nll': lambda recipe: losses.nll_of_labels,
-  'focal': lambda recipe: functools.partial(
-    losses.nll_of_labels, gamma=recipe['focal_gamma']
-  ),
+  'focal': lambda recipe: functools.partial(losses.nll_of_labels, gamma=recipe.focal_gamma),
 }
 
 

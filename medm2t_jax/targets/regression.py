@@ -28,7 +28,7 @@ def _mae(outputs: np.ndarray, label: np.ndarray) -> float:
 _LOSSES: dict[str, LossMaker] = {
   'absolute': lambda recipe: losses.absolute,
   'squared': lambda recipe: losses.squared,
-  'huber': lambda recipe: functools.partial(losses.huber, delta=recipe['huber_delta']),
+  'huber': lambda recipe: functools.partial(losses.huber, delta=recipe.huber_delta),
   'log_squared': lambda recipe: losses.log_squared,
 }
 _METRICS = {'mae': SelectionMetric(False, _mae)}

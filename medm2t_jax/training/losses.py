@@ -6,15 +6,16 @@ Dimension letters: u units (samples, recordings or segments), c outputs, l label
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from data_pipeline.format.schema import DataError, Target
+from data_pipeline.format.schema import Target
 from medm2t_jax import targets
+from medm2t_jax.experiment import Recipe
+from medm2t_jax.experiment.validation import loss_name
 from medm2t_jax.targets.kind import Loss, unweighted
 
 
@@ -31,38 +32,16 @@ class StageLoss:
   weigh: Callable[[Array, Float[Array, ' u']], Float[Array, ' u']] = unweighted
 
 
-def make_loss(recipe: Mapping[str, Any], target: Target, stage: str) -> StageLoss:
+def make_loss(recipe: Recipe, target: Target) -> StageLoss:
   """The loss of a stage.
 
   Args:
-    recipe: `configs.common.stage(...)`.
-    target: of the data set.
-    stage: for messages.
-
-  Raises:
-    DataError: a loss, or class weights, that this kind of target does not have.
+    recipe: of the stage.
+    target: of the data set, which the recipe suits (`validation.require_recipe`).
   """
-  where = f'config.recipe.{stage}'
   kind = targets.of(target)
-  name = recipe['loss'] or next(iter(kind.losses))
-  if name not in kind.losses:
-    raise DataError(
-      f'{where}.loss={recipe["loss"]!r}: for this task it is one of '
-      f'{", ".join(kind.losses)}'
-    )
-  if recipe['focal_gamma'] < 0 or recipe['huber_delta'] <= 0:
-    raise DataError(f'{where}: focal_gamma is at least 0, huber_delta above 0')
-  weights = tuple(recipe['class_weights'])
-  kind.check_weights(weights, where)
-  if weights and min(weights) <= 0:
-    raise DataError(f'{where}.class_weights={weights}: they are above 0')
-  corrected = recipe['prior_correction']
-  if corrected and (name != 'nll' or not weights):
-    raise DataError(
-      f"{where}.prior_correction corrects loss='nll' for class_weights; here loss="
-      f'{name!r}, class_weights={weights}'
-    )
-  each = kind.losses[name](recipe)
+  weights, corrected = recipe.class_weights, recipe.prior_correction
+  each = kind.losses[loss_name(recipe, target)](recipe)
   if not weights:
     return StageLoss(each)
   return StageLoss(*kind.weighted(each, weights, prior_correction=corrected))

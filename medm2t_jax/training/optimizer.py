@@ -6,7 +6,7 @@ All of it is optax, chosen by name in a stage's recipe (`configs.common.stage`).
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,61 +15,45 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from data_pipeline.format.schema import DataError
+from medm2t_jax.experiment import Recipe
 from medm2t_jax.models.layers.batch_norm import MOMENTUM
 
 # Weight decay in the gradient, as torch.optim.Adam and SGD have it.
-_COUPLED = {'adam': optax.adam, 'sgd': optax.sgd}
+COUPLED = {'adam': optax.adam, 'sgd': optax.sgd}
 # Weight decay beside the gradient's step.
-_DECOUPLED = {'adamw': optax.adamw, 'lamb': optax.lamb, 'lion': optax.lion}
-_SCHEDULES = ('constant', 'cosine', 'linear')
-_DECAYED = ('all', 'matrices')
+DECOUPLED = {'adamw': optax.adamw, 'lamb': optax.lamb, 'lion': optax.lion}
 # Parts of the names of parameters with two axes that are no matrices.
 _NO_MATRIX = ('scale', 'bias', 'absent', 'log_weights')
 
 
-def make_optimizer(
-  recipe: Mapping[str, Any], stage: str, steps: int
-) -> optax.GradientTransformation:
+def make_optimizer(recipe: Recipe, stage: str, steps: int) -> optax.GradientTransformation:
   """The optimizer of a stage.
 
   Args:
-    recipe: `configs.common.stage(...)`.
+    recipe: of the stage.
     stage: for messages.
     steps: planned updates of the whole stage, over which a schedule extends.
 
   Raises:
-    DataError: an unknown name or a number out of range; from its `init`: a frozen path
-      that no parameter has.
+    DataError: from its `init`: a frozen path that no parameter has.
   """
-  where = f'config.recipe.{stage}'
-  name, decay = recipe['optimizer'], recipe['weight_decay']
-  if name not in {**_COUPLED, **_DECOUPLED}:
-    raise DataError(
-      f'{where}.optimizer={name!r}: known are {", ".join([*_COUPLED, *_DECOUPLED])}'
-    )
-  if decay < 0 or recipe['clip_norm'] < 0 or not 0 <= recipe['ema_decay'] < 1:
-    raise DataError(
-      f'{where}: weight_decay and clip_norm are at least 0, ema_decay at least 0 and '
-      'below 1'
-    )
-  if recipe['decayed'] not in _DECAYED:
-    raise DataError(f'{where}.decayed={recipe["decayed"]!r}: known are {_DECAYED}')
-  mask = matrices if recipe['decayed'] == 'matrices' else None
+  name, decay = recipe.optimizer, recipe.weight_decay
+  mask = matrices if recipe.decayed == 'matrices' else None
   parts = []
-  if recipe['clip_norm']:
-    parts.append(optax.clip_by_global_norm(recipe['clip_norm']))
-  if name in _DECOUPLED:
-    parts.append(_DECOUPLED[name](1.0, weight_decay=decay, mask=mask))
+  if recipe.clip_norm:
+    parts.append(optax.clip_by_global_norm(recipe.clip_norm))
+  if name in DECOUPLED:
+    parts.append(DECOUPLED[name](1.0, weight_decay=decay, mask=mask))
   else:
     if decay:
       parts.append(optax.add_decayed_weights(decay, mask))
-    parts.append(_COUPLED[name](1.0))
-  optimizer = optax.chain(*parts, _scheduled(recipe, stage, steps))
-  if recipe['frozen']:
+    parts.append(COUPLED[name](1.0))
+  optimizer = optax.chain(*parts, _scheduled(recipe, steps))
+  if recipe.frozen:
     # Frozen gradients have no part in the norm that is clipped either.
     optimizer = optax.partition(
       {'trained': optimizer, 'frozen': optax.set_to_zero()},
-      _frozen_labels(tuple(recipe['frozen']), where),
+      _frozen_labels(recipe.frozen, f'config.recipe.{stage}'),
     )
   return optimizer
 
@@ -88,28 +72,15 @@ def matrices(params: Any) -> Any:
 
 
 def learning_rate(
-  recipe: Mapping[str, Any], stage: str
+  recipe: Recipe,
 ) -> Callable[[Int[Array, ''], Int[Array, '']], Float[Array, '']]:
   """Learning rate of an update of a stage: `(updates before it, all updates) -> rate`.
 
   A linear warm-up from 0 over the share `warmup` of the updates, then 'constant', or a
   'cosine' or 'linear' decay to `final_fraction` of the rate at the last one.
-
-  Raises:
-    DataError: an unknown schedule, or numbers that do not suit.
   """
-  where = f'config.recipe.{stage}'
-  peak, share = recipe['learning_rate'], recipe['warmup']
-  schedule, final = recipe['schedule'], recipe['final_fraction']
-  if schedule not in _SCHEDULES:
-    raise DataError(
-      f'{where}.schedule={schedule!r}: known are {", ".join(_SCHEDULES)}, each with warmup'
-    )
-  if not 0 <= share < 1 or not 0 <= final <= 1:
-    raise DataError(
-      f'{where}: warmup={share} is at least 0 and below 1, final_fraction={final} from 0 '
-      'to 1'
-    )
+  peak, share = recipe.learning_rate, recipe.warmup
+  final = recipe.final_fraction
 
   def rate(count: Int[Array, ''], steps: Int[Array, '']) -> Float[Array, '']:
     warmup = jnp.floor(share * steps)
@@ -118,7 +89,7 @@ def learning_rate(
       'constant': lambda: jnp.ones_like(done),
       'cosine': lambda: 0.5 * (1 + jnp.cos(jnp.pi * done)),
       'linear': lambda: 1 - done,
-    }[schedule]()
+    }[recipe.schedule]()
     rising = jnp.where(count < warmup, count / jnp.maximum(warmup, 1.0), 1.0)
     return peak * rising * (final + (1 - final) * left)
 
@@ -137,15 +108,13 @@ class Scheduled(NamedTuple):
   steps: Int[Array, '']
 
 
-def _scheduled(
-  recipe: Mapping[str, Any], stage: str, steps: int
-) -> optax.GradientTransformation:
+def _scheduled(recipe: Recipe, steps: int) -> optax.GradientTransformation:
   """Multiplies the updates of rate 1 by the learning rate.
 
   The number of steps is part of the state, so that folds and runs of other numbers share
   one compiled update.
   """
-  rate = learning_rate(recipe, stage)
+  rate = learning_rate(recipe)
 
   def init(params: optax.Params) -> Scheduled:
     del params

@@ -13,9 +13,10 @@ import numpy as np
 
 from data_pipeline.format.schema import DataError, Target
 from medm2t_jax import targets
+from medm2t_jax.experiment.validation import BY_LOSS, BY_NOTHING
 
-LOSS = 'loss'
-LAST = 'last'  # nothing is chosen: the last epoch is the best
+LOSS = BY_LOSS
+LAST = BY_NOTHING  # the last epoch is the best
 
 
 def is_metric(select_by: str) -> bool:
@@ -41,23 +42,13 @@ def badness(record: Mapping[str, Any], select_by: str) -> float:
   return -value if higher_is_better(select_by) else value
 
 
-def require_known(select_by: str, target: Target, stage: str) -> None:
-  """Raises DataError for a name that is unknown, or not for this kind of target."""
-  known = (LOSS, *targets.of(target).selection_metrics, LAST)
-  if select_by not in known:
-    raise DataError(
-      f'config.recipe.{stage}.select_by={select_by!r}: for this task it is one of '
-      f'{", ".join(known)}'
-    )
-
-
 def value(
   select_by: str, outputs: np.ndarray, label: np.ndarray, target: Target, stage: str
 ) -> float:
   """The metric `select_by` of validation predictions.
 
   Args:
-    select_by: the name of a metric, of those that `require_known` accepts.
+    select_by: the name of a metric of the target.
     outputs: of the units that count (u, c).
     label: of them (u,) or (u, l).
     target: what the label means.

@@ -7,18 +7,18 @@ import functools
 import logging
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import jax
 import numpy as np
 import optax
-from ml_collections import FrozenConfigDict
 
 from data_pipeline.format.dataset import Split
 from data_pipeline.format.schema import Target
 from data_pipeline.format.subjects import hash_subject
 from data_pipeline.reading import planning
+from medm2t_jax.experiment import Recipe
 from medm2t_jax.models import medm2t
 from medm2t_jax.runs import checkpoint, workdir
 from medm2t_jax.runs import variables as initial
@@ -65,38 +65,27 @@ def _plan(
   )
 
 
-def loss_and_optimizer(
-  fold: Run, stage: str, steps: int
-) -> tuple[losses.StageLoss, optax.GradientTransformation]:
-  """Loss and optimizer of a stage; DataError for what does not suit in its recipe.
-
-  `steps` is the number of an epoch's steps.
-  """
-  recipe, target = recipe_of(fold, stage), fold.dataset.schema.target
-  selection.require_known(recipe.select_by, target, stage)
-  loss = losses.make_loss(recipe, target, stage)
-  fields = {**recipe, 'frozen': _frozen(fold.model, stage, recipe.frozen)}
-  return loss, make_optimizer(fields, stage, recipe.epochs * steps)
+def optimizer_of(fold: Run, stage: str, steps: int) -> optax.GradientTransformation:
+  """The optimizer of a stage; `steps` is the number of an epoch's steps."""
+  recipe = _with_untrained(recipe_of(fold, stage), fold.model, stage)
+  return make_optimizer(recipe, stage, recipe.epochs * steps)
 
 
-def _frozen(model: medm2t.MedM2T, stage: str, frozen: Sequence[str]) -> tuple[str, ...]:
-  """What the recipe freezes, and what a stage never trains."""
-  return (*frozen, *model.untrained(stage))
+def _with_untrained(recipe: Recipe, model: medm2t.MedM2T, stage: str) -> Recipe:
+  """The recipe, which also freezes what a stage never trains."""
+  return recipe.changed({'frozen': (*recipe.frozen, *model.untrained(stage))})
 
 
 @functools.lru_cache(maxsize=64)
 def _steps(
-  model: medm2t.MedM2T, stage: str, recipe: FrozenConfigDict, target: Target
+  model: medm2t.MedM2T, stage: str, recipe: Recipe, target: Target
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
   """Train and validation step, compiled once for all folds, runs and seeds alike."""
-  fields: dict[str, Any] = recipe.to_dict()
-  fields['frozen'] = _frozen(model, stage, fields['frozen'])
-  loss = losses.make_loss(fields, target, stage)
+  recipe = _with_untrained(recipe, model, stage)
+  loss = losses.make_loss(recipe, target)
   # How many updates there are in all stands in the optimizer's state.
-  optimizer = make_optimizer(fields, stage, steps=1)
-  train = steps.train_step(
-    model, stage, optimizer, loss, fields['frozen'], fields['ema_decay']
-  )
+  optimizer = make_optimizer(recipe, stage, steps=1)
+  train = steps.train_step(model, stage, optimizer, loss, recipe.frozen, recipe.ema_decay)
   return train, steps.validation_step(model, stage, loss)
 
 
@@ -120,12 +109,12 @@ class StageTraining:
       record = fold.first.require_record(stage)
       self._epochs, self._select_by = record.best_epoch, selection.LAST
     steps = len(self._first_epoch)
-    _, optimizer = loss_and_optimizer(fold, stage, steps)
+    optimizer = optimizer_of(fold, stage, steps)
     model: Any = fold.model  # an unbound module is hashable, which its type does not say
     self._train_step, self._validation_step = _steps(
       model,
       stage,
-      FrozenConfigDict(self._recipe),
+      self._recipe,
       fold.dataset.schema.target,
     )
     self._state, self._lineage = initial_state(fold, stage, optimizer)
@@ -192,7 +181,7 @@ class StageTraining:
     """Says which capacity to raise where samples do not fit."""
     plan, data = self._first_epoch, self._fold.config.data
     modalities = self._fold.dataset.schema.modalities
-    longest = planning.buckets_of(self._fold.dataset, self._fold.config)[-1]
+    longest = planning.buckets_of(self._fold.dataset, self._fold.config.data)[-1]
     for name, count in plan.truncated.items():
       if count:
         _LOGGER.warning(

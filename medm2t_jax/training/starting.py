@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 from data_pipeline.format.schema import DataError
 from data_pipeline.format.subjects import fingerprint
-from medm2t_jax.experiment import Experiment
+from medm2t_jax.experiment import Recipe, validation
 from medm2t_jax.models import medm2t
 from medm2t_jax.runs import checkpoint
 from medm2t_jax.runs import variables as initial
@@ -23,7 +22,7 @@ from medm2t_jax.runs.run import Run, was_skipped
 from medm2t_jax.runs.train_state import TrainState
 
 
-def recipe_of(fold: Run, stage: str) -> Experiment:
+def recipe_of(fold: Run, stage: str) -> Recipe:
   """The recipe of a stage.
 
   From a trained model the learning rate is `config.adapt_rate` of it, and with
@@ -32,32 +31,15 @@ def recipe_of(fold: Run, stage: str) -> Experiment:
   Raises:
     DataError: the experiment has no recipe for the stage.
   """
-  entry = _entry_of(fold, stage)
-  if entry is None:
-    named = ', '.join(fold.model_config.stages[stage].recipes)
-    raise DataError(
-      f'config.recipe has no entry for the stage {stage!r}: give one of {named}.'
-    )
-  recipe = fold.config.recipe[entry]
+  recipe = validation.recipe_of(fold.config, fold.model_config.stages[stage])
   if fold.start is None:
     return recipe
-  changed = ConfigDict(recipe.to_dict())
-  changed.learning_rate *= fold.config.adapt_rate
+  changes: dict[str, Any] = {'learning_rate': recipe.learning_rate * fold.config.adapt_rate}
   if fold.config.adapt == 'all':
-    return changed
+    return recipe.changed(changes)
   paths = traverse_util.flatten_dict(initial.shapes(fold, stage)['params'])
-  changed.frozen = tuple('/'.join(path) for path in paths if not medm2t.is_head(path))
-  return changed
-
-
-def _entry_of(fold: Run, stage: str) -> str | None:
-  """The entry of `config.recipe` that is the recipe of a stage; None where there is none.
-
-  A stage without one of its own has that of its kind (`Stage.recipes`): segments of any
-  length that of the grid's segments, a modality that no config knows that of events.
-  """
-  named = fold.model_config.stages[stage].recipes
-  return next((name for name in named if name in fold.config.recipe), None)
+  changes['frozen'] = tuple('/'.join(path) for path in paths if not medm2t.is_head(path))
+  return recipe.changed(changes)
 
 
 def sources_of(fold: Run, stage: str) -> tuple[str, ...]:
@@ -68,7 +50,8 @@ def sources_of(fold: Run, stage: str) -> tuple[str, ...]:
   """
   patterns = recipe_of(fold, stage).starts_from
   named = lambda name: any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-  unnamed = lambda name: bool(patterns) and _entry_of(fold, name) not in (None, name)
+  entry = lambda name: validation.entry_of(fold.config, fold.stages[name])
+  unnamed = lambda name: bool(patterns) and entry(name) not in (None, name)
   multimodal = fold.stages[stage].modality is None
   return tuple(
     name

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from data_pipeline.format.dataset import Split
-from data_pipeline.format.schema import DataError
+from medm2t_jax.experiment.validation import stages_of
 from medm2t_jax.runs import checkpoint, workdir
 from medm2t_jax.runs import variables as initial
 from medm2t_jax.runs.hosts import devices, distributed
@@ -25,7 +25,7 @@ from medm2t_jax.training.metric_writer import require_tensorboard
 from medm2t_jax.training.progress import TimeLeft, stage_table
 from medm2t_jax.training.stage_training import (
   StageTraining,
-  loss_and_optimizer,
+  optimizer_of,
 )
 from medm2t_jax.training.starting import recipe_of, require_new_subjects
 
@@ -38,8 +38,7 @@ def train(folds: Sequence[Run]) -> None:
   With `config.training.processes`, on CPUs, several folds at a time.
 
   Raises:
-    DataError: an unknown stage, a recipe's value that does not suit, a frozen
-      path that does not exist, or a stage to start from is not complete.
+    DataError: a frozen path that does not exist, or a stage to start from is not complete.
     stage_training.TrainingError: a loss is not finite.
     preemption.Preempted: SIGTERM came; all is saved.
   """
@@ -49,8 +48,8 @@ def train(folds: Sequence[Run]) -> None:
     require_new_subjects(fold)
   for stage in chosen_stages(folds[0]):
     if _missing_split(folds[0], stage) is None:
-      # A mistake in the last recipe is told now.
-      _, optimizer = loss_and_optimizer(folds[0], stage, steps=1)
+      # A path that the last stage does not have is told now.
+      optimizer = optimizer_of(folds[0], stage, steps=1)
       if recipe_of(folds[0], stage).frozen:
         jax.eval_shape(optimizer.init, initial.shapes(folds[0], stage)['params'])
   unfinished = [fold for fold in folds if _left(fold)]
@@ -104,21 +103,8 @@ def train_fold(fold: Run, left: TimeLeft | None = None) -> None:
 
 
 def chosen_stages(fold: Run) -> tuple[str, ...]:
-  """The stages of `config.stages`, in training order.
-
-  Raises:
-    DataError: a stage that the task and data set do not have.
-  """
-  known = tuple(fold.stages)
-  if fold.config.stages == 'all':
-    return known
-  names = fold.config.stages.split(',')
-  for name in names:
-    if name not in known:
-      raise DataError(
-        f'config.stages={fold.config.stages!r}: unknown {name!r}; known: {known}'
-      )
-  return tuple(stage for stage in known if stage in names)
+  """The stages of `config.stages`, in training order."""
+  return stages_of(fold.config, fold.stages)
 
 
 def train_stage(fold: Run, stage: str) -> None:

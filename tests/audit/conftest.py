@@ -14,6 +14,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from data_pipeline.format import records
 from data_pipeline.format.dataset import open_dataset
+from medm2t_jax.experiment import read
 from medm2t_jax.runs.run import make_runs
 from medm2t_jax.training import train
 from tests.support import static_data
@@ -32,10 +33,10 @@ def static_dataset(static_folder):
 @pytest.fixture(scope='session')
 def trained(static_dataset, tmp_path_factory):
   """A fold whose multimodal stage is complete."""
-  config = static_data.experiment(static_dataset.directory)
+  config = static_data.config(static_dataset.directory)
   config.stages = 'multimodal'
   config.recipe.multimodal.update(batch_size=16, epochs=1, starts_from=())
-  folds = make_runs(config, static_dataset, tmp_path_factory.mktemp('workdir'))
+  folds = make_runs(read(config), static_dataset, tmp_path_factory.mktemp('workdir'))
   train.train(folds)
   return folds[0]
 

@@ -19,6 +19,7 @@ from data_pipeline.format.schema import DataError
 from data_pipeline.reading import input_pipeline, planning
 from medm2t_jax.audit import audit, fitted, predictions, shuffled
 from medm2t_jax.evaluation import evaluate
+from medm2t_jax.experiment import read
 from medm2t_jax.modalities import fitting
 from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import Run, make_runs
@@ -63,7 +64,7 @@ def test_a_state_fitted_with_test_subjects_is_found(trained, restored):
   plan = trained.reader.plan(np.concatenate(rows), modalities, 16)
   statistics = fitting.fit(
     input_pipeline.batches(
-      trained.dataset, plan, modalities=modalities, config=trained.config
+      trained.dataset, plan, modalities=modalities, batching=trained.config.data
     ),
     trained.model_config.modalities,
     trained.dataset.schema.target,
@@ -96,12 +97,12 @@ def test_a_lineage_with_a_test_subject_is_found(trained, restored):
 
 
 def test_everything_is_poisoned_in_the_given_rows_alone(dataset):
-  config = staging_fixture.config()
+  batching = staging_fixture.batching()
   modalities = dataset.schema.names
   plan = planning.plan_epoch(
-    dataset, np.arange(len(dataset)), modalities=modalities, config=config, batch_rows=8
+    dataset, np.arange(len(dataset)), modalities=modalities, batching=batching, batch_rows=8
   )
-  batches = input_pipeline.batches(dataset, plan, modalities=modalities, config=config)
+  batches = input_pipeline.batches(dataset, plan, modalities=modalities, batching=batching)
   for batch in batches:
     rows = np.zeros(batch['row'].shape, bool)
     rows[:, ::2] = batch['row'][:, ::2] >= 0
@@ -187,9 +188,7 @@ def test_the_command_passes_clean_data_and_fails_on_a_leak(
     'evaluation.batch_size': 16,
     'recipe.multimodal.batch_size': 16,
   }
-  config = mortality.get_config('smoke,published,end_to_end')
-  with config.unlocked():
-    config.update_from_flattened_dict(changes)
+  config = read(mortality.get_config('smoke,published,end_to_end')).changed(changes)
   train.train(make_runs(config, open_dataset(data), workdir))
 
   def run():

@@ -25,6 +25,7 @@ from medm2t_jax.baselines import (
 )
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.baselines.summary_statistics import Table
+from medm2t_jax.experiment import read
 from medm2t_jax.runs.run import Run
 
 FITTED = (logistic_regression, boosted_trees, gru)
@@ -55,7 +56,7 @@ def _fold(dataset, directory, names=('logistic_regression',), target=None, **dat
   config.data.update(data)
   config.evaluation.batch_size = 16
   config.evaluation.baselines = names
-  return Run(config, dataclasses.replace(dataset, schema=schema), 0, directory)
+  return Run(read(config), dataclasses.replace(dataset, schema=schema), 0, directory)
 
 
 def _changed(monkeypatch, change):
@@ -120,7 +121,7 @@ def test_what_can_be_known_is_learned_for_the_right_sample(baseline, fold, monke
 def test_tables_do_not_depend_on_batches(dataset, fold, tmp_path):
   expected = Inputs(fold)
   other = _fold(dataset, tmp_path, buckets=({'labs': 40},))
-  other.config.evaluation.batch_size = 8
+  other.config = other.config.changed({'evaluation.batch_size': 8})
   found = Inputs(other)
   for split, table in expected.summaries.items():
     np.testing.assert_array_equal(table.row, dataset.rows(0, split))
@@ -164,11 +165,11 @@ def test_stale_predictions_are_made_again(changed, fold, monkeypatch):
   elif changed == 'settings':
     monkeypatch.setitem(logistic_regression.SETTINGS, 'clip', 9.0)
   elif changed == 'seed':
-    fold.config.seed = 7
+    fold.config = fold.config.changed({'seed': 7})
   elif changed == 'refit':
-    fold.config.refit = False
+    fold.config = fold.config.changed({'refit': False})
   else:
-    fold.config.data.max_recordings = 2
+    fold.config = fold.config.changed({'data.max_recordings': 2})
   again = Run(fold.config, dataset, 0, fold.workdir)
   found, _ = baselines.predict([again], [Inputs(again)])
   np.testing.assert_array_equal(found['logistic_regression'], marked)
@@ -183,9 +184,8 @@ def test_damaged_predictions_are_refused(fold):
 
 
 def test_unknown_baselines_are_refused(dataset, tmp_path):
-  with pytest.raises(DataError, match="unknown 'forest'; known: logistic_regression"):
-    fold = _fold(dataset, tmp_path, names=('gru', 'forest'))
-    baselines.predict([fold], [Inputs(fold)])
+  with pytest.raises(DataError, match=r"baselines.*'forest' is unknown; known: logistic"):
+    _fold(dataset, tmp_path, names=('gru', 'forest'))
 
 
 def test_stages_that_were_not_trained_are_left_out_by_name(dataset, tmp_path):

@@ -58,11 +58,11 @@ def test_the_most_recent_recordings_are_found_in_order_of_time(dataset, folder, 
 
 def test_undamaged_recordings_are_those_of_the_batch_bit_for_bit(dataset, recorded):
   located = rereading.locate(dataset, recorded, MOST)
-  config = staging_fixture.config(max_recordings=MOST)
+  batching = staging_fixture.batching(max_recordings=MOST)
   plan = planning.plan_epoch(
-    dataset, recorded, modalities=('ecg',), config=config, batch_rows=6
+    dataset, recorded, modalities=('ecg',), batching=batching, batch_rows=6
   )
-  batches = input_pipeline.batches(dataset, plan, modalities=('ecg',), config=config)
+  batches = input_pipeline.batches(dataset, plan, modalities=('ecg',), batching=batching)
   compared = 0
   for batch in batches:
     held = [each for row in batch['row'][0].tolist() if row >= 0 for each in located[row]]

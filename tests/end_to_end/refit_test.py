@@ -16,6 +16,7 @@ from data_pipeline.format.schema import DataError
 from medm2t_jax.audit import audit, fitted
 from medm2t_jax.baselines import single_modalities
 from medm2t_jax.evaluation import evaluate
+from medm2t_jax.experiment import read
 from medm2t_jax.runs import workdir
 from medm2t_jax.runs.reader import Reader
 from medm2t_jax.runs.restoring import restore_best
@@ -30,7 +31,7 @@ TIMES = ('seconds', 'samples_per_second', 'data_wait_share')
 
 def make(data, home, **changes):
   """Fold 0, with a refit."""
-  config = static_data.experiment(
+  config = static_data.config(
     data, learning_rate=0.05, epochs=4, patience=4, schedule='cosine'
   )
   config.update(stages='all', refit=True)
@@ -41,7 +42,7 @@ def make(data, home, **changes):
   config.evaluation.update(
     baselines=('single_modalities',), bootstrap=20, explained=1, explained_globally=2
   )
-  return Run(config.lock(), open_dataset(data), 0, home)
+  return Run(read(config), open_dataset(data), 0, home)
 
 
 @pytest.fixture(scope='module')
@@ -296,8 +297,9 @@ def test_the_audit_looks_at_both_runs(run):
 
 def test_without_a_choice_the_last_epoch_is_the_best(data, tmp_path):
   fold = make(data, tmp_path, refit=False)
-  with fold.config.unlocked():
-    fold.config.recipe.static.update(select_by='last', patience=1)
+  fold.config = fold.config.changed(
+    {'recipe.static.select_by': 'last', 'recipe.static.patience': 1}
+  )
   train.train_stage(fold, 'static')
   record = fold.record('static')
   losses = [epoch['validation_loss'] for epoch in record.history]

@@ -14,6 +14,7 @@ from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import Target
 from medm2t_jax import audit
 from medm2t_jax.evaluation import evaluate
+from medm2t_jax.experiment import read
 from medm2t_jax.inference import bundling, predicting
 from medm2t_jax.inference.trained_model import TrainedModel
 from medm2t_jax.runs import workdir
@@ -77,8 +78,8 @@ def _evaluated(folder, target, change):
   config.blend = ('boosted_trees', 'logistic_regression')
   for fields in config.recipe.values():
     fields.update(batch_size=16, epochs=8)
-  folds = make_runs(config.lock(), data, folder / 'workdir')
-  workdir.claim(folds[0].workdir, config, data.version)
+  folds = make_runs(read(config), data, folder / 'workdir')
+  workdir.claim(folds[0].workdir, folds[0].config, data.version)
   train.train(folds)
   evaluate.evaluate(folds)
   return folds[0]

@@ -19,10 +19,12 @@ from data_pipeline.format.schema import DataError
 from data_pipeline.preparation import build
 from medm2t_jax.baselines import reading, single_modalities
 from medm2t_jax.evaluation import evaluate, finished, robustness
+from medm2t_jax.experiment import read
+from medm2t_jax.experiment.validation import folds_of
 from medm2t_jax.models import medm2t
 from medm2t_jax.runs import workdir
 from medm2t_jax.runs.restoring import restore_best
-from medm2t_jax.runs.run import Run, is_complete, make_runs, parse_folds, was_skipped
+from medm2t_jax.runs.run import Run, is_complete, make_runs, was_skipped
 from medm2t_jax.training import stage_training, starting, steps, train
 from medm2t_jax.training.optimizer import make_optimizer
 from tests.support.batches import batches_of
@@ -46,7 +48,7 @@ def experiment(**changes):
     config.update_from_flattened_dict(
       {name.replace('__', '.'): value for name, value in changes.items()}
     )
-  return config
+  return read(config)
 
 
 @pytest.fixture(scope='module')
@@ -192,7 +194,7 @@ def test_undamaged_samples_are_predicted_as_in_the_report(trained):
 
 def test_stages_continue_from_the_parameters_of_others(trained):
   fold, _ = trained
-  optimizer = make_optimizer(fold.config.recipe.multimodal, 'multimodal', 10)
+  optimizer = make_optimizer(fold.config.recipe['multimodal'], 'multimodal', 10)
   state, lineage = starting.initial_state(fold, 'multimodal', optimizer)
   labs, _ = restore_best(fold, 'labs')
   started = traverse_util.flatten_dict(state.params)
@@ -280,7 +282,7 @@ def test_length_of_stay_is_predicted_in_days(hospital, tmp_path):
     config.model.deep = 'none'
     config.data.buckets = ({'labs': 512},)
     config.evaluation.update(batch_size=16, bootstrap=20)
-  folds = make_runs(config, dataset, tmp_path)
+  folds = make_runs(read(config), dataset, tmp_path)
   train.train(folds)
   metrics = evaluate.evaluate(folds)
   assert metrics['headline']['name'] == 'MAE'
@@ -350,24 +352,16 @@ def test_no_subject_is_in_two_splits(dataset):
 @pytest.mark.parametrize('text', ['5', 'a', '', '1,,2', '-1'])
 def test_unknown_folds_are_refused(text):
   with pytest.raises(DataError, match=r'config\.folds'):
-    parse_folds(text)
+    folds_of(experiment(folds=text))
 
 
 def test_folds_are_parsed():
-  assert parse_folds('all') == (0, 1, 2, 3, 4)
-  assert parse_folds('3,1') == (1, 3)
-
-
-def test_unknown_baselines_are_refused():
-  config = experiment(evaluation__baselines=('forest',))
-  with pytest.raises(DataError, match="unknown 'forest'"):
-    evaluate.require_known(config)
+  assert folds_of(experiment(folds='all')) == (0, 1, 2, 3, 4)
+  assert folds_of(experiment(folds='3,1')) == (1, 3)
 
 
 def test_a_wrong_path_in_the_last_recipe_is_told_before_training(dataset, tmp_path):
-  config = experiment()
-  with config.unlocked():
-    config.recipe.multimodal.frozen = ('encoder_*',)
+  config = experiment().changed({'recipe.multimodal.frozen': ('encoder_*',)})
   fold = Run(config, dataset, 0, tmp_path)
   with pytest.raises(DataError, match=r"multimodal\.frozen.*'encoder_\*'.*encoders_static"):
     train.train([fold])

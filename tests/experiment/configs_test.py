@@ -9,6 +9,8 @@ import pytest
 
 from configs import common, cvd, los, mortality, physionet2012, replay, task
 from data_pipeline.format.schema import Target
+from medm2t_jax.experiment import read
+from medm2t_jax.experiment.validation import require_recipe
 from medm2t_jax.runs import workdir
 from medm2t_jax.training.losses import make_loss
 from medm2t_jax.training.optimizer import make_optimizer
@@ -27,7 +29,7 @@ every_variant = pytest.mark.parametrize('variant', VARIANTS)
 @every_variant
 def test_a_replayed_config_is_the_original(module, variant, tmp_path):
   config = module.get_config(variant)
-  workdir.claim(tmp_path, config, 'v1')
+  workdir.claim(tmp_path, read(config), 'v1')
   replayed = replay.get_config(str(tmp_path / 'config.json'))
   assert replayed.is_locked and replayed.data.version == 'v1'
   with replayed.unlocked():
@@ -38,9 +40,9 @@ def test_a_replayed_config_is_the_original(module, variant, tmp_path):
 
 
 def test_a_replay_may_go_on_in_the_same_workdir(tmp_path):
-  workdir.claim(tmp_path, cvd.get_config('small'), 'v1')
+  workdir.claim(tmp_path, read(cvd.get_config('small')), 'v1')
   replayed = replay.get_config(str(tmp_path / 'config.json'))
-  workdir.claim(tmp_path, replayed, 'v1')
+  workdir.claim(tmp_path, read(replayed), 'v1')
 
 
 @pytest.mark.parametrize(
@@ -91,16 +93,17 @@ def test_end_to_end_trains_the_multimodal_model_alone(module, size):
 
 
 @every_config
-def test_every_recipe_makes_a_loss_and_an_optimizer(module):
-  config = module.get_config()
+def test_every_recipe_suits_the_task_and_makes_an_optimizer(module):
+  config = read(module.get_config())
   target = fake_batch.schema(config.task).target
   for stage, recipe in config.recipe.items():
-    make_loss(recipe, target, stage)
+    require_recipe(recipe, target, stage)
+    make_loss(recipe, target)
     make_optimizer(recipe, stage, 100)
 
 
 def test_an_unknown_field_of_a_stage_is_refused():
-  with pytest.raises(ValueError, match='learing_rate'):
+  with pytest.raises(TypeError, match='learing_rate'):
     common.stage(8, 1e-3, learing_rate=1)
 
 
@@ -111,9 +114,9 @@ def test_the_config_of_any_task_suits_every_target(target):
   for variant in ('sepsis', 'sepsis,base', 'sepsis,paper', 'sepsis,smoke'):
     config = task.get_config(variant)
     assert config.is_locked and config.task == 'sepsis'
-    for stage, recipe in config.recipe.items():
-      make_loss(recipe, made, stage)
-      make_optimizer(recipe, stage, 100)
+    for stage, recipe in read(config).recipe.items():
+      require_recipe(recipe, made, stage)
+      make_loss(recipe, made)
 
 
 @pytest.mark.parametrize('variant', [None, '', 'Sepsis', 'aki,published', 'aki,base,paper'])

@@ -340,7 +340,7 @@ def test_stages_follow_the_order_of_training():
     ('size', 'huge'),
     ('pooling', 'max'),
     ('fusion', 'sum'),
-    ('windows', {**fake_batch.OPTIONS['windows'], 'labs': ('hours', (-1, -2))}),
+    ('windows', {**fake_batch.OPTIONS.windows, 'labs': ('hours', (-1, -2))}),
     ('segment_lengths', (241,)),
     ('segment_lengths', (12, 12)),
     ('segments', 0),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from configs import common, mortality
 from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.modalities import Events, Grid, Static, Waveform
 from data_pipeline.format.schema import DataError, Item, Schema
+from medm2t_jax.experiment import read
 from medm2t_jax.experiment.model_config import model_config
 from medm2t_jax.modalities.windows import Windows
 from medm2t_jax.runs.run import make_runs
@@ -26,7 +29,9 @@ def with_new_ones():
 
 @pytest.mark.parametrize('size', ['paper', 'small'])
 def test_its_encoder_has_the_sizes_of_its_kind(size):
-  model = model_config('mortality', {**fake_batch.OPTIONS, 'size': size}, with_new_ones())
+  model = model_config(
+    'mortality', dataclasses.replace(fake_batch.OPTIONS, size=size), with_new_ones()
+  )
   labs, urine = model.modality('labs').config, model.modality('urine').config
   assert (urine.width, urine.decoder) == (labs.width, labs.decoder)
   vitals, monitor = model.modality('vitals').config, model.modality('monitor').config
@@ -58,17 +63,16 @@ def test_names_are_checked_where_the_data_set_is_prepared():
 def test_one_entry_of_the_config_trains_it(tmp_path):
   """Its name is in no config: recipe of its kind, default windows and padded length."""
   data = open_dataset(static_data.build(tmp_path, events=('notes',)))
-  config = static_data.experiment(data.directory)
+  config = static_data.config(data.directory)
   config.stages = 'notes'
-  (run,) = make_runs(config, data, tmp_path / 'without')
   with pytest.raises(DataError, match=r"'notes'.* notes, events"):
-    train.train([run])
+    make_runs(read(config), data, tmp_path / 'without')
   config.recipe.events = common.stage(16, 1e-3, epochs=1)
-  (run,) = make_runs(config, data, tmp_path / 'with')
+  (run,) = make_runs(read(config), data, tmp_path / 'with')
   train.train([run])
   record = run.record('notes')
   assert record is not None and record.epochs == 1
-  assert recipe_of(run, 'notes') == config.recipe.events
+  assert recipe_of(run, 'notes') == run.config.recipe['events']
   assert sources_of(run, 'multimodal') == ('static', 'notes')
   assert 'notes' not in mortality.get_config().recipe.multimodal.starts_from
   assert np.isfinite(record.validation_loss)

@@ -16,6 +16,7 @@ from data_pipeline.format.heads import read_head
 from data_pipeline.sources import Staged
 from medm2t_jax import audit, modalities
 from medm2t_jax.evaluation import evaluate
+from medm2t_jax.experiment import read
 from medm2t_jax.inference import bundling, predicting
 from medm2t_jax.inference.trained_model import TrainedModel
 from medm2t_jax.runs import workdir
@@ -55,7 +56,7 @@ def dataset(tmp_path_factory):
 @pytest.fixture(scope='module')
 def fold(dataset, tmp_path_factory):
   """A fold that is trained and evaluated, with one entry in its config for the kind."""
-  config = static_data.experiment(dataset.directory)
+  config = static_data.config(dataset.directory)
   config.stages = 'all'
   config.recipe.visits = common.stage(16, 3e-3, epochs=EPOCHS, patience=EPOCHS)
   config.recipe.multimodal.update(
@@ -66,8 +67,8 @@ def fold(dataset, tmp_path_factory):
     robustness_samples=16, bootstrap=20, explained=1, explained_globally=7,
   )  # fmt: skip
   config.model.trunk = 'ensemble'
-  folds = make_runs(config.lock(), dataset, tmp_path_factory.mktemp('workdir'))
-  workdir.claim(folds[0].workdir, config, dataset.version)
+  folds = make_runs(read(config), dataset, tmp_path_factory.mktemp('workdir'))
+  workdir.claim(folds[0].workdir, folds[0].config, dataset.version)
   train.train(folds)
   evaluate.evaluate(folds)
   return folds[0]

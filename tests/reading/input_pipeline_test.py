@@ -55,30 +55,30 @@ def _run(
   *,
   rows=None,
   modalities=MODALITIES,
-  config=None,
+  batching=None,
   plan=None,
   shuffle=(0, 0),
   **options,
 ):
-  config = config or staging_fixture.config()
+  batching = batching or staging_fixture.batching()
   if plan is None:
     rows = np.arange(len(dataset)) if rows is None else rows
     plan = planning.plan_epoch(
       dataset,
       rows,
       modalities=modalities,
-      config=config,
+      batching=batching,
       batch_rows=4,
       devices=2,
       shuffle=shuffle,
     )
   steps = input_pipeline.batches(
-    dataset, plan, modalities=modalities, config=config, **options
+    dataset, plan, modalities=modalities, batching=batching, **options
   )
   return plan, list(steps)
 
 
-def _oracle(dataset, tables, rows, lengths, config, capacity):
+def _oracle(dataset, tables, rows, lengths, batching, capacity):
   """One device's batch, row by row."""
   b = len(rows)
   batch = {
@@ -149,7 +149,7 @@ def _oracle(dataset, tables, rows, lengths, config, capacity):
         recordings.append((recording, *conditioning.load(RawRecording(recording['path']))))
       except reading.EcgError:
         continue
-    for recording, signal, gain in recordings[-config.data.max_recordings :]:
+    for recording, signal, gain in recordings[-batching.max_recordings :]:
       ecg = batch['ecg']
       measured = recording[list(ECG_MEASUREMENTS)].to_numpy(np.float32)
       ecg['signal'][slot] = signal
@@ -165,16 +165,16 @@ def _oracle(dataset, tables, rows, lengths, config, capacity):
 
 
 def test_batches_equal_the_oracle(dataset, tables):
-  config = staging_fixture.config()
-  plan, steps = _run(dataset, config=config)
+  batching = staging_fixture.batching()
+  plan, steps = _run(dataset, batching=batching)
   assert set(plan.bucket) == {0, 1}
   assert sum(plan.truncated.values()) > 0 and plan.overflowing > 0
   assert (plan.rows == -1).any()
   for step, batch in enumerate(steps):
     for device in range(2):
-      lengths = config.data.buckets[plan.bucket[step]]
+      lengths = batching.buckets[plan.bucket[step]]
       rows = plan.rows[step, device]
-      wanted = _oracle(dataset, tables, rows, lengths, config, plan.capacity)
+      wanted = _oracle(dataset, tables, rows, lengths, batching, plan.capacity)
       found = {}
       for name, value in batch.items():
         nested = isinstance(value, dict)
@@ -214,16 +214,16 @@ def test_two_hosts_read_the_halves_of_one_hosts_batches(dataset):
 def test_only_asked_modalities_are_in_the_batch(dataset):
   _, steps = _run(dataset, modalities=('notes',))
   assert set(steps[0]) == {'notes', 'label', 'weight', 'row'}
-  _, steps = _run(dataset, modalities=('static',), config=staging_fixture.config(()))
+  _, steps = _run(dataset, modalities=('static',), batching=staging_fixture.batching(()))
   assert set(steps[0]) == {'static', 'label', 'weight', 'row'}
 
 
 def test_padding_is_a_batch_of_which_nothing_is_read(copied):
-  config = staging_fixture.config()
-  _, steps = _run(copied, config=config)
+  batching = staging_fixture.batching()
+  _, steps = _run(copied, batching=batching)
   shutil.rmtree(copied.directory)
   found = input_pipeline.padding(
-    copied.schema, modalities=MODALITIES, config=config, rows=3
+    copied.schema, modalities=MODALITIES, batching=batching, rows=3
   )
   real, padded = dict(_flatten(steps[0])), dict(_flatten(found))
   assert real.keys() == padded.keys()
@@ -243,8 +243,8 @@ def test_random_lengths(tmp_path, seed):
   staged = staging_fixture.write_staging(raw, subjects=12, seed=seed, long=60)
   data = open_dataset(staging_fixture.build_from(raw, staged, tmp_path / 'out'))
   cuts = np.sort(rng.integers(1, 70, 3)).tolist()
-  config = staging_fixture.config(tuple({'labs': c, 'notes': c} for c in cuts))
-  _, steps = _run(data, modalities=('labs',), config=config)
+  batching = staging_fixture.batching(tuple({'labs': c, 'notes': c} for c in cuts))
+  _, steps = _run(data, modalities=('labs',), batching=batching)
   events = pd.read_parquet(raw / 'events_labs.parquet')
   seen = set()
   for batch in steps:
@@ -291,11 +291,11 @@ def test_without_ecg_no_signal_is_read(copied):
 
 
 def test_signals_can_be_left_unread(copied):
-  config, rows = staging_fixture.config(max_recordings=8), np.arange(len(copied))
-  _, expected = _run(copied, config=config)
+  batching, rows = staging_fixture.batching(max_recordings=8), np.arange(len(copied))
+  _, expected = _run(copied, batching=batching)
   row = int(np.argmax(copied.lengths('ecg')))
   _flip(copied, row, copied.index['bytes'][row] // 2)
-  _, found = _run(copied, rows=rows, config=config, signals=False)
+  _, found = _run(copied, rows=rows, batching=batching, signals=False)
   for one, two in zip(found, expected, strict=True):
     del two['ecg']['signal']
     _assert_equal(one, two)

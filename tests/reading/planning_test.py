@@ -28,7 +28,7 @@ def _dataset(seed: int, n: int = 300):
 def _plan(dataset, rows, **options):
   options = {
     'modalities': MODALITIES,
-    'config': staging_fixture.config(),
+    'batching': staging_fixture.batching(),
     'batch_rows': 4,
     'devices': 4,
     'shuffle': (0, 0),
@@ -42,20 +42,20 @@ def _plan(dataset, rows, **options):
 def test_every_row_appears_once_in_a_bucket_that_holds_it(seed, shuffle):
   dataset = _dataset(seed)
   rows = np.flatnonzero(np.random.default_rng(seed).random(300) < 0.7)
-  config = staging_fixture.config()
-  plan = _plan(dataset, rows, shuffle=shuffle, config=config)
+  batching = staging_fixture.batching()
+  plan = _plan(dataset, rows, shuffle=shuffle, batching=batching)
   np.testing.assert_array_equal(np.sort(plan.rows[plan.rows >= 0]), rows)
   promoted = 0
   for step, bucket in zip(plan.rows, plan.bucket, strict=True):
-    first = np.array([_first_fit(dataset, row, config) for row in step[step >= 0]])
+    first = np.array([_first_fit(dataset, row, batching) for row in step[step >= 0]])
     assert (first <= bucket).all()
     promoted += (first < bucket).sum()
   # Less than a step of each bucket but the last may be in a longer one.
   assert promoted < 4 * 4
 
 
-def _first_fit(dataset, row, config):
-  buckets = config.data.buckets
+def _first_fit(dataset, row, batching):
+  buckets = batching.buckets
   fits = [
     all(dataset.lengths(name)[row] <= length for name, length in bucket.items())
     for bucket in buckets
@@ -82,10 +82,10 @@ def test_an_incomplete_step_joins_one_that_has_room(lengths, steps):
     schema=staging_fixture.SCHEMA, lengths={'labs': np.array(lengths)}.get
   )
   rows = np.arange(len(lengths))
-  config = staging_fixture.config(tuple({'labs': length} for length in (8, 16, 32)))
+  batching = staging_fixture.batching(tuple({'labs': length} for length in (8, 16, 32)))
   for shuffle in (None, (0, 0)):
     plan = _plan(
-      dataset, rows, modalities=('labs',), config=config, batch_rows=2, devices=2,
+      dataset, rows, modalities=('labs',), batching=batching, batch_rows=2, devices=2,
       shuffle=shuffle,
     )  # fmt: skip
     assert dict(zip(*np.unique(plan.bucket, return_counts=True), strict=True)) == steps
@@ -95,8 +95,8 @@ def test_an_incomplete_step_joins_one_that_has_room(lengths, steps):
 @pytest.mark.parametrize('recordings_per_row', [0.25, 0.5, 1.0, 4.0])
 def test_recordings_never_exceed_the_capacity(recordings_per_row):
   dataset = _dataset(0)
-  config = staging_fixture.config(recordings_per_row=recordings_per_row)
-  plan = _plan(dataset, np.arange(300), config=config, batch_rows=8)
+  batching = staging_fixture.batching(recordings_per_row=recordings_per_row)
+  plan = _plan(dataset, np.arange(300), batching=batching, batch_rows=8)
   assert plan.capacity == max(3, np.ceil(8 * recordings_per_row))
   kept = np.minimum(dataset.lengths('ecg'), 3)
   packed = np.where(plan.rows >= 0, kept[plan.rows], 0).sum(axis=2)
@@ -113,13 +113,18 @@ def test_without_a_given_capacity_it_follows_the_data_set(recordings, capacity):
   dataset = SimpleNamespace(
     schema=staging_fixture.SCHEMA, lengths={'ecg': np.array(recordings)}.get
   )
-  config = staging_fixture.config(recordings_per_row=0.0)
-  plan = _plan(dataset, np.arange(5), modalities=('ecg',), config=config, batch_rows=8)
+  batching = staging_fixture.batching(recordings_per_row=0.0)
+  plan = _plan(dataset, np.arange(5), modalities=('ecg',), batching=batching, batch_rows=8)
   assert plan.capacity == capacity
-  few = _plan(dataset, np.arange(2), modalities=('ecg',), config=config, batch_rows=8)
+  few = _plan(dataset, np.arange(2), modalities=('ecg',), batching=batching, batch_rows=8)
   assert few.capacity == capacity  # whatever the rows: all splits share their shapes
   recorded = _plan(
-    dataset, np.arange(5), modalities=('ecg',), config=config, batch_rows=8, require='ecg'
+    dataset,
+    np.arange(5),
+    modalities=('ecg',),
+    batching=batching,
+    batch_rows=8,
+    require='ecg',
   )
   mean = np.mean([x for x in recordings if x] or [0])
   assert recorded.capacity == max(3, 8 * np.ceil(4 * mean * 7 / 6) / 4)
@@ -213,16 +218,16 @@ def test_no_rows_make_no_steps():
 )
 def test_unsuitable_buckets_are_refused(buckets, message):
   with pytest.raises(DataError, match=message):
-    _plan(_dataset(0), np.arange(300), config=staging_fixture.config(buckets))
+    _plan(_dataset(0), np.arange(300), batching=staging_fixture.batching(buckets))
 
 
 @pytest.mark.parametrize('named', [(), ({'labs': 8}, {'labs': 1000})])
 def test_a_modality_without_a_padded_length_has_that_of_nearly_all_samples(named):
   dataset = _dataset(0)
   lengths = dataset.lengths('notes')
-  for bucket in planning.buckets_of(dataset, staging_fixture.config(named)):
+  for bucket in planning.buckets_of(dataset, staging_fixture.batching(named)):
     assert bucket['notes'] % 8 == 0
     assert np.mean(lengths <= bucket['notes']) >= 0.99 > np.mean(lengths < 1)
     assert bucket['notes'] < lengths.max() + 8
-  plan = _plan(dataset, np.arange(300), config=staging_fixture.config(named))
+  plan = _plan(dataset, np.arange(300), batching=staging_fixture.batching(named))
   assert (np.sort(plan.rows[plan.rows >= 0]) == np.arange(300)).all()

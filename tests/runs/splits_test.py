@@ -39,8 +39,7 @@ def test_nobody_learns_from_a_sample_without_a_label(dataset):
 
 
 def test_a_sample_without_a_label_is_a_row_without_weight(dataset):
-  config = staging_fixture.config(({},))
-  reader = Reader(dataset, config)
+  reader = Reader(dataset, staging_fixture.batching(({},)))
   rows = np.arange(len(dataset))
   plan = reader.plan(rows, ('static',), 8)
   assert isinstance(plan, planning.Plan)

@@ -10,20 +10,18 @@ import pytest
 
 from configs import cvd, los, mortality
 from data_pipeline.format.schema import DataError
+from medm2t_jax.experiment import read
 from medm2t_jax.runs import workdir
 
 
 def changed(**fields):
-  config = cvd.get_config('small')
-  with config.unlocked():
-    config.update_from_flattened_dict(
-      {name.replace('__', '.'): value for name, value in fields.items()}
-    )
-  return config
+  return read(cvd.get_config('small')).changed(
+    {name.replace('__', '.'): value for name, value in fields.items()}
+  )
 
 
 def test_the_same_configuration_may_come_back(tmp_path):
-  workdir.claim(tmp_path, cvd.get_config('small'), 'v1')
+  workdir.claim(tmp_path, changed(), 'v1')
   workdir.claim(tmp_path, changed(folds='all', stages='labs'), 'v1')
   assert json.loads((tmp_path / 'config.json').read_text())['task'] == 'cvd'
   assert 'jax' in json.loads((tmp_path / 'environment.json').read_text())['packages']

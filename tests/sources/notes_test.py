@@ -17,6 +17,7 @@ from data_pipeline.reading.alignment import Alignment
 from data_pipeline.sources import Staged
 from data_pipeline.sources.common.notes import NAME
 from medm2t_jax.evaluation import evaluate
+from medm2t_jax.experiment import read
 from medm2t_jax.runs.run import make_runs
 from medm2t_jax.training import train
 from tests.support import kinds, staging_fixture, static_data
@@ -129,7 +130,7 @@ def test_vectors_of_another_length_are_not_read(dataset):
 
 
 def test_a_model_learns_from_notes_and_says_so(dataset, tmp_path):
-  config = static_data.experiment(dataset.directory)
+  config = static_data.config(dataset.directory)
   config.stages = 'all'
   config.recipe.notes = common.stage(16, 3e-3, epochs=12, patience=12)
   config.recipe.multimodal.update(batch_size=16, epochs=12, patience=12, learning_rate=3e-3)
@@ -138,7 +139,7 @@ def test_a_model_learns_from_notes_and_says_so(dataset, tmp_path):
     explained_globally=8,
   )  # fmt: skip
   config.model.trunk = 'ensemble'
-  folds = make_runs(config.lock(), dataset, tmp_path)
+  folds = make_runs(read(config), dataset, tmp_path)
   train.train(folds)
   metrics = evaluate.evaluate(folds)
   scenarios = {

@@ -18,14 +18,14 @@ from sklearn import metrics
 from configs import cvd, los, mortality, physionet2012
 from configs.common import FROZEN_ENCODERS
 from data_pipeline.format.schema import DataError
-from medm2t_jax.experiment import default_data
+from medm2t_jax.experiment import default_data, read
 from medm2t_jax.experiment.model_config import model_config
 from medm2t_jax.models.medm2t import MedM2T
 from medm2t_jax.runs import workdir
 from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import Run, make_runs
 from medm2t_jax.studies import ablation_study
-from medm2t_jax.studies.ablations import changed, declared
+from medm2t_jax.studies.ablations import declared
 from medm2t_jax.training import train
 from tests.support import fake_batch, kinds, static_data
 
@@ -39,7 +39,7 @@ class Killed(Exception):
 
 
 def experiment(data):
-  config = static_data.experiment(data)
+  config = static_data.config(data)
   config.data.buckets = ({'labs': 32},)
   config.model.windows = {'labs': ('percentiles', (50.0,))}
   config.model.sequence = 'mean_last'
@@ -47,7 +47,7 @@ def experiment(data):
   config.evaluation.bootstrap = RESAMPLES
   for stage in ('static', 'labs', 'multimodal'):
     config.recipe[stage].update(batch_size=16, epochs=1)
-  return config.lock()
+  return read(config)
 
 
 def trained_stages(monkeypatch, *, until=None):
@@ -161,7 +161,7 @@ def ablated(config, name, tmp_path, **options):
   """The run of an ablation in a folder of its own."""
   dataset = default_data.open_or_simulate(config)
   ablation = next(each for each in declared(config, dataset.schema) if each.name == name)
-  config = changed(config, ablation.changes)
+  config = config.changed(ablation.changes)
   dataset = default_data.open_or_simulate(config)
   return Run(config, dataset, int(config.folds), tmp_path, **options)
 
@@ -180,7 +180,7 @@ def test_a_taken_stage_that_saw_held_out_subjects_is_refused(study, tmp_path):
   config, directory, _ = study
   foreign = tmp_path / 'foreign'
   shutil.copytree(directory / 'fold0/static', foreign / 'fold1/static')
-  config = changed(config, {'folds': '1'})
+  config = config.changed({'folds': '1'})
   fold = ablated(config, 'only_static', tmp_path, taken={'static': foreign})
   with pytest.raises(DataError, match=r'was fitted on .* subjects of fold 1'):
     restore_best(fold, 'static')
@@ -191,14 +191,14 @@ def test_wrong_requests_are_named(study):
   with pytest.raises(DataError, match=r'unknown .without_lab.; known: only_static'):
     ablation_study.run(config, directory, ['without_lab'])
   with pytest.raises(DataError, match='compared by the stage'):
-    ablation_study.run(changed(config, {'stages': 'labs'}), directory)
+    ablation_study.run(config.changed({'stages': 'labs'}), directory)
   with (
     workdir.held(directory, [0]),
     pytest.raises(DataError, match=r'fold0\.lock: another process works on fold 0.*since'),
   ):
     ablation_study.run(config, directory)
   with pytest.raises(DataError, match=r'has no .lab.'):
-    default_data.open_or_simulate(changed(config, {'data.modalities': ('lab',)}))
+    default_data.open_or_simulate(config.changed({'data.modalities': ('lab',)}))
 
 
 def test_a_wrong_seed_is_one_clear_line():
@@ -224,8 +224,8 @@ EXPERIMENTS = {'cvd': cvd, 'mortality': mortality, 'los': los}
   ('task', 'variant'), [('cvd', 'small'), ('mortality', 'small,published')]
 )
 def test_every_ablation_builds_and_changes_the_model_or_its_training(task, variant):
-  full = EXPERIMENTS[task].get_config(variant)
-  full = changed(full, {'model.sequence': 'mean_last'})  # quickly traced
+  full = read(EXPERIMENTS[task].get_config(variant))
+  full = full.changed({'model.sequence': 'mean_last'})  # quickly traced
   schema, batch = fake_batch.schema(task), fake_batch.batch(rows=3, task=task)
 
   def model_of(config, schema):
@@ -253,14 +253,14 @@ def test_every_ablation_builds_and_changes_the_model_or_its_training(task, varia
         assert ablation.group == 'Trunk'
       continue
     names.add(ablation.name)
-    config = changed(full, ablation.changes)
+    config = full.changed(ablation.changes)
     chosen = schema.only(config.data.modalities or schema.names)
     if ablation.name.startswith('windows'):  # windows of events have no parameters
       assert model_of(config, chosen) != model_of(full, schema), ablation.name
       continue
     found = parameters(config, chosen)
     if ablation.name == 'without_pretraining':
-      assert config.recipe.multimodal.starts_from == ()
+      assert config.recipe['multimodal'].starts_from == ()
       assert (found == expected) == (full.model.trunk == 'decoder')
       continue
     assert model_of(config, chosen) != model_of(full, schema), ablation.name
@@ -277,14 +277,15 @@ def test_the_ablations_for_length_of_stay_are_the_models_of_mortality_but_for_th
   # What the small models for mortality have of their own.
   head = {path: v for path, v in FROZEN_ENCODERS.items() if path.startswith('model.')}
   for task in ('los', 'mortality'):
-    full, schema = EXPERIMENTS[task].get_config('small,published'), fake_batch.schema(task)
-    full = changed(full, head)
+    full = read(EXPERIMENTS[task].get_config('small,published'))
+    schema = fake_batch.schema(task)
+    full = full.changed(head)
     models[task] = {}
     for ablation in declared(full, schema):
       assert bool(ablation.reason) == (ablation.group == 'Trunk')
       if ablation.reason:
         continue
-      config = changed(full, ablation.changes)
+      config = full.changed(ablation.changes)
       chosen = schema.only(config.data.modalities or schema.names)
       built = model_config(task, config.model, chosen)
       assert built.outputs == {'los': 1, 'mortality': 2}[task]
@@ -293,12 +294,12 @@ def test_the_ablations_for_length_of_stay_are_the_models_of_mortality_but_for_th
 
 
 def test_segment_stages_do_not_depend_on_what_is_built_on_them(folder, tmp_path):
-  base = mortality.get_config('small')
-  base = changed(base, {'data.dir': str(folder / 'out'), 'model.segment_lengths': (2, 4)})
-  base = changed(base, {'data.modalities': ('static', 'vitals')})
+  base = read(mortality.get_config('small'))
+  base = base.changed({'data.dir': str(folder / 'out'), 'model.segment_lengths': (2, 4)})
+  base = base.changed({'data.modalities': ('static', 'vitals')})
   dataset = default_data.open_or_simulate(base)
   same = lambda values, stage: (
-    ablation_study.definition(make_runs(changed(base, values), dataset, tmp_path)[0], stage)
+    ablation_study.definition(make_runs(base.changed(values), dataset, tmp_path)[0], stage)
     == ablation_study.definition(make_runs(base, dataset, tmp_path)[0], stage)
   )
   levels = lambda name: {'model.grid_levels': name}
@@ -332,7 +333,7 @@ def test_without_attention_the_decoder_reads_the_vectors_alone():
 
 
 def test_an_experiment_that_is_so_already_is_no_ablation():
-  config = physionet2012.get_config('small')
+  config = read(physionet2012.get_config('small'))
   schema = kinds.replaced(
     fake_batch.schema().only(('static', 'vitals')),
     events=fake_batch.schema().modalities['labs'],
@@ -340,6 +341,6 @@ def test_an_experiment_that_is_so_already_is_no_ablation():
   reasons = {each.name: each.reason for each in declared(config, schema)}
   assert 'statistics' in reasons['without_accumulation']
   assert not reasons['without_micro_level'] and not reasons['windows_3']
-  end_to_end = physionet2012.get_config('small,end_to_end')
+  end_to_end = read(physionet2012.get_config('small,end_to_end'))
   reasons = {each.name: each.reason for each in declared(end_to_end, schema)}
   assert reasons['without_pretraining'] == 'the experiment has no pretraining'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import math
@@ -16,7 +17,7 @@ from configs.sweeps import common, los
 from configs.sweeps import mortality as mortality_sweep
 from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import DataError
-from medm2t_jax.experiment import default_data
+from medm2t_jax.experiment import default_data, read, read_sweep
 from medm2t_jax.runs import workdir
 from medm2t_jax.runs.run import make_runs
 from medm2t_jax.training import stage_training, train
@@ -35,9 +36,9 @@ def data(tmp_path_factory):
 
 
 def make_sweep(data, *, trials=2, space=(RATE,), **recipe):
-  experiment = static_data.experiment(data, **recipe)
+  experiment = static_data.config(data, **recipe)
   experiment.refit = True
-  return common.sweep(experiment.lock(), space, stage='static', trials=trials)
+  return read_sweep(common.sweep(experiment, space, stage='static', trials=trials))
 
 
 def lines(directory):
@@ -112,7 +113,7 @@ def test_an_interrupted_sweep_ends_as_an_uninterrupted_one(
 
 def test_a_replayed_run_has_the_same_metrics_bit_for_bit(straight, tmp_path):
   directory, best = straight
-  config = replay.get_config(str(directory / 'best.json'))
+  config = read(replay.get_config(str(directory / 'best.json')))
   dataset = default_data.open_or_simulate(config)
   train.train(make_runs(config, dataset, tmp_path))
   assert history(tmp_path) == history(directory / f'trial-{best["trial"]:04d}')
@@ -120,10 +121,9 @@ def test_a_replayed_run_has_the_same_metrics_bit_for_bit(straight, tmp_path):
 
 
 def test_a_replay_accepts_no_other_data(data, straight):
-  config = replay.get_config(str(straight[0] / 'best.json'))
+  config = read(replay.get_config(str(straight[0] / 'best.json')))
   assert config.data.version == open_dataset(data).version
-  with config.unlocked():
-    config.data.version = 'another'
+  config = config.changed({'data.version': 'another'})
   with pytest.raises(DataError, match='data version'):
     default_data.open_or_simulate(config)
 
@@ -134,7 +134,7 @@ def test_a_trial_that_fails_is_pruned_with_its_reason(data, tmp_path, monkeypatc
   trained = sweep_study.train.train
 
   def diverge(folds):
-    if folds[0].config.recipe.static.learning_rate > 1:
+    if folds[0].config.recipe['static'].learning_rate > 1:
       raise stage_training.TrainingError('fold 0, stage static: not finite')
     trained(folds)
 
@@ -142,10 +142,8 @@ def test_a_trial_that_fails_is_pruned_with_its_reason(data, tmp_path, monkeypatc
   directories = [tmp_path / str(seed) for seed in range(6)]
   seen = {}
   for seed, directory in enumerate(directories):
-    with sweep.unlocked():
-      sweep.seed = seed
     try:
-      sweep_study.run(sweep, directory)
+      sweep_study.run(dataclasses.replace(sweep, seed=seed), directory)
     except DataError as error:
       assert 'none of 1 trials' in str(error) and 'not finite' in str(error)
     (trial,) = lines(directory)
@@ -159,7 +157,9 @@ def test_a_trial_that_fails_is_pruned_with_its_reason(data, tmp_path, monkeypatc
 
 def test_a_directory_belongs_to_one_sweep_and_one_process(data, tmp_path):
   sweep = make_sweep(data)
-  (tmp_path / 'sweep.json').write_text(make_sweep(data, space=(RATE, RATE)).to_json())
+  (tmp_path / 'sweep.json').write_text(
+    json.dumps(make_sweep(data, space=(RATE, RATE)).to_fields())
+  )
   with pytest.raises(DataError, match='another sweep'):
     sweep_study.run(sweep, tmp_path)
   with (tmp_path / 'lock').open('w') as lock:
@@ -175,7 +175,10 @@ def test_a_directory_belongs_to_one_sweep_and_one_process(data, tmp_path):
     ((('recipe.static.rate', 'uniform', 0.0, 1.0),), "no value 'recipe.static.rate'"),
     ((('recipe.static.learning_rate', 'normal', 0.0, 1.0),), 'uniform, log_uniform'),
     ((('recipe.static.learning_rate', 'uniform', 0.0),), 'low, high'),
-    ((('recipe.static.epochs', 'choice', (1, 'two')),), "cannot be 'two'"),
+    (
+      (('recipe.static.epochs', 'choice', (1, 'two')),),
+      "static.epochs='two': it is a whole number",
+    ),
   ],
 )
 def test_a_space_that_does_not_suit_is_refused(data, tmp_path, space, message):
@@ -186,11 +189,8 @@ def test_a_space_that_does_not_suit_is_refused(data, tmp_path, space, message):
 
 def test_the_objective_is_of_a_stage_that_is_trained(data, tmp_path):
   for stage in ('multimodal', 'statics'):
-    sweep = make_sweep(data)
-    with sweep.unlocked():
-      sweep.stage = stage
     with pytest.raises(DataError, match=r'sweep\.stage'):
-      sweep_study.run(sweep, tmp_path)
+      sweep_study.run(dataclasses.replace(make_sweep(data), stage=stage), tmp_path)
 
 
 def test_values_that_match_change_together_and_tuples_stay_tuples():
@@ -202,22 +202,22 @@ def test_values_that_match_change_together_and_tuples_stay_tuples():
       ('recipe.static.epochs', 'integer', 3, 5),
     ),
   )
-  before = sweep.experiment.to_json()
+  before = sweep.experiment.to_fields()
   study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
   for _ in range(5):
     trial = study.ask()
     config = sweep_study._suggested(sweep, trial)
     rates = {recipe.learning_rate for recipe in config.recipe.values()}
     assert rates == {trial.params['recipe.*.learning_rate']}
-    assert config.recipe.static.class_weights in ((), (0.1, 0.9))
-    assert 3 <= config.recipe.static.epochs <= 5
-  assert sweep.experiment.to_json() == before
+    assert config.recipe['static'].class_weights in ((), (0.1, 0.9))
+    assert 3 <= config.recipe['static'].epochs <= 5
+  assert sweep.experiment.to_fields() == before
 
 
 @pytest.mark.parametrize('module', [mortality_sweep, los])
 @pytest.mark.parametrize('variant', [None, 'small'])
 def test_the_sweeps_that_come_along_are_well_described(module, variant):
-  sweep_study._check_space(module.get_config(variant))
+  sweep_study._check_space(read_sweep(module.get_config(variant)))
 
 
 def test_a_wrong_command_is_one_clear_line():

@@ -15,6 +15,7 @@ from configs import mortality
 from data_pipeline.format.modalities import Events, Grid, Static, Waveform
 from data_pipeline.format.modalities.waveform import ECG_MEASUREMENTS
 from data_pipeline.format.schema import Item, Schema, Target
+from medm2t_jax import experiment
 from medm2t_jax.experiment.model_config import model_config
 from medm2t_jax.models.config import ModelConfig
 from tests.support import kinds
@@ -22,10 +23,9 @@ from tests.support import kinds
 Batch = dict[str, Any]
 
 # The published form: its parts have oracles. Pair vectors count at once.
-OPTIONS: dict[str, Any] = {
-  **mortality.get_config('small,published').model.to_dict(),
-  'pairs_from_zero': False,
-}
+OPTIONS = dataclasses.replace(
+  experiment.read(mortality.get_config('small,published')).model, pairs_from_zero=False
+)
 
 
 def schema(task: str = 'mortality') -> Schema:
@@ -64,7 +64,7 @@ def schema(task: str = 'mortality') -> Schema:
 
 def config(task: str = 'mortality', **options: Any) -> ModelConfig:
   """The small model of a task; `options` replace those of `OPTIONS`."""
-  return model_config(task, {**OPTIONS, **options}, schema(task))
+  return model_config(task, dataclasses.replace(OPTIONS, **options), schema(task))
 
 
 def tiny(task: str = 'mortality', **options: Any) -> ModelConfig:

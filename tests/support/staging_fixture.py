@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ from data_pipeline.format.modalities import Events, Grid, Static, Waveform
 from data_pipeline.format.modalities.waveform import ECG_MEASUREMENTS
 from data_pipeline.format.schema import Item, Schema, Target
 from data_pipeline.preparation import build
+from data_pipeline.reading.batching import Batching
 from data_pipeline.sources import Staged
 from tests.support import kinds
 
@@ -200,7 +200,7 @@ def build_from(
   return out
 
 
-def config(
+def batching(
   buckets: tuple[dict[str, int], ...] = (
     {'labs': 8, 'notes': 8},
     {'labs': 20, 'notes': 16},
@@ -208,12 +208,6 @@ def config(
   *,
   max_recordings: int = 3,
   recordings_per_row: float = 1.0,
-) -> SimpleNamespace:
-  """The part of a configuration that planning and the input pipeline read."""
-  return SimpleNamespace(
-    data=SimpleNamespace(
-      buckets=buckets,
-      max_recordings=max_recordings,
-      recordings_per_row=recordings_per_row,
-    )
-  )
+) -> Batching:
+  """Small capacities of a batch."""
+  return Batching(buckets, max_recordings, recordings_per_row)

@@ -10,6 +10,7 @@ from typing import Any
 from configs import mortality
 from data_pipeline.format.schema import Item, Target
 from data_pipeline.sources import Staged
+from medm2t_jax.experiment import Config
 from tests.support import kinds, staging_fixture
 
 
@@ -51,19 +52,19 @@ def build(
   return staging_fixture.build_from(raw, staged, folder / 'out')
 
 
-def experiment(data: Path, **recipe: Any) -> Any:
+def config(data: Path, **recipe: Any) -> Config:
   """Two epochs of the stage `static`, with `recipe` in its recipe; not locked.
 
   Encoders with plain decoders, no refit, no blend.
   """
-  config = mortality.get_config('small').unlock()
-  config.data.dir = str(data)
-  config.data.buckets = ({},)
-  config.stages = 'static'
-  config.refit = False
-  config.blend = ()
-  config.model.trunk = 'decoder'
-  config.evaluation.batch_size = 16
-  config.recipe.static.update(batch_size=16, epochs=2)
-  config.recipe.static.update(recipe)
-  return config
+  made = mortality.get_config('small').unlock()
+  made.data.dir = str(data)
+  made.data.buckets = ({},)
+  made.stages = 'static'
+  made.refit = False
+  made.blend = ()
+  made.model.trunk = 'decoder'
+  made.evaluation.batch_size = 16
+  made.recipe.static.update(batch_size=16, epochs=2)
+  made.recipe.static.update(recipe)
+  return made

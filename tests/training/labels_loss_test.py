@@ -11,15 +11,16 @@ import torch
 from scipy import special
 from torch import nn
 
-from configs import common
 from data_pipeline.format.schema import DataError, Target
+from medm2t_jax.experiment import Recipe
+from medm2t_jax.experiment.validation import require_recipe
 from medm2t_jax.training import losses
 
 LABELS = Target('multilabel', ('shock', 'sepsis', 'stroke', 'pneumonia', 'arrest'))
 
 
 def recipe(**changes):
-  return common.stage(8, 1e-3, **changes)
+  return Recipe(8, 1e-3, **changes)
 
 
 def _labels():
@@ -35,7 +36,7 @@ def _labels():
 def test_the_loss_is_torchs_over_the_known_labels(weights):
   log_odds, label = _labels()
   truth, known = torch.tensor(label), torch.tensor(label >= 0)
-  loss = losses.make_loss(recipe(class_weights=weights), LABELS, 'static')
+  loss = losses.make_loss(recipe(class_weights=weights), LABELS)
   inputs = torch.tensor(log_odds, requires_grad=True)
   each = nn.functional.binary_cross_entropy_with_logits(
     inputs,
@@ -55,7 +56,7 @@ def test_the_loss_is_torchs_over_the_known_labels(weights):
 
 def test_the_focal_loss_is_optaxs():
   log_odds, label = _labels()
-  loss = losses.make_loss(recipe(loss='focal', focal_gamma=2.0), LABELS, 'static')
+  loss = losses.make_loss(recipe(loss='focal', focal_gamma=2.0), LABELS)
   each = np.asarray(optax.losses.sigmoid_focal_loss(log_odds, label, gamma=2.0))
   some = np.arange(13) != 3
   expected = np.mean(each[some], axis=1, where=label[some] >= 0)
@@ -68,7 +69,6 @@ def test_with_prior_correction_the_optimum_is_the_share_whatever_a_label_weighs(
   loss = losses.make_loss(
     recipe(class_weights=(9.0,), prior_correction=True),
     Target('multilabel', ('sepsis',)),
-    'static',
   )
   label = np.repeat([[1.0], [0.0]], [20, 80], axis=0).astype(np.float32)
   slope = jax.grad(lambda x: loss.each(jnp.full((100, 1), x), label).mean())
@@ -82,4 +82,4 @@ def test_with_prior_correction_the_optimum_is_the_share_whatever_a_label_weighs(
 )
 def test_what_labels_do_not_have_is_refused(changes, message):
   with pytest.raises(DataError, match=rf'config\.recipe\.labs.*{message}'):
-    losses.make_loss(recipe(**changes), LABELS, 'labs')
+    require_recipe(recipe(**changes), LABELS, 'labs')

@@ -11,8 +11,9 @@ import torch
 from scipy import optimize, special
 from torch import nn
 
-from configs import common
 from data_pipeline.format.schema import DataError, Target
+from medm2t_jax.experiment import Recipe
+from medm2t_jax.experiment.validation import require_recipe
 from medm2t_jax.targets import losses as losses_of
 from medm2t_jax.training import losses
 
@@ -21,7 +22,7 @@ DAYS = Target('regression', unit='days', low=0.0)
 
 
 def recipe(**changes):
-  return common.stage(8, 1e-3, **changes)
+  return Recipe(8, 1e-3, **changes)
 
 
 def _case():
@@ -50,7 +51,7 @@ def against_torch(loss, oracle, outputs, label):
 def test_weighted_nll_is_torchs_cross_entropy():
   logits, label = _case()
   class_weights = (0.1, 0.9, 0.5, 2.0)
-  loss = losses.make_loss(recipe(class_weights=class_weights), CLASSES, 'static')
+  loss = losses.make_loss(recipe(class_weights=class_weights), CLASSES)
   target = label.astype(np.float32)
   total, weight = losses.weighted_sum(
     loss.each(logits, target), loss.weigh(target, np.ones(17, np.float32))
@@ -74,7 +75,7 @@ def test_losses_in_days_are_torchs(name):
     ),
     'log_squared': lambda x: (signed_log(x[:, 0]) - torch.log1p(target)) ** 2,
   }[name]
-  loss = losses.make_loss(recipe(loss=name, huber_delta=1.5), DAYS, 'static')
+  loss = losses.make_loss(recipe(loss=name, huber_delta=1.5), DAYS)
   against_torch(loss.each, oracle, days, label)
 
 
@@ -102,7 +103,7 @@ def test_focal_is_torchs_closed_form(gamma):
     p = torch.softmax(x, 1).gather(1, index[:, None])[:, 0]
     return -((1 - p) ** gamma) * torch.log(p)
 
-  loss = losses.make_loss(recipe(loss='focal', focal_gamma=gamma), CLASSES, 'static')
+  loss = losses.make_loss(recipe(loss='focal', focal_gamma=gamma), CLASSES)
   against_torch(loss.each, oracle, logits, label)
 
 
@@ -134,7 +135,7 @@ def _fitted_probabilities(table, stage_recipe):
   classes, columns = table.shape
   label, column = (index.ravel() for index in np.indices(table.shape))
   target = Target('binary', tuple('ab'[:classes]))
-  loss = losses.make_loss(stage_recipe, target, 'static')
+  loss = losses.make_loss(stage_recipe, target)
 
   @jax.jit
   def mean(logits):
@@ -175,11 +176,8 @@ def test_prior_correction_recovers_calibrated_probabilities():
     ({'loss': 'squared'}, CLASSES, 'nll, focal'),
     ({'loss': 'nll'}, DAYS, 'absolute, squared, huber, log_squared'),
     ({'loss': 'nlll'}, CLASSES, "'nlll'"),
-    ({'focal_gamma': -1.0}, CLASSES, 'focal_gamma'),
-    ({'huber_delta': 0.0}, CLASSES, 'huber_delta'),
     ({'class_weights': (0.1, 0.9)}, CLASSES, '4 classes'),
     ({'loss': 'squared', 'class_weights': (1.0,)}, DAYS, 'no classes'),
-    ({'class_weights': (1.0, 1.0, 0.0, 1.0)}, CLASSES, 'above 0'),
     ({'prior_correction': True}, CLASSES, 'prior_correction'),
     (
       {'prior_correction': True, 'loss': 'focal', 'class_weights': (1, 1, 2, 3)},
@@ -190,7 +188,7 @@ def test_prior_correction_recovers_calibrated_probabilities():
 )
 def test_losses_that_do_not_suit_are_refused(changes, target, message):
   with pytest.raises(DataError, match=rf'config\.recipe\.labs.*{message}'):
-    losses.make_loss(recipe(**changes), target, 'labs')
+    require_recipe(recipe(**changes), target, 'labs')
 
 
 def test_padding_has_no_part_even_when_its_loss_is_not_finite():

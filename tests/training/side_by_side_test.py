@@ -14,6 +14,7 @@ import pytest
 
 from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import DataError
+from medm2t_jax.experiment import read
 from medm2t_jax.runs.hosts import preemption
 from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import make_runs
@@ -29,9 +30,9 @@ def data(tmp_path_factory):
 
 
 def make(data, home, **changes):
-  config = static_data.experiment(data, learning_rate=0.02)
+  config = static_data.config(data, learning_rate=0.02)
   config.update(folds='0,1', **changes)
-  return make_runs(config.lock(), open_dataset(data), home)
+  return make_runs(read(config), open_dataset(data), home)
 
 
 def test_runs_end_as_one_after_the_other(data, tmp_path):

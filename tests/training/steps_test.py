@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from configs import common
+from medm2t_jax.experiment import Recipe
 from medm2t_jax.models.medm2t import MedM2T
 from medm2t_jax.runs.hosts import devices
 from medm2t_jax.runs.train_state import TrainState
@@ -116,8 +116,8 @@ def test_devices_change_neither_losses_nor_predictions(task, stage, weights):
   # The paper's rate of the last stage. With the usual epsilon of 1e-8 Adam makes whole
   # steps out of the rounding error of gradients that are zero.
   optimizer = optax.adam(5e-5, eps=1e-5)
-  recipe = common.stage(ROWS, 1e-3, class_weights=weights)
-  loss = make_loss(recipe, fake_batch.schema(task).target, stage)
+  recipe = Recipe(ROWS, 1e-3, class_weights=weights)
+  loss = make_loss(recipe, fake_batch.schema(task).target)
   step = steps.train_step(model, stage, optimizer, loss)
   key = jax.random.key(0)
   found = []

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
 
 import numpy as np
 
-from medm2t_jax.models.layers.recurrent import Cell
+from medm2t_jax.models.options import (
+  Accumulation,
+  Pooling,
+  Sequence,
+  Tables,
+  ValueEncoding,
+)
 
 NUM_BINS = 11  # between the 5, 15, ..., 95 percentiles of an item
 
@@ -41,11 +46,11 @@ class EventsConfig:
   windows: int
   width: int
   dropout: float
-  value_encoding: Literal['bins', 'piecewise_linear']
-  pooling: Literal['tokens', 'item', 'statistics']
-  accumulation: Literal['mean', 'learned', 'none']
-  tables: Literal['shared', 'per_window']
-  sequence: Cell | Literal['mean_last']
+  value_encoding: ValueEncoding
+  pooling: Pooling
+  accumulation: Accumulation
+  tables: Tables
+  sequence: Sequence
   input_dropout: float
   window_dropout: float
   decoder: int

@@ -9,7 +9,6 @@ accumulation over windows is a sum of those weights over the windows so far.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -27,6 +26,7 @@ from medm2t_jax.models.events.events_config import NUM_BINS, EventsConfig
 from medm2t_jax.models.layers.mlp import Mlp
 from medm2t_jax.models.layers.recurrent import BidirectionalRecurrent
 from medm2t_jax.models.layers.time_windows import window_of
+from medm2t_jax.models.options import AttendOver
 
 
 class SparseTimeSeriesEncoder(nn.Module):
@@ -88,7 +88,7 @@ class SparseTimeSeriesEncoder(nn.Module):
     valid: Bool[Array, ' b'],
     *,
     train: bool,
-    attend_over: Literal['tokens', 'summary'] = 'tokens',
+    attend_over: AttendOver = 'tokens',
   ) -> Encoded:
     """Encodes the events of each row.
 

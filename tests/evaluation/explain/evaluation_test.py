@@ -10,6 +10,7 @@ import pytest
 
 from data_pipeline.format.dataset import open_dataset
 from medm2t_jax.evaluation import evaluate
+from medm2t_jax.experiment import read
 from medm2t_jax.runs.run import make_runs
 from medm2t_jax.training import train
 from tests.support import static_data
@@ -31,7 +32,7 @@ def plant(raw) -> None:
 def evaluated(tmp_path_factory):
   folder = tmp_path_factory.mktemp('planted')
   dataset = open_dataset(static_data.build(folder, change=plant))
-  config = static_data.experiment(dataset.directory)
+  config = static_data.config(dataset.directory)
   config.stages = 'multimodal'
   config.recipe.multimodal.update(
     batch_size=16, epochs=15, patience=15, learning_rate=3e-3, starts_from=()
@@ -39,7 +40,7 @@ def evaluated(tmp_path_factory):
   config.evaluation.update(
     baselines=(), robustness=False, bootstrap=10, explained=4, explained_globally=16
   )
-  folds = make_runs(config, dataset, folder / 'workdir')
+  folds = make_runs(read(config), dataset, folder / 'workdir')
   train.train(folds)
   stale = folder / 'workdir' / 'eval' / 'patients' / '9.html'
   stale.parent.mkdir(parents=True)

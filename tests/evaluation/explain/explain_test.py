@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from ml_collections import config_dict
 
 from data_pipeline.format.subjects import order_key
 from medm2t_jax.evaluation import explain
@@ -56,13 +55,11 @@ class StandIn:
   """A fold with random parameters that reads random samples."""
 
   def __init__(self):
-    self.config = config_dict.ConfigDict(
-      {
-        'seed': 0,
-        'refit': False,
-        'data': {'max_recordings': 4},
-        'evaluation': {'explained': 2, 'explained_globally': 2},
-      }
+    self.config = SimpleNamespace(
+      seed=0,
+      refit=False,
+      data=SimpleNamespace(max_recordings=4),
+      evaluation=SimpleNamespace(explained=2, explained_globally=2),
     )
     self.fold, self.final, self.reader = 0, self, self
     self.dataset = SimpleNamespace(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -98,8 +100,8 @@ def batch_of(events: int, padded: int = 0) -> dict:
   return {**batch, 'labs': {key: pad(array) for key, array in batch['labs'].items()}}
 
 
-def model_of(**changed: str):
-  options = {**fake_batch.OPTIONS, **changed}
+def model_of(**changed: Any):
+  options = dataclasses.replace(fake_batch.OPTIONS, **changed)
   model = MedM2T(model_config('mortality', options, SCHEMA))
   init = lambda: model.init(
     jax.random.key(0), batch_of(12), stage='multimodal', train=False

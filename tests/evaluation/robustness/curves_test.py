@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from ml_collections import config_dict
 
 from data_pipeline.format.dataset import open_dataset
+from data_pipeline.reading.batching import Batching
 from medm2t_jax.evaluation import evaluate, robustness
 from medm2t_jax.experiment.model_config import model_config
 from medm2t_jax.runs.reader import Reader
@@ -26,19 +27,12 @@ class StandIn:
   def __init__(self, dataset):
     self.dataset, self.fold, self.name = dataset, 0, 'fold 0'
     self.splits = Splits(dataset, 0)
-    self.config = config_dict.ConfigDict(
-      {
-        'seed': 0,
-        'evaluation': {'batch_size': 8},
-        'data': {
-          'buckets': ({'labs': 32, 'notes': 32},),
-          'max_recordings': 3,
-          'recordings_per_row': 3.0,
-        },
-      }
+    batching = Batching(({'labs': 32, 'notes': 32},), 3, 3.0)
+    self.config = SimpleNamespace(
+      seed=0, evaluation=SimpleNamespace(batch_size=8), data=batching
     )
-    self.reader = Reader(dataset, self.config)
-    options = {**fake_batch.OPTIONS, 'segment_lengths': (2,)}
+    self.reader = Reader(dataset, batching)
+    options = dataclasses.replace(fake_batch.OPTIONS, segment_lengths=(2,))
     self.model_config = model_config('mortality', options, dataset.schema)
 
   def modalities_of(self, stage):

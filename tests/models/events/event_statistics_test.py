@@ -161,8 +161,8 @@ def test_gradients_are_finite_and_input_dropout_drops_items(encoder):
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'value_encoding': 'bins'}, "needs model.value_encoding='piecewise_linear'"),
-    ({'accumulation': 'learned'}, "needs model.accumulation='mean'"),
+    ({'value_encoding': 'bins'}, "needs config.model.value_encoding='piecewise_linear'"),
+    ({'accumulation': 'learned'}, "needs config.model.accumulation='mean'"),
     ({'pooling': 'item', 'input_dropout': 0.1}, 'belong to'),
     ({'window_dropout': 1.0}, 'at least 0 and below 1'),
   ],

@@ -11,6 +11,7 @@ import pytest
 
 from configs import cvd
 from data_pipeline.format.dataset import open_dataset
+from medm2t_jax.experiment import read
 from medm2t_jax.runs import workdir
 from medm2t_jax.runs.hosts import preemption
 from medm2t_jax.runs.restoring import restore_best
@@ -37,8 +38,7 @@ def results(directory, dataset):
   lines = (directory / 'fold0/static/metrics.jsonl').read_text().splitlines()
   record['history'] = [without_times(epoch) for epoch in record['history']]
   history = [without_times(json.loads(line)) for line in lines]
-  config = cvd.get_config('smoke')
-  config.model.trunk = 'decoder'
+  config = read(cvd.get_config('smoke')).changed({'model.trunk': 'decoder'})
   fold = Run(config, open_dataset(dataset), 0, directory)
   variables, lineage = restore_best(fold, 'static')
   return without_times(record), history, jax.device_get(variables), lineage

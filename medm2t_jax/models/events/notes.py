@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,6 +16,7 @@ from jaxtyping import Array, Bool, Float
 from medm2t_jax.models.encoded import Encoded, summary_as_token
 from medm2t_jax.models.layers.mlp import Mlp
 from medm2t_jax.models.layers.time_windows import fitted_cuts, window_of
+from medm2t_jax.models.options import AttendOver
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ class NotesEncoder(nn.Module):
     valid: Bool[Array, ' b'],
     *,
     train: bool,
-    attend_over: Literal['tokens', 'summary'] = 'tokens',
+    attend_over: AttendOver = 'tokens',
   ) -> Encoded:
     """Encodes the notes of each row.
 
