@@ -60,6 +60,7 @@ def pytest_unconfigure(config):
 # Files that take longest: started first, so that no worker is left alone with one.
 _LONGEST = (
   'train_test',
+  'tasks_test',
   'medm2t_test',
   'distributed_test',
   'ablate_test',

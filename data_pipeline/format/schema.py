@@ -47,7 +47,7 @@ class Target:
     low: least value of a regression's label; None: no limit.
     high: greatest, likewise.
     description: what is predicted, as in 'death in hospital'.
-    horizon: until when, as in '30 days after discharge'.
+    horizon: until when, as in 'within 30 days of discharge'.
   """
 
   kind: Literal['binary', 'multiclass', 'multilabel', 'regression']

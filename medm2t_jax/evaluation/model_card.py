@@ -50,7 +50,7 @@ def model_card(evaluation: Evaluation) -> list[Block]:
     ('Model', 'MedM2T (arXiv 2510.27321) in JAX/Flax'),
     ('Blended with', _blended_with(context)),
     ('Inputs', ', '.join(schema.modalities)),
-    ('Observed', f'{hours:g} hours' if hours else 'the whole history before it'),
+    ('Observed', f'{hours:g} hours' if hours else 'no fixed length of time before it'),
     ('Source', source),
     ('Data version', context.dataset_version or NONE),
     ('Folds digest', fold_digest(context.fold_hashes) or NONE),

@@ -90,7 +90,7 @@ TASK = Task(
     ('no AKI', 'AKI'),
     description='acute kidney injury of KDIGO stage 1 or higher, by creatinine and, where '
     'the tables have it, urine output',
-    horizon=f'{HORIZON_HOURS} h after the prediction',
+    horizon=f'within {HORIZON_HOURS} h of the prediction',
   ),
   choose=_choose,
   observation_hours=float(HOURS),

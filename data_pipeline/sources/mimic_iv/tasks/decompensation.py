@@ -89,7 +89,7 @@ TASK = Task(
     'binary',
     ('survives', 'dies'),
     description='death',
-    horizon=f'{HORIZON_HOURS} h after the prediction',
+    horizon=f'within {HORIZON_HOURS} h of the prediction',
   ),
   choose=_choose,
   observation_hours=float(WINDOW_HOURS),

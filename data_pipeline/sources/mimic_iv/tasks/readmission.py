@@ -102,7 +102,7 @@ TASK = Task(
     'binary',
     ('not readmitted', 'readmitted'),
     description='unplanned readmission to the hospital',
-    horizon=f'{DAYS} days after discharge',
+    horizon=f'within {DAYS} days of discharge',
   ),
   choose=_choose,
   observation_hours=None,

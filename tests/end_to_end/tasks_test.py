@@ -1,0 +1,185 @@
+"""Each task on the simulated hospital, by the commands: prepare, train, restore, report.
+
+cvd and los are in train_test.py. Models and modalities are as few as show that a task runs
+with what is special about it; what a trained model finds is in docs/experiments.md.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from absl import flags
+from sklearn.metrics import roc_auc_score
+
+from data_pipeline.format.dataset import open_dataset
+from data_pipeline.preparation import build
+from data_pipeline.sources.mimic_iv.tasks import phenotypes
+from medm2t_jax import command_line, main
+from medm2t_jax.inference import bundling, predicting
+from medm2t_jax.inference.trained_model import TrainedModel
+
+# Of the loader of config files, in ml_collections.
+pytestmark = pytest.mark.filterwarnings('ignore:the load_module')
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENTS = 100
+# What the report calls it, and what it says of who is a sample.
+WORDS = {
+  'readmission': ('Unplanned readmission to the hospital', 'within 30 days of discharge'),
+  'aki': ('Acute kidney injury of KDIGO', 'Every risk here is conditional'),
+  'phenotypes': ('Conditions among the discharge diagnoses', 'until discharge'),
+  'decompensation': ('Death', 'within 24 h of the prediction'),
+}
+MODALITIES = {'readmission': ('labs',)}  # of a whole admission; the others: static columns
+
+
+class Evaluated:
+  """A task after `python -m medm2t_jax.main`: its data set and the files it has left."""
+
+  def __init__(self, data: Path, work: Path, printed: str):
+    self.dataset, self.work = open_dataset(data), work
+    self.summary = json.loads(printed.splitlines()[-1])
+    self.metrics = json.loads((work / 'eval/metrics.json').read_text())
+    self.page = (work / 'eval/report.html').read_text()
+    table = pq.read_table(work / 'eval/predictions.parquet').to_pandas()
+    self.tested = table[table.split == 'test'].sort_values('sample_id')
+
+
+@pytest.fixture(scope='module')
+def hospital(tmp_path_factory):
+  return tmp_path_factory.mktemp('hospital')
+
+
+@pytest.fixture(scope='module')
+def evaluated(hospital):
+  done = {}
+
+  def of(task: str) -> Evaluated:
+    if task not in done:
+      done[task] = _run(hospital, task)
+    return done[task]
+
+  return of
+
+
+def _run(hospital: Path, task: str) -> Evaluated:
+  data, work = hospital / task, hospital / f'work-{task}'
+  build.prepare(
+    source='simulated', task=task, out=data, raw=hospital / 'raw', patients=PATIENTS,
+    ecgs=False, workers=1,
+  )  # fmt: skip
+  printed = _main(
+    f'--config={ROOT}/configs/task.py:{task},smoke',
+    f'--workdir={work}',
+    f'--config.data.dir={data}',
+    f'--config.data.modalities={MODALITIES.get(task, ("static",))}',
+    # Ensembles and blends: targets_test.py.
+    '--config.model.trunk=decoder',
+    '--config.blend=()',
+    '--config.evaluation.batch_size=16',
+    '--config.evaluation.bootstrap=20',
+  )
+  return Evaluated(data, work, printed)
+
+
+def _main(*arguments: str) -> str:
+  """What the command prints; as in a process of its own, but for the seconds of imports."""
+  logger = logging.getLogger('medm2t_jax')
+  handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
+  with pytest.MonkeyPatch.context() as patch:
+    # A config flag looks for the values of its fields there.
+    patch.setattr(sys, 'argv', ['medm2t_jax.main', *arguments])
+    out = _Lines()
+    patch.setattr(sys, 'stdout', out)
+    try:
+      command_line.parse_flags(sys.argv)
+      main.main([])
+    finally:
+      for name in [each for each in flags.FLAGS if each.startswith('config.')]:
+        delattr(flags.FLAGS, name)
+      logger.handlers[:], logger.propagate = handlers, propagate
+      logger.setLevel(level)
+  return out.text
+
+
+class _Lines:
+  """Standard output that is kept."""
+
+  text = ''
+
+  def write(self, text: str) -> None:
+    self.text += text
+
+  def flush(self) -> None:
+    pass
+
+
+@pytest.mark.parametrize('task', list(WORDS))
+def test_a_task_ends_with_a_report_about_it(evaluated, task):
+  found = evaluated(task)
+  assert found.summary['task'] == task
+  assert found.summary['test']['value'] == found.metrics['headline']['value']
+  for words in (*WORDS[task], 'Simulated patients', 'Logistic regression'):
+    assert words in found.page, words
+  tested = found.dataset.rows(0, 'test')
+  known = found.dataset.index['sample_id'][tested]
+  assert found.tested.sample_id.tolist() == sorted(known.tolist())
+  assert found.metrics['headline']['n'] == len(known) > 5
+
+
+@pytest.mark.parametrize('task', ['aki', 'phenotypes', 'decompensation'])
+def test_its_bundle_predicts_the_same(evaluated, task):
+  found = evaluated(task)
+  model = TrainedModel.load(bundling.folder_of(found.work, 0))
+  again = predicting.predict(model, found.dataset, allow_seen=True)
+  samples = found.dataset.index['sample_id'][again.rows]
+  predicted = pd.DataFrame(again.predictions, index=samples).loc[found.tested.sample_id]
+  columns = [f'p{i}' for i in range(predicted.shape[1])]
+  np.testing.assert_allclose(predicted, found.tested[columns], atol=1e-5)
+
+
+def test_readmission_is_of_admissions_of_any_length(evaluated):
+  found = evaluated('readmission')
+  assert found.dataset.schema.observation_hours is None
+  assert found.tested.subject_id.nunique() < len(found.tested)
+  assert found.tested.present_labs.any()
+  assert 'the whole history' not in found.page
+
+
+def test_phenotypes_have_metrics_each_where_it_occurs(evaluated):
+  found = evaluated('phenotypes')
+  label = np.stack(found.tested['label'])
+  probability = found.tested[[f'p{i}' for i in range(25)]].to_numpy()
+  each = found.metrics['pooled']['classes']
+  assert tuple(each) == phenotypes.names()
+  varied = [0 < column.sum() < len(column) for column in label.T]
+  assert 3 < sum(varied) < 25
+  areas = []
+  for column, score, (name, figures), both in zip(
+    label.T, probability.T, each.items(), varied, strict=True
+  ):
+    if both:
+      areas.append(roc_auc_score(column, score))
+      assert figures['auroc']['value'] == pytest.approx(areas[-1])
+    else:
+      assert figures['auroc']['value'] is None and name in figures['auroc']['reason']
+    assert name in found.page or '&' in name
+  assert found.metrics['headline']['value'] == pytest.approx(np.mean(areas))
+  micro = roc_auc_score(label.ravel(), probability.ravel())
+  assert found.metrics['pooled']['micro']['auroc']['value'] == pytest.approx(micro)
+
+
+def test_every_stay_of_decompensation_weighs_the_same(evaluated):
+  found = evaluated('decompensation')
+  index = found.dataset.index
+  stay = index['sample_id'] // 10_000
+  weight = pd.Series(index['weight'], dtype=np.float64).groupby(stay)
+  np.testing.assert_allclose(weight.sum(), 1, rtol=1e-5)
+  assert weight.size().max() > 10
