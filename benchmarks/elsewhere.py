@@ -114,7 +114,10 @@ def elsewhere(case: Case, counts: list[int]) -> dict[str, Any]:
     }.items():
       model = case.trained(f'{name.replace(" ", "_")}{count}', data, *of)
       ways[f'{name}, {count}'] = case.rows(model, test)
-  draws = {name: bootstrap(_statistic(rows), rows.subject) for name, rows in ways.items()}
+  draws = {
+    name: bootstrap(_statistic(rows), rows.subject, rows.weight)
+    for name, rows in ways.items()
+  }
   reference = draws[_AS_IT_IS]
   return {
     **unchanged.counts(),

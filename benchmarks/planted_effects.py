@@ -72,8 +72,9 @@ def planted_effects(directory: Path) -> dict[str, Any]:
     if np.array_equal(_samples(tables), stays):
       scores[name] = np.concatenate([_score(table) for table in tables])
   outcome = known['died' if task == 'mortality' else 'days']
+  equal = np.ones(len(order))
   draws = {
-    name: bootstrap(_statistic(_scaled(score, fold), known, outcome), known['index'])
+    name: bootstrap(_statistic(_scaled(score, fold), known, outcome), known['index'], equal)
     for name, score in scores.items()
   }
   counts = {'n': len(order), 'subjects': len(order), 'events': None}

@@ -210,6 +210,13 @@ def _read_samples(schema: Schema, path: Path) -> pa.Table:
   samples = samples.set_column(samples.schema.get_field_index('label'), 'label', vectors)
   if 'weight' not in samples.schema.names:
     samples = samples.append_column('weight', pa.array(np.ones(len(labels))))
+  weights = samples['weight'].to_numpy()
+  positive = (weights > 0) & np.isfinite(weights)
+  if not positive.all():
+    raise DataError(
+      f'{path}: row {int(np.argmin(positive))} has a weight that is not a number above 0. '
+      'A sample that should not count has no label, or is left out.'
+    )
   return samples
 
 

@@ -74,7 +74,7 @@ def _fit_one(
 ) -> choosing.Fitted:
   """`fit` where a sample has one label."""
   if not target.numeric and len(np.unique(train.label)) == 1:
-    chosen = DummyClassifier().fit(train.value, train.label)
+    chosen = DummyClassifier().fit(train.value, train.label)  # whatever they weigh
   else:
     chosen = _chosen(train, validation, target, seed)
   if not refit:
@@ -83,7 +83,8 @@ def _fit_one(
   if not isinstance(chosen, DummyClassifier):
     final.set_params(early_stopping=False, max_iter=chosen.n_iter_)
   both = joined([train, validation])
-  return choosing.Fitted(chosen, final.fit(_binnable(both.value), both.label))
+  final = final.fit(_binnable(both.value), both.label, both.sample_weight)
+  return choosing.Fitted(chosen, final)
 
 
 def _chosen(train: Table, validation: Table, target: Target, seed: int) -> Any:
@@ -93,7 +94,7 @@ def _chosen(train: Table, validation: Table, target: Target, seed: int) -> Any:
   stops = np.ones(len(validation.label), bool)
   if not numeric:
     stops = np.isin(validation.label, train.label)
-  value = _binnable(train.value)
+  value, weight = _binnable(train.value), train.sample_weight
   grid = _NUMBER_GRID if numeric else _GRID
   candidates = []
   for values in itertools.product(*grid.values()):
@@ -103,8 +104,10 @@ def _chosen(train: Table, validation: Table, target: Target, seed: int) -> Any:
       trees.fit(
         value,
         train.label,
+        weight,
         X_val=validation.value[stops],
         y_val=validation.label[stops],
+        sample_weight_val=None if weight is None else validation.weight[stops],
       )
     )
   return choosing.best(candidates, validation, target)

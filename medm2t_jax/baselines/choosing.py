@@ -65,8 +65,8 @@ def fit(
     trained = _labelled(train, label)
     chosen_on = _labelled(validation, validated)
     if len(np.unique(trained.label)) < 2 or not len(chosen_on.label):
-      counted = [*trained.label, 0.0, 1.0]
-      share = DummyClassifier().fit(np.zeros((len(counted), 1)), counted)
+      counted, weight = [*trained.label, 0.0, 1.0], [*trained.weight, 1.0, 1.0]
+      share = DummyClassifier().fit(np.zeros((len(counted), 1)), counted, weight)
       fitted = Fitted(share, share)
     else:
       fitted = one(trained, chosen_on, OF_LABEL)
@@ -79,7 +79,11 @@ def _labelled(table: Table, label: np.ndarray) -> Table:
   """The samples whose label (n) is not NaN, with it."""
   known = ~np.isnan(label)
   return dataclasses.replace(
-    table, row=table.row[known], label=label[known], value=table.value[known]
+    table,
+    row=table.row[known],
+    label=label[known],
+    weight=table.weight[known],
+    value=table.value[known],
   )
 
 
@@ -107,6 +111,7 @@ def best(candidates: Iterable[Any], validation: Table, target: Target) -> Any:
   fitted = list(candidates)
   mean_loss = targets.of(target).mean_loss
   losses = [
-    mean_loss(predict(each, validation.value, target), validation.label) for each in fitted
+    mean_loss(predict(each, validation.value, target), validation.label, validation.weight)
+    for each in fitted
   ]
   return fitted[int(np.argmin(losses))]

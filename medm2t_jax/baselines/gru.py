@@ -111,11 +111,13 @@ class Samples:
     windows: float32 (n t l), NaN where nothing was observed.
     columns: float32 (n s), NaN where missing.
     label: float32 (n), standardised where it is a number, or (n l).
+    weight: float32 (n).
   """
 
   windows: np.ndarray
   columns: np.ndarray
   label: np.ndarray
+  weight: np.ndarray
 
   def steps(self, order: np.ndarray, size: int) -> Iterator[dict[str, np.ndarray]]:
     """Batches of one size in a given order; `weight` is 0 for the padding of the last."""
@@ -126,14 +128,14 @@ class Samples:
         'windows': self.windows[padded],
         'columns': self.columns[padded],
         'label': self.label[padded],
-        'weight': (np.arange(size) < len(chosen)).astype(np.float32),
+        'weight': np.where(np.arange(size) < len(chosen), self.weight[padded], 0),
       }
 
 
 def joined(parts: Sequence[Samples]) -> Samples:
   """The samples of several splits that are scaled alike."""
   join = lambda name: np.concatenate([getattr(part, name) for part in parts])
-  return Samples(join('windows'), join('columns'), join('label'))
+  return Samples(*map(join, ('windows', 'columns', 'label', 'weight')))
 
 
 def standardised(
@@ -150,6 +152,7 @@ def standardised(
       windows.apply(inputs.windows[split]),
       static.apply(columns[split]),
       ((inputs.summaries[split].label - center) / scale).astype(np.float32),
+      inputs.summaries[split].weight.astype(np.float32),
     )
     for split in SPLITS
   }
@@ -180,8 +183,9 @@ def _label_scale(inputs: Inputs, fitted_on: Sequence[Split]) -> tuple[float, flo
   """Mean and standard deviation of numbers; of classes nothing is scaled."""
   if not inputs.target.numeric:
     return 0.0, 1.0
-  labels = np.concatenate([inputs.summaries[split].label for split in fitted_on])
-  return labels.mean(), labels.std() or 1.0
+  of = lambda name: [getattr(inputs.summaries[split], name) for split in fitted_on]
+  labels, weights = np.concatenate(of('label')), np.concatenate(of('weight'))
+  return np.average(labels, weights=weights), labels.std() or 1.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -239,7 +243,7 @@ class _Training:
     seed, fold = self._inputs.seed
     key = jax.random.fold_in(jax.random.key(seed, impl='unsafe_rbg'), fold)
     params = self._network.init(key, train.windows[:1], train.columns[:1], train=False)
-    params = self._from_prior(params['params'], train.label)
+    params = self._from_prior(params['params'], train)
     state = self._optimizer.init(params)
     yield params
     order = np.random.default_rng((seed, fold))
@@ -250,11 +254,12 @@ class _Training:
         params, state = self._update(params, state, batch, draw)
       yield params
 
-  def _from_prior(self, params: Any, label: np.ndarray) -> Any:
+  def _from_prior(self, params: Any, train: Samples) -> Any:
     """Starts at the shares of the training samples; numbers already have mean 0."""
     if self._inputs.target.numeric:
       return params
-    prior = targets.of(self._inputs.target).prior(label).astype(np.float32)
+    kind = targets.of(self._inputs.target)
+    prior = kind.prior(train.label, train.weight).astype(np.float32)
     return {**params, 'output': {**params['output'], 'bias': jnp.asarray(prior)}}
 
   def _outputs(
@@ -281,7 +286,8 @@ class _Training:
   def _validation_loss(self, params: Any, validation: Samples) -> float:
     outputs = self.outputs(params, validation)
     kind = targets.of(self._inputs.target)
-    return kind.mean_loss(kind.predictions(outputs), validation.label)
+    predictions = kind.predictions(outputs)
+    return kind.mean_loss(predictions, validation.label, validation.weight)
 
   def outputs(self, params: Any, samples: Samples) -> np.ndarray:
     """Outputs, of numbers standardised, of all samples: float64 (n c)."""

@@ -46,8 +46,9 @@ def _fit(inputs: Inputs) -> choosing.Fitted:
 def fit(train: Table, validation: Table, target: Target, *, refit: bool) -> choosing.Fitted:
   """The pipeline with the penalty that is best on the validation samples.
 
-  Medians, means, scales and coefficients are of the samples that it is fitted on. Missing
-  values become the median, with an indicator column each.
+  Medians, means, scales and coefficients are of the samples that it is fitted on. The
+  penalty is on the sum of their weighted losses. Missing values become the median, with an
+  indicator column each.
 
   Args:
     train, validation: the samples.
@@ -66,13 +67,19 @@ def _fit_one(
     candidates = [DummyClassifier()]
   else:
     candidates = [_pipeline(strength, target) for strength in SETTINGS['C']]
-  fitted = [each.fit(train.value, train.label) for each in candidates]
+  fitted = [_fitted(each, train) for each in candidates]
   chosen = choosing.best(fitted, validation, target)
   if not refit:
     return choosing.Fitted(chosen, chosen)
   both = joined([train, validation])
-  final: Any = clone(chosen)
-  return choosing.Fitted(chosen, final.fit(both.value, both.label))
+  return choosing.Fitted(chosen, _fitted(clone(chosen), both))
+
+
+def _fitted(estimator: Any, table: Table) -> Any:
+  """Fits coefficients to the samples by their weights; medians and scales without."""
+  last = f'{estimator.steps[-1][0]}__' if isinstance(estimator, Pipeline) else ''
+  weight = {f'{last}sample_weight': table.sample_weight}
+  return estimator.fit(table.value, table.label, **weight)
 
 
 def _pipeline(strength: float, target: Target) -> Pipeline:

@@ -34,8 +34,9 @@ def predict(fold: Run, modality: str) -> np.ndarray:
   final = fold.final
   rows = final.splits.rows('test')
   target = fold.dataset.schema.target
-  trained = fold.dataset.index['label'][final.splits.rows('train')]
-  predicted = np.tile(targets.of(target).shares(trained), (len(rows), 1))
+  trained = final.splits.rows('train')
+  label, weight = (fold.dataset.index[name][trained] for name in ('label', 'weight'))
+  predicted = np.tile(targets.of(target).shares(label, weight), (len(rows), 1))
   size = fold.config.evaluation.batch_size
   plan = final.plan('test', (modality,), size, require=modality)
   if len(plan):

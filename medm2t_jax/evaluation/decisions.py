@@ -1,7 +1,8 @@
 """What a threshold would mean in use: operating points and the decision curve.
 
 Net benefit (Vickers and Elkin 2006, doi 10.1177/0272989X06295361) at threshold t is
-TP/n - FP/n * t / (1 - t): t is the risk at which a clinician would act.
+TP/n - FP/n * t / (1 - t): t is the risk at which a clinician would act. All counts are of
+weights: where a stay weighs 1, of a random moment of a random stay.
 """
 
 from __future__ import annotations
@@ -40,10 +41,11 @@ def operating_points(
     draws = bootstrap(
       lambda weights, choose=choose: _at(ranking.curves(weights), choose),
       rows.subject,
+      rows.weight,
       resamples,
       seed,
     )
-    everything = ranking.curves(np.ones((1, len(rows))))
+    everything = ranking.curves(rows.weight[np.newaxis])
     position = int(choose(everything)[0])
     threshold = float(ranking.thresholds[position]) if position >= 0 else None
     missing = reason or 'no threshold reaches this: the highest scores are tied'
@@ -57,20 +59,20 @@ def operating_points(
   return points
 
 
-def decision_curve(outcome: Outcome) -> dict[str, list[float]]:
+def decision_curve(rows: Rows, outcome: Outcome) -> dict[str, list[float]]:
   """Net benefit (per sample) of a class or label: {'threshold', 'model', 'all'}."""
-  positive = outcome.positive
   odds = np.array(THRESHOLDS) / (1 - np.array(THRESHOLDS))
-  probability = outcome.probability
-  ascending = {case: np.sort(probability[positive == case]) for case in (True, False)}
-  flagged = {
-    case: len(ordered) - np.searchsorted(ordered, THRESHOLDS, side='left')
-    for case, ordered in ascending.items()
-  }
-  prevalence = positive.mean()
+  weight, flagged = rows.weight[outcome.row], {}
+  for case in (True, False):
+    mine = outcome.positive == case
+    order = np.argsort(outcome.probability[mine], kind='stable')
+    below = np.searchsorted(outcome.probability[mine][order], THRESHOLDS, side='left')
+    cumulative = np.append(0.0, np.cumsum(weight[mine][order]))
+    flagged[case] = cumulative[-1] - cumulative[below]
+  prevalence = rows.prevalence(outcome)
   return {
     'threshold': list(THRESHOLDS),
-    'model': ((flagged[True] - odds * flagged[False]) / len(positive)).tolist(),
+    'model': ((flagged[True] - odds * flagged[False]) / weight.sum()).tolist(),
     'all': (prevalence - odds * (1 - prevalence)).tolist(),
   }
 

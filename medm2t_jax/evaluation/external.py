@@ -201,8 +201,9 @@ def recalibration(rows: Rows, *, slope: bool) -> Recalibration:
   """
   if rows.target.numeric:
     x, y = rows.prediction, rows.label
-    b = float(np.polyfit(x, y, 1)[0]) if slope and np.ptp(x) > 0 else 1.0
-    a = float((y - b * x).mean())
+    root = np.sqrt(rows.weight)  # `polyfit` squares
+    b = float(np.polyfit(x, y, 1, w=root)[0]) if slope and np.ptp(x) > 0 else 1.0
+    a = float(np.average(y - b * x, weights=rows.weight))
     return lambda values: a + b * values
   kind = targets.of(rows.target)
   # Scores of classes say something of their differences alone: the first has no intercept.
@@ -215,8 +216,8 @@ def recalibration(rows: Rows, *, slope: bool) -> Recalibration:
 
   def loss(free: np.ndarray) -> float:
     parameters = free if slope else np.concatenate([[1.0], free])
-    total, _ = kind.summed_loss(changed(parameters, given), rows.label)
-    return float(total) / len(rows)
+    total, _ = kind.summed_loss(changed(parameters, given), rows.label, rows.weight)
+    return float(total) / rows.weight.sum()
 
   start = np.zeros(given.shape[1] - fixed)
   start = np.concatenate([[1.0], start]) if slope else start

@@ -51,13 +51,15 @@ def discrimination(evaluation: Evaluation) -> Section:
     name, positive, row = outcome.name, outcome.positive, outcome.row
     if not len(row):
       continue
-    distributions.append(plots.score_distribution(outcome.probability, positive, name))
+    distributions.append(
+      plots.score_distribution(outcome.probability, positive, test.weight[row], name)
+    )
     if positive.any() and not positive.all():
       ranking = Ranking(outcome.probability, positive)
-      curves = ranking.curves(np.ones((1, len(row))))
+      curves = ranking.curves(test.weight[row][np.newaxis])
       sensitivity = curves.sensitivity()[0]
       roc[name] = (curves.false_positive_rate()[0], sensitivity)
-      recall[name] = (sensitivity, curves.precision()[0], positive.mean())
+      recall[name] = (sensitivity, curves.precision()[0], test.prevalence(outcome))
   figures = [plots.roc(roc), plots.precision_recall(recall)] if roc else []
   blocks: list[Block] = [table, Gallery([*figures, *distributions])]
   if pooled['average'] == 'macro':
@@ -166,7 +168,7 @@ def decisions(evaluation: Evaluation) -> Section | None:
         )
       )
     if len(curves) < _MOST_DRAWN:
-      prevalence = float(outcomes[name].positive.mean())
+      prevalence = evaluation.test.prevalence(outcomes[name])
       curves.append(plots.decision(each['decision_curve'], prevalence, name))
   header = (
     'Operating point',

@@ -108,7 +108,7 @@ def evaluate(
       'classes': {
         outcome.name: {
           'operating_points': decisions.operating_points(used, outcome, resamples, seed),
-          'decision_curve': decisions.decision_curve(outcome),
+          'decision_curve': decisions.decision_curve(used, outcome),
         }
         for outcome in used.outcomes
         if len(outcome.row)
@@ -172,6 +172,11 @@ def _calibration(
 def _notes(test: Rows, metrics: Mapping[str, Any]) -> list[str]:
   """What a reader must know before any figure."""
   notes = []
+  if np.ptp(test.weight) > 0:
+    notes.append(
+      f'Samples have weights, here {test.weight.min():.3g} to {test.weight.max():.3g}, and '
+      'every figure counts a sample by its own; n and events are numbers of samples.'
+    )
   if len(test) < LEAST_SAMPLES:
     notes.append(
       f'Only {len(test)} test samples: the figures below say little about the model.'

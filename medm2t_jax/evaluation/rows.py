@@ -47,6 +47,7 @@ class Rows:
     subject: int64 (n).
     fold: int64 (n).
     label: float64 (n), or of a multilabel target (n l), NaN where not known.
+    weight: float64 (n), above 0; 1 where samples have none.
     prediction: float64 (n c): probabilities; or (n,): numbers.
     attributes: name -> (n) object, None where unknown.
     present: modality -> bool (n).
@@ -57,6 +58,7 @@ class Rows:
   subject: np.ndarray
   fold: np.ndarray
   label: np.ndarray
+  weight: np.ndarray
   prediction: np.ndarray
   attributes: Mapping[str, np.ndarray]
   present: Mapping[str, np.ndarray]
@@ -72,6 +74,7 @@ class Rows:
       subject=self.subject[keep],
       fold=self.fold[keep],
       label=self.label[keep],
+      weight=self.weight[keep],
       prediction=self.prediction[keep],
       attributes={name: values[keep] for name, values in self.attributes.items()},
       present={name: values[keep] for name, values in self.present.items()},
@@ -104,6 +107,10 @@ class Rows:
       name, probability = self.target.classes[index], self.prediction[row, index]
       found.append(Outcome(name, index, row, probability, positive))
     return tuple(found)
+
+  def prevalence(self, outcome: Outcome) -> float:
+    """Share of an outcome, of the weight of the samples in which it is known."""
+    return float(np.average(outcome.positive, weights=self.weight[outcome.row]))
 
   def of_outcome(self, outcome: Outcome) -> dict[str, int | None]:
     """`counts` of the samples in which an outcome is known."""
@@ -149,6 +156,7 @@ def predictions_table(
     'fold': pa.array(np.full(len(rows), fold, np.int32)),
     'split': pa.array([split] * len(rows)),
     'label': _label_column(chosen['label']),
+    'weight': chosen['weight'],
     **prediction_columns(predictions),
   }
   for name in schema.attributes:
@@ -169,7 +177,7 @@ def read_rows(table: pa.Table, schema: Schema) -> tuple[Rows, Rows]:
   predicted = [f'p{index}' for index in range(outputs)]
   if schema.target.numeric:
     predicted = ['prediction']
-  needed = ['sample_id', 'subject_id', 'fold', 'split', 'label', *predicted]
+  needed = ['sample_id', 'subject_id', 'fold', 'split', 'label', 'weight', *predicted]
   for name in needed:
     if name not in table.column_names:
       raise DataError(f'predictions: column {name} is missing. {_REMEDY}')
@@ -205,6 +213,9 @@ def _rows(table: pa.Table, schema: Schema, predicted: list[str]) -> Rows:
   if schema.target.numeric:
     prediction = prediction[:, 0]
   label = _labels(table['label'], schema.target)
+  weight = column('weight', np.float64)
+  if not ((weight > 0) & np.isfinite(weight)).all():
+    raise DataError(f'predictions: a weight is not a number above 0. {_REMEDY}')
   _check_prediction(prediction, schema.target, 'predictions')
   listed = lambda name: np.array([*table[name].to_pylist(), None], object)[:-1]
   return Rows(
@@ -213,6 +224,7 @@ def _rows(table: pa.Table, schema: Schema, predicted: list[str]) -> Rows:
     subject=column('subject_id', np.int64),
     fold=column('fold', np.int64),
     label=label,
+    weight=weight,
     prediction=prediction,
     attributes={
       name: listed(name) for name in schema.attributes if name in table.column_names

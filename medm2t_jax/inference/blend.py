@@ -88,7 +88,7 @@ def fit(fold: Run, inputs: Inputs, ours: np.ndarray) -> np.ndarray:
       assert fold.start.blend is not None  # `adapting.begin` takes its names from there
       weights = {name: float(each) for name, each in fold.start.blend['weights'].items()}
     else:
-      weights = fit_weights(predictors, validation.label, prior, target)
+      weights = fit_weights(predictors, validation.label, validation.weight, prior, target)
     content = {'weights': weights, 'prior': prior.tolist()}
     kept_arrays.write(folder, _NAME, made_from, final, **content)
     told = ', '.join(f'{name} {weight:.2f}' for name, weight in weights.items())

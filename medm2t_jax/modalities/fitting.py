@@ -46,10 +46,10 @@ def fit(
     ValueError: no training sample at all.
   """
   collected, shares = _collect(batches, modalities)
-  labels = collected['label']['label']
+  labels, weights = collected['label']['label'], collected['label']['weight']
   if not len(labels):
     raise ValueError('cannot fit statistics: the training split has no sample')
-  statistics: Statistics = {'decoder': _of_outputs(labels, target)}
+  statistics: Statistics = {'decoder': _of_outputs(labels, weights, target)}
   table, start = collected['columns']['columns'], 0
   for each in modalities:
     fitted, stop = each.fit(collected[each.name]), start + each.columns.count
@@ -112,7 +112,7 @@ def _collect(
 
   for batch in batches:
     rows = batch['row'] >= 0
-    add('label', rows, {'label': batch['label']})
+    add('label', rows, {'label': batch['label'], 'weight': batch['weight']})
     add('columns', rows.ravel(), {'columns': np.asarray(columns.table(kinds, batch))})
     for name, has in found_in({each.name: each.spec for each in modalities}, batch):
       counts[name] = counts[name] + has.sum(axis=0)
@@ -129,7 +129,9 @@ def _collect(
   return collected, {name: np.asarray(count) / samples for name, count in counts.items()}
 
 
-def _of_outputs(labels: np.ndarray, target: Target) -> dict[str, np.ndarray]:
+def _of_outputs(
+  labels: np.ndarray, weights: np.ndarray, target: Target
+) -> dict[str, np.ndarray]:
   """`offset` (c) and `output_scale` ()."""
   of = targets.of(target)
-  return {'offset': of.prior(labels), 'output_scale': np.asarray(of.scale(labels))}
+  return {'offset': of.prior(labels, weights), 'output_scale': np.asarray(of.scale(labels))}

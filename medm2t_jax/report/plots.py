@@ -103,8 +103,10 @@ def reliability(curves: Mapping[str, Sequence[Mapping[str, Any]]], name: str) ->
   return figure(draw, f'Reliability curve of {name}', caption)
 
 
-def score_distribution(scores: np.ndarray, positive: np.ndarray, name: str) -> Figure:
-  """Predicted probability (n) of class `name`, with and without it."""
+def score_distribution(
+  scores: np.ndarray, positive: np.ndarray, weight: np.ndarray, name: str
+) -> Figure:
+  """Predicted probability (n) of class `name`, with and without it, by weight (n)."""
 
   def draw(axes: Axes) -> None:
     edges = np.linspace(0, max(0.05, min(1.0, float(scores.max()) * 1.02)), 31).tolist()
@@ -113,7 +115,7 @@ def score_distribution(scores: np.ndarray, positive: np.ndarray, name: str) -> F
       (positive, COLORS[1], name),
     ):
       if case.any():
-        weights = np.full(case.sum(), 100 / case.sum())
+        weights = weight[case] * (100 / weight[case].sum())
         axes.hist(
           scores[case],
           edges,

@@ -22,14 +22,15 @@ from medm2t_jax.targets.kind import (
 
 
 def _one_vs_rest(
-  score: Callable[..., Any], outputs: np.ndarray, label: np.ndarray
+  score: Callable[..., Any], outputs: np.ndarray, label: np.ndarray, weight: np.ndarray
 ) -> float:
   """Mean over the classes, of two the second; NaN where a class has no unit, or all."""
   classes = range(outputs.shape[1]) if outputs.shape[1] > 2 else (1,)
   if np.bincount(label.astype(int), minlength=outputs.shape[1]).min() == 0:
     return float('nan')
   probability = special.softmax(outputs.astype(np.float64), axis=1)
-  return float(np.mean([score(label == c, probability[:, c]) for c in classes]))
+  each = [score(label == c, probability[:, c], sample_weight=weight) for c in classes]
+  return float(np.mean(each))
 
 
 _LOSSES: dict[str, LossMaker] = {
@@ -48,14 +49,18 @@ class Classes(TargetKind):
   def loss(self, outputs: Any, label: Any) -> Any:
     return losses.nll(outputs, label)
 
-  def prior(self, label: np.ndarray) -> np.ndarray:
+  def prior(self, label: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Log shares of the classes, with one added count each."""
-    counts = 1.0 + np.bincount(label.astype(int), minlength=self.target.outputs)
+    counts = 1.0 + self._counts(label, weight)
     return np.log(counts / counts.sum())
 
-  def shares(self, label: np.ndarray) -> np.ndarray:
-    count = np.bincount(label.astype(int), minlength=self.target.outputs)
-    return count / count.sum()
+  def shares(self, label: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    counts = self._counts(label, weight)
+    return counts / counts.sum()
+
+  def _counts(self, label: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Weight of each class: float64 (c)."""
+    return np.bincount(label.astype(int), weight, minlength=self.target.outputs)
 
   def predictions(self, outputs: np.ndarray) -> np.ndarray:
     return special.softmax(outputs.astype(np.float64), axis=-1)
@@ -65,8 +70,11 @@ class Classes(TargetKind):
   ) -> np.ndarray:
     return np.log(np.maximum(predictions, least))
 
-  def mean_loss(self, predictions: np.ndarray, label: np.ndarray) -> float:
-    return float(_log_losses(predictions, label, LEAST_PROBABILITY).mean())
+  def mean_loss(
+    self, predictions: np.ndarray, label: np.ndarray, weight: np.ndarray
+  ) -> float:
+    losses = _log_losses(predictions, label, LEAST_PROBABILITY)
+    return float(np.average(losses, weights=weight))
 
   def log_losses(self, predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
     return _log_losses(predictions, label, SMALLEST)
@@ -102,12 +110,14 @@ class Classes(TargetKind):
   def label_in_words(self, label: Any) -> str:
     return self.target.classes[int(label)]
 
-  def summed_loss(self, outputs: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
+  def summed_loss(
+    self, outputs: np.ndarray, label: np.ndarray, weight: np.ndarray
+  ) -> tuple[float, np.ndarray]:
     log_probability = special.log_softmax(outputs, axis=-1)
     own = np.arange(len(label)), label.astype(int)
     slope = np.exp(log_probability)
     slope[own] -= 1
-    return -log_probability[own].sum(), slope
+    return -(weight * log_probability[own]).sum(), weight[:, np.newaxis] * slope
 
   def weighted(
     self, loss: Loss, class_weights: Sequence[float], *, prior_correction: bool

@@ -48,21 +48,22 @@ class SelectionMetric:
 
   Attributes:
     higher_is_better: whether it is a gain.
-    value: outputs (u c) and labels (u) or (u l), float -> the metric; NaN where it is
-      not defined on these labels.
+    value: outputs (u c), labels (u) or (u l), and weights (u), float -> the metric; NaN
+      where it is not defined on these labels.
   """
 
   higher_is_better: bool
-  value: Callable[[np.ndarray, np.ndarray], float]
+  value: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
 
 
 def ranking_metrics(
-  averaged: Callable[[Callable[..., Any], np.ndarray, np.ndarray], float],
+  averaged: Callable[[Callable[..., Any], np.ndarray, np.ndarray, np.ndarray], float],
 ) -> dict[str, SelectionMetric]:
   """AUROC and average precision.
 
   Args:
-    averaged: a score of scikit-learn, outputs and labels -> its mean over what is ranked.
+    averaged: a score of scikit-learn, outputs, labels and weights -> its mean over what
+      is ranked.
   """
   scores = {
     'auroc': metrics.roc_auc_score, 'average_precision': metrics.average_precision_score
@@ -79,7 +80,8 @@ class TargetKind(abc.ABC):
 
   Labels are as in a batch: (n,), or (n, l) of a multilabel target, whose unknown entries
   are below 0 or NaN. Predictions are probabilities (n, c), or numbers (n,). Outputs are
-  what networks and baselines give, on the scale of `link`: (n, c).
+  what networks and baselines give, on the scale of `link`: (n, c). Weights are those of the
+  samples, above 0: (n,). Whatever is said of samples together counts each by its weight.
   """
 
   target: Target
@@ -94,7 +96,7 @@ class TargetKind(abc.ABC):
     """The loss of a baseline that is trained like a network, unreduced: (u)."""
 
   @abc.abstractmethod
-  def prior(self, label: np.ndarray) -> np.ndarray:
+  def prior(self, label: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Outputs (c,) that say no more than these labels (n, ...) do together."""
 
   def scale(self, label: np.ndarray) -> float:
@@ -103,7 +105,7 @@ class TargetKind(abc.ABC):
     return 1.0
 
   @abc.abstractmethod
-  def shares(self, label: np.ndarray) -> np.ndarray:
+  def shares(self, label: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Mean prediction (c,) where nothing is known but these labels (n, ...)."""
 
   @abc.abstractmethod
@@ -122,12 +124,16 @@ class TargetKind(abc.ABC):
     """
 
   @abc.abstractmethod
-  def mean_loss(self, predictions: np.ndarray, label: np.ndarray) -> float:
+  def mean_loss(
+    self, predictions: np.ndarray, label: np.ndarray, weight: np.ndarray
+  ) -> float:
     """By what baselines are chosen: mean log loss in nats, or mean absolute error."""
 
   @abc.abstractmethod
-  def summed_loss(self, outputs: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
-    """The loss of a blend, summed over samples, and its gradient (n c)."""
+  def summed_loss(
+    self, outputs: np.ndarray, label: np.ndarray, weight: np.ndarray
+  ) -> tuple[float, np.ndarray]:
+    """The loss of a blend, each times its weight, summed, and its gradient (n c)."""
 
   @abc.abstractmethod
   def log_losses(self, predictions: np.ndarray, label: np.ndarray) -> np.ndarray:

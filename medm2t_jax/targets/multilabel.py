@@ -23,13 +23,15 @@ from medm2t_jax.targets.kind import (
 MOST_NAMED = 5  # labels of a prediction in words
 
 
-def _macro(score: Callable[..., Any], outputs: np.ndarray, label: np.ndarray) -> float:
+def _macro(
+  score: Callable[..., Any], outputs: np.ndarray, label: np.ndarray, weight: np.ndarray
+) -> float:
   """Mean over the labels that have both values; NaN where there is none."""
   found = []
   for column, truth in zip(outputs.T, label.T, strict=True):
     known = truth >= 0
     if len(np.unique(truth[known])) == 2:
-      found.append(score(truth[known] > 0, column[known]))
+      found.append(score(truth[known] > 0, column[known], sample_weight=weight[known]))
   return float(np.mean(found)) if found else float('nan')
 
 
@@ -49,13 +51,14 @@ class Multilabel(TargetKind):
   def loss(self, outputs: Any, label: Any) -> Any:
     return losses.nll_of_labels(outputs, label)
 
-  def prior(self, label: np.ndarray) -> np.ndarray:
+  def prior(self, label: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Log odds of the share of each label, with one added count of true and of false."""
-    true, known = (label > 0).sum(axis=0), (label >= 0).sum(axis=0)
+    weight = weight.astype(np.float64)
+    true, known = weight @ (label > 0), weight @ (label >= 0)
     return special.logit((true + 1.0) / (known + 2.0))
 
-  def shares(self, label: np.ndarray) -> np.ndarray:
-    return special.expit(self.prior(label))
+  def shares(self, label: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    return special.expit(self.prior(label, weight))
 
   def predictions(self, outputs: np.ndarray) -> np.ndarray:
     return special.expit(outputs.astype(np.float64))
@@ -65,8 +68,12 @@ class Multilabel(TargetKind):
   ) -> np.ndarray:
     return special.logit(np.clip(predictions, least, 1 - least))
 
-  def mean_loss(self, predictions: np.ndarray, label: np.ndarray) -> float:
-    return float(_log_losses(predictions, label, LEAST_PROBABILITY)[label >= 0].mean())
+  def mean_loss(
+    self, predictions: np.ndarray, label: np.ndarray, weight: np.ndarray
+  ) -> float:
+    losses, known = _log_losses(predictions, label, LEAST_PROBABILITY), label >= 0
+    weights = np.broadcast_to(weight[:, np.newaxis], label.shape)
+    return float(np.average(losses[known], weights=weights[known]))
 
   def log_losses(self, predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
     """The mean over the known labels."""
@@ -102,10 +109,13 @@ class Multilabel(TargetKind):
     names = [name for name, one in zip(self.target.classes, label, strict=True) if one > 0]
     return ', '.join(names) or 'none'
 
-  def summed_loss(self, outputs: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
+  def summed_loss(
+    self, outputs: np.ndarray, label: np.ndarray, weight: np.ndarray
+  ) -> tuple[float, np.ndarray]:
     """Of each sample the mean over its known labels: they are not independent."""
     known = label >= 0
     share = known / np.maximum(known.sum(axis=1, keepdims=True), 1)
+    share = share * weight[:, np.newaxis]
     sign = np.where(label > 0, 1.0, -1.0)
     loss = np.logaddexp(0, -sign * outputs) * share
     return loss.sum(), -sign * special.expit(-sign * outputs) * share

@@ -21,8 +21,12 @@ from medm2t_jax.targets.kind import (
 _SMOOTH = 0.1
 
 
-def _mae(outputs: np.ndarray, label: np.ndarray) -> float:
-  return float(np.abs(outputs[:, 0].astype(np.float64) - label).mean())
+def _mae(outputs: np.ndarray, label: np.ndarray, weight: np.ndarray) -> float:
+  return _mean_error(outputs[:, 0].astype(np.float64), label, weight)
+
+
+def _mean_error(predictions: np.ndarray, label: np.ndarray, weight: np.ndarray) -> float:
+  return float(np.average(np.abs(predictions - label), weights=weight))
 
 
 _LOSSES: dict[str, LossMaker] = {
@@ -44,9 +48,9 @@ class Regression(TargetKind):
   def loss(self, outputs: Any, label: Any) -> Any:
     return losses.absolute(outputs, label)
 
-  def prior(self, label: np.ndarray) -> np.ndarray:
+  def prior(self, label: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """The mean."""
-    return np.array([label.mean()])
+    return np.array([np.average(label, weights=weight)])
 
   def scale(self, label: np.ndarray) -> float:
     """The power of ten that is next below the standard deviation: 1 for most stays.
@@ -57,8 +61,8 @@ class Regression(TargetKind):
     deviation = float(np.std(label, dtype=np.float64))
     return float(10.0 ** np.floor(np.log10(deviation))) if deviation > 0 else 1.0
 
-  def shares(self, label: np.ndarray) -> np.ndarray:
-    return np.array([label.mean(dtype=np.float64)])
+  def shares(self, label: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    return np.array([np.average(label.astype(np.float64), weights=weight)])
 
   def predictions(self, outputs: np.ndarray) -> np.ndarray:
     return outputs.astype(np.float64)[..., 0]
@@ -69,8 +73,10 @@ class Regression(TargetKind):
     del least
     return predictions[:, np.newaxis]
 
-  def mean_loss(self, predictions: np.ndarray, label: np.ndarray) -> float:
-    return float(np.abs(predictions - label).mean())
+  def mean_loss(
+    self, predictions: np.ndarray, label: np.ndarray, weight: np.ndarray
+  ) -> float:
+    return _mean_error(predictions, label, weight)
 
   def log_losses(self, predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
     raise AssertionError('a number has no log loss')
@@ -100,11 +106,13 @@ class Regression(TargetKind):
   def label_in_words(self, label: Any) -> str:
     return f'{float(label):.2f} {self.target.unit}'.rstrip()
 
-  def summed_loss(self, outputs: np.ndarray, label: np.ndarray) -> tuple[float, np.ndarray]:
+  def summed_loss(
+    self, outputs: np.ndarray, label: np.ndarray, weight: np.ndarray
+  ) -> tuple[float, np.ndarray]:
     """Absolute error, smooth near 0."""
-    error = outputs - label[:, np.newaxis]
+    error, by = outputs - label[:, np.newaxis], weight[:, np.newaxis]
     size = np.hypot(error, _SMOOTH * self.scale(label))
-    return size.sum(), error / size
+    return (by * size).sum(), by * error / size
 
   def weighted(
     self, loss: Loss, class_weights: Sequence[float], *, prior_correction: bool

@@ -43,7 +43,12 @@ def badness(record: Mapping[str, Any], select_by: str) -> float:
 
 
 def value(
-  select_by: str, outputs: np.ndarray, label: np.ndarray, target: Target, stage: str
+  select_by: str,
+  outputs: np.ndarray,
+  label: np.ndarray,
+  weight: np.ndarray,
+  target: Target,
+  stage: str,
 ) -> float:
   """The metric `select_by` of validation predictions.
 
@@ -51,13 +56,14 @@ def value(
     select_by: the name of a metric of the target.
     outputs: of the units that count (u, c).
     label: of them (u,) or (u, l).
+    weight: of them (u,).
     target: what the label means.
     stage: for the message.
 
   Raises:
     DataError: the metric is not defined: a class has no unit, or all of them.
   """
-  found = targets.of(target).selection_metrics[select_by].value(outputs, label)
+  found = targets.of(target).selection_metrics[select_by].value(outputs, label, weight)
   if np.isnan(found):
     raise DataError(
       f'config.recipe.{stage}.select_by={select_by!r} is not defined: a class has none or '

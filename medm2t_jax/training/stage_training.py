@@ -305,14 +305,16 @@ class StageTraining:
     }
     if not units:
       return record
-    logits, outputs, label = _gathered(units)
+    logits, outputs, label, weight = _gathered(units)
     if selection.is_metric(self._select_by):
       target = self._fold.dataset.schema.target
-      found = selection.value(self._select_by, logits, label, target, self._stage)
+      found = selection.value(self._select_by, logits, label, weight, target, self._stage)
       record[selection.measured(self._select_by)] = found
     if len(parts) > 1:
       by_name = {name: outputs[:, place] for place, name in enumerate(parts)}
-      record['part_weights'] = _fitted_weights(self._fold, self._stage, by_name, label)
+      record['part_weights'] = _fitted_weights(
+        self._fold, self._stage, by_name, label, weight
+      )
     return record
 
   def _require_finite(
@@ -339,8 +341,9 @@ def _is_over(step: steps.LossSum) -> bool:
   return step.total.is_ready()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _gathered(units: list[steps.Units]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Outputs (u c), parts (u m c) and labels (u ...) of the units of all processes."""
+def _gathered(units: list[steps.Units]) -> tuple[np.ndarray, ...]:
+  """Outputs (u c), parts (u m c), labels (u ...) and weights (u) of the units of all
+  processes."""
   arrays = []
   for each in units:
     parts = np.moveaxis(np.asarray(each.parts), 1, 2)
@@ -351,11 +354,15 @@ def _gathered(units: list[steps.Units]) -> tuple[np.ndarray, np.ndarray, np.ndar
     for group in zip(*arrays, strict=True)
   )
   counts = weight > 0
-  return logits[counts], parts[counts], label[counts]
+  return logits[counts], parts[counts], label[counts], weight[counts]
 
 
 def _fitted_weights(
-  fold: Run, stage: str, outputs: dict[str, np.ndarray], label: np.ndarray
+  fold: Run,
+  stage: str,
+  outputs: dict[str, np.ndarray],
+  label: np.ndarray,
+  weight: np.ndarray,
 ) -> dict[str, float]:
   """Weight of each part of a prediction, fitted on validation units.
 
@@ -373,5 +380,5 @@ def _fitted_weights(
   ]
   fitted = {name: each for name, each in outputs.items() if name not in absent}
   target, prior = fold.dataset.schema.target, fold.statistics['decoder']['offset']
-  weights = fit_weights(fitted, label, prior, target)
+  weights = fit_weights(fitted, label, weight, prior, target)
   return {name: weights.get(name, 0.0) for name in outputs}

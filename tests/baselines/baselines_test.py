@@ -199,7 +199,7 @@ def test_stages_that_were_not_trained_are_left_out_by_name(dataset, tmp_path):
 def test_classes_that_nobody_trained_on_have_probability_0(baseline):
   rng = np.random.default_rng(0)
   value = rng.normal(size=(40, 3)).astype(np.float32)
-  table = lambda label: Table(np.arange(40), label, value, ('a', 'b', 'c'))
+  table = lambda label: Table(np.arange(40), label, np.ones(40), value, ('a', 'b', 'c'))
   target = Target('multiclass', ('none', 'chd', 'stroke'))
   validation = table(np.arange(40) % 3.0)
   seed = (0,) if baseline is boosted_trees else ()
@@ -211,7 +211,7 @@ def test_classes_that_nobody_trained_on_have_probability_0(baseline):
     np.testing.assert_allclose(predicted.sum(axis=1), 1, atol=1e-6)
 
 
-def _tables(target, sizes=(60, 40)):
+def _tables(target, sizes=(60, 40), weighted=False):
   """Training and validation samples, interleaved in the index, and others."""
   rng = np.random.default_rng(0)
   order = rng.permutation(sum(sizes))
@@ -221,29 +221,32 @@ def _tables(target, sizes=(60, 40)):
     label = np.nan_to_num(value[:, 0]) + rng.normal(size=len(row))
     if not target.numeric:
       label = (label > 0).astype(float)
+    weight = rng.choice([0.1, 1, 2], len(row)) if weighted else np.ones(len(row))
     order = np.argsort(row)
-    yield Table(row[order], label, value, ('a', 'b', 'c', 'd'))
+    yield Table(row[order], label, weight, value, ('a', 'b', 'c', 'd'))
 
 
 def _together(train, validation):
   order = np.argsort(np.concatenate([train.row, validation.row]))
   join = lambda name: np.concatenate([getattr(train, name), getattr(validation, name)])
-  return join('value')[order], join('label')[order]
+  return join('value')[order], join('label')[order], join('weight')[order]
 
 
+@pytest.mark.parametrize('weighted', [False, True])
 @pytest.mark.parametrize('target', [Target('binary', ('no', 'yes')), DAYS])
-def test_a_linear_refit_is_that_of_scikit_learn_on_both(target):
-  train, validation, others = _tables(target)
+def test_a_linear_refit_is_that_of_scikit_learn_on_both(target, weighted):
+  train, validation, others = _tables(target, weighted=weighted)
   fitted = logistic_regression.fit(train, validation, target, refit=True)
-  value, label = _together(train, validation)
+  value, label, weight = _together(train, validation)
   impute = SimpleImputer(strategy='median', add_indicator=True).fit(value)
   scale = StandardScaler().fit(impute.transform(value))
   given = lambda value: np.clip(scale.transform(impute.transform(value)), -5, 5)
   chosen = fitted.chosen[-1]
   if target is DAYS:
-    model = Ridge(alpha=chosen.alpha).fit(given(value), label)
+    model = Ridge(alpha=chosen.alpha)
   else:
-    model = LogisticRegression(C=chosen.C, max_iter=5000).fit(given(value), label)
+    model = LogisticRegression(C=chosen.C, max_iter=5000)
+  model.fit(given(value), label, weight)
   expected = choosing.predict(model, given(others.value), target)
   found = choosing.predict(fitted.final, others.value, target)
   np.testing.assert_allclose(found, expected, rtol=1e-6)
@@ -255,11 +258,12 @@ def test_a_linear_refit_is_that_of_scikit_learn_on_both(target):
   assert np.abs(of_first - found).max() > 1e-3
 
 
+@pytest.mark.parametrize('weighted', [False, True])
 @pytest.mark.parametrize('target', [Target('binary', ('no', 'yes')), DAYS])
-def test_refitted_trees_are_those_of_scikit_learn_on_both(target, monkeypatch):
+def test_refitted_trees_are_those_of_scikit_learn_on_both(target, weighted, monkeypatch):
   monkeypatch.setitem(boosted_trees._FIXED, 'max_iter', 60)
   monkeypatch.setitem(boosted_trees._FIXED, 'n_iter_no_change', 3)
-  train, validation, others = _tables(target)
+  train, validation, others = _tables(target, weighted=weighted)
   fitted = boosted_trees.fit(train, validation, target, 0, refit=True)
   chosen = fitted.chosen
   assert chosen.n_iter_ < 60, 'else nothing was stopped'
@@ -276,7 +280,10 @@ def test_refitted_trees_are_those_of_scikit_learn_on_both(target, monkeypatch):
     min_samples_leaf=5,
     l2_regularization=1.0,
     **settings,
-  ).fit(*_together(train, validation))
+  )
+  value, label, weight = _together(train, validation)
+  # Weights of 1 are left out: they may add in another order.
+  model.fit(value, label, weight if weighted else None)
   expected = choosing.predict(model, others.value, target)
   found = choosing.predict(fitted.final, others.value, target)
   np.testing.assert_array_equal(found, expected)

@@ -64,7 +64,9 @@ def _fitted(kind, case):
       quantiles = np.linspace(0, 1, len(classes) + 1)[1:-1]
       position = np.searchsorted(np.quantile(score, quantiles), score)
       label = np.asarray(classes, float)[position]
-    table = lambda rows: Table(np.arange(240)[rows], label[rows], value[rows], ('',) * 8)
+    table = lambda rows: Table(
+      np.arange(240)[rows], label[rows], np.ones(240)[rows], value[rows], ('',) * 8
+    )
     train, validation = table(slice(0, 180)), table(slice(180, 240))
     if kind == 'trees':
       model = boosted_trees.fit(train, validation, target, 0, refit=False).final

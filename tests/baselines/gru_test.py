@@ -84,14 +84,15 @@ def test_predictions_do_not_depend_on_batch_mates():
   windows = rng.normal(size=(7, 3, 4)).astype(np.float32)
   windows[rng.random(windows.shape) < 0.5] = np.nan
   static = np.where(rng.random((7, 2)) < 0.3, np.nan, rng.normal(size=(7, 2)))
-  samples = gru.Samples(windows, static.astype(np.float32), np.zeros(7, np.float32))
+  label, weight = np.zeros(7, np.float32), np.array([1, 1, 1, 1, 0.5, 1, 0.25], np.float32)
+  samples = gru.Samples(windows, static.astype(np.float32), label, weight)
   network = gru.Gru(8, 2, ENDS, 0.3)
   params = network.init(jax.random.key(0), windows, samples.columns, train=False)
   apply = jax.jit(lambda *given: network.apply(params, *given, train=False))
   together = np.asarray(apply(windows, samples.columns))
   assert np.isfinite(together).all()
   batches = list(samples.steps(np.arange(7), 3))
-  assert [batch['weight'].sum() for batch in batches] == [3, 3, 1]
+  assert [batch['weight'].sum() for batch in batches] == [3, 2.5, 0.25]
   parts = np.concatenate([apply(b['windows'], b['columns']) for b in batches])
   np.testing.assert_allclose(parts[:7], together, atol=1e-6)
   assert np.ptp(together[:, 0]) > 1e-3

@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from absl import flags
+from flax import traverse_util
 from sklearn.metrics import roc_auc_score
 
 from data_pipeline.format.dataset import open_dataset
@@ -183,3 +184,22 @@ def test_every_stay_of_decompensation_weighs_the_same(evaluated):
   weight = pd.Series(index['weight'], dtype=np.float64).groupby(stay)
   np.testing.assert_allclose(weight.sum(), 1, rtol=1e-5)
   assert weight.size().max() > 10
+  tested = found.tested
+  of_tested = dict(zip(index['sample_id'], index['weight'], strict=True))
+  np.testing.assert_array_equal(tested.weight, tested.sample_id.map(of_tested))
+  area = roc_auc_score(tested.label, tested.p1, sample_weight=tested.weight)
+  assert found.metrics['headline']['value'] == pytest.approx(area)
+  [died] = found.metrics['pooled']['classes'].values()
+  share = np.average(tested.label, weights=tested.weight)
+  assert died['prevalence'] == pytest.approx(share) != tested.label.mean()
+  assert 'every figure counts a sample by its own' in found.page
+  # A model that knows nothing predicts what stays, not samples, have.
+  trained = found.dataset.rows(0, 'train')
+  label, weight = index['label'][trained], index['weight'][trained]
+  prior = TrainedModel.load(bundling.folder_of(found.work, 0)).members[0].variables
+  offset = next(
+    value for path, value in traverse_util.flatten_dict(prior['fitted']).items()
+    if path[-1] == 'offset'
+  )  # fmt: skip
+  odds = (1 + weight @ (label == 1)) / (1 + weight @ (label == 0))
+  assert offset[1] - offset[0] == pytest.approx(np.log(odds), rel=1e-4)

@@ -28,6 +28,7 @@ def _rows(
     subject=np.arange(n) % (subjects or n),
     fold=np.arange(n) % 2,
     label=label,
+    weight=np.ones(n),
     prediction=np.stack([1 - probability, probability], axis=1),
     attributes={},
     present={},

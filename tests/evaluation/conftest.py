@@ -62,6 +62,7 @@ def _predictions(task: str, samples: int, seed: int = 0, rate: float = 0.15) -> 
         'subject_id': base + np.sort(random.integers(max(1, 2 * n // 3), size=n)),
         'fold': np.full(n, fold),
         'split': [split] * n,
+        'weight': np.ones(n),
       }
       columns |= _predicted(task, n, rate, random)
       age = [None if i % 17 == 0 else 20 + 70 * random.random() for i in range(n)]

@@ -37,7 +37,7 @@ def test_no_events_no_points(predictions, context):
 
 def test_net_benefit_by_hand(predictions, context):
   rows, _ = read_rows(predictions('mortality', 200), context('mortality').schema)
-  curve = decision_curve(rows.outcomes[0])
+  curve = decision_curve(rows, rows.outcomes[0])
   at = curve['threshold'].index(0.2)
   flagged = rows.prediction[:, 1] >= 0.2
   benefit = (flagged & (rows.label == 1)).sum() - 0.25 * (flagged & (rows.label == 0)).sum()

@@ -42,6 +42,7 @@ def made(target=SCHEMA.target, seed=0):
     'sample_id': np.arange(COUNT),
     'subject_id': np.repeat(np.arange(COUNT // 4), 4),
     'label': label,
+    'weight': np.ones(COUNT),
     'sex': np.array(['F', 'M'] * (COUNT // 2), object),
     **{f'n_{name}': np.ones(COUNT, int) for name in SCHEMA.modalities},
   }
@@ -57,7 +58,7 @@ def made(target=SCHEMA.target, seed=0):
   }
   rows = Rows(
     target, index['sample_id'], index['subject_id'], np.zeros(COUNT, int), label,
-    prediction, {}, {},
+    np.ones(COUNT), prediction, {}, {},
   )  # fmt: skip
   pooled = score(rows, 20)
   model = SimpleNamespace(schema=schema, tests={'pooled': pooled, 'calibration': {}})

@@ -54,7 +54,7 @@ def test_interval_equals_loop_that_copies_the_subjects(predictions, context):
 
 def test_all_samples_of_a_subject_are_drawn_together():
   subjects = np.array([7, 7, 3, 9, 9, 9])
-  weights = np.concatenate(list(resampled_weights(subjects, 50)))
+  weights = np.concatenate(list(resampled_weights(subjects, np.ones(len(subjects)), 50)))
   assert weights.shape == (50, 6)
   assert (weights[:, 0] == weights[:, 1]).all()
   assert (weights[:, 3:] == weights[:, 3:4]).all()
@@ -67,8 +67,10 @@ def test_correlated_samples_widen_the_interval():
   values = np.repeat(effect, 10)
   mean = lambda weights: {'mean': weights @ values / weights.sum(axis=1)}
   counts = {'n': 1000, 'subjects': 100, 'events': None}
-  by_subject = estimate(bootstrap(mean, np.repeat(np.arange(100), 10))['mean'], counts)
-  by_sample = estimate(bootstrap(mean, np.arange(1000))['mean'], counts)
+  by_subject = estimate(
+    bootstrap(mean, np.repeat(np.arange(100), 10), np.ones(1000))['mean'], counts
+  )
+  by_sample = estimate(bootstrap(mean, np.arange(1000), np.ones(1000))['mean'], counts)
   width = lambda figure: figure['high'] - figure['low']
   assert width(by_subject) > 2.5 * width(by_sample)
 
@@ -106,7 +108,7 @@ def test_days_equal_sklearn(predictions, context):
     assert band['bias']['value'] == pytest.approx((predicted - true)[inside].mean())
   loop = [
     np.median(np.repeat(np.abs(predicted - true), weight.astype(int)))
-    for chunk in resampled_weights(rows.subject, 50, 1)
+    for chunk in resampled_weights(rows.subject, rows.weight, 50, 1)
     for weight in chunk
   ]
   low, high = np.quantile(loop, [0.025, 0.975])

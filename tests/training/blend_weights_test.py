@@ -50,7 +50,7 @@ def _data(target, count, *, seed=0):
 def test_gradient(target):
   outputs, label = _data(target, 50)
   said = np.stack(list(outputs.values())) - PRIOR[target.kind]
-  objective = _objective(said, label, PRIOR[target.kind], target, 0.2)
+  objective = _objective(said, label, np.ones(len(label)), PRIOR[target.kind], target, 0.2)
   for weights in ([0.1, 0.9, 0.3], [0.0, 2.0, 0.0]):
     gradient = objective(np.array(weights))[1]
     expected = optimize.approx_fprime(weights, lambda each: objective(each)[0], 1e-7)
@@ -61,11 +61,11 @@ def test_gradient(target):
 def test_good_predictors_weigh_more_and_none_weighs_less_than_0(target):
   outputs, label = _data(target, 400)
   prior = PRIOR[target.kind]
-  weights = fit_weights(outputs, label, prior, target)
+  weights = fit_weights(outputs, label, np.ones(len(label)), prior, target)
   assert list(weights) == list(outputs)
   assert weights['good'] > weights['fair'] > weights['useless'] >= 0
   reverse = {'good': outputs['good'], 'reverse': 4 * prior - 3 * outputs['good']}
-  weights = fit_weights(reverse, label, prior, target)
+  weights = fit_weights(reverse, label, np.ones(len(label)), prior, target)
   assert weights['reverse'] == 0 and weights['good'] > 0.5
 
 
@@ -73,7 +73,7 @@ def test_good_predictors_weigh_more_and_none_weighs_less_than_0(target):
 def test_the_optimum(target):
   outputs, label = _data(target, 300)
   prior = PRIOR[target.kind]
-  found = fit_weights(outputs, label, prior, target, weight_sd=0.3)
+  found = fit_weights(outputs, label, np.ones(len(label)), prior, target, weight_sd=0.3)
 
   def loss(weights):
     blended = blend(
@@ -100,11 +100,11 @@ def test_the_optimum(target):
 @TARGETS
 def test_few_samples_leave_equal_weights_and_many_do_not(target):
   prior = PRIOR[target.kind]
-  few = fit_weights(*_data(target, 3), prior, target, weight_sd=0.05)
+  few = fit_weights(*_data(target, 3), np.ones(3), prior, target, weight_sd=0.05)
   np.testing.assert_allclose(list(few.values()), 1 / 3, atol=0.05)
   outputs, label = _data(target, 30_000)
-  many = fit_weights(outputs, label, prior, target)
-  free = fit_weights(outputs, label, prior, target, weight_sd=1e6)
+  many = fit_weights(outputs, label, np.ones(len(label)), prior, target)
+  free = fit_weights(outputs, label, np.ones(len(label)), prior, target, weight_sd=1e6)
   np.testing.assert_allclose(list(many.values()), list(free.values()), atol=0.01)
   assert free['good'] > 0.6 and free['useless'] < 0.05
 
@@ -112,7 +112,7 @@ def test_few_samples_leave_equal_weights_and_many_do_not(target):
 @TARGETS
 def test_one_sample(target):
   outputs, label = _data(target, 1)
-  weights = fit_weights(outputs, label, PRIOR[target.kind], target)
+  weights = fit_weights(outputs, label, np.ones(len(label)), PRIOR[target.kind], target)
   assert np.isfinite(list(weights.values())).all()
 
 
@@ -120,8 +120,8 @@ def test_the_order_of_predictors_has_no_influence():
   outputs, label = _data(CLASSES, 100)
   reverse = dict(reversed(outputs.items()))
   prior = PRIOR['multiclass']
-  weights = fit_weights(outputs, label, prior, CLASSES)
-  assert fit_weights(reverse, label, prior, CLASSES) == weights
+  weights = fit_weights(outputs, label, np.ones(len(label)), prior, CLASSES)
+  assert fit_weights(reverse, label, np.ones(len(label)), prior, CLASSES) == weights
   np.testing.assert_array_equal(
     blend(reverse, dict(reversed(weights.items())), prior, 'softmax'),
     blend(outputs, weights, prior, 'softmax'),
@@ -131,13 +131,15 @@ def test_the_order_of_predictors_has_no_influence():
 def test_the_only_predictor_has_weight_1():
   outputs, label = _data(CLASSES, 10)
   only = {'useless': outputs['useless']}
-  assert fit_weights(only, label, PRIOR['multiclass'], CLASSES) == {'useless': 1.0}
+  assert fit_weights(only, label, np.ones(len(label)), PRIOR['multiclass'], CLASSES) == {
+    'useless': 1.0
+  }
 
 
 def test_a_class_that_no_subject_has():
   outputs, label = _data(CLASSES, 200)
   label = np.where(label == 2, 0, label)
-  weights = fit_weights(outputs, label, PRIOR['multiclass'], CLASSES)
+  weights = fit_weights(outputs, label, np.ones(len(label)), PRIOR['multiclass'], CLASSES)
   assert np.isfinite(list(weights.values())).all() and weights['good'] > weights['useless']
 
 
@@ -181,4 +183,18 @@ def test_what_is_not_finite_is_refused(where):
   prior = PRIOR['multiclass'].copy()
   {'output': outputs['good'], 'label': label, 'prior': prior}[where][2] = -np.inf
   with pytest.raises(ValueError, match='finite'):
-    fit_weights(outputs, label, prior, CLASSES)
+    fit_weights(outputs, label, np.ones(len(label)), prior, CLASSES)
+
+
+@pytest.mark.parametrize('target', [CLASSES, LABELS], ids=lambda each: each.kind)
+def test_a_weight_of_three_is_three_copies(target):
+  outputs, label = _data(target, 60)
+  weight = np.random.default_rng(0).choice([1, 3], 60)
+  copies = np.repeat(np.arange(60), weight)
+  prior = PRIOR[target.kind]
+  found = fit_weights(outputs, label, weight, prior, target)
+  twins = {name: each[copies] for name, each in outputs.items()}
+  expected = fit_weights(twins, label[copies], np.ones(len(copies)), prior, target)
+  equal = fit_weights(outputs, label, np.ones(60), prior, target)
+  assert found == pytest.approx(expected, abs=1e-4)
+  assert found != pytest.approx(equal, abs=1e-3)

@@ -84,7 +84,7 @@ def test_an_undefined_metric_is_one_clear_error():
   logits, label = np.zeros((3, 4), np.float32), np.array([0.0, 1.0, 2.0])
   target = Target('multiclass', tuple('abcd'))
   with pytest.raises(DataError, match=r"a class has none .* of the 3 .*'loss'"):
-    selection.value('auroc', logits, label, target, 'static')
+    selection.value('auroc', logits, label, np.ones(len(label)), target, 'static')
 
 
 def test_absurd_values_of_test_subjects_change_no_bit(trained, dataset, tmp_path):

@@ -1,10 +1,11 @@
 """Bootstrap over subjects, vectorised over resamples.
 
 Samples of one subject are not independent, so subjects are drawn with replacement,
-each with all of its samples. A resample is a row of integer weights (n); a statistic
-maps weights (r n) to values (r), so that one sort serves all resamples. The draws are
-a function of the subjects, the seed and the number of resamples only: two models on
-the same rows see the same resamples, and their differences are paired.
+each with all of its samples. A resample is a row of weights (n): how often a subject was
+drawn, times the weight of the sample. A statistic maps weights (r n) to values (r), so
+that one sort serves all resamples. The draws are a function of the subjects, the seed and
+the number of resamples only: two models on the same rows see the same resamples, and their
+differences are paired.
 """
 
 from __future__ import annotations
@@ -42,12 +43,13 @@ class Draws:
 
 
 def resampled_weights(
-  subjects: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
+  subjects: np.ndarray, weight: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
 ) -> Iterator[np.ndarray]:
   """Yields chunks of float64 (r n) weights, `resamples` rows in all.
 
   Args:
     subjects: (n) subject of each sample.
+    weight: (n) of each sample.
     resamples: number of resamples.
     seed: of the draws.
   """
@@ -63,18 +65,19 @@ def resampled_weights(
         for _ in range(min(chunk, resamples - start))
       ]
     )
-    yield counts[:, index].astype(np.float64)
+    yield counts[:, index] * np.asarray(weight, np.float64)
 
 
 def bootstrap(
   statistic: Statistic,
   subjects: np.ndarray,
+  weight: np.ndarray,
   resamples: int = RESAMPLES,
   seed: int = 0,
 ) -> dict[str, Draws]:
   """The figures of `statistic` on all rows and on each resample."""
-  values = statistic(np.ones((1, len(subjects))))
-  chunks = [statistic(w) for w in resampled_weights(subjects, resamples, seed)]
+  values = statistic(np.asarray(weight, np.float64)[np.newaxis])
+  chunks = [statistic(w) for w in resampled_weights(subjects, weight, resamples, seed)]
   return {
     name: Draws(float(value[0]), np.concatenate([chunk[name] for chunk in chunks]))
     for name, value in values.items()

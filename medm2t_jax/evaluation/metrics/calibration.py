@@ -5,6 +5,7 @@ validation rows alone and applied to its test rows. Slope and intercept follow V
 Calster et al. 2016 (doi 10.1016/j.jclinepi.2015.12.005): the slope is the coefficient
 of logit(p) in a logistic regression of the outcome, the intercept is calibration in
 the large, fitted with the slope held at 1. A perfect model has slope 1, intercept 0.
+Every sample counts by its weight; the bins hold equal numbers of samples.
 """
 
 from __future__ import annotations
@@ -59,14 +60,16 @@ def class_calibration(
   `brier` is the mean over samples of the squared error summed over the classes, of the
   second class alone where there are two, or averaged over the known labels. Each class
   has estimates 'ece' (quantile bins), 'brier', 'slope', 'intercept' and 'curve', a list
-  of bins {'predicted', 'observed', 'n'}.
+  of bins {'predicted', 'observed', 'n'}, means by weight.
   """
   kind = targets.of(rows.target)
   squared = (rows.prediction - kind.is_true(rows.label))[:, list(kind.scored)] ** 2
   # Of labels the mean over those that are known: a sample may lack some.
   brier = np.nanmean(squared, axis=1) if kind.link == 'sigmoid' else squared.sum(axis=1)
   columns = {'log_loss': kind.log_losses(rows.prediction, rows.label), 'brier': brier}
-  draws = bootstrap(lambda w: _means(w, columns), rows.subject, resamples, seed)
+  draws = bootstrap(
+    lambda w: _means(w, columns), rows.subject, rows.weight, resamples, seed
+  )
   result: dict[str, Any] = {name: estimate(draws[name], rows.counts()) for name in columns}
   result['classes'] = {
     outcome.name: _one_class(rows, outcome, resamples, seed) for outcome in rows.outcomes
@@ -89,11 +92,11 @@ def numeric_calibration(
     slope = (mean['xy'] - mean['x'] * mean['y']) / np.where(varied, variance, np.nan)
     return {'slope': slope, 'intercept': mean['y'] - slope * (mean['x'] + center)}
 
-  draws = bootstrap(statistic, rows.subject, resamples, seed)
+  draws = bootstrap(statistic, rows.subject, rows.weight, resamples, seed)
   reason = 'all predictions are equal'
   return {
     **{name: estimate(each, rows.counts(), reason) for name, each in draws.items()},
-    'curve': _curve(x, y, quantile_bins(x)),
+    'curve': _curve(x, y, rows.weight, quantile_bins(x)),
   }
 
 
@@ -123,16 +126,20 @@ def _one_class(rows: Rows, outcome: Outcome, resamples: int, seed: int) -> dict[
     ece = np.abs(weights @ gap).sum(axis=1) / total
     return {'ece': ece, 'brier': weights @ (positive - probability) ** 2 / total}
 
-  draws = bootstrap(statistic, rows.subject, resamples, seed)
+  draws = bootstrap(statistic, rows.subject, rows.weight, resamples, seed)
   result = {name: estimate(each, counts) for name, each in draws.items()}
   clipped = np.clip(probability, SMALLEST, 1 - SMALLEST)
-  subjects = rows.subject[outcome.row]
-  result |= _logistic(special.logit(clipped), positive, subjects, counts)
-  return {**result, 'curve': _curve(probability, positive, member)}
+  subjects, weight = rows.subject[outcome.row], rows.weight[outcome.row]
+  result |= _logistic(special.logit(clipped), positive, weight, subjects, counts)
+  return {**result, 'curve': _curve(probability, positive, weight, member)}
 
 
 def _logistic(
-  logit: np.ndarray, positive: np.ndarray, subjects: np.ndarray, counts: Mapping
+  logit: np.ndarray,
+  positive: np.ndarray,
+  weight: np.ndarray,
+  subjects: np.ndarray,
+  counts: Mapping,
 ) -> dict[str, Any]:
   """Slope and intercept with 95 % intervals, robust to samples of one subject."""
   undefined = lambda reason: estimate(Draws(np.nan, np.empty(0)), counts, reason)
@@ -140,7 +147,7 @@ def _logistic(
     reason = 'the samples are of one class only'
     return {'slope': undefined(reason), 'intercept': undefined(reason)}
   ones = np.ones((len(logit), 1))
-  intercept = _newton(ones, positive, logit, subjects, counts, 0)
+  intercept = _newton(ones, positive, weight, logit, subjects, counts, 0)
   inside, outside = logit[positive == 1], logit[positive == 0]
   if logit.min() == logit.max():
     slope = undefined('all predicted probabilities are equal')
@@ -148,13 +155,14 @@ def _logistic(
     slope = undefined('the prediction separates the classes completely')
   else:
     design = np.stack([ones[:, 0], logit], axis=1)
-    slope = _newton(design, positive, np.zeros(len(logit)), subjects, counts, 1)
+    slope = _newton(design, positive, weight, np.zeros(len(logit)), subjects, counts, 1)
   return {'slope': slope, 'intercept': intercept}
 
 
 def _newton(
   design: np.ndarray,
   positive: np.ndarray,
+  weight: np.ndarray,
   offset: np.ndarray,
   subjects: np.ndarray,
   counts: Mapping,
@@ -162,13 +170,15 @@ def _newton(
 ) -> dict[str, Any]:
   """Coefficient `position` of a logistic regression, clustered Wald interval."""
   loss = lambda beta: (
-    np.logaddexp(0, offset + design @ beta) - positive * (offset + design @ beta)
+    weight * (np.logaddexp(0, offset + design @ beta) - positive * (offset + design @ beta))
   ).sum()
-  gradient = lambda beta: design.T @ (special.expit(offset + design @ beta) - positive)
+  gradient = lambda beta: (
+    design.T @ (weight * (special.expit(offset + design @ beta) - positive))
+  )
 
   def hessian(beta: np.ndarray) -> np.ndarray:
     probability = special.expit(offset + design @ beta)
-    return (design * (probability * (1 - probability))[:, None]).T @ design
+    return (design * (weight * probability * (1 - probability))[:, None]).T @ design
 
   fit = optimize.minimize(
     loss,
@@ -176,14 +186,14 @@ def _newton(
     jac=gradient,
     hess=hessian,
     method='trust-exact',
-    options={'gtol': 1e-8 * len(positive)},
+    options={'gtol': 1e-8 * weight.sum()},
   )
   result = {'value': float(fit.x[position]), 'low': None, 'high': None, **counts}
   clusters = np.unique(subjects, return_inverse=True)[1]
   number = clusters.max() + 1
   if number < 3:
     return {**result, 'reason': 'no interval: fewer than three subjects'}
-  residual = positive - special.expit(offset + design @ fit.x)
+  residual = weight * (positive - special.expit(offset + design @ fit.x))
   scores = np.zeros((number, design.shape[1]))
   np.add.at(scores, clusters, design * residual[:, None])
   bread = np.linalg.inv(hessian(fit.x))
@@ -204,8 +214,8 @@ def _fit_temperature(rows: Rows) -> Temperature:
   outputs = _outputs(rows)
 
   def loss(log_temperature: float) -> float:
-    total, _ = kind.summed_loss(outputs / np.exp(log_temperature), rows.label)
-    return float(total) / len(rows)
+    total, _ = kind.summed_loss(outputs / np.exp(log_temperature), rows.label, rows.weight)
+    return float(total) / rows.weight.sum()
 
   limits = (-_LOG_TEMPERATURE, _LOG_TEMPERATURE)
   fit: Mapping[str, Any] = optimize.minimize_scalar(
@@ -218,11 +228,16 @@ def _fit_temperature(rows: Rows) -> Temperature:
   return Temperature(float(np.exp(optimum)), len(rows))
 
 
-def _curve(x: np.ndarray, y: np.ndarray, member: np.ndarray) -> list[dict[str, Any]]:
+def _curve(
+  x: np.ndarray, y: np.ndarray, weight: np.ndarray, member: np.ndarray
+) -> list[dict[str, Any]]:
+  mean = lambda values, index: float(
+    np.average(values[member == index], weights=weight[member == index])
+  )
   return [
     {
-      'predicted': float(x[member == index].mean()),
-      'observed': float(y[member == index].mean()),
+      'predicted': mean(x, index),
+      'observed': mean(y, index),
       'n': int((member == index).sum()),
     }
     for index in range(member.max() + 1)

@@ -3,7 +3,8 @@
 Classes: AUROC and AUPRC one-vs-rest, per class and macro averaged (two classes: of the
 second). Labels: of each, macro averaged over those that have both values here, and micro
 averaged. Numbers: MAE, RMSE, median absolute error, R2, bias by band of the true value.
-A figure that is undefined is None and carries a `reason`.
+Every figure counts a sample by its weight. A figure that is undefined is None and carries
+a `reason`.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def figure_draws(
       'rmse': lambda weights: np.sqrt(_mean(weights, error**2)),
     }
     statistic = lambda weights: {name: in_days[name](weights) for name in names}
-    return bootstrap(statistic, rows.subject, resamples, seed)
+    return bootstrap(statistic, rows.subject, rows.weight, resamples, seed)
   rankings = _rankings(rows)
 
   def of_classes(weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -84,7 +85,7 @@ def figure_draws(
     }
     return {name: _averaged(rows, [areas[name](each) for each in curves]) for name in names}
 
-  return bootstrap(of_classes, rows.subject, resamples, seed)
+  return bootstrap(of_classes, rows.subject, rows.weight, resamples, seed)
 
 
 def headline_estimate(
@@ -174,14 +175,14 @@ def _score_classes(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
       figures |= {f'micro/{name}': value for name, value in of_micro.items()}
     return figures
 
-  draws = bootstrap(statistic, rows.subject, resamples, seed)
+  draws = bootstrap(statistic, rows.subject, rows.weight, resamples, seed)
   estimates = lambda key, counts, reason: {
     name: estimate(draws[f'{key}/{name}'], counts, reason) for name in CLASS_FIGURES
   }
   classes = {}
   for position, outcome in enumerate(rows.outcomes):
     counts = rows.of_outcome(outcome)
-    prevalence = float(outcome.positive.mean()) if counts['n'] else None
+    prevalence = rows.prevalence(outcome) if counts['n'] else None
     reason = why_undefined(rows, outcome)
     classes[outcome.name] = {
       'prevalence': prevalence,
@@ -207,7 +208,7 @@ def _score_numbers(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
   def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
     squared = _mean(weights, error**2)
     mean = _mean(weights, rows.label)
-    variance = _mean(weights, (rows.label - rows.label.mean()) ** 2)
+    variance = _mean(weights, (rows.label - rows.label.mean()) ** 2)  # about any center
     variance -= (mean - rows.label.mean()) ** 2
     # Rounding leaves a trace of variance in equal labels.
     varied = variance > 1e-12 * max(1.0, float(np.abs(rows.label).max()) ** 2)
@@ -223,7 +224,7 @@ def _score_numbers(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
       figures[f'{index}/mae'] = _mean(weights * member, absolute)
     return figures
 
-  draws = bootstrap(statistic, rows.subject, resamples, seed)
+  draws = bootstrap(statistic, rows.subject, rows.weight, resamples, seed)
   overall = {
     name: estimate(draws[name], rows.counts(), 'all true values are equal')
     for name in ('mae', 'rmse', 'median_absolute_error', 'r2', 'bias')
@@ -259,9 +260,9 @@ def _mean(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def _median(weights: np.ndarray, ordered: np.ndarray) -> np.ndarray:
-  """Median (r) of ascending values (n) repeated by integer weights (r n)."""
+  """Median (r) of ascending values (n) under weights (r n)."""
   cumulative = np.cumsum(weights, axis=1)
-  half = cumulative[:, -1:] / 2
-  lower = ordered[(cumulative >= half).argmax(axis=1)]
-  upper = ordered[(cumulative > half).argmax(axis=1)]
+  half, rounding = cumulative[:, -1:] / 2, 1e-9 * cumulative[:, -1:]
+  lower = ordered[(cumulative >= half - rounding).argmax(axis=1)]
+  upper = ordered[(cumulative > half + rounding).argmax(axis=1)]
   return (lower + upper) / 2
