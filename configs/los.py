@@ -23,6 +23,8 @@ def get_config(variant: str | None = None) -> Config:
     'vitals_segments_24': common.stage(8, 1e-3),
     'vitals': common.stage(128, 5e-4, starts_from=icu.SEGMENT_STAGES),
     'vitals_categorical': common.stage(128, 1e-3),
+    # Of --extra: medications, urine_output, ventilation.
+    'events': common.stage(128, 1e-3),
     'ecg_signal': common.stage(128, 5e-4),
     'ecg_features': common.stage(128, 1e-3),
     'ecg_text': common.stage(128, 1e-3),

@@ -31,8 +31,8 @@ from data_pipeline.sources.simulated import (
 
 A, B = (hospitals.HOSPITALS[name] for name in 'ab')
 PATIENTS, SEED = 100, 2
-# of `_content` of five patients of hospital a, seed 1, in VERSION 2
-CONTENT_OF_A = '8ae3bfb98ea066b6b283e4758a2bdd4bcfbe0aae4e9f46cabc9fd1c6a85135bf'
+# of `_content` of five patients of hospital a, seed 1, in VERSION 3
+CONTENT_OF_A = '53623e49b7cca71dfdbba00b98c7f6303471084086c8c53b5485eaf58a5f4dae'
 
 
 def _content(raw: Path) -> str:

@@ -20,6 +20,7 @@ from data_pipeline.sources.common.raw_tables import RawTables, in_scratch
 from data_pipeline.sources.mimic_iv import (
   drugs,
   events,
+  extras,
   recordings,
   static,
   tables,
@@ -55,6 +56,11 @@ class Settings:
     'time, vector.',
     default=None,
   )
+  extra: str | None = setting(
+    'Further modalities of tasks on ICU stays: some of medications, urine_output, '
+    'ventilation, with commas between them.',
+    default=None,
+  )
   unlabelled: bool = setting(
     'Samples to be predicted: chosen by what can be decided at the prediction time alone, '
     'and without labels.',
@@ -67,6 +73,7 @@ class Settings:
       existing('mimic_iv_ecg', self.mimic_iv_ecg)
     if self.notes is not None:
       existing('notes', self.notes, 'file')
+    object.__setattr__(self, 'extra', extras.named(self.extra))
     if self.drug_groups is not None:
       existing('drug_groups', self.drug_groups, 'file')
       if self.static != 'extended':
@@ -88,6 +95,8 @@ def stage(task: str, staging: Path, settings: Settings, resources: Resources) ->
   chosen = tasks.find(task)
   if chosen.of_ecgs and settings.mimic_iv_ecg is None:
     raise DataError(f'task {task} predicts from ECGs; give --mimic_iv_ecg=DIR')
+  extras.check_task(settings.extra, chosen)
+  extras.check_tables(settings.extra, settings.mimic_iv)
   drugs.rules(settings.drug_groups)  # a bad file is found before hours of work
   with in_scratch(staging, resources) as (raw, scratch):
     return _stage(raw, chosen, staging, scratch, settings)
@@ -120,6 +129,13 @@ def _stage(
     staging / 'static.parquet',
   ))  # fmt: skip
   modalities = _modalities(task, settings)
+  more, counts = extras.write(
+    raw, root, settings.extra, settings.availability, scratch, staging
+  )
+  modalities |= more
+  _merge(rows, counts)
+  if absent := extras.check_tables(settings.extra, root):
+    report['notes'] = absent
   if settings.notes is not None:
     modalities[notes.NAME], rows[notes.NAME] = notes.write_notes(
       raw, settings.notes, staging / f'notes_{notes.NAME}.parquet', stays=task.of_stays
@@ -147,7 +163,13 @@ def _write_measurements(
   labs, known = _labs(task), settings.availability
   sources = ['labevents'] if task.of_ecgs else ['labevents', 'chartevents']
   itemids = {table: _itemids(table, task) for table in sources}
-  rows = events.scan_all(raw, settings.mimic_iv, itemids, known, scratch)
+  if not task.of_ecgs:
+    more = extras.chart_itemids(settings.extra)
+    itemids['chartevents'] = sorted({*itemids['chartevents'], *more})
+  rows = events.scan_all(
+    raw, settings.mimic_iv, itemids, known, scratch,
+    words=extras.chart_itemids(settings.extra, words=True),
+  )  # fmt: skip
   _merge(rows, events.resolve(raw, sources, labs, scratch))
   rows['labs'] = events.write_events(
     raw, 'labs', scratch / f'resolved_{labs}.parquet', known,
@@ -168,7 +190,7 @@ def _write_measurements(
 
 
 def _modalities(task: Task, settings: Settings) -> dict[str, Modality]:
-  """All but the notes, whose width is that of a file."""
+  """All but extras, and the notes, whose width is that of a file."""
   found: dict[str, Modality] = {
     'static': Static(*static.columns(task, settings.static)),
     'labs': Events(items(_labs(task))),

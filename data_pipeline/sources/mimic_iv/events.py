@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,6 +35,8 @@ _COLUMNS = {
 _NOBODY = -1
 # Rows without an item likewise.
 _NOTHING = -1
+_KEYS = """WHEN e.subject_id IS NULL THEN 'dropped: missing or malformed subject_id'
+      WHEN e.itemid IS NULL THEN 'dropped: missing or malformed itemid'"""
 FOLDERS = {'labevents': 'hosp', 'chartevents': 'icu'}
 
 
@@ -48,12 +50,37 @@ def make_windows(raw: RawTables) -> None:
   """)
 
 
+def reason_sql(time: str, availability: str, *, stored: str, first: str = '') -> str:
+  """SQL of why a row `e` of the subject's window `w` is dropped, or kept with a remark.
+
+  Args:
+    time: column of `e`: when what the row says happened.
+    availability: 'charttime' or 'storetime'. With charttime, rows that were stored after
+      the prediction time are kept and counted.
+    stored: column of `e`: when the row was stored.
+    first: `WHEN ... THEN ...` that come first.
+  """
+  late, unknown = 'kept: stored after the prediction time', ''
+  if availability == 'storetime':
+    late = 'dropped: stored after the prediction time'
+    unknown = f"""
+      WHEN e.unreadable_{stored} IS NOT NULL THEN 'dropped: unreadable {stored}'"""
+  return f"""CASE {first}
+      WHEN e.{time} IS NULL THEN 'dropped: missing or malformed {time}'
+      WHEN e.{time} > w.last_time THEN 'dropped: after the prediction time'
+      WHEN e.{time} < w.first_time THEN 'dropped: before the stay' {unknown}
+      WHEN e.{stored} > w.last_time THEN '{late}'
+    END"""
+
+
 def scan_all(
   raw: RawTables,
   root: Path,
   itemids: Mapping[str, list[int]],
   availability: str,
   folder: Path,
+  *,
+  words: Collection[int] = (),
 ) -> dict[str, dict[str, int]]:
   """Scans several tables at the same time, for one gzip is read by one core only.
 
@@ -71,7 +98,7 @@ def scan_all(
   def scan_apart(table: str) -> dict[str, int]:
     with contextlib.closing(databases[table]) as own:
       own.run(f'CREATE TEMP TABLE windows AS FROM {parquet(windows)}')
-      return scan(own, root, table, itemids[table], availability, folder)
+      return scan(own, root, table, itemids[table], availability, folder, words=words)
 
   with concurrent.futures.ThreadPoolExecutor(len(itemids)) as pool:
     return dict(zip(itemids, pool.map(scan_apart, itemids), strict=True))
@@ -84,6 +111,8 @@ def scan(
   itemids: list[int],
   availability: str,
   folder: Path,
+  *,
+  words: Collection[int] = (),
 ) -> dict[str, int]:
   """Streams one raw table to `folder/{table}.parquet`.
 
@@ -92,6 +121,7 @@ def scan(
     table: 'labevents' or 'chartevents'.
     itemids: raw itemids to keep.
     availability: 'charttime' or 'storetime'.
+    words: itemids whose text is read even where there is a number, which is its code.
 
   Returns:
     Rows of these items and subjects, and those without item or subject, by reason for
@@ -105,11 +135,7 @@ def scan(
     columns['comments'] = 'VARCHAR'
   raw.open(root, f'{FOLDERS[table]}/{table}', columns)
   comments = 'e.comments' if table == 'labevents' else 'CAST(NULL AS VARCHAR)'
-  # With charttime, results stored later are kept; they are only counted.
-  late = 'dropped: stored after the prediction time'
-  unknown = "WHEN e.unreadable_storetime IS NOT NULL THEN 'dropped: unreadable storetime'"
-  if availability == 'charttime':
-    late, unknown = 'kept: stored after the prediction time', ''
+  in_words = f'e.itemid IN ({", ".join(map(str, words))})' if words else 'false'
   # In one column, which is nearly always null: five would take as long as the join.
   hidden = [*cells.names(columns).values()]
   unreadable = (
@@ -121,18 +147,12 @@ def scan(
     f"""
     WITH wanted AS (
       SELECT e.subject_id, e.itemid, e.charttime, e.storetime,
-        CASE WHEN e.valuenum IS NULL OR NOT isfinite(e.valuenum)
+        CASE WHEN e.valuenum IS NULL OR NOT isfinite(e.valuenum) OR {in_words}
           THEN trim(e.value) END AS value,
-        CASE WHEN isfinite(e.valuenum) THEN e.valuenum END AS number,
+        CASE WHEN isfinite(e.valuenum) AND NOT {in_words} THEN e.valuenum END AS number,
         trim(e.valueuom) AS unit, {comments} AS comments,
-        CASE WHEN e.subject_id IS NULL THEN 'dropped: missing or malformed subject_id'
-          WHEN e.itemid IS NULL THEN 'dropped: missing or malformed itemid'
-          WHEN e.charttime IS NULL THEN 'dropped: missing or malformed charttime'
-          WHEN e.charttime > w.last_time THEN 'dropped: after the prediction time'
-          WHEN e.charttime < w.first_time THEN 'dropped: before the stay'
-          {unknown}
-          WHEN e.storetime > w.last_time THEN '{late}'
-        END AS reason, {unreadable}
+        {reason_sql('charttime', availability, stored='storetime', first=_KEYS)} AS reason,
+        {unreadable}
       FROM {table} e
       JOIN (FROM windows UNION ALL SELECT {_NOBODY}, NULL, NULL) w
         ON coalesce(e.subject_id, {_NOBODY}) = w.subject_id
@@ -174,7 +194,7 @@ def resolve(
     Table -> reason -> count.
   """
   register(raw.con, modality)
-  source = ' UNION ALL '.join(
+  source = ' UNION ALL BY NAME '.join(
     f"SELECT '{table}' AS tbl, * FROM {parquet(folder / f'{table}.parquet')} WHERE kept"
     for table in tables
   )

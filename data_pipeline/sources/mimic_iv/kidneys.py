@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_pipeline.sources.common import cells
 from data_pipeline.sources.common.duckdb_files import parquet
 from data_pipeline.sources.common.items import items
 from data_pipeline.sources.common.raw_tables import RawTables, is_there
-from data_pipeline.sources.mimic_iv import events
+from data_pipeline.sources.mimic_iv import events, urine
 
 RISE = 0.3  # mg/dL
 RISE_HOURS = 48
@@ -21,23 +20,10 @@ RATIO = 1.5
 BASELINE_DAYS = 7
 OLIGURIA = 0.5  # mL/kg/h
 OLIGURIA_HOURS = 6
-LONGEST_HOURS = 12  # between two chartings; what was not charted is not zero
 WEIGHTS = (20, 350)  # kg
-MOST_URINE = 5000  # mL in one charting
-
-# Foley, void, condom catheter, ileoconduit, suprapubic, nephrostomies, straight catheter,
-# ureteral stents, irrigant and urine out; irrigant in, which is subtracted.
-URINE = (
-  226559, 226560, 226561, 226584, 226563, 226564, 226565, 226567, 226557, 226558, 227489,
-)  # fmt: skip
-IRRIGANT_IN = 227488
 
 # Of serum: results of whole blood are of another analyser, and do not compare.
 _CREATININE = '50912'
-_OUTPUTS = {
-  'subject_id': 'BIGINT', 'charttime': 'TIMESTAMP', 'itemid': 'INTEGER', 'value': 'DOUBLE',
-  'valueuom': 'VARCHAR',
-}  # fmt: skip
 _INPUTS = {'subject_id': 'BIGINT', 'starttime': 'TIMESTAMP', 'patientweight': 'DOUBLE'}
 
 
@@ -115,24 +101,7 @@ def _urine(raw: RawTables, root: Path, horizon_hours: int) -> dict[str, dict[str
   12 h. The weight is the first `patientweight` of inputevents in the stay that is known at
   the prediction time; without one, urine output is not judged.
   """
-  raw.open(root, 'icu/outputevents', _OUTPUTS)
-  hidden = ', '.join(cells.names(_OUTPUTS).values())
-  listed = ', '.join(map(str, (*URINE, IRRIGANT_IN)))
-  raw.run(f"""
-    CREATE OR REPLACE TEMP TABLE read_outputs AS
-    SELECT {', '.join(f'o.{name}' for name in _OUTPUTS)}, {hidden},
-      CASE WHEN o.charttime IS NULL THEN 'dropped: missing or malformed charttime'
-        WHEN o.value IS NULL THEN 'dropped: no value'
-        WHEN lower(trim(o.valueuom)) NOT IN ('ml', '') THEN 'dropped: unknown unit'
-        WHEN o.value NOT BETWEEN 0 AND {MOST_URINE}
-          THEN 'dropped: outside physiologic limits' END AS reason
-    FROM outputevents o JOIN stays s ON s.subject_id = o.subject_id
-    WHERE o.itemid IN ({listed}) AND (o.charttime IS NULL OR o.charttime >= s.intime
-      AND o.charttime <= s.prediction_time + INTERVAL {horizon_hours} HOURS)
-  """)
-  counts = {'read': raw.value('SELECT count(*) FROM read_outputs')}
-  counts |= raw.counts('SELECT reason, count(*) FROM read_outputs GROUP BY reason')
-  counts |= raw.unreadable('outputevents', 'read_outputs', _OUTPUTS)
+  counts = urine.read(raw, root, of='stays', hours=horizon_hours)
   raw.open(root, 'icu/inputevents', _INPUTS)
   low, high = WEIGHTS
   raw.run(f"""
@@ -150,8 +119,7 @@ def _urine(raw: RawTables, root: Path, horizon_hours: int) -> dict[str, dict[str
       SELECT DISTINCT subject_id, charttime, itemid, value FROM read_outputs
       WHERE reason IS NULL
     ), chartings AS (
-      SELECT subject_id, charttime,
-        sum(CASE WHEN itemid = {IRRIGANT_IN} THEN -value ELSE value END) AS volume
+      SELECT subject_id, charttime, {urine.VOLUME} AS volume
       FROM charted GROUP BY subject_id, charttime
     ), summed AS (
       SELECT *, sum(volume) OVER (PARTITION BY subject_id ORDER BY charttime) AS total,
@@ -164,7 +132,7 @@ def _urine(raw: RawTables, root: Path, horizon_hours: int) -> dict[str, dict[str
         ON a.subject_id = b.subject_id AND b.earlier >= a.charttime
     )
     SELECT r.subject_id, r.charttime FROM stretches r JOIN weights w USING (subject_id)
-    WHERE r.hours <= {LONGEST_HOURS} AND r.volume < {OLIGURIA} * w.kg * r.hours
+    WHERE r.hours <= {urine.LONGEST_HOURS} AND r.volume < {OLIGURIA} * w.kg * r.hours
   """)
   without = raw.value("""
     SELECT count(*) FROM stays WHERE subject_id NOT IN (SELECT subject_id FROM weights)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from data_pipeline.format.schema import DataError
 from data_pipeline.sources import Resources, Staged, existing, mimic_iv, setting
+from data_pipeline.sources.mimic_iv import extras
 from data_pipeline.sources.mimic_iv.tasks import find
 from data_pipeline.sources.simulated.hospital import planted_effects, write_hospital
 
@@ -44,11 +45,13 @@ class Settings:
     'Static columns: core or extended (cvd only).', default='core'
   )
   notes: Path | None = setting('As of mimic_iv.', default=None)
+  extra: str | None = setting('As of mimic_iv.', default=None)
   unlabelled: bool = setting('As of mimic_iv.', default=False)
 
   def __post_init__(self):
     if self.notes is not None:
       existing('notes', self.notes, 'file')
+    object.__setattr__(self, 'extra', extras.named(self.extra))
 
 
 def stage(task: str, staging: Path, settings: Settings, resources: Resources) -> Staged:
@@ -60,6 +63,7 @@ def stage(task: str, staging: Path, settings: Settings, resources: Resources) ->
   """
   if find(task).of_ecgs and not settings.ecgs:
     raise DataError(f'task {task} predicts from ECGs; leave out --noecgs')
+  extras.check_task(settings.extra, find(task))
   raw = settings.raw or staging / 'raw'
   write_hospital(
     raw,
@@ -77,6 +81,7 @@ def stage(task: str, staging: Path, settings: Settings, resources: Resources) ->
       availability=settings.availability,
       static=settings.static,
       notes=settings.notes,
+      extra=settings.extra,
       unlabelled=settings.unlabelled,
     ),
     resources,

@@ -27,18 +27,19 @@ from data_pipeline.sources.simulated import (
   labs,
   latent,
   outcomes,
+  treatment,
 )
 from data_pipeline.sources.simulated.ecg_records import EcgWriter
 from data_pipeline.sources.simulated.outcomes import conditions, urine
 from data_pipeline.sources.simulated.tables import Table
 
-VERSION = 2  # of the simulation: the same seed gives other rows in another version
+VERSION = 3  # of the simulation: the same seed gives other rows in another version
 MANIFEST = 'simulated.json'
 
 _SMALL_TABLES = (
   'hosp/patients', 'hosp/admissions', 'hosp/diagnoses_icd', 'hosp/procedures_icd',
   'hosp/omr', 'hosp/prescriptions', 'hosp/services', 'hosp/transfers', 'icu/icustays',
-  'icu/inputevents', 'icu/outputevents',
+  'icu/inputevents', 'icu/outputevents', 'icu/procedureevents', 'hosp/emar',
 )  # fmt: skip
 
 
@@ -122,6 +123,7 @@ def planted_effects(hospital: str = 'a') -> dict[str, Any]:
       'log_lactate': labs.LACTATE_DRIFT,
     },
     **outcomes.planted(),
+    'treatment': treatment.planted(),
     'pairing': {'potassium_meq_l': labs.POTASSIUM_SHIFT, 't_wave': 'sign in V1 to V4'},
   }
 
@@ -171,12 +173,12 @@ def _write(
     tables[name].append(rows)
   tables['hosp/d_icd_diagnoses'].append(conditions.icd_rows())
   tables['icu/d_items'].append(urine.item_rows())
+  tables['icu/d_items'].append(treatment.item_rows())
+  texts = tuple(dict.fromkeys((*chart.vocabulary(), *treatment.texts())))
   tables['hosp/labevents'] = Table(
     root / 'mimic-iv', 'hosp/labevents', lab_dictionary.vocabulary()
   )
-  tables['icu/chartevents'] = Table(
-    root / 'mimic-iv', 'icu/chartevents', chart.vocabulary()
-  )
+  tables['icu/chartevents'] = Table(root / 'mimic-iv', 'icu/chartevents', texts)
   writer = EcgWriter(root / 'mimic-iv-ecg')
   try:
     for index in tqdm(range(patients), 'simulating patients', unit='patient', disable=None):
@@ -188,8 +190,11 @@ def _write(
       rows, copies = labs.simulate_labs(patient, seed, density)
       _number(rows, tables['hosp/labevents'].rows)
       tables['hosp/labevents'].append(rows)
-      for rows in chart.simulate_chart(patient, copies, seed, density):
+      charted = chart.simulate_chart(patient, copies, seed, density)
+      for rows in charted:
         tables['icu/chartevents'].append(rows)
+      for name, more in treatment.simulate(patient, seed, charted, texts).items():
+        tables[name].append(more)
       if ecg:
         writer.append(patient, seed)
   finally:

@@ -50,7 +50,7 @@ CVD = {'chd': (-4.2, 3.4), 'stroke': (-5.2, 3.4), 'hf': (-4.4, 3.4)}
 
 STREAMS = {
   'latent': 0, 'hosp': 1, 'labs': 2, 'chart': 3, 'ecg': 4, 'returns': 5, 'return rows': 6,
-  'conditions': 7, 'urine': 8,
+  'conditions': 7, 'urine': 8, 'treatment': 9,
 }  # fmt: skip
 
 

@@ -46,6 +46,8 @@ LAYOUT: dict[str, tuple[tuple[str, str], ...]] = {
     'order_provider_id:s starttime:t stoptime:t drug_type:s drug:s formulary_drug_cd:s '
     'gsn:s ndc:s prod_strength:s form_rx:s dose_val_rx:s dose_unit_rx:s '
     'form_val_disp:s form_unit_disp:s doses_per_24_hrs:i route:s',
+    'hosp/emar': 'subject_id:i hadm_id:i emar_id:s emar_seq:i poe_id:s pharmacy_id:i '
+    'enter_provider_id:s charttime:t medication:s event_txt:s scheduletime:t storetime:t',
     'hosp/services': 'subject_id:i hadm_id:i transfertime:t prev_service:s curr_service:s',
     'hosp/transfers': 'subject_id:i hadm_id:i transfer_id:i eventtype:s careunit:s '
     'intime:t outtime:t',
@@ -59,6 +61,11 @@ LAYOUT: dict[str, tuple[tuple[str, str], ...]] = {
     'statusdescription:s originalamount:f originalrate:f',
     'icu/outputevents': 'subject_id:i hadm_id:i stay_id:i caregiver_id:i charttime:t '
     'storetime:t itemid:i value:f valueuom:s',
+    'icu/procedureevents': 'subject_id:i hadm_id:i stay_id:i caregiver_id:i starttime:t '
+    'endtime:t storetime:t itemid:i value:f valueuom:s location:s locationcategory:s '
+    'orderid:i linkorderid:i ordercategoryname:s ordercategorydescription:s '
+    'patientweight:f isopenbag:i continueinnextdept:i statusdescription:s '
+    'originalamount:f originalrate:f',
     'icu/d_items': 'itemid:i label:s abbreviation:s linksto:s category:s unitname:s '
     'param_type:s lownormalvalue:f highnormalvalue:f',
     'icu/chartevents': 'subject_id:i hadm_id:i stay_id:i caregiver_id:i charttime:t '
