@@ -147,6 +147,7 @@ def test_statuses_units_limits_and_doses(ward):
   ward.give(FUROSEMIDE, at(5), at(5, 1), 0.04, 'grams')
   ward.give(VANCOMYCIN, at(6), at(7), 1, 'dose')
   ward.give(VANCOMYCIN, at(8), at(9), 1, 'dose', status='Rewritten')
+  ward.give(FUROSEMIDE, at(10), at(9), 20, 'mg')
   ward.infuse('', at(1), at(2), 1)
   found, counts = ward.found('medications')
   assert found == [
@@ -154,14 +155,15 @@ def test_statuses_units_limits_and_doses(ward):
     ('furosemide_dose', 40, round(5 + 1 / 60 - 24, 4)), ('vancomycin', 'GIVEN', -18),
   ]  # fmt: skip
   assert counts['inputevents'] == {
-    'read: wanted items of the cohort': 10,
+    'read: wanted items of the cohort': 11,
     'dropped: rewritten or cancelled': 3,
+    'dropped: missing or malformed time': 1,
     'dropped: missing or malformed itemid': 1,
     'dropped: outside physiologic limits (rate)': 1,
     'dropped: unknown unit (rate)': 1,
     'repaired: unit converted (rate)': 2,
     'repaired: unit converted (amount)': 1,
-    'repaired: endtime before starttime is missing': 1,
+    'repaired: endtime before starttime is missing': 2,
   }
 
 
@@ -280,9 +282,8 @@ def test_names_tasks_and_what_identifies_a_data_set(tmp_path):
   of_stays = 'mortality, los, aki, phenotypes'
   for task in ('cvd', 'cvd_all', 'readmission', 'decompensation'):
     with pytest.raises(DataError, match=f'task {task} has none; .*: {of_stays}.'):
-      simulated.stage(
-        task, tmp_path, simulated.Settings(extra='ventilation'), sources.Resources()
-      )
+      few = simulated.Settings(extra='ventilation', patients=1)
+      simulated.stage(task, tmp_path, few, sources.Resources())
   with pytest.raises(DataError, match='--extra: not an option of source physionet2012'):
     sources.make_settings('physionet2012', {'extra': 'medications'})
   assert mimic_iv.extras.NAMES == ('medications', 'urine_output', 'ventilation')

@@ -208,3 +208,24 @@ def test_death_within_a_day_follows_its_risk(labels):
   assert 0.01 < best['deaths'] < 0.06
   many = ceilings.decompensation(SEED, 800, HOSPITALS['a'])
   assert many['auroc'] > max(0.72, many['auroc_of_the_risk_of_death_in_hospital'])
+
+
+def test_treatment_follows_severity_and_failure(root, people):
+  state = {
+    stay.stay_id: admission.state
+    for patient in people for admission in patient.admissions for stay in admission.stays
+  }  # fmt: skip
+  read = lambda name: pd.read_csv(root / f'icu/{name}.csv.gz', low_memory=False)
+  inputs, charted = read('inputevents'), read('chartevents')
+  for itemid, component, least in ((221906, 'severity', 0.75), (221794, 'failure', 0.65)):
+    given = set(inputs.stay_id[inputs.itemid == itemid])
+    of = [getattr(each, component) for each in state.values()]
+    assert least < roc_auc_score([stay in given for stay in state], of) < 0.95
+  peep = charted[charted.itemid == 220339].groupby('stay_id').valuenum.mean()
+  severity = [state[stay].severity for stay in peep.index]
+  assert 0.6 < np.corrcoef(peep, severity)[0, 1] < 0.98
+  # Who has settings is who has FiO2; and the weights are those of task aki alone.
+  assert set(peep.index) <= set(charted.stay_id[charted.itemid == 223835])
+  assert set(inputs.itemid[inputs.patientweight.notna()]) == {urine.FLUID}
+  slips = inputs[inputs.statusdescription == 'Rewritten']
+  assert len(slips) and (slips.rate > 0).all()
