@@ -46,6 +46,7 @@ class Case:
     capacity: packed recordings that there is room for, per real one.
     events: factor on the numbers of events.
     members: of the ensemble; 0 for the config's.
+    dtype: of the computation, as the config names it.
   """
 
   task: str
@@ -55,6 +56,7 @@ class Case:
   capacity: float = 1.15
   events: float = 1.0
   members: int = 0
+  dtype: str = 'float32'
 
   @functools.cached_property
   def experiment(self) -> Experiment:
@@ -72,7 +74,7 @@ class Case:
 
   @functools.cached_property
   def config(self) -> ModelConfig:
-    options = self.experiment.model
+    options = dataclasses.replace(self.experiment.model, dtype=self.dtype)
     if self.members:
       options = dataclasses.replace(options, ensemble=self.members)
     return model_config(self.experiment.task, options, self.schema)
@@ -98,6 +100,18 @@ def _shapes(case: Case) -> dict[str, Any]:
   return dict(jax.eval_shape(init))
 
 
+def drawn(case: Case) -> dict[str, Any]:
+  """Variables of the stage: no time depends on their values, and init takes long."""
+  rng = np.random.default_rng(0)
+  shapes = case.shapes()
+  draw = lambda leaf: rng.uniform(0.01, 0.1, leaf.shape).astype(leaf.dtype)
+  return {
+    'params': jax.tree.map(draw, shapes['params']),
+    'batch_stats': jax.tree.map(draw, shapes['batch_stats']),
+    'fitted': model_workload.fitted(shapes['fitted']),
+  }
+
+
 def without_dropout(config: Any) -> Any:
   """A model configuration with every dropout rate at 0, at any depth."""
   if isinstance(config, tuple):
@@ -114,7 +128,11 @@ def without_dropout(config: Any) -> Any:
 
 
 class Ours:
-  """Our stage, through the steps that training and evaluation use."""
+  """Our stage, through the steps that training and evaluation use.
+
+  Attributes:
+    state: of the training; `train` and `update` go on from it, and take its buffers.
+  """
 
   def __init__(self, case: Case, variables: dict[str, Any] | None = None):
     """Args: case; variables to start from, fresh ones if None."""
@@ -139,7 +157,7 @@ class Ours:
       fitted=variables['fitted'],
       optimizer=jax.jit(optimizer.init)(variables['params']),
     )
-    self._state = jax.device_put(state, devices.replicated())
+    self.state = jax.device_put(state, devices.replicated())
     # The state's buffers are given to the train step, so inference has its own.
     self._variables = jax.device_put(
       jax.tree.map(jnp.copy, variables), devices.replicated()
@@ -152,7 +170,7 @@ class Ours:
   @functools.cached_property
   def compiled(self) -> Any:
     """The train step."""
-    return self._train_step.lower(self._state, self._batch, self._key).compile()
+    return self._train_step.lower(self.state, self._batch, self._key).compile()
 
   @functools.cached_property
   def _predict(self) -> Any:
@@ -162,11 +180,18 @@ class Ours:
     init: Any = self._model.init
     return init(self._key, batch, stage=self._stage, train=False)
 
-  def train(self) -> None:
-    """One update."""
-    self._state, loss = self.compiled(self._state, self._batch, self._key)
-    jax.block_until_ready((self._state, loss))
+  def train(self, times: int = 1) -> None:
+    """So many updates, one sent off behind the other."""
+    for _ in range(times):
+      self.state, _ = self.compiled(self.state, self._batch, self._key)
+    jax.block_until_ready(self.state)
 
-  def infer(self) -> np.ndarray:
-    """Logits of all units (u c)."""
-    return np.asarray(self._predict(self._variables, self._batch).logits)[0]
+  def update(self) -> float:
+    """One update; its loss, before it."""
+    self.state, loss = self.compiled(self.state, self._batch, self._key)
+    return float(loss.total) / float(loss.weight)
+
+  def infer(self, times: int = 1) -> np.ndarray:
+    """Logits of all units (u c), computed so many times, one behind the other."""
+    found = [self._predict(self._variables, self._batch).logits for _ in range(times)]
+    return np.asarray(jax.block_until_ready(found)[-1])[0]

@@ -1,4 +1,7 @@
-"""Train step and inference of one stage in PyTorch, and ours from the same weights."""
+"""Train step and inference of one stage in PyTorch, and ours from the same weights.
+
+PyTorch computes where JAX does: on the GPU, if there is one.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +27,48 @@ from medm2t_jax.experiment import Recipe
 from medm2t_jax.models.events.sparse_time_series import SparseTimeSeriesEncoder
 
 TOLERANCE = 1e-4  # of logits, of the largest
+_TOLERANCE_TF32 = 1e-2  # ten bits of each factor
+
+PRECISIONS = ('tf32', 'float32')
+
+
+def torch_device() -> torch.device:
+  """Where JAX computes."""
+  return torch.device('cuda' if jax.default_backend() == 'gpu' else 'cpu')
+
+
+def use_precision(name: str) -> None:
+  """Sets how both frameworks multiply float32 matrices on a GPU, convolutions included.
+
+  Args:
+    name: 'tf32', which is JAX's default there, or 'float32'. A CPU knows no TF32.
+  """
+  tf32 = name == 'tf32'
+  jax.config.update('jax_default_matmul_precision', 'default' if tf32 else 'float32')
+  torch.set_float32_matmul_precision('high' if tf32 else 'highest')
+  torch.backends.cudnn.allow_tf32 = tf32
+
+
+def _tolerance() -> float:
+  tf32 = torch.get_float32_matmul_precision() == 'high'
+  return _TOLERANCE_TF32 if tf32 and torch_device().type == 'cuda' else TOLERANCE
 
 
 class Theirs:
-  """The PyTorch stage: eager, with the recipe's optimizer (fused) and frozen encoders.
+  """The PyTorch stage, with the recipe's optimizer (fused) and frozen encoders.
 
   Attributes:
     model: the module.
   """
 
-  def __init__(self, case: Case, fitted: dict[str, Any]):
+  def __init__(self, case: Case, fitted: dict[str, Any], compiled: bool = False):
+    """Args: case; statistics; whether `torch.compile` is used, or it is eager."""
     torch.manual_seed(0)
     self.model = TorchMedM2T(case.config, fitted, case.stage)
     _away_from_constants(self.model)
-    self._batch = for_torch(case.batch)
+    self.model.to(torch_device())
+    self._forward: Any = torch.compile(self.model) if compiled else self.model
+    self._batch = for_torch(case.batch, torch_device())
     self._clip_norm = case.recipe.clip_norm
     if case.recipe.frozen:
       assert tuple(case.recipe.frozen) == ('encoders_*',)
@@ -47,7 +78,7 @@ class Theirs:
 
   def loss(self) -> torch.Tensor:
     """Of the batch, as `medm2t_jax.training.losses.of_heads` has it."""
-    predictions: Predictions = self.model(self._batch)
+    predictions: Predictions = self._forward(self._batch)
     label = self._batch['label'][self.model.owners(self._batch)]
     deep = self._mean_loss(predictions.deep, label)
     if predictions.members is None:
@@ -61,20 +92,29 @@ class Theirs:
       return functional.mse_loss(outputs[:, 0], label)
     return functional.cross_entropy(outputs, label.long())
 
-  def train(self) -> None:
-    """One update."""
+  def train(self, times: int = 1) -> None:
+    """So many updates, one sent off behind the other."""
     self.model.train()
-    self._optimizer.zero_grad()
-    self.loss().backward()
-    if self._clip_norm:
-      nn.utils.clip_grad_norm_(self.model.parameters(), self._clip_norm)
-    self._optimizer.step()
+    for _ in range(times):
+      self._optimizer.zero_grad()
+      self.loss().backward()
+      if self._clip_norm:
+        nn.utils.clip_grad_norm_(self.model.parameters(), self._clip_norm)
+      self._optimizer.step()
+    wait()
 
-  def infer(self) -> np.ndarray:
-    """Logits of all units (u c)."""
+  def infer(self, times: int = 1) -> np.ndarray:
+    """Logits of all units (u c), computed so many times, one behind the other."""
     self.model.eval()
     with torch.inference_mode():
-      return self.model(self._batch).logits.numpy()
+      found = [self._forward(self._batch).logits for _ in range(times)]
+      return found[-1].cpu().numpy()
+
+
+def wait() -> None:
+  """Until PyTorch has computed what it was told to."""
+  if torch_device().type == 'cuda':
+    torch.cuda.synchronize()
 
 
 def _away_from_constants(model: nn.Module) -> None:
@@ -134,14 +174,14 @@ def check_logits(case: Case, found: np.ndarray, expected: np.ndarray) -> None:
   """Compares our logits with PyTorch's.
 
   Raises:
-    AssertionError: they differ by more than `TOLERANCE` of the largest.
+    AssertionError: they differ by more than the precision in use allows.
   """
   # Recordings are packed in front, placeholders and padding behind.
   of_recordings = case.stage.startswith('ecg_')
   real = case.batch['ecg']['mask'].sum() if of_recordings else len(expected)
   scale = max(1.0, float(np.abs(expected).max()))
   worst = float(np.abs(found[:real] - expected[:real]).max()) / scale
-  assert worst < TOLERANCE, f'{case.task}/{case.stage}: logits differ by {worst:.1e}'
+  assert worst < _tolerance(), f'{case.task}/{case.stage}: logits differ by {worst:.1e}'
 
 
 def both(case: Case) -> tuple[Ours, Theirs]:
@@ -166,7 +206,7 @@ def embedding(case: Case) -> tuple[tuple[Callable[[], Any], ...], ...]:
   fitted, params = variables['fitted'][name], variables['params'][name]
   theirs = other.model.encoders[case.stage].eval()
   assert isinstance(theirs, EventEncoder)
-  tensors = for_torch(case.batch)[case.stage]
+  tensors = for_torch(case.batch, torch_device())[case.stage]
   encoder = SparseTimeSeriesEncoder(case.config.modality(case.stage).config)
   arrays = jax.tree.map(jnp.asarray, case.batch[case.stage])
   tables = {'item_statistics': jax.tree.map(jnp.asarray, params['item_statistics'])}
@@ -179,12 +219,13 @@ def embedding(case: Case) -> tuple[tuple[Callable[[], Any], ...], ...]:
   direction = np.random.default_rng(0).normal(size=expected.shape).astype(np.float32)
   loss = lambda tables, arrays: jnp.sum(windows(tables, arrays) * direction)
   gradient, forward = jax.jit(jax.value_and_grad(loss)), jax.jit(windows)
-  np.testing.assert_allclose(forward(tables, arrays), expected, atol=TOLERANCE)
-  their_direction = torch.from_numpy(direction)
+  np.testing.assert_allclose(forward(tables, arrays), expected, atol=_tolerance())
+  their_direction = torch.from_numpy(direction).to(torch_device())
 
   def their_gradient() -> None:
     theirs.zero_grad()
     (theirs.windows(tensors)[0] * their_direction).sum().backward()
+    wait()
 
   ready = jax.block_until_ready
   return (
@@ -195,4 +236,4 @@ def embedding(case: Case) -> tuple[tuple[Callable[[], Any], ...], ...]:
 
 def _windows(encoder: EventEncoder, tensors: Mapping[str, torch.Tensor]) -> np.ndarray:
   with torch.inference_mode():
-    return encoder.windows(tensors)[0].numpy()
+    return encoder.windows(tensors)[0].cpu().numpy()

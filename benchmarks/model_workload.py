@@ -19,7 +19,6 @@ from data_pipeline.ecg.report_terms import terms
 from data_pipeline.format.modalities import Events, Grid, Modality, Static, Waveform
 from data_pipeline.format.modalities.waveform import ECG_MEASUREMENTS
 from data_pipeline.format.schema import Item, Schema, Target
-from data_pipeline.sources import physionet2012
 from data_pipeline.sources.common.items import items, static_items
 
 Batch = dict[str, Any]
@@ -38,6 +37,8 @@ SAMPLES = 1250
 def schema(task: str) -> Schema:
   """The schema of MIMIC-IV as this task has it, or that of 'physionet2012'."""
   if task == 'physionet2012':
+    from data_pipeline.sources import physionet2012  # it imports DuckDB
+
     return physionet2012.schema('mortality')
   icu = task != 'cvd'
   static = static_items('icu' if icu else 'core')

@@ -3,15 +3,21 @@
   python -m benchmarks.models                                  # all, about 15 minutes
   python -m benchmarks.models --only=mortality/multimodal,ste  # some of it
   python -m benchmarks.models --parts=latency,memory
+  python -m benchmarks.models --parts=throughput,rows --times=10   # on a GPU
 
 The model and recipe are those that a config file has by default: item statistics, an
 ensemble trunk beside the encoders, added late; the multimodal stage trains on frozen
 encoders and adds what the stages of its modalities predict. Both sides compute the same
 from the same weights and inputs (logits are compared first, to 1e-4), in one process,
-with the same number of threads, in turns; the figures are medians. Ratios are samples a
+with the same number of threads, in turns; the figures are medians. On a GPU both compute
+there, and multiply float32 matrices as `--precision` says: with TF32, JAX's default, or
+without (logits are compared to 1e-2 and 1e-4). Ratios are samples a
 second, ours over PyTorch: above 1, ours is faster. `ste` is the window vectors of the
 events alone. `peak_share` is the share of this machine's measured matmul peak that our
-train step reaches (XLA counts the FLOPs). The last line on stdout is one JSON object.
+train step reaches (XLA counts the FLOPs). `rows` is ours alone, at more rows a batch, in
+float32 and bfloat16. `--times=10` sends ten steps off before it waits for them, as
+training does; `--compile` adds PyTorch with `torch.compile`. The last line on stdout is
+one JSON object. What prepares and reads data (DuckDB, TensorFlow) is not needed.
 
 `--allocator` is described in `benchmarks/in_turns.py`. On a busy machine,
 `taskset -c 0 ... --clock=cpu` measures the work on one core instead.
@@ -20,6 +26,7 @@ train step reaches (XLA counts the FLOPs). The last line on stdout is one JSON o
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import subprocess
@@ -29,18 +36,25 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import torch
 
 from benchmarks import model_workload
 from benchmarks.in_turns import Work, add_flags, in_turns, keep_memory, rounded, say
-from benchmarks.model_case import Case, Ours
-from benchmarks.model_steps import both, embedding
+from benchmarks.model_case import Case, Ours, drawn
+from benchmarks.model_steps import (
+  PRECISIONS,
+  Theirs,
+  both,
+  embedding,
+  fitted_of,
+  use_precision,
+)
 from data_pipeline import processors
 
-_PARTS = ('throughput', 'latency', 'memory', 'start')
+_PARTS = ('throughput', 'rows', 'latency', 'memory', 'start')
 _TASKS = ('mortality', 'cvd', 'los')
-_PEAK_SIZE = 2048
+_ROWS = (64, 256, 1024)
+_PEAK_SIZES = {'cpu': 2048, 'gpu': 8192}
 
 
 def main() -> None:
@@ -50,12 +64,16 @@ def main() -> None:
   parser.add_argument('--only', default='', help='prefixes of names, comma-separated')
   parser.add_argument('--parts', default=','.join(_PARTS), help=f'of {_PARTS}')
   add_flags(parser, repetitions=7, seconds=20)
+  parser.add_argument('--precision', choices=PRECISIONS, default=PRECISIONS[0])
+  parser.add_argument('--times', type=int, default=1, help='steps of one repetition')
+  parser.add_argument('--compile', action='store_true', help='torch.compile, too')
   parser.add_argument('--first_step', help='only time the first step of TASK/STAGE')
   options = parser.parse_args()
   keep_memory(options, 'benchmarks.models', sys.argv[1:])
   if options.first_step:
     print(json.dumps(_first_step(*options.first_step.split('/'))))
     return
+  use_precision(options.precision)
   threads = processors.available()
   torch.set_num_threads(threads)
   parts = options.parts.split(',')
@@ -63,7 +81,14 @@ def main() -> None:
     parser.error(f'unknown parts {sorted(unknown)}; there are {_PARTS}')
   prefixes = tuple(options.only.split(','))
   chosen = lambda name: name.startswith(prefixes)
-  result: dict[str, Any] = {'threads': threads, 'allocator': options.allocator}
+  result: dict[str, Any] = {
+    'device': jax.devices()[0].device_kind,
+    'jax': jax.__version__,
+    'torch': torch.__version__,
+    'precision': options.precision,
+    'threads': threads,
+    'allocator': options.allocator,
+  }
   if 'throughput' in parts:
     for name, task, stage in _names():
       if chosen(name):
@@ -72,7 +97,8 @@ def main() -> None:
     if chosen('ste'):
       result['ste'] = _ste(options)
       say('ste', result['ste'])
-  for part, measure in (('latency', _latency), ('memory', _memory), ('start', _start)):
+  measures = {'rows': _rows, 'latency': _latency, 'memory': _memory, 'start': _start}
+  for part, measure in measures.items():
     for task in _TASKS if part in parts else ():
       if chosen(f'{task}/multimodal'):
         result.setdefault(part, {})[task] = measure(task, options)
@@ -93,16 +119,18 @@ def _names() -> list[tuple[str, str, str]]:
 def _throughput(task: str, stage: str, options: argparse.Namespace) -> dict[str, float]:
   case = Case(task, stage, rows=model_workload.rows_of(stage))
   ours, theirs = both(case)
-  work: dict[str, Work] = {
-    'ours_train': ours.train,
-    'torch_train': theirs.train,
-    'ours_inference': ours.infer,
-    'torch_inference': theirs.infer,
-    'peak': _matmul(),
-  }
+  sides: dict[str, Any] = {'ours': ours, 'torch': theirs}
+  if options.compile:
+    sides['compiled'] = Theirs(case, fitted_of(case), compiled=True)
+  size = _PEAK_SIZES[jax.default_backend()]
+  work: dict[str, Work] = {'peak': _matmul(size)}
+  for name, side in sides.items():
+    work[f'{name}_train'] = functools.partial(side.train, options.times)
+    work[f'{name}_inference'] = functools.partial(side.infer, options.times)
   times = in_turns(work, options)
+  peak = 2 * size**3 / times.pop('peak')
+  times = {name: seconds / options.times for name, seconds in times.items()}
   flops = ours.compiled.cost_analysis()['flops']
-  peak = 2 * _PEAK_SIZE**3 / times.pop('peak')
   row = {
     'train_vs_torch': times['torch_train'] / times['ours_train'],
     'inference_vs_torch': times['torch_inference'] / times['ours_inference'],
@@ -111,6 +139,30 @@ def _throughput(task: str, stage: str, options: argparse.Namespace) -> dict[str,
     'peak_gflop_per_second': peak / 1e9,
   }
   return rounded(row | _milliseconds(times))
+
+
+def _rows(task: str, options: argparse.Namespace) -> dict[str, Any]:
+  """Samples a second of ours, and seconds to compile the train step, by rows and dtype."""
+  row = {}
+  for dtype in ('float32', 'bfloat16'):
+    for rows in _ROWS:
+      case = Case(task, 'multimodal', rows=rows, dtype=dtype)
+      ours = Ours(case, drawn(case))
+      start = time.perf_counter()
+      found = {'megabytes': ours.compiled.memory_analysis().temp_size_in_bytes / 1e6}
+      found['compile_seconds'] = time.perf_counter() - start
+      times = in_turns(
+        {
+          'train': functools.partial(ours.train, options.times),
+          'inference': functools.partial(ours.infer, options.times),
+        },
+        options,
+      )
+      of_all = rows * options.times
+      found |= {f'{name}_per_second': of_all / each for name, each in times.items()}
+      row[f'{dtype}, {rows}'] = rounded(found)
+      say(f'{task} {dtype}, {rows}', row[f'{dtype}, {rows}'])
+  return row
 
 
 def _ste(options: argparse.Namespace) -> dict[str, float]:
@@ -193,9 +245,9 @@ def _first_step(task: str, stage: str) -> float:
   return round(time.perf_counter() - start, 2)
 
 
-def _matmul() -> Work:
-  square = jnp.ones((_PEAK_SIZE, _PEAK_SIZE))
-  product = jax.jit(jnp.dot)
+def _matmul(size: int) -> Work:
+  square = jax.random.normal(jax.random.key(0), (size, size))
+  product = jax.jit(jax.numpy.dot)
   return lambda: product(square, square).block_until_ready()
 
 

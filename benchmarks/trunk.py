@@ -28,9 +28,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import model_workload
 from benchmarks.in_turns import Work, add_flags, in_turns, keep_memory, rounded, say
-from benchmarks.model_case import Case, Ours
+from benchmarks.model_case import Case, Ours, drawn
 from data_pipeline import processors
 from medm2t_jax.models.trunk import chunks
 from medm2t_jax.models.trunk.ensemble_trunk import EnsembleTrunk
@@ -76,7 +75,7 @@ def _measure(
   for count in members:
     case = Case(task, 'multimodal', options.size, members=count)
     patient = Case(task, 'multimodal', options.size, rows=1, capacity=1.0, members=count)
-    variables = _drawn(case)
+    variables = drawn(case)
     made = {
       'trunk': lambda case=case, variables=variables: _trunk(case, variables),
       'train': lambda case=case, variables=variables: Ours(case, variables).train,
@@ -97,18 +96,6 @@ def _measure(
     ratio = times[f'predict {several}'] / times[f'predict {one}']
     row |= rounded({'predict_16_over_1': ratio}) | {'goal_met': ratio <= _GOAL['ratio']}
   return row
-
-
-def _drawn(case: Case) -> dict[str, Any]:
-  """Variables of the stage: no time depends on their values, and init takes long."""
-  rng = np.random.default_rng(0)
-  shapes = case.shapes()
-  draw = lambda leaf: rng.uniform(0.01, 0.1, leaf.shape).astype(leaf.dtype)
-  return {
-    'params': jax.tree.map(draw, shapes['params']),
-    'batch_stats': jax.tree.map(draw, shapes['batch_stats']),
-    'fitted': model_workload.fitted(shapes['fitted']),
-  }
 
 
 def _trunk(case: Case, variables: dict[str, Any]) -> Work:

@@ -10,7 +10,7 @@ import torch
 from benchmarks.model_workload import Batch
 
 
-def for_torch(made: Batch) -> dict[str, Any]:
+def for_torch(made: Batch, device: torch.device) -> dict[str, Any]:
   """The same batch as tensors; a row without a recording has a placeholder."""
   ecg = made['ecg']
   real = ecg['mask']
@@ -25,11 +25,13 @@ def for_torch(made: Batch) -> dict[str, Any]:
   with_placeholders['owner'] = np.concatenate([owner, absent])
   with_placeholders['gain'][len(owner) :] = 1
   with_placeholders['real'] = with_placeholders.pop('mask')
-  return _tensors({**made, 'ecg': with_placeholders})
+  return _tensors({**made, 'ecg': with_placeholders}, device)
 
 
-def _tensors(tree: Batch) -> dict[str, Any]:
-  return {
-    name: _tensors(value) if isinstance(value, dict) else torch.from_numpy(value)
-    for name, value in tree.items()
-  }
+def _tensors(tree: Batch, device: torch.device) -> dict[str, Any]:
+  place = lambda value: (
+    _tensors(value, device)
+    if isinstance(value, dict)
+    else torch.from_numpy(value).to(device)
+  )
+  return {name: place(value) for name, value in tree.items()}

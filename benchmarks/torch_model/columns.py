@@ -112,7 +112,8 @@ class GridColumns(nn.Module):
     observed = grid['observed']
     value = torch.where(observed, grid['value'], 0.0)
     steps, weight = observed.shape[1], observed.float()
-    time = ((torch.arange(steps) + 0.5 - steps) * self.step_hours)[None, :, None]
+    step = torch.arange(steps, device=value.device)
+    time = ((step + 0.5 - steps) * self.step_hours)[None, :, None]
     count = weight.sum(dim=1)
     known, some = count > 0, count.clamp(min=1)
     mean, mean_time = value.sum(dim=1) / some, (weight * time).sum(dim=1) / some
@@ -175,7 +176,7 @@ class EcgColumns(nn.Module):
     reported = (total((ecg['terms'][real] > 0).float()) > 0).float()
     recordings = torch.bincount(owner, minlength=rows)[:, None].float()
     hours = torch.where(recordings > 0, -self._last(time[:, None], owner, rows), 0.0)
-    always = torch.ones(rows, reported.shape[1] + 1, dtype=torch.bool)
+    always = known.new_ones(rows, reported.shape[1] + 1)
     return Columns(
       torch.cat([of_machine.flatten(1), reported, recordings, hours], dim=1),
       torch.cat([known.flatten(1), always, recordings > 0], dim=1),

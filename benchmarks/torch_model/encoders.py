@@ -80,7 +80,8 @@ class GridEncoder(nn.Module):
 
   def segments(self, grid: Tensors, length: int) -> torch.Tensor:
     """Vectors of the segments of one scale (b t e)."""
-    index = self._starts(length)[:, None] + torch.arange(length)
+    starts = self._starts(length)
+    index = starts[:, None] + torch.arange(length, device=starts.device)
     pieces = self.fill(grid)[:, index]
     rows, segments = pieces.shape[:2]
     return self.micro[str(length)](pieces.flatten(0, 1)).view(rows, segments, -1)
@@ -88,13 +89,13 @@ class GridEncoder(nn.Module):
   def fill(self, grid: Tensors) -> torch.Tensor:
     """Last observed value or the median, scaled (b g v)."""
     value, observed = grid['value'], grid['observed']
-    step = torch.arange(value.shape[1])[None, :, None]
+    step = torch.arange(value.shape[1], device=value.device)[None, :, None]
     last = torch.where(observed, step, -1).cummax(dim=1).values
     carried = value.gather(1, last.clamp(min=0))
     return (torch.where(last >= 0, carried, self.center) - self.center) / self.scale
 
   def _starts(self, length: int) -> torch.Tensor:
-    order = torch.arange(self.config.segments)
+    order = torch.arange(self.config.segments, device=self.center.device)
     return order * (self.config.steps - length) // max(self.config.segments - 1, 1)
 
 

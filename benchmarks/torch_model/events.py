@@ -126,7 +126,7 @@ class EventEncoder(nn.Module):
     latest = extreme(time, place, 'amax')
     is_last = time == latest[place]
     last = spread(extreme(value[is_last], place[is_last], 'amax'))
-    step = torch.arange(windows)[None, :, None]
+    step = torch.arange(windows, device=mask.device)[None, :, None]
     recent = torch.where(inside, step, 0).cummax(dim=1).values
     last = last.gather(1, recent)
     age = self.ends[None, :, None] - spread(latest).gather(1, recent)
@@ -159,7 +159,7 @@ class EventEncoder(nn.Module):
     knots = self.knots[of_number]
     filled = (value[numeric][:, None] - knots[:, :-1]) * self.inverse[of_number]
     filled = filled.clamp(0, 1) - self.event_mean[of_number]
-    place = first[numeric][:, None] + torch.arange(NUM_BINS)
+    place = first[numeric][:, None] + torch.arange(NUM_BINS, device=value.device)
     total = filled.new_zeros(rows * self.shape[0] * self.value_ids)
     total.index_add_(0, place.flatten(), filled.flatten())
     text = (first + value.long())[~numeric]

@@ -90,6 +90,6 @@ def kept_at_random(
 ) -> dict[str, torch.Tensor]:
   """Hides modalities at random; a row that would lose all of them keeps them."""
   stacked = torch.stack(list(present.values()))
-  kept = stacked & (torch.rand(stacked.shape) >= dropout)
+  kept = stacked & (torch.rand(stacked.shape, device=stacked.device) >= dropout)
   kept = torch.where(kept.any(dim=0, keepdim=True), kept, stacked)
   return dict(zip(present, kept, strict=True))

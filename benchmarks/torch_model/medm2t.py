@@ -208,7 +208,7 @@ class TorchMedM2T(nn.Module):
 
   def owners(self, batch: Mapping[str, Any]) -> torch.Tensor:
     """The row of each unit, whose label it takes (u)."""
-    rows = torch.arange(len(batch['label']))
+    rows = torch.arange(len(batch['label']), device=batch['label'].device)
     if self.stage.startswith('ecg_'):
       return batch['ecg']['owner'].long()
     if '_segments_' in self.stage:

@@ -34,7 +34,7 @@ def to_variables(
     arrays: by the names of the model's state, in place of it (for example gradients).
   """
   if arrays is None:
-    arrays = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    arrays = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
   variables = jax.tree.map(lambda leaf: leaf, variables)
   params = variables['params']
   for path, block, index in _blocks(model, arrays):

@@ -20,7 +20,6 @@ from data_pipeline.ecg import noise, raw_recording
 from data_pipeline.ecg.conditioning import condition
 from data_pipeline.ecg.raw_recording import RawRecording
 from data_pipeline.ecg.reading import EcgError
-from data_pipeline.format import heads
 from data_pipeline.format.dataset import RECORDINGS, Dataset
 from data_pipeline.format.schema import DataError
 
@@ -69,6 +68,9 @@ def locate(
     RawRecordingsNotFound: the list of recordings or one of the files is not there.
     DataError: a shard is damaged, or does not fit the list.
   """
+  # It imports tensorflow_datasets: not where a model is only built.
+  from data_pipeline.format import heads
+
   rows = np.asarray(rows, np.int64)
   listed = _listed(dataset, rows)
   result = {}

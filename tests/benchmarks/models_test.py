@@ -14,9 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 from benchmarks.model_case import Case, without_dropout
-from benchmarks.model_steps import check_logits, embedding, same_weights
+from benchmarks.model_steps import (
+  Theirs,
+  check_logits,
+  embedding,
+  fitted_of,
+  same_weights,
+)
 from benchmarks.torch_model import weights
 from medm2t_jax.models.medm2t import MedM2T
 from medm2t_jax.targets import losses
@@ -25,6 +32,15 @@ from tests.support.xla_flags import xla_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 6
+
+# A machine with a GPU has not all that prepares and reads data.
+COMMAND = """
+import runpy
+import sys
+for name in ('duckdb', 'tensorflow', 'tensorflow_datasets', 'wfdb'):
+  sys.modules[name] = None
+runpy.run_module('benchmarks.models', run_name='__main__')
+"""
 
 
 def names():
@@ -102,6 +118,33 @@ def test_gradients_are_the_same(task, stage):
   jax.tree_util.tree_map_with_path(compare, gradients, expected)
 
 
+class _Placed(TorchFunctionMode):
+  """No tensor is made without the device that it belongs to: it may be a GPU."""
+
+  _makers = frozenset(
+    {torch.arange, torch.empty, torch.full, torch.ones, torch.rand, torch.zeros}
+  )
+
+  def __torch_function__(self, func, types, args=(), kwargs=None):
+    kwargs = kwargs or {}
+    assert func not in self._makers or 'device' in kwargs, f'{func.__name__}: where?'
+    return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+  ('task', 'stage'),
+  [('mortality', 'multimodal'), ('mortality', 'ecg_signal'), ('mortality', 'vitals')],
+)
+def test_tensors_are_made_where_the_batch_is(task, stage):
+  case = Case(task, stage, 'tiny', rows=ROWS)
+  theirs = Theirs(case, fitted_of(case))
+  with _Placed():
+    theirs.train()
+    theirs.infer()
+    with pytest.raises(AssertionError, match='arange: where'):
+      torch.arange(2)
+
+
 def test_torch_trains():
   _, theirs = same_weights(Case('mortality', 'multimodal', 'tiny', rows=ROWS))
   before = {name: one.clone() for name, one in theirs.model.named_parameters()}
@@ -122,7 +165,7 @@ def test_windows_alone():
 
 def test_report():
   command = [
-    *(sys.executable, '-m', 'benchmarks.models', '--parts=throughput'),
+    *(sys.executable, '-c', COMMAND, '--parts=throughput', '--times=2'),
     *('--only=mortality/static', '--repetitions=1', '--allocator=default'),
   ]
   environment = os.environ | {'XLA_FLAGS': xla_flags(1)}
@@ -131,6 +174,7 @@ def test_report():
   )
   assert result.returncode == 0, result.stderr
   report = json.loads(result.stdout.splitlines()[-1])
+  assert report['device'] == 'cpu'
   row = report['mortality/static']
   for name in ('train_vs_torch', 'inference_vs_torch', 'peak_share', 'ours_train_ms'):
     assert row[name] > 0

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 
 from data_pipeline.format.schema import Item
 from data_pipeline.sources.common.units import unit_key
+
+if TYPE_CHECKING:
+  import duckdb  # a model is built from the lists of items where no DuckDB is
 
 _FOLDER = Path(__file__).parent / 'tables'
 
