@@ -4,7 +4,26 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
+from multiprocessing.context import ForkServerContext, SpawnContext
+
+
+def context(*preload: str) -> ForkServerContext | SpawnContext:
+  """How processes are started: none inherits a thread of this one.
+
+  A fork would inherit those of DuckDB, pyarrow, JAX and TensorFlow. On Linux processes are
+  forked from a server that has imported modules and done nothing else, and so has no
+  thread; elsewhere each is a fresh interpreter.
+
+  Args:
+    *preload: modules that the server imports, if it is not running yet.
+  """
+  if sys.platform != 'linux':
+    return multiprocessing.get_context('spawn')
+  chosen = multiprocessing.get_context('forkserver')
+  chosen.set_forkserver_preload(list(preload))
+  return chosen
 
 
 def end_with_parent() -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import concurrent.futures
-import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 
-from data_pipeline.child_process import end_with_parent
+from data_pipeline import child_process
 from data_pipeline.format.schema import DataError
 from data_pipeline.preparation import shards
 
@@ -28,10 +27,10 @@ def run(jobs: Sequence[shards.Job], done: Callable[[], object], *, workers: int)
       shards.write_shard(job)
       done()
     return
-  # `spawn`: a fork would inherit the threads of DuckDB and pyarrow.
-  context = multiprocessing.get_context('spawn')
   with concurrent.futures.ProcessPoolExecutor(
-    min(workers, len(jobs)), mp_context=context, initializer=end_with_parent
+    min(workers, len(jobs)),
+    mp_context=child_process.context(shards.__name__),
+    initializer=child_process.end_with_parent,
   ) as pool:
     futures = [pool.submit(shards.write_shard, job) for job in jobs]
     try:

@@ -14,6 +14,7 @@ leads, g grid steps, v signals, t terms.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,8 +23,9 @@ import tensorflow as tf
 
 from data_pipeline.format import records
 from data_pipeline.format.dataset import Dataset
+from data_pipeline.format.modalities import Modality
 from data_pipeline.format.modalities.base import Feature, feature_name
-from data_pipeline.format.schema import DataError, Schema
+from data_pipeline.format.schema import DataError, Schema, Target
 from data_pipeline.reading.alignment import Alignment
 from data_pipeline.reading.batching import Batching
 from data_pipeline.reading.planning import Plan, buckets_of
@@ -74,7 +76,7 @@ def batches(
   stored = dataset.stored or dataset.schema
   held = [name for name in modalities if dataset.holds(name)]
   rows = plan.local_rows(host, hosts)[start_step:]
-  parser = _Parser(stored, plan, held, batching, signals=signals)
+  parser = _parser_of(stored, plan, held, batching, signals=signals)
   reader = _Reader(dataset, signals=parser.reads_signals)
   buckets = buckets_of(dataset, batching, held)
   padded = [[bucket[name] for name in parser.padded] for bucket in buckets]
@@ -87,7 +89,7 @@ def batches(
     flat = tf.reshape(step_rows, [-1])
     serialized = tf.numpy_function(reader, [flat], tf.string, stateful=False)
     serialized = tf.ensure_shape(serialized, flat.shape)
-    return parser(serialized, step_rows, lengths)
+    return parser.traced(serialized, step_rows, lengths)
 
   steps = tf.data.Dataset.from_tensor_slices((rows, padded))
   steps = steps.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -124,7 +126,7 @@ def padding(
     truncated={},
     overflowing=0,
   )
-  parser = _Parser(schema, plan, modalities, batching, signals=True)
+  parser = _parser_of(schema, plan, modalities, batching, signals=True)
   first = dict(batching.buckets[0]) if batching.buckets else {}
   lengths = [first.get(name, _UNNAMED) for name in parser.padded]
   batch = parser(
@@ -180,27 +182,45 @@ class _Reader:
     )
 
 
+def _parser_of(
+  schema: Schema,
+  plan: Plan,
+  modalities: Sequence[str],
+  batching: Batching,
+  *,
+  signals: bool,
+) -> _Parser:
+  """The parser of a pass; passes alike share it, and its graph."""
+  held = tuple((n, each) for n, each in schema.modalities.items() if n in modalities)
+  return _parser(schema.target, held, plan.capacity, batching.max_recordings, signals)
+
+
+@functools.lru_cache(maxsize=64)
+def _parser(*what: Any) -> _Parser:
+  return _Parser(*what)
+
+
 class _Parser:
   """Turns the serialised examples of one step into a batch."""
 
   def __init__(
     self,
-    schema: Schema,
-    plan: Plan,
-    modalities: Sequence[str],
-    batching: Batching,
-    *,
+    target: Target,
+    modalities: Sequence[tuple[str, Modality]],
+    capacity: int,
+    max_recordings: int,
     signals: bool,
   ):
-    self._target = schema.target
-    self._modalities = {
-      name: each for name, each in schema.modalities.items() if name in modalities
-    }
+    self._target = target
+    self._modalities = dict(modalities)
     self.padded = tuple(
       name for name, each in self._modalities.items() if each.layout == 'padded'
     )
-    self._capacity = plan.capacity
-    self._max_recordings = batching.max_recordings
+    self._capacity = capacity
+    self._max_recordings = max_recordings
+    # As a graph, built once for each shape of the rows: building it is most of the start
+    # of a pass.
+    self.traced = tf.function(self, autograph=False)
     self._arrays = {
       name: {
         key: feature

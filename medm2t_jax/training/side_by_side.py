@@ -6,14 +6,13 @@ A step of a small model keeps one core of a CPU busy, however many there are.
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from data_pipeline.child_process import end_with_parent
+from data_pipeline import child_process
 from data_pipeline.format.dataset import Dataset
 from data_pipeline.format.schema import DataError
 from medm2t_jax.experiment import Experiment
@@ -65,8 +64,7 @@ class _Process:
   """One fold's training in another process."""
 
   def __init__(self, fold: Run, train: Train):
-    # `spawn`: a fork would inherit the threads of JAX and TensorFlow.
-    context = multiprocessing.get_context('spawn')
+    context = child_process.context(train.__module__, __name__)
     self._name = fold.name
     self._answer, answer = context.Pipe(duplex=False)
     self.process: BaseProcess = context.Process(
@@ -117,7 +115,7 @@ class _Description:
 
 
 def _work(description: _Description, train: Train, answer: Connection) -> None:
-  end_with_parent()
+  child_process.end_with_parent()
   signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and stops all
   start_up.start()
   failure: Exception | None = None

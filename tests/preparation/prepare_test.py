@@ -104,7 +104,7 @@ def test_workers_end_with_a_killed_parent(folder, tmp_path):
   while not list(manifests.glob('*.json')):
     assert parent.poll() is None
     time.sleep(0.01)
-  workers = psutil.Process(parent.pid).children()
+  workers = psutil.Process(parent.pid).children(recursive=True)
   parent.kill()
   parent.wait()
   deadline = time.monotonic() + 20

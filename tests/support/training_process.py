@@ -1,23 +1,22 @@
-"""The training command with hooks, for tests that stop it at a known moment.
+"""The training command in a process of its own, for tests that stop it at a known moment.
 
-  python -m tests.support.training_process PAUSE HANG_AT [flags of medm2t_jax.main]
-
-Says on stdout which batch it reads next (`batch 1`, `batch 2`, ...), waits PAUSE seconds
-before each, and for ever before batch HANG_AT (0: never).
+Says on stdout which batch it reads next (`batch 1`, `batch 2`, ...), waits `pause` seconds
+before each, and for ever before batch `hang_at` (0: never).
 """
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from data_pipeline import child_process
 from tests.support.xla_flags import xla_flags
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,22 +57,21 @@ class Training:
   ):
     self._log = log
     self._out = log.with_suffix('.out')
-    command = [
-      *(sys.executable, '-m', 'tests.support.training_process', str(pause), str(hang_at)),
+    arguments = [
       *('--config=configs/cvd.py:smoke', f'--workdir={workdir}'),
       f'--config.data.dir={dataset}',
       '--config.evaluation.batch_size=16',
       '--config.evaluation.bootstrap=10',
       *flags,
     ]
-    environment = os.environ | {
-      'XLA_FLAGS': xla_flags(devices),
-      'JAX_PLATFORMS': 'cpu',
-    }
-    with self._out.open('w') as out, self._log.open('w') as err:
-      self._process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=out, stderr=err, start_new_session=True
-      )
+    for path in (self._out, self._log):
+      path.write_text('')
+    # Their server has imported what the command imports, which takes most of its start.
+    context = child_process.context(__name__, *_IMPORTED)
+    self._process = context.Process(
+      target=_run, args=(arguments, devices, pause, hang_at, self._out, self._log)
+    )
+    self._process.start()
 
   def output(self) -> str:
     return f'{self._out.read_text()}\n{self._log.read_text()}'
@@ -81,7 +79,7 @@ class Training:
   def wait_for(self, line: str) -> None:
     """Waits until the process has printed a line."""
     while line not in self._out.read_text().splitlines():
-      assert self._process.poll() is None, self.output()
+      assert self._process.is_alive(), self.output()
       time.sleep(0.05)
 
   def terminate(self) -> None:
@@ -89,18 +87,19 @@ class Training:
 
   def kill(self) -> None:
     """kill -9, and nothing left to clean up."""
-    os.killpg(self._process.pid, signal.SIGKILL)
-    self._process.wait()
+    self._process.kill()
+    self._process.join()
 
   def ends(self) -> int:
     """Waits until the process ends by itself; returns its exit code."""
-    code = self._process.wait()
-    assert code != -signal.SIGALRM, f'it hangs\n{self.output()}'
+    self._process.join()
+    code = self._process.exitcode
+    assert code is not None and code != -signal.SIGALRM, f'it hangs\n{self.output()}'
     return code
 
   def finish(self, code: int = 0) -> dict[str, Any]:
     """Waits for the end; returns the JSON of the last line on stdout, if there is one."""
-    assert self._process.wait() == code, self.output()
+    assert self.ends() == code, self.output()
     lines = self._out.read_text().splitlines()
     found = [line for line in lines if line.startswith('{')]
     return json.loads(found[-1]) if found else {}
@@ -109,8 +108,42 @@ class Training:
     return self
 
   def __exit__(self, *exception: object) -> None:
-    if self._process.poll() is None:
+    if self._process.is_alive():
       self.kill()
+
+
+# By `main` where it runs.
+_IMPORTED = (
+  'medm2t_jax.audit',
+  'medm2t_jax.evaluation.evaluate',
+  'medm2t_jax.inference.adapting',
+  'medm2t_jax.training.train',
+)
+
+
+def _run(
+  arguments: list[str], devices: int, pause: float, hang_at: int, out: Path, log: Path
+) -> None:
+  """The process: as `python -m medm2t_jax.main` in the root, with devices of its own."""
+  signal.alarm(SECONDS)  # ends the process, whatever it waits for
+  for path, stream in ((out, sys.stdout), (log, sys.stderr)):
+    file = os.open(path, os.O_WRONLY | os.O_APPEND)
+    os.dup2(file, stream.fileno())
+    os.close(file)
+  os.chdir(ROOT)
+  # Nothing has touched a device yet.
+  os.environ.update(XLA_FLAGS=xla_flags(devices), JAX_PLATFORMS='cpu')
+
+  from absl import app
+
+  from medm2t_jax import command_line, main
+
+  _hook(pause, hang_at)
+  sys.argv = ['main', *arguments]  # where overrides of the config are looked for, too
+  try:
+    app.run(main.main, flags_parser=command_line.parse_flags)
+  finally:
+    atexit._run_exitfuncs()  # an interpreter does at its end, `multiprocessing` does not
 
 
 def _hook(pause: float, hang_at: int) -> None:
@@ -129,13 +162,3 @@ def _hook(pause: float, hang_at: int) -> None:
       yield batch
 
   Reader.read = paused
-
-
-if __name__ == '__main__':
-  from absl import app
-
-  from medm2t_jax import command_line, main
-
-  signal.alarm(SECONDS)  # ends the process, whatever it waits for
-  _hook(float(sys.argv[1]), int(sys.argv[2]))
-  app.run(main.main, [sys.argv[0], *sys.argv[3:]], flags_parser=command_line.parse_flags)
