@@ -49,7 +49,6 @@ class Limits:
 
 
 Rate = Annotated[float, Limits(least=0, below=1)]
-Share = Annotated[float, Limits(least=0, most=1)]
 NotNegative = Annotated[float, Limits(least=0)]
 Positive = Annotated[float, Limits(above=0)]
 Count = Annotated[int, Limits(least=1)]

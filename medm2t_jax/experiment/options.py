@@ -17,13 +17,12 @@ from data_pipeline.format.options import (
   Options,
   Positive,
   Rate,
-  Share,
 )
 from data_pipeline.reading.batching import Batching
 from medm2t_jax.models.options import ModelOptions
 
-Optimizer = Literal['adam', 'sgd', 'adamw', 'lamb', 'lion']
-Schedule = Literal['constant', 'cosine', 'linear']
+Optimizer = Literal['adam', 'sgd', 'adamw']
+Schedule = Literal['constant', 'cosine']
 Decayed = Literal['all', 'matrices']
 Blended = Literal['boosted_trees', 'logistic_regression']
 Baseline = Literal[
@@ -40,17 +39,15 @@ class Recipe(Options):
     batch_size: samples a step over all devices. Stages that train on recordings or
       segments use all those of these samples.
     learning_rate: of the optimizer.
-    optimizer: 'adam' and 'sgd' have the weight decay in the gradient, the others beside it.
-    schedule: after the warm-up: 'constant', or 'cosine' or 'linear' down to a fraction.
+    optimizer: 'adam' and 'sgd' have the weight decay in the gradient, 'adamw' beside it.
+    schedule: after the warm-up: 'constant', or 'cosine' down to 0.
     warmup: share of all steps.
-    final_fraction: of the learning rate, at the last step.
     clip_norm: largest global norm of the gradients.
     weight_decay: of the parameters.
     decayed: which of them: 'all', or 'matrices' and tables alone.
     ema_decay: exponential moving average of the parameters, which are then used and saved.
-    loss: classes and labels: 'nll', 'focal'. Numbers: 'absolute', 'squared', 'huber',
+    loss: classes and labels: 'nll'. Numbers: 'absolute', 'squared', 'huber',
       'log_squared'. Empty: the first of them.
-    focal_gamma: of the focal loss.
     huber_delta: of the Huber loss, in the unit of the label.
     class_weights: one weight per class, or per label where it is true.
     prior_correction: whether logits are freed of the effect of the class weights.
@@ -67,13 +64,11 @@ class Recipe(Options):
   optimizer: Optimizer = 'adam'
   schedule: Schedule = 'constant'
   warmup: Rate = 0.0
-  final_fraction: Share = 0.0
   clip_norm: NotNegative = 0.0
   weight_decay: NotNegative = 0.0
   decayed: Decayed = 'all'
   ema_decay: Rate = 0.0
   loss: str = 'nll'
-  focal_gamma: NotNegative = 2.0
   huber_delta: Positive = 1.0
   class_weights: tuple[Positive, ...] = ()
   prior_correction: bool = False

@@ -6,7 +6,7 @@ npz file of them); nothing is unpickled. Each function returns a `Block`, the va
 of one of our modules, which `insert` puts at a path of a model's variables:
 
   arrays = torch_import.read_npz('labs.npz')
-  block = torch_import.recurrent(arrays, 'lstm', cell='lstm', layers=2)
+  block = torch_import.recurrent(arrays, 'lstm', layers=2)
   variables = torch_import.insert(variables, 'encoders_labs/recurrent', block)
 
 Letters: e inputs, f outputs, k kernel steps, h heads, d depth of a head, g gates.
@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from data_pipeline.format.schema import DataError
-from medm2t_jax.models.layers.recurrent import GATES, Cell
+from medm2t_jax.models.layers.recurrent import GATES
 
 Arrays = Mapping[str, np.ndarray]
 Block = dict[str, dict[str, Any]]
@@ -103,17 +103,15 @@ def embedding(arrays: Arrays, prefix: str) -> np.ndarray:
   return _take(arrays, prefix, 'weight', 2)
 
 
-def recurrent(arrays: Arrays, prefix: str, *, cell: Cell, layers: int = 2) -> Block:
-  """A bidirectional `torch.nn.LSTM` or `torch.nn.GRU` -> `BidirectionalRecurrent`.
+def recurrent(arrays: Arrays, prefix: str, *, layers: int = 2) -> Block:
+  """A bidirectional `torch.nn.LSTM` -> `BidirectionalRecurrent`.
 
-  Torch has two biases per gate; they only ever appear as their sum, but for the GRU's
-  candidate, whose second bias the reset gate multiplies.
+  Torch has two biases per gate; they only ever appear as their sum.
 
   Args:
     arrays: with `weight_ih_l0` (g f, e), `weight_hh_l0` (g f, f), `bias_ih_l0`,
       `bias_hh_l0`, the same with `_reverse`, and so on for every layer.
     prefix: what stands before those names, without a dot.
-    cell: 'lstm' or 'gru'.
     layers: number of layers.
   """
   params = {}
@@ -130,14 +128,11 @@ def recurrent(arrays: Arrays, prefix: str, *, cell: Cell, layers: int = 2) -> Bl
         'bias': input_bias + hidden_bias,
       }
       features = len(weights['recurrent_kernel'])
-      if len(input_bias) != GATES[cell] * features:
+      if len(input_bias) != GATES * features:
         raise DataError(
           f'{prefix}: {len(input_bias)} gate biases for width {features} are not those '
-          f'of a {cell.upper()}. Name the right cell.'
+          'of an LSTM.'
         )
-      if cell == 'gru':
-        weights['bias'][-features:] = input_bias[-features:]
-        weights['candidate_bias'] = hidden_bias[-features:]
       directions.append(weights)
     forward, backward = directions
     params[f'layer_{layer}'] = {

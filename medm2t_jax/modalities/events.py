@@ -88,7 +88,6 @@ class Events(base.Modality):
       value_encoding=options.value_encoding,
       pooling=options.pooling,
       accumulation=options.accumulation,
-      tables=options.tables,
       sequence=options.sequence,
       input_dropout=options.input_dropout,
       window_dropout=options.window_dropout,

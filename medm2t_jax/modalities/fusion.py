@@ -22,7 +22,6 @@ def fusion_config(
   return FusionConfig(
     width=width,
     heads=heads,
-    blocks=options.attention_blocks,
     fusion=options.fusion,
     shared_encoder=options.shared_encoder,
     shared_dropout=shared_dropout,

@@ -84,15 +84,13 @@ class Grid(base.Modality):
       raise DataError(f'model.segments is at least 1, not {segments}')
     micro = tuple(_micro(length, size) for length in lengths)
     channels = sum(one.mlp for one in micro)
-    width = len(spec.items) * (3 if options.grid_channels == 'values_mask_age' else 1)
     config = GridConfig(
       signals=len(spec.items),
       steps=spec.steps,
       segments=segments,
-      channels=options.grid_channels,
       levels=options.grid_levels,
       micro=micro,
-      heads=next(heads for heads in (4, 3, 2, 1) if width % heads == 0),
+      heads=next(heads for heads in (4, 3, 2, 1) if len(spec.items) % heads == 0),
       plan=((channels, segments), (channels // 2, _halved(segments))),
       mlp=size.mlp,
       kernel=3,

@@ -132,7 +132,6 @@ class Waveform(base.Modality):
     plan = ((8, 20),) if options.size == 'tiny' else size.signal_plan
     config = EcgConfig(
       samples=ECG_CROP_SAMPLES,
-      crop=options.ecg_crop,
       signal_plan=plan,
       signal_kernel=5,
       signal_mlp=size.signal_mlp,
@@ -162,7 +161,6 @@ class Waveform(base.Modality):
       time_mlp=size.time_mlp,
       time_dropout=0.05,
       resnet_dropout=RESNET_DROPOUT,
-      remat=options.remat,
       decoders=tuple(zip((*VIEWS, 'time'), size.decoders, strict=True)),
       view_decoder_dropout=0.25,
       time_decoder_dropout=0.1,

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float
 
 from medm2t_jax.models.layers.attention import CrossAttentionBlock
 
-Join = Literal['add', 'mul', 'linear', 'concat']
+Join = Literal['add', 'mul', 'concat']
 
 
 def pairs(modalities: int) -> list[tuple[int, int]]:
@@ -32,15 +32,13 @@ class BiModalAttention(nn.Module):
   Attributes:
     heads: heads of every block.
     dropout: rate inside the blocks.
-    blocks: cross attention blocks per direction, one after the other.
-    fusion: how both directions become the pair's vector: sum, product, a Linear of
-      both, or both side by side.
+    fusion: how both directions become the pair's vector: sum, product, or both side by
+      side.
     dtype: of the computation.
   """
 
   heads: int
   dropout: float
-  blocks: int = 1
   fusion: Join = 'add'
   dtype: DTypeLike = jnp.float32
 
@@ -82,11 +80,8 @@ class BiModalAttention(nn.Module):
     target_axes: Any = (0, 0, 0, None)
     per_query = nn.vmap(CrossAttentionBlock, in_axes=query_axes, **stacked)
     per_target = nn.vmap(per_query, in_axes=target_axes, **stacked)
-    attended = queries
-    for block in range(self.blocks):
-      attend = per_target(self.heads, self.dropout, self.dtype, name=f'block_{block}')
-      attended = attend(attended, tokens, valid, train)
-    attended = attended[:, :, :, 0]
+    attend = per_target(self.heads, self.dropout, self.dtype, name='block_0')
+    attended = attend(queries, tokens, valid, train)[:, :, :, 0]
     # Direction (query i, target j) is row j, at i's place among the others.
     first = jnp.stack([attended[j, others[j].index(i)] for i, j in index])
     second = jnp.stack([attended[i, others[i].index(j)] for i, j in index])
@@ -99,17 +94,5 @@ class BiModalAttention(nn.Module):
   ) -> Float[Array, 'p b f e']:
     if self.fusion == 'concat':
       return jnp.stack([first, second], axis=2)
-    if self.fusion == 'add':
-      fused = first + second
-    elif self.fusion == 'mul':
-      fused = first * second
-    elif self.fusion == 'linear':
-      linear = nn.vmap(
-        nn.Dense, variable_axes={'params': 0}, split_rngs={'params': True}, in_axes=0
-      )
-      fused = linear(first.shape[-1], dtype=self.dtype, name='fusion')(
-        jnp.concatenate([first, second], axis=-1)
-      )
-    else:
-      raise ValueError(f"fusion is 'add', 'mul', 'linear' or 'concat', not {self.fusion!r}")
+    fused = first + second if self.fusion == 'add' else first * second
     return fused[:, :, jnp.newaxis]

@@ -21,7 +21,7 @@ from medm2t_jax.models.layers.mlp import Mlp
 from medm2t_jax.models.layers.resnet1d import ResNet1d
 from medm2t_jax.models.layers.time_windows import fitted_cuts, window_of
 from medm2t_jax.models.multimodal_fusion import FusionConfig, MultimodalFusion
-from medm2t_jax.models.options import AttendOver, EcgCrop, Remat
+from medm2t_jax.models.options import AttendOver
 
 VIEWS = ('signal', 'features', 'text')
 
@@ -32,7 +32,6 @@ class EcgConfig:
 
   Attributes:
     samples: samples that the model reads of each recording.
-    crop: where they are taken from in training; 'middle' always otherwise.
     signal_plan: ResNet1d of the signal.
     signal_kernel: its kernel.
     signal_mlp: width of the signal's vector.
@@ -54,15 +53,12 @@ class EcgConfig:
     time_mlp: width of the summary.
     time_dropout: of its MLP.
     resnet_dropout: of both ResNet1d.
-    remat: 'ecg' computes the signal's activations again in the backward pass instead of
-      keeping them: less memory, one more forward pass.
     decoders: stage -> hidden width, for 'signal', 'features', 'text', 'time'.
     view_decoder_dropout: of the decoders of the three views.
     time_decoder_dropout: of the decoder over time.
   """
 
   samples: int
-  crop: EcgCrop
   signal_plan: tuple[tuple[int, int], ...]
   signal_kernel: int
   signal_mlp: int
@@ -84,7 +80,6 @@ class EcgConfig:
   time_mlp: int
   time_dropout: float
   resnet_dropout: float
-  remat: Remat
   decoders: tuple[tuple[str, int], ...]
   view_decoder_dropout: float
   time_decoder_dropout: float
@@ -128,7 +123,7 @@ class EcgEncoder(nn.Module):
     Args:
       ecg: packed recordings; docs/design.md, "The batch".
       valid: rows that are not padding.
-      train: dropout, random crop and statistics of the batch.
+      train: dropout and statistics of the batch.
       attend_over: tokens are the time windows, or the summary alone.
     """
     vectors = self.recordings(ecg, valid, train=train)
@@ -176,7 +171,7 @@ class SignalView(nn.Module):
     self, ecg: Mapping[str, Array], valid: Bool[Array, ' m'], *, train, attend_over
   ) -> Encoded:
     config, shared = self.config, {'axis_name': self.axis_name, 'dtype': self.dtype}
-    signal = self._crop(gated(ecg, 'signal', ecg['signal']), train)
+    signal = self._crop(gated(ecg, 'signal', ecg['signal']))
     # Scaled here and not on the host, which sends int16.
     gain = jnp.where(ecg['mask'], ecg['gain'], 1.0)
     x = signal.astype(self.dtype) / gain.astype(self.dtype)[:, jnp.newaxis, jnp.newaxis]
@@ -187,10 +182,7 @@ class SignalView(nn.Module):
       **shared,
       name='resnet',
     )
-    encode = lambda module, x, valid: module(x, valid, train=train)
-    if config.remat == 'ecg':
-      encode = nn.remat(encode)
-    x = encode(resnet, x, valid)
+    x = resnet(x, valid, train=train)
     mlp = Mlp((config.signal_mlp,), config.signal_dropout, **shared, name='mlp')
     summary = mlp(x.reshape(x.shape[0], -1), valid, train=train)
     present = ecg['mask']
@@ -200,18 +192,11 @@ class SignalView(nn.Module):
     mask = jnp.broadcast_to(present[:, jnp.newaxis], tokens.shape[:2])
     return Encoded(tokens, mask, summary, present)
 
-  def _crop(self, signal: Num[Array, 'm s l'], train: bool) -> Num[Array, 'm r l']:
-    samples, config = signal.shape[1], self.config
-    if config.crop not in ('middle', 'random'):
-      raise ValueError(f"ecg_crop is 'middle' or 'random', not {config.crop!r}")
-    if not train or config.crop == 'middle':
-      start = (samples - config.samples) // 2
-      return signal[:, start : start + config.samples]
-    starts = jax.random.randint(
-      self.make_rng('dropout'), signal.shape[:1], 0, samples - config.samples + 1
-    )
-    cut = lambda one, start: jax.lax.dynamic_slice_in_dim(one, start, config.samples)
-    return jax.vmap(cut)(signal, starts)
+  def _crop(self, signal: Num[Array, 'm s l']) -> Num[Array, 'm r l']:
+    """The middle of each recording."""
+    samples = self.config.samples
+    start = (signal.shape[1] - samples) // 2
+    return signal[:, start : start + samples]
 
 
 class FeaturesView(nn.Module):

@@ -20,7 +20,7 @@ from medm2t_jax.models.encoded import Encoded, summary_as_token
 from medm2t_jax.models.layers.attention import CrossAttentionBlock
 from medm2t_jax.models.layers.mlp import Mlp
 from medm2t_jax.models.layers.resnet1d import ResNet1d
-from medm2t_jax.models.options import AttendOver, GridChannels, GridLevels
+from medm2t_jax.models.options import AttendOver, GridLevels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +50,6 @@ class GridConfig:
     signals: number of signals.
     steps: grid steps.
     segments: overlapping segments per scale.
-    channels: 'values', or 'values_mask_age' with an observed flag and the age of the
-      value beside each.
     levels: 'both', or one level alone. 'micro': the mean of the segments that hold an
       observation, in place of the macro encoder. 'macro': the mean of each segment's
       steps, in place of self-attention and ResNet1d.
@@ -70,7 +68,6 @@ class GridConfig:
   signals: int
   steps: int
   segments: int
-  channels: GridChannels
   levels: GridLevels
   micro: tuple[MicroConfig, ...]
   heads: int
@@ -175,10 +172,9 @@ class HierarchicalTimeAwareFusion(nn.Module):
     return vectors.reshape(rows, segments, -1)
 
   def fill(self, grid: Mapping[str, Array]) -> Float[Array, 'b g f']:
-    """Last observed value or the median, scaled; by option with flag and age."""
+    """Last observed value or the median, scaled."""
     value, observed = grid['value'], grid['observed']
-    steps = observed.shape[1]
-    step = jnp.arange(steps)[jnp.newaxis, :, jnp.newaxis]
+    step = jnp.arange(observed.shape[1])[jnp.newaxis, :, jnp.newaxis]
     last = jax.lax.cummax(jnp.where(observed, step, -1), axis=1)
     carried = jnp.take_along_axis(value, jnp.maximum(last, 0), axis=1)
     row = lambda variable: variable.value[jnp.newaxis, jnp.newaxis]
@@ -189,15 +185,7 @@ class HierarchicalTimeAwareFusion(nn.Module):
       scaled = scaled * jnp.take_along_axis(
         grid['value_gate'], jnp.maximum(last, 0), axis=1
       )
-    if self.config.channels == 'values':
-      return scaled
-    if self.config.channels != 'values_mask_age':
-      raise ValueError(
-        f"grid_channels is 'values' or 'values_mask_age', not {self.config.channels!r}"
-      )
-    # As a share of the grid; a value never observed has age 1.
-    age = jnp.where(last >= 0, (step - last) / steps, 1.0)
-    return jnp.concatenate([scaled, observed.astype(jnp.float32), age], axis=-1)
+    return scaled
 
   def _starts(self, length: int) -> np.ndarray:
     """First step of each segment: evenly spread, the last ends with the grid."""

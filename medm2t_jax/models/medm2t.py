@@ -100,7 +100,7 @@ class MedM2T(nn.Module):
       batch: docs/design.md, "The batch", without the device axis. A stage reads only
         the modalities that it needs.
       stage: the name of one of `config.stages`.
-      train: dropout, modality dropout, random crop and statistics of the batch.
+      train: dropout, modality dropout and statistics of the batch.
       drop: modalities to treat as absent in every row.
 
     Raises:

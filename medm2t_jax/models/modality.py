@@ -122,7 +122,7 @@ class Modality(abc.ABC):
       part: one of `parts`.
       arrays: of the batch, without the device axis.
       valid: rows that are not padding.
-      train: dropout, random crop and statistics of the batch.
+      train: dropout and statistics of the batch.
     """
     raise ValueError(f'{self.name} has no part {part!r}')
 

@@ -25,7 +25,6 @@ class FusionConfig:
   Attributes:
     width: of the shared space.
     heads: of every cross attention block.
-    blocks: cross attention blocks per direction.
     fusion: of both directions of a pair; 'none': no Bi-Modal Attention, the modality
       vectors alone.
     shared_encoder: 'before' Bi-Modal Attention, or 'after' it, on the way to the
@@ -39,7 +38,6 @@ class FusionConfig:
 
   width: int
   heads: int
-  blocks: int
   fusion: Fusion
   shared_encoder: SharedEncoder
   shared_dropout: float
@@ -103,7 +101,6 @@ class MultimodalFusion(nn.Module):
       fused = BiModalAttention(
         config.heads,
         config.attention_dropout,
-        config.blocks,
         config.fusion,
         self.dtype,
         name='bimodal',

@@ -15,26 +15,20 @@ from data_pipeline.format.options import Count, Options, Rate
 Size = Literal['paper', 'base', 'small', 'tiny']
 Dtype = Literal['float32', 'bfloat16']
 ValueEncoding = Literal['bins', 'piecewise_linear']
-Pooling = Literal['tokens', 'item', 'statistics']
-Accumulation = Literal['mean', 'learned', 'none']
-Tables = Literal['shared', 'per_window']
-Sequence = Literal['lstm', 'gru', 'mean_last']
+Pooling = Literal['tokens', 'statistics']
+Accumulation = Literal['mean', 'none']
+Sequence = Literal['lstm', 'mean_last']
 Trunk = Literal['ensemble', 'decoder']
 Deep = Literal['late', 'chunks', 'none']
 SingleStages = Literal['late', 'none']
 GridLevels = Literal['both', 'micro', 'macro']
-GridChannels = Literal['values', 'values_mask_age']
-EcgCrop = Literal['middle', 'random']
-Remat = Literal['none', 'ecg']
-Fusion = Literal['add', 'mul', 'linear', 'concat', 'none']
+Fusion = Literal['add', 'mul', 'concat', 'none']
 AttendOver = Literal['tokens', 'summary']
 SharedEncoder = Literal['before', 'after']
 WindowKind = Literal['percentiles', 'hours']
 
 # What the statistics of items can be combined with.
-_WITH_STATISTICS = {
-  'value_encoding': 'piecewise_linear', 'accumulation': 'mean', 'tables': 'shared'
-}  # fmt: skip
+_WITH_STATISTICS = {'value_encoding': 'piecewise_linear', 'accumulation': 'mean'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +39,10 @@ class ModelOptions(Options):
     size: named sizes of all modules; 'paper' is Table B1.
     dtype: of the computation; parameters, statistics and outputs are float32.
     value_encoding: of events: 'bins' (one-hot) or 'piecewise_linear' (thermometer).
-    pooling: of events: mean over all 'tokens', or per 'item' first, or 'statistics' of
-      each item.
-    accumulation: what a window sees of earlier ones: all tokens alike ('mean'), weighted
-      by a learned weight ('learned'), or only its own ('none').
-    tables: of embeddings: 'shared' by all windows, or 'per_window'.
-    sequence: reader of the windows: a recurrent cell, or 'mean_last'.
+    pooling: of events: mean over all 'tokens', or 'statistics' of each item.
+    accumulation: what a window sees: all tokens so far alike ('mean'), or only its own
+      ('none').
+    sequence: reader of the windows: a bidirectional LSTM, or 'mean_last'.
     trunk: what predicts: an 'ensemble' that reads summary statistics, or a plain 'decoder'
       of the encoders' vectors.
     ensemble: members of it.
@@ -67,13 +59,9 @@ class ModelOptions(Options):
     segment_lengths: of HTAF, in steps of the grid; one micro encoder each.
     segments: most segments of a length.
     grid_levels: which levels of HTAF there are.
-    grid_channels: what a step of a signal is: its value, or also mask and age.
-    ecg_crop: which part of a longer ECG is read in training.
-    remat: 'ecg': less memory in training, one more forward pass of the signal.
     fusion: how the vectors of a pair of modalities are joined, 'none': no Bi-Modal
       Attention.
     attend_over: what it attends to: time 'tokens' or the 'summary'.
-    attention_blocks: of each direction.
     shared_encoder: 'before' or 'after' Bi-Modal Attention.
     shared_dropout: after the shared encoder.
     decoder_dropout: in the multimodal decoder.
@@ -86,7 +74,6 @@ class ModelOptions(Options):
   value_encoding: ValueEncoding = 'piecewise_linear'
   pooling: Pooling = 'statistics'
   accumulation: Accumulation = 'mean'
-  tables: Tables = 'shared'
   sequence: Sequence = 'mean_last'
   trunk: Trunk = 'ensemble'
   ensemble: Count = 16
@@ -102,12 +89,8 @@ class ModelOptions(Options):
   segment_lengths: tuple[Count, ...] = (12, 24)
   segments: Count = 24
   grid_levels: GridLevels = 'both'
-  grid_channels: GridChannels = 'values'
-  ecg_crop: EcgCrop = 'middle'
-  remat: Remat = 'none'
   fusion: Fusion = 'add'
   attend_over: AttendOver = 'tokens'
-  attention_blocks: Count = 1
   shared_encoder: SharedEncoder = 'before'
   shared_dropout: Rate = 0.05
   decoder_dropout: Rate = 0.1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,7 +34,6 @@ def _one_vs_rest(
 
 _LOSSES: dict[str, LossMaker] = {
   'nll': lambda recipe: losses.nll,
-  'focal': lambda recipe: functools.partial(losses.focal, gamma=recipe.focal_gamma),
 }
 
 

@@ -33,9 +33,6 @@ class LossNumbers(Protocol):
   """What a loss may depend on, of a stage's recipe."""
 
   @property
-  def focal_gamma(self) -> float: ...
-
-  @property
   def huber_delta(self) -> float: ...
 
 

@@ -18,27 +18,9 @@ def nll(logits: Float[Array, 'u c'], label: Float[Array, ' u']) -> Float[Array, 
   return -jnp.take_along_axis(log_probabilities, index, axis=1)[:, 0]
 
 
-def focal(
-  logits: Float[Array, 'u c'], label: Float[Array, ' u'], gamma: float
-) -> Float[Array, ' u']:
-  """Focal loss (Lin et al. 2017) over any number of classes: (1 - p)^gamma * -log p.
-
-  Args:
-    logits: class scores.
-    label: class index, whose probability is p.
-    gamma: how much less a prediction counts that is already good; 0 is `nll`.
-  """
-  others = jnp.arange(logits.shape[1])[jnp.newaxis] != label.astype(jnp.int32)[:, None]
-  # In logarithms: the gradient of (1 - p)^gamma at p = 1 is infinite for gamma < 1.
-  log_others = jax.nn.logsumexp(logits, axis=1, where=others)
-  log_rest = log_others - jax.nn.logsumexp(logits, axis=1)
-  return jnp.exp(gamma * log_rest) * nll(logits, label)
-
-
 def nll_of_labels(
   log_odds: Float[Array, 'u l'],
   label: Float[Array, 'u l'],
-  gamma: float = 0.0,
   positive_weights: tuple[float, ...] = (),
 ) -> Float[Array, ' u']:
   """Mean over the known labels of their negative log likelihood, in nats.
@@ -46,14 +28,10 @@ def nll_of_labels(
   Args:
     log_odds: of each label.
     label: 1 or 0; below 0 where it is not known, which has no part in the mean.
-    gamma: of the focal loss; 0: none.
     positive_weights: weight of each label where it is true, or empty.
   """
   known = label >= 0
-  signed = jnp.where(label > 0, log_odds, -log_odds)
-  each = -jax.nn.log_sigmoid(signed)
-  if gamma:
-    each = each * jnp.exp(gamma * jax.nn.log_sigmoid(-signed))
+  each = -jax.nn.log_sigmoid(jnp.where(label > 0, log_odds, -log_odds))
   if positive_weights:
     weights = jnp.asarray(positive_weights, jnp.float32)[jnp.newaxis]
     each = each * jnp.where(label > 0, weights, 1.0)

@@ -37,7 +37,6 @@ def _macro(
 
 _LOSSES: dict[str, LossMaker] = {
   'nll': lambda recipe: losses.nll_of_labels,
-  'focal': lambda recipe: functools.partial(losses.nll_of_labels, gamma=recipe.focal_gamma),
 }
 
 

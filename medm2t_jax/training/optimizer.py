@@ -21,7 +21,7 @@ from medm2t_jax.models.layers.batch_norm import MOMENTUM
 # Weight decay in the gradient, as torch.optim.Adam and SGD have it.
 COUPLED = {'adam': optax.adam, 'sgd': optax.sgd}
 # Weight decay beside the gradient's step.
-DECOUPLED = {'adamw': optax.adamw, 'lamb': optax.lamb, 'lion': optax.lion}
+DECOUPLED = {'adamw': optax.adamw}
 # Parts of the names of parameters with two axes that are no matrices.
 _NO_MATRIX = ('scale', 'bias', 'absent', 'log_weights')
 
@@ -77,10 +77,9 @@ def learning_rate(
   """Learning rate of an update of a stage: `(updates before it, all updates) -> rate`.
 
   A linear warm-up from 0 over the share `warmup` of the updates, then 'constant', or a
-  'cosine' or 'linear' decay to `final_fraction` of the rate at the last one.
+  'cosine' down to 0 at the last one.
   """
   peak, share = recipe.learning_rate, recipe.warmup
-  final = recipe.final_fraction
 
   def rate(count: Int[Array, ''], steps: Int[Array, '']) -> Float[Array, '']:
     warmup = jnp.floor(share * steps)
@@ -88,10 +87,9 @@ def learning_rate(
     left = {
       'constant': lambda: jnp.ones_like(done),
       'cosine': lambda: 0.5 * (1 + jnp.cos(jnp.pi * done)),
-      'linear': lambda: 1 - done,
     }[recipe.schedule]()
     rising = jnp.where(count < warmup, count / jnp.maximum(warmup, 1.0), 1.0)
-    return peak * rising * (final + (1 - final) * left)
+    return peak * rising * left
 
   return rate
 

@@ -82,17 +82,14 @@ def test_an_npz_file_goes_round_and_pickles_are_refused(tmp_path):
     (lambda a: torch_import.linear(a, 'fc'), 'fc.weight: no such array'),
     (lambda a: torch_import.conv1d(a, ''), 'weight: has shape .*, 3 dimensions'),
     (lambda a: torch_import.attention(a, 'mha', heads=3), 'three square projections'),
-    (
-      lambda a: torch_import.recurrent(a, 'rnn', cell='gru', layers=1),
-      'not those of a GRU',
-    ),
+    (lambda a: torch_import.recurrent(a, 'gru', layers=1), 'not those of an LSTM'),
   ],
 )
 def test_wrong_arrays_are_named(call, message):
-  lstm = torch.nn.LSTM(3, 4, bidirectional=True)
+  gru = torch.nn.GRU(3, 4, bidirectional=True)
   mha = torch.nn.MultiheadAttention(8, 4)
   arrays = {'weight': X}
-  for prefix, module in (('rnn', lstm), ('mha', mha)):
+  for prefix, module in (('gru', gru), ('mha', mha)):
     arrays |= {f'{prefix}.{name}': array for name, array in oracle.arrays(module).items()}
   with pytest.raises(DataError, match=message):
     call(arrays)

@@ -11,11 +11,10 @@ import numpy as np
 from medm2t_jax.models.ecg import (
   EcgEncoder,
   FeaturesView,
-  SignalView,
   TextView,
   pool_by_owner,
 )
-from tests.support import fake_batch, oracle
+from tests.support import fake_batch
 
 CONFIG = fake_batch.config().modality('ecg').config
 ECG = fake_batch.batch(samples=1250)['ecg']
@@ -88,29 +87,3 @@ def test_signal_is_read_in_millivolts_from_the_middle():
   edges[:, :305], edges[:, 945:] = 1000, 1000
   for other in (scaled, {**ECG, 'signal': edges}):
     np.testing.assert_allclose(run(other).summary, run(ECG).summary, atol=1e-5)
-
-
-def test_remat_changes_neither_loss_nor_gradient():
-  config = dataclasses.replace(CONFIG, signal_plan=((4, 20),), signal_mlp=6, crop='random')
-  run = {}
-  for remat in ('none', 'ecg'):
-    view = SignalView(dataclasses.replace(config, remat=remat))
-    apply = lambda method, *args, view=view, **kwargs: getattr(view, method)(
-      *args, ECG, ECG['mask'], train=True, attend_over='summary', **kwargs
-    )
-    shapes = jax.eval_shape(lambda apply=apply: apply('init', jax.random.key(0)))
-    variables = fake_batch.variables(shapes)
-
-    def loss(params, apply=apply, variables=variables):
-      out, _ = apply(
-        'apply',
-        {**variables, 'params': params},
-        mutable=['batch_stats'],
-        rngs={'dropout': jax.random.key(1)},
-      )
-      return jnp.sum(out.summary**2)
-
-    made = jax.make_jaxpr(jax.grad(loss))(variables['params'])
-    run[remat] = jax.jit(jax.value_and_grad(loss))(variables['params']), str(made)
-  assert 'remat' in run['ecg'][1] and 'remat' not in run['none'][1]
-  jax.tree.map(oracle.assert_close, run['ecg'][0], run['none'][0])

@@ -14,9 +14,8 @@ from tests.support import fake_batch
 BASE = fake_batch.config().modality('vitals').config
 
 
-def make(channels='values', levels='both'):
-  config = dataclasses.replace(BASE, channels=channels, levels=levels)
-  config = dataclasses.replace(config, micro=BASE.micro[:1], heads=4)
+def make(levels='both'):
+  config = dataclasses.replace(BASE, levels=levels, micro=BASE.micro[:1], heads=4)
   config = dataclasses.replace(config, plan=((32, 24), (8, 12)))
   model = HierarchicalTimeAwareFusion(config)
   grid = fake_batch.batch(rows=5)['vitals']
@@ -26,24 +25,18 @@ def make(channels='values', levels='both'):
   return model, fake_batch.variables(shapes), grid
 
 
-@pytest.mark.parametrize('channels', ['values', 'values_mask_age'])
-def test_fill_matches_slow_numpy(channels):
-  model, variables, grid = make(channels)
+def test_fill_matches_slow_numpy():
+  model, variables, grid = make()
   x = model.apply(variables, grid, method='fill')
   fitted = variables['fitted']
   for row in (0, 2):
     for signal in range(8):
-      last, age = fitted['center'][signal], None
+      last = fitted['center'][signal]
       for step in range(240):
         if grid['observed'][row, step, signal]:
-          last, age = grid['value'][row, step, signal], 0
+          last = grid['value'][row, step, signal]
         scaled = (last - fitted['center'][signal]) / fitted['scale'][signal]
         np.testing.assert_allclose(x[row, step, signal], scaled, rtol=1e-5, atol=1e-5)
-        if channels == 'values_mask_age':
-          assert x[row, step, 8 + signal] == grid['observed'][row, step, signal]
-          share = 1.0 if age is None else age / 240
-          np.testing.assert_allclose(x[row, step, 16 + signal], share, rtol=1e-6)
-        age = None if age is None else age + 1
 
 
 def test_segments_before_anything_was_observed_are_masked():

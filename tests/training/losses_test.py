@@ -5,7 +5,6 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 import torch
 from scipy import optimize, special
@@ -94,37 +93,6 @@ def test_the_log_scale_loss_is_least_at_the_geometric_mean_of_one_plus_days():
   assert abs(grid[np.argmin(curve)] - expected) < 0.01
 
 
-@pytest.mark.parametrize('gamma', [0.5, 2.0])
-def test_focal_is_torchs_closed_form(gamma):
-  logits, label = _case()
-  index = torch.tensor(label)
-
-  def oracle(x):
-    p = torch.softmax(x, 1).gather(1, index[:, None])[:, 0]
-    return -((1 - p) ** gamma) * torch.log(p)
-
-  loss = losses.make_loss(recipe(loss='focal', focal_gamma=gamma), CLASSES)
-  against_torch(loss.each, oracle, logits, label)
-
-
-def test_focal_of_two_classes_is_the_sigmoid_focal_loss_of_optax():
-  logits, label = _case()
-  found = losses_of.focal(logits[:, :2], label % 2, 2.0)
-  difference = logits[:, 1] - logits[:, 0]
-  expected = optax.losses.sigmoid_focal_loss(difference, (label % 2).astype(np.float32))
-  np.testing.assert_allclose(found, expected, rtol=1e-5)
-
-
-def test_focal_without_focus_is_nll_and_certainty_has_a_finite_gradient():
-  logits, label = _case()
-  np.testing.assert_allclose(
-    losses_of.focal(logits, label, 0.0), losses_of.nll(logits, label), rtol=1e-6
-  )
-  certain = jnp.array([[200.0, 0.0], [0.0, 200.0]])
-  gradient = jax.grad(lambda x: losses_of.focal(x, jnp.zeros(2), 0.5).sum())(certain)
-  assert np.isfinite(gradient).all()
-
-
 def _fitted_probabilities(table, stage_recipe):
   """What the loss leads to, with one free logit pair for every column of a count table.
 
@@ -173,17 +141,12 @@ def test_prior_correction_recovers_calibrated_probabilities():
 @pytest.mark.parametrize(
   ('changes', 'target', 'message'),
   [
-    ({'loss': 'squared'}, CLASSES, 'nll, focal'),
+    ({'loss': 'squared'}, CLASSES, 'known: nll'),
     ({'loss': 'nll'}, DAYS, 'absolute, squared, huber, log_squared'),
     ({'loss': 'nlll'}, CLASSES, "'nlll'"),
     ({'class_weights': (0.1, 0.9)}, CLASSES, '4 classes'),
     ({'loss': 'squared', 'class_weights': (1.0,)}, DAYS, 'no classes'),
     ({'prior_correction': True}, CLASSES, 'prior_correction'),
-    (
-      {'prior_correction': True, 'loss': 'focal', 'class_weights': (1, 1, 2, 3)},
-      CLASSES,
-      'prior_correction',
-    ),
   ],
 )
 def test_losses_that_do_not_suit_are_refused(changes, target, message):

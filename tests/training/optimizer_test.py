@@ -77,13 +77,6 @@ def test_optimizers_and_their_weight_decay_are_torchs(name, oracle, decay):
     np.testing.assert_allclose(found, expected.detach(), atol=1e-5)
 
 
-@pytest.mark.parametrize('name', ['lamb', 'lion'])
-def test_other_optimizers_are_optaxs_by_name(name):
-  history, _ = run(make(optimizer=name, weight_decay=0.1))
-  expected, _ = run(getattr(optax, name)(RATE, weight_decay=0.1))
-  jax.tree.map(np.testing.assert_array_equal, history, expected)
-
-
 def test_clipping_limits_the_global_norm():
   (after,), _ = run(make(optimizer='sgd', clip_norm=0.5), steps=1)
   moved = jax.tree.map(lambda new, old: new - old, after, start())
@@ -97,12 +90,8 @@ def test_clipping_limits_the_global_norm():
     ({}, optax.constant_schedule(RATE)),
     ({'schedule': 'cosine'}, optax.cosine_decay_schedule(RATE, STEPS)),
     (
-      {'schedule': 'cosine', 'warmup': 0.2, 'final_fraction': 0.1},
-      optax.warmup_cosine_decay_schedule(0.0, RATE, 4, STEPS, 0.1 * RATE),
-    ),
-    (
-      {'schedule': 'linear', 'final_fraction': 0.5},
-      lambda step: RATE * (1 - 0.5 * min(step / STEPS, 1)),
+      {'schedule': 'cosine', 'warmup': 0.2},
+      optax.warmup_cosine_decay_schedule(0.0, RATE, 4, STEPS),
     ),
     ({'warmup': 0.25}, lambda step: RATE * min(step / 5, 1)),
   ],
@@ -118,7 +107,7 @@ def test_the_learning_rate_follows_its_schedule(changes, expected):
 
 
 def test_a_schedule_reaches_the_updates():
-  history, _ = run(make(optimizer='sgd', schedule='linear', warmup=0.1), steps=2)
+  history, _ = run(make(optimizer='sgd', warmup=0.1), steps=2)
   jax.tree.map(np.testing.assert_array_equal, history[0], start())  # rate 0
   moved = start()['decoder'] - history[1]['decoder']
   np.testing.assert_allclose(moved, RATE / 2 * gradients(1)['decoder'], rtol=1e-5)
@@ -163,14 +152,12 @@ def test_frozen_parameters_stay_and_have_no_part_in_clipping(path):
   ('changes', 'message'),
   [
     ({'optimizer': 'adan'}, "optimizer='adan'.*'adam'.*adam, sgd, adamw"),
-    ({'schedule': 'cosin'}, "schedule='cosin'.*'cosine'.*constant, cosine, linear"),
+    ({'schedule': 'cosin'}, "schedule='cosin'.*'cosine'.*constant, cosine"),
     ({'warmup': 1.0}, 'warmup=1.0.*below 1'),
     ({'warmup': -0.1}, 'warmup=-0.1.*at least 0'),
-    ({'final_fraction': 2.0}, 'final_fraction=2.0.*at most 1'),
     ({'ema_decay': 1.0}, 'ema_decay=1.0.*below 1'),
     ({'weight_decay': -0.1}, 'weight_decay=-0.1.*at least 0'),
     ({'clip_norm': -1.0}, 'clip_norm=-1.0.*at least 0'),
-    ({'focal_gamma': -1.0}, 'focal_gamma=-1.0.*at least 0'),
     ({'huber_delta': 0.0}, 'huber_delta=0.0.*above 0'),
     ({'class_weights': (1.0, 0.0)}, r'class_weights\[1\]=0.0.*above 0'),
   ],

@@ -37,7 +37,7 @@ def attention_of(
     if path[:2] == ('fusion', 'bimodal'):
       tokens = _modality_tokens(config, fitted)
       present = {name: _present(config, name, arrays[name]) for name in config.names}
-      result += _pairs(np.asarray(weights)[:, :, 0], tokens, present, _block(config, path))
+      result += _pairs(np.asarray(weights)[:, :, 0], tokens, present)
     for each in config.modalities:
       home = f'encoders_{each.name}'
       if path[0] == home:
@@ -45,23 +45,14 @@ def attention_of(
           path[1:], np.asarray(weights), fitted.get(home, {}), arrays[each.name]
         )
         if looks is not None:
-          block = _block(config, path)
-          result += _pairs(looks.weights, looks.tokens, looks.present, block)
+          result += _pairs(looks.weights, looks.tokens, looks.present)
   return result
-
-
-def _block(config: ModelConfig[Modality], path: tuple[str, ...]) -> str:
-  names = [part for part in path if part.startswith('block_')]
-  if config.fusion.blocks == 1 or not names:
-    return ''
-  return f', block {int(names[0].removeprefix("block_")) + 1}'
 
 
 def _pairs(
   weights: np.ndarray,
   tokens: Mapping[str, Sequence[str]],
   present: Mapping[str, bool],
-  block: str,
 ) -> list[Attention]:
   """From weights (target, querying part, heads, 1, t); the latter skips the target."""
   result = []
@@ -71,7 +62,7 @@ def _pairs(
     for r, by in enumerate(others):
       if present[of] and present[by]:
         mean = weights[j, r, :, 0, : len(tokens[of])].mean(axis=0, dtype=np.float64)
-        result.append(Attention(of, by + block, tokens[of], mean))
+        result.append(Attention(of, by, tokens[of], mean))
   return result
 
 

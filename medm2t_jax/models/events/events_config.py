@@ -10,7 +10,6 @@ from medm2t_jax.models.options import (
   Accumulation,
   Pooling,
   Sequence,
-  Tables,
   ValueEncoding,
 )
 
@@ -28,14 +27,11 @@ class EventsConfig:
     dropout: of the MLP.
     value_encoding: 'bins' (one-hot) or 'piecewise_linear' (quantile thermometer,
       centred at the item's mean).
-    pooling: mean over all 'tokens', or per 'item' first, or 'statistics' of each item
-      (`event_statistics`; piecewise-linear values, accumulation 'mean', shared tables).
-    accumulation: a window sees all tokens so far alike ('mean'), weighted by a learned
-      positive weight per pair of windows ('learned', at first all 1), or only its own
-      ('none').
-    tables: one pair of tables for all windows ('shared'), or one each ('per_window').
-    sequence: recurrent cell, or 'mean_last': the mean of the windows that have seen an
-      event beside the last window.
+    pooling: mean over all 'tokens', or 'statistics' of each item (`event_statistics`;
+      piecewise-linear values, accumulation 'mean').
+    accumulation: a window sees all tokens so far alike ('mean'), or only its own ('none').
+    sequence: a bidirectional 'lstm', or 'mean_last': the mean of the windows that have seen
+      an event beside the last window.
     input_dropout: of the statistics of an item in all windows, with 'statistics'.
     window_dropout: of the windows' vectors, with 'statistics'.
     decoder: hidden width of the stage's decoder.
@@ -49,7 +45,6 @@ class EventsConfig:
   value_encoding: ValueEncoding
   pooling: Pooling
   accumulation: Accumulation
-  tables: Tables
   sequence: Sequence
   input_dropout: float
   window_dropout: float

@@ -63,24 +63,17 @@ class SparseTimeSeriesEncoder(nn.Module):
     else:
       self._make_tables(items)
     if config.sequence != 'mean_last':
-      self.recurrent = BidirectionalRecurrent(
-        config.width // 2, cell=config.sequence, dtype=self.dtype
-      )
+      self.recurrent = BidirectionalRecurrent(config.width // 2, dtype=self.dtype)
     self.mlp = Mlp((config.width, config.width), config.dropout, self.axis_name, self.dtype)
     self.token_linear = nn.Dense(config.width, dtype=self.dtype)
 
   def _make_tables(self, items: int) -> None:
     config = self.config
     table = nn.initializers.normal(1.0)
-    lead = {'shared': (), 'per_window': (config.windows,)}[config.tables]
     self.value_table = self.param(
-      'value_table', table, (*lead, len(config.item_of_id), config.width)
+      'value_table', table, (len(config.item_of_id), config.width)
     )
-    self.source_table = self.param('source_table', table, (*lead, items + 1, config.width))
-    if config.accumulation == 'learned':
-      self.log_weights = self.param(
-        'log_weights', nn.initializers.zeros, (config.windows, config.windows)
-      )
+    self.source_table = self.param('source_table', table, (items + 1, config.width))
 
   def __call__(
     self,
@@ -114,8 +107,8 @@ class SparseTimeSeriesEncoder(nn.Module):
   ) -> tuple[Float[Array, 'b w e'], Bool[Array, 'b w']]:
     """The vector of what each window sees, and whether it sees any event.
 
-    By default a mean over tokens; a window that sees no event holds the embedding of
-    'none'.
+    A mean over tokens, or statistics of items; a window that sees no event holds the
+    embedding of 'none'.
     """
     config = self.config
     if config.pooling == 'statistics':
@@ -126,28 +119,18 @@ class SparseTimeSeriesEncoder(nn.Module):
     weights = self._accumulate(self._weigh(events, ids, weights))
     seen = jnp.sum(counts, axis=-1) > 0
     item_of_id = jnp.asarray(config.item_of_id)
-    if config.pooling == 'item':
-      weights = weights / jnp.where(counts > 0, counts, 1.0)[:, :, item_of_id]
-      total = jnp.sum(counts > 0, axis=-1)
-    elif config.pooling == 'tokens':
-      total = jnp.sum(counts, axis=-1)
-    else:
-      raise ValueError(
-        f"pooling is 'tokens', 'item' or 'statistics', not {config.pooling!r}"
-      )
+    total = jnp.sum(counts, axis=-1)
     weights = weights / jnp.where(seen, total, 1.0)[..., jnp.newaxis]
     if 'token_gate' in events:
       # What the gates take away is 'none', so that a window stays a mean of as many.
       closed = count(jnp.where(events['mask'], 1 - events['token_gate'], 0.0))
-      if config.pooling == 'item':
-        closed = closed / jnp.where(counts > 0, counts, 1.0)
       share = jnp.sum(closed, axis=-1) / jnp.where(seen, total, 1.0)
       weights = weights.at[..., -1].add(share)
     none = jnp.arange(len(config.item_of_id)) == len(config.item_of_id) - 1
     weights = jnp.where(seen[..., jnp.newaxis], weights, none[jnp.newaxis, jnp.newaxis])
     table = self.value_table * jnp.take(self.source_table, item_of_id, axis=-2)
-    product = {'shared': 'bwi,ie->bwe', 'per_window': 'bwi,wie->bwe'}[config.tables]
-    return jnp.einsum(product, weights.astype(self.dtype), table.astype(self.dtype)), seen
+    table = table.astype(self.dtype)
+    return jnp.einsum('bwi,ie->bwe', weights.astype(self.dtype), table), seen
 
   def _statistics(
     self, events: Mapping[str, Array], train: bool
@@ -192,16 +175,7 @@ class SparseTimeSeriesEncoder(nn.Module):
 
   def _accumulate(self, inside: Float[Array, 'b w i']) -> Float[Array, 'b w i']:
     """What each window sees, from what is inside each."""
-    if self.config.accumulation == 'none':
-      return inside
-    if self.config.accumulation == 'mean':
-      return jnp.cumsum(inside, axis=1)
-    if self.config.accumulation != 'learned':
-      raise ValueError(
-        f"accumulation is 'mean', 'learned' or 'none', not {self.config.accumulation!r}"
-      )
-    so_far = jnp.tril(jnp.exp(self.log_weights))
-    return jnp.einsum('wu,bui->bwi', so_far, inside)
+    return inside if self.config.accumulation == 'none' else jnp.cumsum(inside, axis=1)
 
   def _count(
     self, events: Mapping[str, Array], known: Bool[Array, 'b n'], each: Float[Array, 'b n']

@@ -1,4 +1,4 @@
-"""Bidirectional LSTM and GRU over time windows (paper section 3.1).
+"""Bidirectional LSTM over time windows (paper section 3.1).
 
 Every row has all w windows, so there are no lengths. The input projections of all
 steps and of both directions are one matrix product; only the recurrence is scanned.
@@ -6,16 +6,13 @@ steps and of both directions are one matrix product; only the recurrence is scan
 
 from __future__ import annotations
 
-from typing import Literal
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-Cell = Literal['lstm', 'gru']
-GATES = {'lstm': 4, 'gru': 3}
+GATES = 4  # in the order i, f, g, o
 # Steps in one turn of the compiled loop: a tenth to a fifth faster (docs/performance.md).
 _UNROLL = 5
 
@@ -26,13 +23,11 @@ class BidirectionalRecurrent(nn.Module):
   Attributes:
     features: width per direction.
     layers: number of layers.
-    cell: 'lstm' (gates in the order i, f, g, o) or 'gru' (r, z, n).
     dtype: of the computation.
   """
 
   features: int
   layers: int = 2
-  cell: Cell = 'lstm'
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
@@ -48,36 +43,30 @@ class BidirectionalRecurrent(nn.Module):
     """
     final = x[:, -1]
     for layer in range(self.layers):
-      x, final = _BidirectionalLayer(
-        self.features, self.cell, self.dtype, name=f'layer_{layer}'
-      )(x)
+      x, final = _BidirectionalLayer(self.features, self.dtype, name=f'layer_{layer}')(x)
     return x, final
 
 
 class _BidirectionalLayer(nn.Module):
   """One layer; parameters of both directions are stacked on axis 0.
 
-  Parameters `input_kernel` (2 e g), `recurrent_kernel` (2 f g), `bias` (2 g), and for
-  the GRU `candidate_bias` (2 f), which the reset gate multiplies.
+  Parameters `input_kernel` (2 e g), `recurrent_kernel` (2 f g) and `bias` (2 g).
   """
 
   features: int
-  cell: Cell
   dtype: DTypeLike
 
   @nn.compact
   def __call__(
     self, x: Float[Array, 'b w e']
   ) -> tuple[Float[Array, 'b w f'], Float[Array, 'b f']]:
-    features, width = self.features, GATES[self.cell] * self.features
+    features, width = self.features, GATES * self.features
     initializer = _symmetric_uniform(features**-0.5)
     shapes = {
       'input_kernel': (2, x.shape[-1], width),
       'recurrent_kernel': (2, features, width),
       'bias': (2, width),
     }
-    if self.cell == 'gru':
-      shapes['candidate_bias'] = (2, features)
     weights = {
       name: self.param(name, initializer, shape).astype(self.dtype)
       for name, shape in shapes.items()
@@ -87,9 +76,8 @@ class _BidirectionalLayer(nn.Module):
     # The backward direction reads the windows in reverse.
     inputs = jnp.stack([inputs[:, 0], jnp.flip(inputs[:, 1], 0)], axis=1)
     zeros = jnp.zeros((2, x.shape[0], features), self.dtype)
-    step = _lstm_step if self.cell == 'lstm' else _gru_step
     (final, _), outputs = jax.lax.scan(
-      lambda carry, gates: step(carry, gates, weights),
+      lambda carry, gates: _step(carry, gates, weights),
       (zeros, zeros),
       inputs,
       unroll=_UNROLL,
@@ -98,26 +86,13 @@ class _BidirectionalLayer(nn.Module):
     return outputs.swapaxes(0, 1), jnp.concatenate([final[0], final[1]], axis=-1)
 
 
-def _lstm_step(carry, inputs, weights):
+def _step(carry, inputs, weights):
   hidden, cell = carry
   gates = inputs + jnp.einsum('dbf,dfg->dbg', hidden, weights['recurrent_kernel'])
   i, f, g, o = jnp.split(gates, 4, axis=-1)
   cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
   hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
   return (hidden, cell), hidden
-
-
-def _gru_step(carry, inputs, weights):
-  hidden, unused = carry
-  recurrent = jnp.einsum('dbf,dfg->dbg', hidden, weights['recurrent_kernel'])
-  reset_in, update_in, candidate_in = jnp.split(inputs, 3, axis=-1)
-  reset_rec, update_rec, candidate_rec = jnp.split(recurrent, 3, axis=-1)
-  reset = jax.nn.sigmoid(reset_in + reset_rec)
-  update = jax.nn.sigmoid(update_in + update_rec)
-  inner = candidate_rec + weights['candidate_bias'][:, jnp.newaxis]
-  candidate = jnp.tanh(candidate_in + reset * inner)
-  hidden = (1 - update) * candidate + update * hidden
-  return (hidden, unused), hidden
 
 
 def _symmetric_uniform(bound: float):

@@ -157,10 +157,9 @@ def leave_out_others(encoder: dict, item_of_id: np.ndarray) -> None:
   'options',
   [
     {},
-    {**PIECEWISE, 'pooling': 'item'},
     {**PIECEWISE, 'pooling': 'statistics', 'sequence': 'mean_last'},
   ],
-  ids=['tokens', 'item', 'statistics'],
+  ids=['tokens', 'statistics'],
 )
 def test_the_item_that_decides_is_the_only_one(options):
   model, variables = model_of(**options)

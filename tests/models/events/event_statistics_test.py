@@ -162,8 +162,8 @@ def test_gradients_are_finite_and_input_dropout_drops_items(encoder):
   ('options', 'message'),
   [
     ({'value_encoding': 'bins'}, "needs config.model.value_encoding='piecewise_linear'"),
-    ({'accumulation': 'learned'}, "needs config.model.accumulation='mean'"),
-    ({'pooling': 'item', 'input_dropout': 0.1}, 'belong to'),
+    ({'accumulation': 'none'}, "needs config.model.accumulation='mean'"),
+    ({'pooling': 'tokens', 'input_dropout': 0.1}, 'belong to'),
     ({'window_dropout': 1.0}, 'at least 0 and below 1'),
   ],
 )

@@ -15,13 +15,9 @@ from tests.support import fake_batch
 BASE = dataclasses.replace(fake_batch.config().modality('labs').config, width=8)
 
 
-def make(encoding, pooling, accumulation='mean', tables='shared'):
+def make(encoding, accumulation='mean'):
   config = dataclasses.replace(
-    BASE,
-    value_encoding=encoding,
-    pooling=pooling,
-    accumulation=accumulation,
-    tables=tables,
+    BASE, value_encoding=encoding, pooling='tokens', accumulation=accumulation
   )
   model = SparseTimeSeriesEncoder(config)
   events = fake_batch.batch(rows=5, events=20)['labs']
@@ -35,45 +31,37 @@ def make(encoding, pooling, accumulation='mean', tables='shared'):
   return model, config, variables, events
 
 
-def token(config, tables, fitted, item, value, category):
+def token(config, params, fitted, item, value, category):
   """Vector of one event: sum of its value vectors times its item's vector."""
-  params = tables
   first = sum(count or 11 for count in config.categories[:item])
   none = params['value_table'][-1] * params['source_table'][-1]
   source = params['source_table'][item]
   if not fitted['item_seen'][item]:
-    return none, len(config.categories)
+    return none
   if config.categories[item]:
     if category < 0 or not fitted['category_seen'][item, category]:
-      return none, len(config.categories)
-    return params['value_table'][first + category] * source, item
+      return none
+    return params['value_table'][first + category] * source
   knots = fitted['knots'][item]
   value = min(max(value, knots[0]), knots[-1])
   if config.value_encoding == 'bins':
     place = sum(value > knot for knot in knots[1:11])
-    return params['value_table'][first + place] * source, item
+    return params['value_table'][first + place] * source
   total = np.zeros(config.width)
   for q in range(11):
     width = knots[q + 1] - knots[q]
     filled = min(max((value - knots[q]) / width, 0), 1) if width > 0 else 0
     weight = filled - fitted['encoding_mean'][item, q]
     total += weight * params['value_table'][first + q]
-  return total * source, item
+  return total * source
 
 
 @pytest.mark.parametrize(
-  ('encoding', 'pooling', 'accumulation', 'tables'),
-  [
-    ('bins', 'tokens', 'mean', 'shared'),
-    ('bins', 'item', 'mean', 'per_window'),
-    ('bins', 'tokens', 'learned', 'per_window'),
-    ('piecewise_linear', 'tokens', 'none', 'shared'),
-    ('piecewise_linear', 'item', 'mean', 'shared'),
-    ('piecewise_linear', 'item', 'learned', 'shared'),
-  ],
+  ('encoding', 'accumulation'),
+  [('bins', 'mean'), ('piecewise_linear', 'none'), ('piecewise_linear', 'mean')],
 )
-def test_windows_match_slow_numpy(encoding, pooling, accumulation, tables):
-  model, config, variables, events = make(encoding, pooling, accumulation, tables)
+def test_windows_match_slow_numpy(encoding, accumulation):
+  model, config, variables, events = make(encoding, accumulation)
   windows, seen = jax.jit(
     lambda: model.apply(variables, events, method=SparseTimeSeriesEncoder.windows)
   )()
@@ -81,35 +69,22 @@ def test_windows_match_slow_numpy(encoding, pooling, accumulation, tables):
   ends = [*variables['fitted']['time_cuts'], np.inf]
   params = variables['params']
   for row, window in itertools.product(range(5), range(len(ends))):
-    own = {
-      name: params[name][window] if tables == 'per_window' else params[name]
-      for name in ('value_table', 'source_table')
-    }
-    by_item = {}
+    vectors = []
     for i in np.flatnonzero(events['mask'][row]):
       place = np.searchsorted(ends, events['time'][row, i])
       assert starts[place] < events['time'][row, i] <= ends[place]
       if place > window or (accumulation == 'none' and place < window):
         continue
-      weight = 1.0
-      if accumulation == 'learned':
-        weight = np.exp(params['log_weights'][window, place])
       fields = (events[key][row, i] for key in ('item', 'value', 'category'))
-      vector, item = token(config, own, variables['fitted'], *fields)
-      by_item.setdefault(item, []).append((vector, weight))
-    assert seen[row, window] == bool(by_item)
-    mean = lambda pairs: sum(v * w for v, w in pairs) / sum(w for _, w in pairs)
-    if not by_item:
-      expected = own['value_table'][-1] * own['source_table'][-1]
-    elif pooling == 'item':
-      expected = np.mean([mean(pairs) for pairs in by_item.values()], axis=0)
-    else:
-      expected = mean([pair for pairs in by_item.values() for pair in pairs])
+      vectors.append(token(config, params, variables['fitted'], *fields))
+    assert seen[row, window] == bool(vectors)
+    none = params['value_table'][-1] * params['source_table'][-1]
+    expected = np.mean(vectors, axis=0) if vectors else none
     np.testing.assert_allclose(windows[row, window], expected, atol=1e-5)
 
 
 def test_bins_are_right_closed_and_unknown_values_take_the_none_id():
-  model, config, variables, _ = make('bins', 'tokens')
+  model, config, variables, _ = make('bins')
   knots = np.arange(12, dtype=np.float32)
   variables['fitted']['knots'][0] = knots
   value = np.array([[-5, 1, 1.5, 10, 99, np.nan, 0, 0]], np.float32)
@@ -123,7 +98,7 @@ def test_bins_are_right_closed_and_unknown_values_take_the_none_id():
 
 
 def test_order_of_events_and_padding_change_nothing():
-  model, _, variables, events = make('bins', 'item')
+  model, _, variables, events = make('bins')
   order = np.random.default_rng(1).permutation(20)
   shuffled = {key: value[:, order] for key, value in events.items()}
   padded = {key: np.pad(value, ((0, 0), (0, 7))) for key, value in events.items()}
