@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from medm2t_jax.modalities.shown import ItemAttribution, Looks, Shown
 from medm2t_jax.modalities.windows import Windows, token_names
 from medm2t_jax.models import modality as models
 from medm2t_jax.models.options import ModelOptions
+
+S = TypeVar('S')
 
 Arrays = Mapping[str, Any]
 Fitted = dict[str, np.ndarray]
@@ -57,7 +59,7 @@ class Setting:
   task: str
   observation_hours: float | None
 
-  def pick(self, paper: Mapping[str, Any], small: Any) -> Any:
+  def pick(self, paper: Mapping[str, S], small: S) -> S:
     """The sizes of this task and size."""
     return paper[self.task] if self.options.size == 'paper' else small
 

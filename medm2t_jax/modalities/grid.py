@@ -29,8 +29,25 @@ from medm2t_jax.models.options import ModelOptions
 from medm2t_jax.models.trunk.column_statistics import STATISTICS
 from medm2t_jax.models.trunk.columns import GridColumns
 
-MICRO_STEPS = 12  # steps for which `_Size.micro` holds
+MICRO_STEPS = 12  # steps for which `_MicroSize` holds: the paper's shorter segments
 _SEGMENTS = 'segments'
+
+
+@dataclasses.dataclass(frozen=True)
+class _MicroSize:
+  """Widths of a micro encoder, per `MICRO_STEPS` of its segments (paper, Table B1).
+
+  Attributes:
+    linear: channels after the self-attention.
+    channels: of both ResNet1d units.
+    mlp: width of a segment's vector.
+    decoder: hidden width of its decoder.
+  """
+
+  linear: int
+  channels: tuple[int, int]
+  mlp: int
+  decoder: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,21 +55,20 @@ class _Size:
   """Widths (paper, Table B1).
 
   Attributes:
-    micro: per 12 steps of a segment, the paper's shorter ones: channels after the
-      self-attention, channels of both ResNet1d units, MLP, decoder.
+    micro: of the encoders of segments.
     mlp: width of the summary.
     decoder: hidden width of its decoder.
   """
 
-  micro: tuple[int, tuple[int, int], int, int]
+  micro: _MicroSize
   mlp: int
   decoder: int
 
 
 _PAPER: dict[str, _Size] = dict.fromkeys(
-  ('cvd', 'mortality', 'los'), _Size((8, (16, 32), 128, 64), 256, 128)
+  ('cvd', 'mortality', 'los'), _Size(_MicroSize(8, (16, 32), 128, 64), 256, 128)
 )
-_SMALL = _Size((8, (8, 16), 32, 16), 64, 32)
+_SMALL = _Size(_MicroSize(8, (8, 16), 32, 16), 64, 32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,16 +88,14 @@ class Grid(base.Modality):
   @classmethod
   def make(cls, name: str, spec: format_kinds.Grid, setting: Setting) -> Self:
     options, size = setting.options, setting.pick(_PAPER, _SMALL)
-    segments, lengths = options.segments, tuple(options.segment_lengths)
+    segments, lengths = options.segments, options.segment_lengths
     if not lengths or any(not 1 <= n <= spec.steps for n in lengths):
       raise DataError(
-        f'model.segment_lengths are numbers of grid steps from 1 to {spec.steps}, '
-        f'not {lengths}'
+        f'config.model.segment_lengths={lengths}: they are numbers of grid steps from 1 to '
+        f'{spec.steps}'
       )
     if len(set(lengths)) < len(lengths):
-      raise DataError(f'model.segment_lengths has one twice: {lengths}')
-    if segments < 1:
-      raise DataError(f'model.segments is at least 1, not {segments}')
+      raise DataError(f'config.model.segment_lengths={lengths}: one is there twice')
     micro = tuple(_micro(length, size) for length in lengths)
     channels = sum(one.mlp for one in micro)
     config = GridConfig(
@@ -224,7 +238,7 @@ class Grid(base.Modality):
 
   @classmethod
   def ablations(cls, options: ModelOptions) -> Sequence[Ablation]:
-    group, lengths = 'Dense signals', tuple(options.segment_lengths)
+    group, lengths = 'Dense signals', options.segment_lengths
     one = 'the model has one scale' if len(lengths) == 1 else ''
     return (
       Ablation(
@@ -267,14 +281,14 @@ def _kept_cells(grid: Arrays, keep: np.ndarray) -> Arrays:
 
 
 def _micro(length: int, size: _Size) -> MicroConfig:
-  linear, (first, second), mlp, decoder = size.micro
+  first, second = size.micro.channels
   factor = max(1, round(length / MICRO_STEPS))
   return MicroConfig(
     length=length,
-    linear=linear * factor,
+    linear=size.micro.linear * factor,
     plan=((first * factor, length), (second * factor, _halved(length))),
-    mlp=mlp * factor,
-    decoder=decoder * factor,
+    mlp=size.micro.mlp * factor,
+    decoder=size.micro.decoder * factor,
   )
 
 

@@ -20,9 +20,18 @@ from medm2t_jax.models.events.notes import NotesConfig, NotesEncoder
 from medm2t_jax.models.modality import DecoderSize
 from medm2t_jax.models.trunk.columns import NoteColumns
 
-# Width, dropout, decoder, decoder dropout; the paper has no notes.
-_PAPER = dict.fromkeys(('cvd', 'mortality', 'los'), (256, 0.1, 128, 0.1))
-_SMALL = (64, 0.1, 32, 0.1)
+
+@dataclasses.dataclass(frozen=True)
+class _Size:
+  """Widths: of the encoder, and of its decoder. The paper has no notes."""
+
+  width: int
+  decoder: int
+
+
+_PAPER: dict[str, _Size] = dict.fromkeys(('cvd', 'mortality', 'los'), _Size(256, 128))
+_SMALL = _Size(64, 32)
+_DROPOUT = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,15 +50,15 @@ class Notes(base.Modality):
 
   @classmethod
   def make(cls, name: str, spec: format_kinds.Notes, setting: Setting) -> Self:
-    width, dropout, decoder, decoder_dropout = setting.pick({**_PAPER}, _SMALL)
+    size = setting.pick(_PAPER, _SMALL)
     windows = windows_of(name, setting.options, setting.observation_hours)
     config = NotesConfig(
       vector=spec.width,
       windows=windows.count,
-      width=width,
-      dropout=dropout,
-      decoder=decoder,
-      decoder_dropout=decoder_dropout,
+      width=size.width,
+      dropout=_DROPOUT,
+      decoder=size.decoder,
+      decoder_dropout=_DROPOUT,
     )
     return cls(name, spec, config, windows)
 

@@ -20,13 +20,23 @@ from medm2t_jax.models.modality import DecoderSize
 from medm2t_jax.models.static_encoder import StaticConfig, StaticEncoder
 from medm2t_jax.models.trunk.columns import StaticColumns
 
-# MLP, dropout, decoder, decoder dropout (paper, Table B1).
-_PAPER = {
-  'cvd': ((128, 128), 0.1, 64, 0.5),
-  'mortality': ((128, 128), 0.1, 64, 0.5),
-  'los': ((512, 512), 0.1, 256, 0.5),
-}
-_SMALL = ((64, 64), 0.1, 32, 0.5)
+
+@dataclasses.dataclass(frozen=True)
+class _Size:
+  """Widths (paper, Table B1).
+
+  Attributes:
+    mlp: of both layers of the encoder.
+    decoder: hidden width of its decoder.
+  """
+
+  mlp: int
+  decoder: int
+
+
+_PAPER = {'cvd': _Size(128, 64), 'mortality': _Size(128, 64), 'los': _Size(512, 256)}
+_SMALL = _Size(64, 32)
+_DROPOUT, _DECODER_DROPOUT = 0.1, 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,14 +53,14 @@ class Static(base.Modality):
 
   @classmethod
   def make(cls, name: str, spec: format_kinds.Static, setting: Setting) -> Self:
-    mlp, dropout, decoder, decoder_dropout = setting.pick(_PAPER, _SMALL)
+    size = setting.pick(_PAPER, _SMALL)
     config = StaticConfig(
       numeric=len(spec.numeric),
       levels=tuple(len(column.categories) for column in spec.categorical),
-      mlp=mlp,
-      dropout=dropout,
-      decoder=decoder,
-      decoder_dropout=decoder_dropout,
+      mlp=(size.mlp, size.mlp),
+      dropout=_DROPOUT,
+      decoder=size.decoder,
+      decoder_dropout=_DECODER_DROPOUT,
     )
     return cls(name, spec, config)
 

@@ -65,6 +65,7 @@ def test_one_entry_of_the_config_trains_it(tmp_path):
   data = open_dataset(static_data.build(tmp_path, events=('notes',)))
   config = static_data.config(data.directory)
   config.stages = 'notes'
+  del config.recipe['events']
   with pytest.raises(DataError, match=r"'notes'.* notes, events"):
     make_runs(read(config), data, tmp_path / 'without')
   config.recipe.events = common.stage(16, 1e-3, epochs=1)
