@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,10 +20,7 @@ from medm2t_jax.modalities import fitting
 from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import Run, make_runs
 from medm2t_jax.training import steps, train
-from tests.support import staging_fixture
-from tests.support.xla_flags import xla_flags
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import staging_fixture, training_process
 
 
 @pytest.fixture(scope='module')
@@ -191,38 +184,27 @@ def test_the_command_passes_clean_data_and_fails_on_a_leak(
   config = read(mortality.get_config('smoke,published,end_to_end')).changed(changes)
   train.train(make_runs(config, open_dataset(data), workdir))
 
-  def run():
-    return subprocess.run(
-      [
-        *(sys.executable, '-m', 'medm2t_jax.main', '--mode=audit'),
-        *(
-          '--config=configs/mortality.py:smoke,published,end_to_end',
-          f'--workdir={workdir}',
-        ),
-        *(f'--config.{name}={value}' for name, value in changes.items()),
-      ],
-      cwd=ROOT,
-      env=os.environ | {'XLA_FLAGS': xla_flags(1)},
-      capture_output=True,
-      text=True,
-      check=False,
-      timeout=240,
+  def run(name, code):
+    command = training_process.Command(
+      tmp_path / f'{name}.log',
+      *('--mode=audit', '--config=configs/mortality.py:smoke,published,end_to_end'),
+      f'--workdir={workdir}',
+      *(f'--config.{field}={value}' for field, value in changes.items()),
+      devices=8,  # as here, where its programs have been compiled
     )
+    with command:
+      return command.finish(code), command.lines()
 
-  done = run()
-  lines = done.stdout.splitlines()
-  summary = json.loads(lines[-1])
-  assert done.returncode == 0, done.stdout + done.stderr
+  summary, lines = run('clean', 0)
+  assert json.loads(lines[-1]) == summary
   assert all(line.startswith('PASS  ') for line in lines[:-1])
   assert summary['passed'] and summary['checks'] == len(lines) - 1 and not summary['failed']
   written = json.loads((workdir / 'eval' / 'audit.json').read_text())
   assert len(written['checks']) == summary['checks'] and written['folds'] == [0]
 
   renamed(data, 'dischtime')
-  done = run()
-  lines = done.stdout.splitlines()
-  assert done.returncode == 1, done.stdout + done.stderr
-  assert json.loads(lines[-1])['failed'] == ['inputs by name']
+  spoiled, lines = run('spoiled', 1)
+  assert json.loads(lines[-1]) == spoiled and spoiled['failed'] == ['inputs by name']
   # All checks are told, not only those before the failure.
   assert len(lines) - 1 == summary['checks']
   assert next(line for line in lines if line.startswith('FAIL')).endswith('(weight)')

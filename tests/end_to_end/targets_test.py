@@ -70,14 +70,14 @@ def _evaluated(folder, target, change):
   )
   config = task.get_config('weighing,smoke').unlock()
   config.data.dir = str(data.directory)
-  config.model.ensemble = 4
+  config.model.ensemble = 2
   config.evaluation.update(
     batch_size=32, baselines=('logistic_regression', 'boosted_trees', 'gru'),
     bootstrap=20, explained=2, explained_globally=4,
   )  # fmt: skip
   config.blend = ('boosted_trees', 'logistic_regression')
   for fields in config.recipe.values():
-    fields.update(batch_size=16, epochs=8)
+    fields.update(batch_size=8, epochs=4)
   folds = make_runs(read(config), data, folder / 'workdir')
   workdir.claim(folds[0].workdir, folds[0].config, data.version)
   train.train(folds)

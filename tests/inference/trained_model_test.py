@@ -31,7 +31,7 @@ from medm2t_jax.runs.run import Run, make_runs
 from medm2t_jax.training import steps, train
 from medm2t_jax.training.blend_weights import OURS
 from medm2t_jax.training.blend_weights import blend as blended
-from medm2t_jax.training.starting import initial_state
+from medm2t_jax.training.starting import initial_state, recipe_of
 from tests.support import staging_fixture, static_data
 from tests.support.batches import batches_of
 from tests.support.xla_flags import xla_flags
@@ -211,8 +211,8 @@ def test_the_runs_own_test_subjects_are_predicted_bit_for_bit(home, bundle, data
   assert 'were trained on and are left out' in found.coverage['overlap']
 
 
-@pytest.mark.parametrize('count', [1, 8])
-def test_a_fresh_process_needs_nothing_but_the_bundle(bundle, data, tmp_path, count):
+def test_a_fresh_process_needs_nothing_but_the_bundle(bundle, data, tmp_path):
+  """On one device; here there are eight."""
   copied, prepared = tmp_path / 'model', tmp_path / 'data'
   shutil.copytree(bundle, copied)
   shutil.copytree(data, prepared)
@@ -220,7 +220,7 @@ def test_a_fresh_process_needs_nothing_but_the_bundle(bundle, data, tmp_path, co
   command = ['-m', 'medm2t_jax.predict', f'--model={copied}', f'--data={prepared}']
   done = subprocess.run(
     [sys.executable, *command, f'--out={out}'],
-    env={**os.environ, 'XLA_FLAGS': xla_flags(count)},
+    env={**os.environ, 'XLA_FLAGS': xla_flags(1)},
     capture_output=True,
     text=True,
     check=False,
@@ -433,7 +433,9 @@ def begun(data, bundle, home, **changes):
 @pytest.fixture(scope='module')
 def adapted(fold, elsewhere, tmp_path_factory):
   """A fold that has started from the bundle, trained and evaluated."""
-  run = begun(elsewhere, fold.workdir / 'fold0' / 'model', tmp_path_factory.mktemp('run'))
+  bundle = fold.workdir / 'fold0' / 'model'
+  # At the rate of the fold: its compiled steps.
+  run = begun(elsewhere, bundle, tmp_path_factory.mktemp('run'), adapt_rate=1.0)
   workdir.claim(run.workdir, run.config, run.dataset.version)
   train.train([run])
   evaluate.evaluate([run])
@@ -517,7 +519,10 @@ def test_an_adapted_model_is_a_model_of_both(adapted, bundle, elsewhere, data):
 
 
 def test_a_head_alone_is_trained_where_that_is_asked(bundle, elsewhere, tmp_path):
-  run = begun(elsewhere, bundle, tmp_path, adapt='head')
+  run = begun(elsewhere, bundle, tmp_path, adapt='head', stages=blend.STAGE)
+  run.config = run.config.changed({'recipe.multimodal.starts_from': ()})
+  rate = run.config.recipe['multimodal'].learning_rate
+  assert recipe_of(run, blend.STAGE).learning_rate == run.config.adapt_rate * rate < rate
   train.train([run])
   variables, _ = restore_best(run, blend.STAGE)
   (member,) = TrainedModel.load(bundle).members

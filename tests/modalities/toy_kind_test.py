@@ -25,7 +25,7 @@ from medm2t_jax.training import train
 from tests.support import kinds, staging_fixture, static_data
 from tests.support.toy_kind import Visits, VisitsOfModel, write_visits
 
-NAME, DAYS, EPOCHS = 'clinic', 4, 15
+NAME, DAYS, EPOCHS = 'clinic', 4, 5
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -58,15 +58,15 @@ def fold(dataset, tmp_path_factory):
   """A fold that is trained and evaluated, with one entry in its config for the kind."""
   config = static_data.config(dataset.directory)
   config.stages = 'all'
-  config.recipe.visits = common.stage(16, 3e-3, epochs=EPOCHS, patience=EPOCHS)
+  config.recipe.visits = common.stage(8, 1e-2, epochs=EPOCHS, patience=EPOCHS)
   config.recipe.multimodal.update(
-    batch_size=16, epochs=EPOCHS, patience=EPOCHS, learning_rate=3e-3
+    batch_size=8, epochs=EPOCHS, patience=EPOCHS, learning_rate=1e-2
   )
   config.evaluation.update(
     baselines=('logistic_regression', 'gru', 'single_modalities'), robustness=True,
     robustness_samples=16, bootstrap=20, explained=1, explained_globally=7,
   )  # fmt: skip
-  config.model.trunk = 'ensemble'
+  config.model.update(trunk='ensemble', ensemble=2, size='tiny')
   folds = make_runs(read(config), dataset, tmp_path_factory.mktemp('workdir'))
   workdir.claim(folds[0].workdir, folds[0].config, dataset.version)
   train.train(folds)

@@ -132,13 +132,13 @@ def test_vectors_of_another_length_are_not_read(dataset):
 def test_a_model_learns_from_notes_and_says_so(dataset, tmp_path):
   config = static_data.config(dataset.directory)
   config.stages = 'all'
-  config.recipe.notes = common.stage(16, 3e-3, epochs=12, patience=12)
-  config.recipe.multimodal.update(batch_size=16, epochs=12, patience=12, learning_rate=3e-3)
+  config.recipe.notes = common.stage(8, 1e-2, epochs=4, patience=4)
+  config.recipe.multimodal.update(batch_size=8, epochs=4, patience=4, learning_rate=1e-2)
   config.evaluation.update(
     baselines=('logistic_regression',), robustness=False, bootstrap=10, explained=1,
     explained_globally=8,
   )  # fmt: skip
-  config.model.trunk = 'ensemble'
+  config.model.update(trunk='ensemble', ensemble=2, size='tiny')
   folds = make_runs(read(config), dataset, tmp_path)
   train.train(folds)
   metrics = evaluate.evaluate(folds)

@@ -1,20 +1,18 @@
-"""The training command in a process of its own, for tests that stop it at a known moment.
-
-Says on stdout which batch it reads next (`batch 1`, `batch 2`, ...), waits `pause` seconds
-before each, and for ever before batch `hang_at` (0: never).
-"""
+"""The main command in a process of its own, which tests may stop at a known moment."""
 
 from __future__ import annotations
 
 import atexit
+import functools
 import itertools
 import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from data_pipeline import child_process
 from tests.support.xla_flags import xla_flags
@@ -42,43 +40,37 @@ def static_dataset(out: Path, patients: int = 60) -> None:
   path.write_text(json.dumps(metadata))
 
 
-class Training:
-  """A running training command; its output goes to files, and to a failing test."""
+class Command:
+  """A running main command; its output goes to files, and to a failing test."""
 
   def __init__(
     self,
-    dataset: Path,
-    workdir: Path,
     log: Path,
     *flags: str,
     devices: int = 1,
-    pause: float = 0,
-    hang_at: int = 0,
+    before: Callable[[], None] | None = None,
   ):
     self._log = log
     self._out = log.with_suffix('.out')
-    arguments = [
-      *('--config=configs/cvd.py:smoke', f'--workdir={workdir}'),
-      f'--config.data.dir={dataset}',
-      '--config.evaluation.batch_size=16',
-      '--config.evaluation.bootstrap=10',
-      *flags,
-    ]
     for path in (self._out, self._log):
       path.write_text('')
     # Their server has imported what the command imports, which takes most of its start.
     context = child_process.context(__name__, *_IMPORTED)
     self._process = context.Process(
-      target=_run, args=(arguments, devices, pause, hang_at, self._out, self._log)
+      target=_run, args=(flags, devices, before, self._out, self._log)
     )
     self._process.start()
+
+  def lines(self) -> list[str]:
+    """On stdout."""
+    return self._out.read_text().splitlines()
 
   def output(self) -> str:
     return f'{self._out.read_text()}\n{self._log.read_text()}'
 
   def wait_for(self, line: str) -> None:
     """Waits until the process has printed a line."""
-    while line not in self._out.read_text().splitlines():
+    while line not in self.lines():
       assert self._process.is_alive(), self.output()
       time.sleep(0.05)
 
@@ -100,16 +92,44 @@ class Training:
   def finish(self, code: int = 0) -> dict[str, Any]:
     """Waits for the end; returns the JSON of the last line on stdout, if there is one."""
     assert self.ends() == code, self.output()
-    lines = self._out.read_text().splitlines()
-    found = [line for line in lines if line.startswith('{')]
+    found = [line for line in self.lines() if line.startswith('{')]
     return json.loads(found[-1]) if found else {}
 
-  def __enter__(self) -> Training:
+  def __enter__(self) -> Self:
     return self
 
   def __exit__(self, *exception: object) -> None:
     if self._process.is_alive():
       self.kill()
+
+
+class Training(Command):
+  """Training on a small data set of `configs/cvd.py`.
+
+  It says on stdout which batch it reads next (`batch 1`, `batch 2`, ...), waits `pause`
+  seconds before each, and for ever before batch `hang_at` (0: never).
+  """
+
+  def __init__(
+    self,
+    dataset: Path,
+    workdir: Path,
+    log: Path,
+    *flags: str,
+    devices: int = 1,
+    pause: float = 0,
+    hang_at: int = 0,
+  ):
+    super().__init__(
+      log,
+      *('--config=configs/cvd.py:smoke', f'--workdir={workdir}'),
+      f'--config.data.dir={dataset}',
+      '--config.evaluation.batch_size=16',
+      '--config.evaluation.bootstrap=10',
+      *flags,
+      devices=devices,
+      before=functools.partial(_hook, pause, hang_at),
+    )
 
 
 # By `main` where it runs.
@@ -122,7 +142,11 @@ _IMPORTED = (
 
 
 def _run(
-  arguments: list[str], devices: int, pause: float, hang_at: int, out: Path, log: Path
+  flags: tuple[str, ...],
+  devices: int,
+  before: Callable[[], None] | None,
+  out: Path,
+  log: Path,
 ) -> None:
   """The process: as `python -m medm2t_jax.main` in the root, with devices of its own."""
   signal.alarm(SECONDS)  # ends the process, whatever it waits for
@@ -138,8 +162,9 @@ def _run(
 
   from medm2t_jax import command_line, main
 
-  _hook(pause, hang_at)
-  sys.argv = ['main', *arguments]  # where overrides of the config are looked for, too
+  if before is not None:
+    before()
+  sys.argv = ['main', *flags]  # where overrides of the config are looked for, too
   try:
     app.run(main.main, flags_parser=command_line.parse_flags)
   finally:

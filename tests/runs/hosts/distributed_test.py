@@ -25,6 +25,7 @@ FLAGS = (
   '--config.recipe.multimodal.epochs=3',
   '--config.training.save_every_steps=2',
   '--config.refit=True',
+  '--config.model.ensemble=2',
 )
 
 
