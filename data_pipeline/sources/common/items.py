@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 _FOLDER = Path(__file__).parent / 'tables'
 
 
-def read_rows(name: str, folder: Path = _FOLDER) -> list[dict[str, str]]:
-  """Rows of `{name}.csv`; lines that start with `#` are comments."""
+@functools.cache
+def read_rows(name: str, folder: Path = _FOLDER) -> tuple[Mapping[str, str], ...]:
+  """Rows of `{name}.csv`, which is read once; lines that start with `#` are comments."""
   with (folder / f'{name}.csv').open(encoding='utf-8', newline='') as file:
-    return list(csv.DictReader(line for line in file if not line.startswith('#')))
+    return tuple(csv.DictReader(line for line in file if not line.startswith('#')))
 
 
 @functools.cache
@@ -115,7 +117,7 @@ def make_table(
   con.unregister('rows_')
 
 
-def _item(row: dict[str, str]) -> Item:
+def _item(row: Mapping[str, str]) -> Item:
   return Item(
     itemid=row['item'],
     name=row['name'],

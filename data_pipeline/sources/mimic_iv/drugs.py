@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -152,7 +152,7 @@ def _read(path: Path) -> list[Rule]:
   return found
 
 
-def _rule(row: dict[str, str]) -> Rule:
+def _rule(row: Mapping[str, str]) -> Rule:
   unless = (word.strip().lower() for word in row['unless'].split('|'))
   name = ' '.join(row['name'].lower().split())
   return Rule(name, row['group'].strip().upper(), tuple(filter(None, unless)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -79,11 +80,11 @@ def static_items(kind: Literal['numeric', 'categorical']) -> tuple[Item, ...]:
   return tuple(item for item in static if item.kind == kind)
 
 
-def _rows(name: str) -> list[dict[str, str]]:
+def _rows(name: str) -> tuple[Mapping[str, str], ...]:
   return read_rows(name, Path(__file__).parent)
 
 
-def _variable(row: dict[str, str]) -> Variable:
+def _variable(row: Mapping[str, str]) -> Variable:
   pairs = [pair.split('=') for pair in row['categories'].split('|') if pair]
   role: Role = row['role']  # pyright: ignore[reportAssignmentType]
   return Variable(
