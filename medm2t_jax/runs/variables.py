@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,11 +14,14 @@ from flax import traverse_util
 from data_pipeline.reading import input_pipeline
 from medm2t_jax.modalities import fitting
 from medm2t_jax.models import medm2t
+from medm2t_jax.models.config import ModelConfig
 from medm2t_jax.runs.reader import Batch
 from medm2t_jax.runs.run import Run
 
 # A stage without BatchNorm has no such collection.
 _WITHOUT_LAYERS: Mapping[str, Any] = {'batch_stats': {}}
+
+Initialise = Callable[[jax.Array, Batch], Any]
 
 
 def init(
@@ -33,14 +36,9 @@ def init(
   """
   declared = traverse_util.flatten_dict(shapes(run, stage))
   given = given or {}
-  fresh = [path for path in declared if path[0] != 'fitted' and path not in given]
-
-  def initialise(key: jax.Array, batch: Batch) -> list[Any]:
-    # What nobody asks for is not compiled.
-    variables = traverse_util.flatten_dict(_variables(run, stage, key, batch))
-    return [variables[path] for path in fresh]
-
-  made = jax.jit(initialise)(key(run, stage), _example(run, stage))
+  fresh = tuple(path for path in declared if path[0] != 'fitted' and path not in given)
+  initialise = _initialise(run.model_config, stage, fresh)
+  made = initialise(key(run, stage), _example(run, stage))
   variables = dict(zip(fresh, made, strict=True))
   variables |= {path: given[path] for path in given if path in declared}
   fitted = traverse_util.unflatten_dict(declared)['fitted']
@@ -54,9 +52,8 @@ def init(
 @functools.lru_cache(maxsize=256)
 def shapes(run: Run, stage: str) -> dict[str, Any]:
   """The variables of a stage as shapes, without computing anything."""
-  return jax.eval_shape(
-    functools.partial(_variables, run, stage), key(run, stage), _example(run, stage)
-  )
+  variables = _variables(run.model_config, stage)
+  return jax.eval_shape(variables, key(run, stage), _example(run, stage))
 
 
 def key(run: Run, stage: str) -> jax.Array:
@@ -70,9 +67,29 @@ def key(run: Run, stage: str) -> jax.Array:
   return jax.random.fold_in(key, np.uint32(zlib.crc32(stage.encode())))
 
 
-def _variables(run: Run, stage: str, key: jax.Array, batch: Batch) -> dict[str, Any]:
-  model = medm2t.MedM2T(run.model_config)  # no device axis in an initialisation
-  return {**_WITHOUT_LAYERS, **model.init(key, batch, stage=stage, train=False)}
+# Traced once for all folds, runs and seeds alike.
+@functools.lru_cache(maxsize=64)
+def _variables(config: ModelConfig, stage: str) -> Initialise:
+  model = medm2t.MedM2T(config)  # no device axis in an initialisation
+
+  def variables(key: jax.Array, batch: Batch) -> dict[str, Any]:
+    return {**_WITHOUT_LAYERS, **model.init(key, batch, stage=stage, train=False)}
+
+  return jax.jit(variables)
+
+
+@functools.lru_cache(maxsize=64)
+def _initialise(
+  config: ModelConfig, stage: str, paths: tuple[tuple[str, ...], ...]
+) -> Initialise:
+  variables = _variables(config, stage)
+
+  def initialise(key: jax.Array, batch: Batch) -> list[Any]:
+    # What nobody asks for is not compiled.
+    made = traverse_util.flatten_dict(variables(key, batch))
+    return [made[path] for path in paths]
+
+  return jax.jit(initialise)
 
 
 def _example(run: Run, stage: str) -> Batch:
