@@ -46,7 +46,7 @@ def staged(tmp_path, frame):
 
 
 @pytest.mark.parametrize('key', ['subject_id', 'stay_id', 'sample_id'])
-def test_notes_until_the_prediction_are_staged_and_the_others_counted(tmp_path, key):
+def test_notes_of_the_observation_window_are_staged_and_the_others_counted(tmp_path, key):
   number = 1 if key == 'subject_id' else 100
   frame = table(**{'subject_id': None, key: [number] * len(TIMES)})
   unknown = frame.iloc[:2].assign(**{key: [9, None]})
@@ -54,11 +54,12 @@ def test_notes_until_the_prediction_are_staged_and_the_others_counted(tmp_path, 
   assert result.schema.modalities[NAME] == Notes(WIDTH)
   assert result.cohort['rows'][NAME] == {
     'read': 6, 'dropped: missing key or time': 1, 'dropped: of no sample': 1,
-    'dropped: after the prediction time': 1, 'used': 3,
+    'dropped: after the prediction time': 1, 'dropped: before the observation window': 1,
+    'used': 2,
   }  # fmt: skip
   found = hospital.read(f'notes_{NAME}').sort_values('time')
-  assert found['time'].tolist() == [-25, -12, 0]
-  assert [vector[0] for vector in found['vector']] == [0, 3, 1]
+  assert found['time'].tolist() == [-12, 0]
+  assert [vector[0] for vector in found['vector']] == [3, 1]
   assert set(found['sample_id']) == {100}
 
 

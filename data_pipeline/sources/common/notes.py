@@ -26,15 +26,21 @@ _REMEDY = 'See docs/sources.md, "Notes".'
 
 
 def write_notes(
-  raw: RawTables, path: Path, output: Path, *, stays: bool
+  raw: RawTables,
+  path: Path,
+  output: Path,
+  *,
+  stays: bool,
+  observation_hours: float | None,
 ) -> tuple[Notes, dict[str, int]]:
-  """Writes the staging table of the notes that are known at the prediction time.
+  """Writes the staging table of the notes of the observation window.
 
   Args:
     raw: with the table `samples` (sample_id, subject_id, prediction_time).
     path: the user's file.
     output: parquet with columns sample_id, vector, time (hours to the prediction).
     stays: whether samples are stays, so that `stay_id` names one.
+    observation_hours: how far before the prediction time they are read; None: all.
 
   Returns:
     The modality, and row counts.
@@ -56,12 +62,14 @@ def write_notes(
       FROM {_numbered(source)}
     ) n LEFT JOIN samples s ON n.key = s.{column}
   """)
-  counts = raw.counts("""
+  first = "'-Infinity'" if observation_hours is None else -observation_hours
+  counts = raw.counts(f"""
     SELECT 'read', count(DISTINCT number) FROM notes_of_samples
     UNION ALL SELECT CASE
       WHEN key IS NULL OR time IS NULL THEN 'dropped: missing key or time'
       WHEN sample_id IS NULL THEN 'dropped: of no sample'
       WHEN hours > 0 THEN 'dropped: after the prediction time'
+      WHEN hours < {first} THEN 'dropped: before the observation window'
       ELSE 'used' END AS reason, count(*)
     FROM notes_of_samples GROUP BY reason
   """)
@@ -73,7 +81,7 @@ def write_notes(
     JOIN (
       SELECT vector, file_row_number AS number FROM {_numbered(source)}
     ) n USING (number)
-    WHERE s.hours <= 0
+    WHERE s.hours BETWEEN {first} AND 0
     """,
     output,
   )

@@ -195,8 +195,9 @@ def _stage(
   if settings.notes is not None:
     _require_free(settings, found, notes.NAME, '--notes')
     found[notes.NAME], counts[notes.NAME] = notes.write_notes(
-      raw, settings.notes, staging / f'notes_{notes.NAME}.parquet', stays=False
-    )
+      raw, settings.notes, staging / f'notes_{notes.NAME}.parquet', stays=False,
+      observation_hours=chosen.observation_hours,
+    )  # fmt: skip
     outputs.append(staging / f'notes_{notes.NAME}.parquet')
   labels.count_without_events(raw, outputs, labelled)
   counts |= labelled.counts

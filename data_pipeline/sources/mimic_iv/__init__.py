@@ -138,8 +138,9 @@ def _stage(
     report['notes'] = absent
   if settings.notes is not None:
     modalities[notes.NAME], rows[notes.NAME] = notes.write_notes(
-      raw, settings.notes, staging / f'notes_{notes.NAME}.parquet', stays=task.of_stays
-    )
+      raw, settings.notes, staging / f'notes_{notes.NAME}.parquet', stays=task.of_stays,
+      observation_hours=task.observation_hours,
+    )  # fmt: skip
   attributes = tuple(n for n in _ATTRIBUTES if not task.of_ecgs or n != 'unit')
   static.write_samples(raw, attributes, staging / 'samples.parquet')
   schema = Schema(
