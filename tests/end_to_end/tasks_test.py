@@ -37,6 +37,8 @@ WORDS = {
   'aki': ('Acute kidney injury of KDIGO', 'Every risk here is conditional'),
   'phenotypes': ('Conditions among the discharge diagnoses', 'until discharge'),
   'decompensation': ('Death', 'within 24 h of the prediction'),
+  'mortality': ('Death in hospital', 'until discharge'),
+  'cvd_all': ('no admission', 'within 90 days'),
 }
 MODALITIES = {'readmission': ('labs',)}  # of a whole admission; the others: static columns
 
@@ -72,9 +74,10 @@ def evaluated(hospital):
 
 def _run(hospital: Path, task: str) -> Evaluated:
   data, work = hospital / task, hospital / f'work-{task}'
+  ecgs = task == 'cvd_all'  # whose samples are ECGs
   build.prepare(
-    source='simulated', task=task, out=data, raw=hospital / 'raw', patients=PATIENTS,
-    ecgs=False, workers=1,
+    source='simulated', task=task, out=data, workers=1, ecgs=ecgs,
+    raw=hospital / ('raw-ecgs' if ecgs else 'raw'), patients=40 if ecgs else PATIENTS,
   )  # fmt: skip
   printed = _main(
     f'--config={ROOT}/configs/task.py:{task},smoke',

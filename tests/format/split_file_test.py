@@ -12,6 +12,7 @@ from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import DataError
 from data_pipeline.format.split_file import with_split_file
 from data_pipeline.format.subjects import hash_subject
+from medm2t_jax.experiment import read
 from medm2t_jax.experiment.default_data import open_or_simulate
 from medm2t_jax.runs import workdir
 from tests.support import staging_fixture
@@ -107,10 +108,10 @@ def test_splits_are_known_by_their_subjects_not_by_their_path(dataset, splits, t
   fewer = {**splits, 'test': splits['test'][1:]}
   assert apply(dataset, fewer, tmp_path).version != data.version
 
-  config = common.base('mortality', {})
-  config.data.split_file = str(tmp_path / 'splits.json')
-  workdir.claim(tmp_path / 'W', config, data.version)
-  config.data.split_file = str(tmp_path / 'elsewhere/splits.json')
+  config = read(common.base('mortality', {}))
+  of = lambda path: config.changed({'data.split_file': str(tmp_path / path)})
+  workdir.claim(tmp_path / 'W', of('splits.json'), data.version)
+  config = of('elsewhere/splits.json')
   workdir.claim(tmp_path / 'W', config, data.version)
   with pytest.raises(DataError, match=r'made with data\.version='):
     workdir.claim(tmp_path / 'W', config, apply(dataset, fewer, tmp_path).version)
@@ -121,9 +122,9 @@ def test_an_experiment_reads_its_split_file(dataset, splits, tmp_path):
   path = tmp_path / 'splits.json'
   path.write_text(json.dumps(splits))
   config.data.dir, config.data.split_file = str(dataset.directory), str(path)
-  data = open_or_simulate(config)
+  data = open_or_simulate(read(config))
   assert len(data.rows(0, 'test')) == len(splits['test'])
   for several in ('all', '1', '0,1'):
     config.folds = several
     with pytest.raises(DataError, match=r"config\.folds has to be '0'"):
-      open_or_simulate(config)
+      open_or_simulate(read(config))
