@@ -1,6 +1,6 @@
 """Each task on the simulated hospital, by the commands: prepare, train, restore, report.
 
-cvd and los are in train_test.py. Models and modalities are as few as show that a task runs
+cvd is in train_test.py. Models and modalities are as few as show that a task runs
 with what is special about it; what a trained model finds is in docs/experiments.md.
 """
 
@@ -37,8 +37,9 @@ WORDS = {
   'aki': ('Acute kidney injury of KDIGO', 'Every risk here is conditional'),
   'phenotypes': ('Conditions among the discharge diagnoses', 'until discharge'),
   'decompensation': ('Death', 'within 24 h of the prediction'),
-  'mortality': ('Death in hospital', 'until discharge'),
-  'cvd_all': ('no admission', 'within 90 days'),
+  'mortality': ('In-hospital mortality', 'died'),
+  'los': ('Length of ICU stay', 'days'),
+  'cvd_all': ('Admission and cardiovascular disease after an ECG', 'no_admission'),
 }
 MODALITIES = {'readmission': ('labs',)}  # of a whole admission; the others: static columns
 
@@ -130,7 +131,8 @@ def test_a_task_ends_with_a_report_about_it(evaluated, task):
   found = evaluated(task)
   assert found.summary['task'] == task
   assert found.summary['test']['value'] == found.metrics['headline']['value']
-  for words in (*WORDS[task], 'Simulated patients', 'Logistic regression'):
+  simple = 'Ridge regression' if task == 'los' else 'Logistic regression'
+  for words in (*WORDS[task], 'Simulated patients', simple):
     assert words in found.page, words
   tested = found.dataset.rows(0, 'test')
   known = found.dataset.index['sample_id'][tested]
@@ -147,6 +149,13 @@ def test_its_bundle_predicts_the_same(evaluated, task):
   predicted = pd.DataFrame(again.predictions, index=samples).loc[found.tested.sample_id]
   columns = [f'p{i}' for i in range(predicted.shape[1])]
   np.testing.assert_allclose(predicted, found.tested[columns], atol=1e-5)
+
+
+def test_length_of_stay_is_predicted_in_days(evaluated):
+  found = evaluated('los')
+  assert found.metrics['headline']['name'] == 'MAE'
+  error = (found.tested.prediction - found.tested.label).abs().mean()
+  assert found.metrics['headline']['value'] == pytest.approx(error, rel=1e-6)
 
 
 def test_readmission_is_of_admissions_of_any_length(evaluated):

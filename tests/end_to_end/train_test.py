@@ -13,7 +13,7 @@ import pytest
 from flax import traverse_util
 from scipy import special
 
-from configs import cvd, los
+from configs import cvd
 from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import DataError
 from data_pipeline.preparation import build
@@ -268,31 +268,6 @@ def test_samples_that_do_not_fit_name_the_capacity_to_raise(dataset, tmp_path, c
     train.train_stage(Run(config, dataset, 0, tmp_path), 'labs')
   assert f'{long} samples to train on have more than 16 events of labs' in caplog.text
   assert 'raise the last of config.data.buckets' in caplog.text
-
-
-def test_length_of_stay_is_predicted_in_days(hospital, tmp_path):
-  dataset = prepared(hospital, 'los')
-  # Two modalities of the five: the others are only time here.
-  schema = dataset.schema.only(('static', 'labs'))
-  dataset = dataclasses.replace(dataset, schema=schema)
-  config = los.get_config('smoke')
-  with config.unlocked():
-    config.stages = 'multimodal'
-    config.recipe.multimodal.update(starts_from=(), frozen=())
-    config.model.deep = 'none'
-    config.data.buckets = ({'labs': 512},)
-    config.evaluation.update(batch_size=16, bootstrap=20)
-  folds = make_runs(read(config), dataset, tmp_path)
-  train.train(folds)
-  metrics = evaluate.evaluate(folds)
-  assert metrics['headline']['name'] == 'MAE'
-  table = pq.read_table(tmp_path / 'eval' / 'predictions.parquet').to_pandas()
-  tested = table[table.split == 'test']
-  error = (tested.prediction - tested.label).abs().mean()
-  np.testing.assert_allclose(metrics['headline']['value'], error, rtol=1e-6)
-  assert {scenario['name'] for scenario in metrics['missing_modality']} == {
-    'only static', 'only labs',
-  }  # fmt: skip
 
 
 def test_a_stage_without_its_modality_is_skipped_on_record(dataset, tmp_path):
