@@ -61,14 +61,29 @@ class Theirs:
     model: the module.
   """
 
-  def __init__(self, case: Case, fitted: dict[str, Any], compiled: bool = False):
-    """Args: case; statistics; whether `torch.compile` is used, or it is eager."""
+  def __init__(
+    self,
+    case: Case,
+    fitted: dict[str, Any],
+    *,
+    device: torch.device | None = None,
+    compiled: bool = False,
+  ):
+    """Builds it.
+
+    Args:
+      case: what is measured.
+      fitted: statistics.
+      device: where it computes; where JAX does, if None.
+      compiled: with `torch.compile`; else it is eager.
+    """
+    device = device or torch_device()
     torch.manual_seed(0)
     self.model = TorchMedM2T(case.config, fitted, case.stage)
     _away_from_constants(self.model)
-    self.model.to(torch_device())
+    self.model.to(device)
     self._forward: Any = torch.compile(self.model) if compiled else self.model
-    self._batch = for_torch(case.batch, torch_device())
+    self._batch = for_torch(case.batch, device)
     self._clip_norm = case.recipe.clip_norm
     if case.recipe.frozen:
       assert tuple(case.recipe.frozen) == ('encoders_*',)
@@ -150,13 +165,19 @@ def fitted_of(case: Case) -> dict[str, Any]:
   return model_workload.fitted({**case.shapes()['fitted'], **encoders})
 
 
-def same_weights(case: Case) -> tuple[dict[str, Any], Theirs]:
+def same_weights(
+  case: Case, device: torch.device | None = None
+) -> tuple[dict[str, Any], Theirs]:
   """Our variables with the weights and statistics of a PyTorch stage, and that stage.
 
   A parameter that it does not have is not a number.
+
+  Args:
+    case: what is measured.
+    device: of the PyTorch stage; where JAX computes, if None.
   """
   fitted, shapes = fitted_of(case), case.shapes()
-  theirs = Theirs(case, fitted)
+  theirs = Theirs(case, fitted, device=device)
   empty = jax.tree.map(
     lambda leaf: np.full(leaf.shape, np.nan, leaf.dtype),
     {name: shapes[name] for name in ('params', 'batch_stats')},

@@ -1,0 +1,71 @@
+"""The checks that one runs on a new device say what they find."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import agreement
+from benchmarks.model_steps import same_weights
+from tests.support.xla_flags import xla_flags
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def precision():
+  before = jax.config.jax_default_matmul_precision, torch.backends.cudnn.allow_tf32
+  yield
+  jax.config.update('jax_default_matmul_precision', before[0])
+  torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def test_agreement_names_the_part_that_differs(capsys, monkeypatch):
+  arguments = ['--case=cvd/labs', '--size=tiny']
+  with pytest.raises(SystemExit) as done:
+    agreement.main(arguments)
+  assert not done.value.code
+  row = json.loads(capsys.readouterr().out.splitlines()[-1])['tiny']
+  assert row.pop('rows') == 64
+  assert row.pop('rows_that_differ') == []
+  assert max(row.values()) < 1e-5
+
+  def changed(case, device):
+    variables, theirs = same_weights(case, device)
+    decoder = variables['params']['decoders_labs']['output']['linear']
+    decoder['bias'] = decoder['bias'] + np.float32([1, 0, 0, 0])
+    return variables, theirs
+
+  monkeypatch.setattr(agreement, 'same_weights', changed)
+  with pytest.raises(SystemExit) as done:
+    agreement.main(arguments)
+  assert done.value.code
+  row = json.loads(capsys.readouterr().out.splitlines()[-1])['tiny']
+  assert len(row['rows_that_differ']) == 64
+  assert row['labs summary'] < 1e-5 < 1e-2 < row['logits']
+
+
+def test_resume():
+  result = subprocess.run(
+    [
+      *(sys.executable, '-m', 'benchmarks.resume', '--case=cvd/static'),
+      *('--size=tiny', '--steps=40'),
+    ],
+    cwd=ROOT,
+    env=os.environ | {'XLA_FLAGS': xla_flags(1)},
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert result.returncode == 0, result.stderr
+  row = json.loads(result.stdout.splitlines()[-1])['cvd/static']
+  assert row['repeated'] and row['restored']
+  assert row['last_loss'] < row['first_loss']
