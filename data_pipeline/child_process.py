@@ -10,11 +10,12 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 
 
 def context(*preload: str) -> ForkServerContext | SpawnContext:
-  """How processes are started: none inherits a thread of this one.
+  """How processes are started: none is a fork of this one.
 
   A fork would inherit those of DuckDB, pyarrow, JAX and TensorFlow. On Linux processes are
-  forked from a server that has imported modules and done nothing else, and so has no
-  thread; elsewhere each is a fresh interpreter.
+  forked from a server that has imported modules and done nothing else: its only threads are
+  those of OpenBLAS and of pyarrow's allocator, which expect forks. Elsewhere each is a
+  fresh interpreter.
 
   Args:
     *preload: modules that the server imports, if it is not running yet.

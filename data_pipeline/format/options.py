@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import types
+import json
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
@@ -52,7 +52,7 @@ Rate = Annotated[float, Limits(least=0, below=1)]
 NotNegative = Annotated[float, Limits(least=0)]
 Positive = Annotated[float, Limits(above=0)]
 Count = Annotated[int, Limits(least=1)]
-CountOrNone = Annotated[int, Limits(least=0)]
+CountFromZero = Annotated[int, Limits(least=0)]
 
 
 class Options:
@@ -85,12 +85,16 @@ class Options:
       if name not in hints:
         raise DataError(f'{_path(where, name)} is unknown{nearest(name, hints)}')
     return cls(
-      **{name: _made(fields[name], hints[name], _path(where, name)) for name in hints}
+      **{name: _checked(fields[name], hints[name], _path(where, name)) for name in hints}
     )
 
   def to_fields(self) -> dict[str, Any]:
     """Nested dicts and tuples: the inverse of `from_fields`."""
     return {name: _plain(getattr(self, name)) for name in _hints(type(self))}
+
+  def to_json(self) -> dict[str, Any]:
+    """As a JSON file holds it: tuples are lists. `from_fields` reads it, too."""
+    return json.loads(json.dumps(self.to_fields()))
 
   def changed(self, changes: Mapping[str, Any], where: str = '') -> Self:
     """A copy with other values at some paths, as {'model.ensemble': 8}.
@@ -98,18 +102,14 @@ class Options:
     Raises:
       DataError: there is no such path, or it cannot have this value.
     """
-    inner: dict[str, dict[str, Any]] = {}
-    for path, value in changes.items():
-      name, _, rest = path.partition('.')
-      inner.setdefault(name, {})[rest] = value
     hints = _hints(type(self))
     made = {}
-    for name, of_name in inner.items():
+    for name, of_name in _by_name(changes).items():
       path = _path(where, name)
       if name not in hints:
         raise DataError(f'{path} is unknown{nearest(name, hints)}')
       new = _replaced(getattr(self, name), of_name, path)
-      made[name] = _made(new, hints[name], path)
+      made[name] = _checked(new, hints[name], path)
     return dataclasses.replace(self, **made)  # pyright: ignore[reportArgumentType]
 
   def paths(self, prefix: str = '') -> Iterator[str]:
@@ -121,9 +121,14 @@ class Options:
 def nearest(name: str, known: Iterable[str]) -> str:
   """What to add to a message on an unknown name: a guess, and what there is."""
   known = [str(each) for each in known]
-  close = difflib.get_close_matches(str(name), known, n=1)
-  guess = f': did you mean {close[0]!r}?' if close else ';'
+  close = closest(str(name), known)
+  guess = ';' if close is None else f': did you mean {close!r}?'
   return f'{guess} known: {", ".join(known)}'
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+  """The known name that is most like a name; None where none is like it."""
+  return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
 
 
 @functools.cache
@@ -163,33 +168,29 @@ def _replaced(value: Any, changes: Mapping[str, Any], path: str) -> Any:
   if not isinstance(value, Mapping):
     raise DataError(f'{path} has no {next(iter(changes))!r}: it is {value!r}')
   made = dict(value)
-  inner: dict[str, dict[str, Any]] = {}
-  for change, new in changes.items():
-    name, _, rest = change.partition('.')
-    inner.setdefault(name, {})[rest] = new
-  for name, of_name in inner.items():
+  for name, of_name in _by_name(changes).items():
     if '' not in of_name and name not in value:
       raise DataError(f'{path}.{name} is unknown{nearest(name, value)}')
     made[name] = _replaced(value.get(name), of_name, f'{path}.{name}')
   return made
 
 
-def _made(value: Any, hint: Any, path: str) -> Any:
-  """A checked value; nested mappings become the options that a field has."""
-  if isinstance(hint, type) and issubclass(hint, Options):
-    if isinstance(value, hint):
-      return value
-    if not isinstance(value, Mapping):
-      raise DataError(f'{path}={value!r}: its fields are missing')
-    return hint.from_fields(value, path)
-  if typing.get_origin(hint) is Mapping and isinstance(value, Mapping):
-    _, inner = typing.get_args(hint)
-    return {str(name): _made(each, inner, f'{path}.{name}') for name, each in value.items()}
-  return _checked(value, hint, path)
+def _by_name(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+  """First name of a path -> the rest of it ('' for none) -> value."""
+  inner: dict[str, dict[str, Any]] = {}
+  for path, value in changes.items():
+    name, _, rest = path.partition('.')
+    inner.setdefault(name, {})[rest] = value
+  return inner
 
 
 def _checked(value: Any, hint: Any, path: str) -> Any:
-  """The value as its type has it: whole numbers as float, lists as tuples."""
+  """The value as its type has it: whole numbers as float, lists as tuples.
+
+  Mappings become the options that a field has.
+  """
+  if isinstance(hint, type) and issubclass(hint, Options):
+    return _checked_options(value, hint, path)
   origin, arguments = typing.get_origin(hint), typing.get_args(hint)
   if origin is Annotated:
     number = _checked(value, arguments[0], path)
@@ -201,15 +202,14 @@ def _checked(value: Any, hint: Any, path: str) -> Any:
     if value not in arguments:
       raise DataError(f'{path}={value!r} is unknown{nearest(value, arguments)}')
     return value
-  if origin is types.UnionType or origin is typing.Union:  # of literals
-    return _checked(value, Literal[*_names(hint)], path)
   if origin is tuple:
     return _checked_tuple(value, arguments, path)
   if origin is Mapping:
     if not isinstance(value, Mapping):
       raise DataError(f'{path}={value!r}: it is a mapping')
     return {
-      name: _checked(each, arguments[1], f'{path}.{name}') for name, each in value.items()
+      str(name): _checked(each, arguments[1], f'{path}.{name}')
+      for name, each in value.items()
     }
   if hint is float and type(value) is int:
     return float(value)
@@ -223,11 +223,12 @@ def _checked(value: Any, hint: Any, path: str) -> Any:
 _KINDS = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a text'}
 
 
-def _names(hint: Any) -> tuple[Any, ...]:
-  """The names of a union of literals."""
-  if typing.get_origin(hint) is Literal:
-    return typing.get_args(hint)
-  return tuple(name for part in typing.get_args(hint) for name in _names(part))
+def _checked_options(value: Any, kind: type[Options], path: str) -> Options:
+  if isinstance(value, kind):
+    return value
+  if not isinstance(value, Mapping):
+    raise DataError(f'{path}={value!r}: its fields are missing')
+  return kind.from_fields(value, path)
 
 
 def _checked_tuple(value: Any, hints: tuple[Any, ...], path: str) -> tuple[Any, ...]:

@@ -34,7 +34,7 @@ def made_from(folds: Sequence[Run]) -> dict[str, Any]:
   environment = workdir.environment()
   del environment['code_version']  # a commit alone changes no result
   made = {
-    'config': json.loads(json.dumps(folds[0].config.to_fields())),
+    'config': folds[0].config.to_fields(),
     'data_version': folds[0].dataset.version,
     'splits': splits.hexdigest(),
     'stages': [dataclasses.asdict(record) for record in all_records(folds)],

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from data_pipeline.format.items import DataError
 from data_pipeline.format.options import (
   Count,
-  CountOrNone,
+  CountFromZero,
   NotNegative,
   Options,
   Positive,
@@ -99,7 +99,7 @@ class DataOptions(Batching):
   modalities: tuple[str, ...] = ()
   split_file: str = ''
   simulated_patients: Count = 2000
-  simulated_seed: CountOrNone = 0
+  simulated_seed: CountFromZero = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,8 +144,8 @@ class EvaluationOptions(Options):
   )  # fmt: skip
   robustness: bool = True
   robustness_samples: Count = 1000
-  explained: CountOrNone = 4
-  explained_globally: CountOrNone = 64
+  explained: CountFromZero = 4
+  explained_globally: CountFromZero = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +177,7 @@ class Experiment(Options):
   task: str
   name: str
   recipe: Mapping[str, Recipe]
-  seed: CountOrNone = 0
+  seed: CountFromZero = 0
   refit: bool = True
   blend: tuple[Blended, ...] = ('boosted_trees', 'logistic_regression')
   folds: str = '0'
@@ -190,9 +190,6 @@ class Experiment(Options):
   model: ModelOptions = dataclasses.field(default_factory=ModelOptions)
   training: TrainingOptions = dataclasses.field(default_factory=TrainingOptions)
   evaluation: EvaluationOptions = dataclasses.field(default_factory=EvaluationOptions)
-
-
-SpaceKind = Literal['uniform', 'log_uniform', 'integer', 'choice']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,8 +207,8 @@ class Sweep(Options):
 
   name: str
   stage: str
-  trials: CountOrNone
-  seed: CountOrNone
+  trials: CountFromZero
+  seed: CountFromZero
   space: tuple[tuple[Any, ...], ...]
   experiment: Experiment
 

@@ -12,7 +12,7 @@ from medm2t_jax.models.modality import Stage
 
 ALL = 'all'
 # What the best epoch may be chosen by, besides the metrics of a target.
-BY_LOSS, BY_NOTHING = 'loss', 'last'
+LOSS, LAST = 'loss', 'last'  # of 'last' nothing is chosen: the last epoch is the best
 
 
 def require_suits(
@@ -118,7 +118,7 @@ def require_recipe(recipe: Recipe, target: Target, stage: str) -> None:
       f"{where}.prior_correction corrects loss='nll' for class_weights; here loss="
       f'{recipe.loss!r}, class_weights={recipe.class_weights}'
     )
-  known = (BY_LOSS, *kind.selection_metrics, BY_NOTHING)
+  known = (LOSS, *kind.selection_metrics, LAST)
   if recipe.select_by not in known:
     raise DataError(
       f'{where}.select_by={recipe.select_by!r} is not for this task'

@@ -39,7 +39,7 @@ def claim(workdir: Path, config: Experiment, data_version: str) -> None:
     DataError: the workdir belongs to another configuration or data set.
   """
   folders.make(workdir, '--workdir')
-  ours = json.loads(json.dumps(config.to_fields()))
+  ours = config.to_json()
   ours['data']['version'] = data_version
   path = workdir / 'config.json'
   if path.exists():

@@ -116,7 +116,7 @@ def _with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experimen
 def _claim(directory: Path, sweep: Sweep) -> None:
   """Writes sweep.json, or checks that it is ours; only `trials` may differ."""
   path = directory / 'sweep.json'
-  ours = json.loads(json.dumps(sweep.to_fields()))
+  ours = sweep.to_json()
   if path.exists():
     theirs = json.loads(path.read_text())
     if theirs | {'trials': 0} != ours | {'trials': 0}:

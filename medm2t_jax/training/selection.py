@@ -13,10 +13,7 @@ import numpy as np
 
 from data_pipeline.format.schema import DataError, Target
 from medm2t_jax import targets
-from medm2t_jax.experiment.validation import BY_LOSS, BY_NOTHING
-
-LOSS = BY_LOSS
-LAST = BY_NOTHING  # the last epoch is the best
+from medm2t_jax.experiment.validation import LAST, LOSS
 
 
 def is_metric(select_by: str) -> bool:

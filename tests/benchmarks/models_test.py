@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +23,8 @@ from benchmarks.torch_model import weights
 from medm2t_jax.models.medm2t import MedM2T
 from medm2t_jax.targets import losses
 from medm2t_jax.training.losses import of_heads
-from tests.support.xla_flags import xla_flags
+from tests.support import benchmark
 
-ROOT = Path(__file__).resolve().parents[2]
 ROWS = 6
 
 # A machine with a GPU has not all that prepares and reads data.
@@ -164,16 +158,10 @@ def test_windows_alone():
 
 
 def test_report():
-  command = [
-    *(sys.executable, '-c', COMMAND, '--parts=throughput', '--times=2'),
+  report = benchmark.report(
+    *('-c', COMMAND, '--parts=throughput', '--times=2'),
     *('--only=mortality/static', '--repetitions=1', '--allocator=default'),
-  ]
-  environment = os.environ | {'XLA_FLAGS': xla_flags(1)}
-  result = subprocess.run(
-    command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
   )
-  assert result.returncode == 0, result.stderr
-  report = json.loads(result.stdout.splitlines()[-1])
   assert report['device'] == 'cpu'
   row = report['mortality/static']
   for name in ('train_vs_torch', 'inference_vs_torch', 'peak_share', 'ours_train_ms'):

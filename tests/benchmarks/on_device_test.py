@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,9 +11,7 @@ import torch
 
 from benchmarks import agreement
 from benchmarks.model_steps import same_weights
-from tests.support.xla_flags import xla_flags
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import benchmark
 
 
 @pytest.fixture(autouse=True)
@@ -54,18 +48,9 @@ def test_agreement_names_the_part_that_differs(capsys, monkeypatch):
 
 
 def test_resume():
-  result = subprocess.run(
-    [
-      *(sys.executable, '-m', 'benchmarks.resume', '--case=cvd/static'),
-      *('--size=tiny', '--steps=40'),
-    ],
-    cwd=ROOT,
-    env=os.environ | {'XLA_FLAGS': xla_flags(1)},
-    capture_output=True,
-    text=True,
-    timeout=300,
+  made = benchmark.report(
+    '-m', 'benchmarks.resume', '--case=cvd/static', '--size=tiny', '--steps=40'
   )
-  assert result.returncode == 0, result.stderr
-  row = json.loads(result.stdout.splitlines()[-1])['cvd/static']
+  row = made['cvd/static']
   assert row['repeated'] and row['restored']
   assert row['last_loss'] < row['first_loss']

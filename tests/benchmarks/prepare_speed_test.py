@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import gzip
-import json
-import subprocess
-import sys
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import benchmark
 
 
 def test_report_and_rows(tmp_path):
-  command = [
-    sys.executable, '-m', 'benchmarks.prepare', f'--raw={tmp_path}', '--repeats=1',
+  report = benchmark.report(
+    '-m', 'benchmarks.prepare', f'--raw={tmp_path}', '--repeats=1',
     '--chartevents_rows=120000', '--labevents_rows=30000', '--ecg_patients=3',
-  ]  # fmt: skip
-  result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-  assert result.returncode == 0, result.stderr
-  report = json.loads(result.stdout.splitlines()[-1])
+  )  # fmt: skip
   [scale] = report['growth']
   assert scale['rows'] == 150_000
   for name in ('time_vs_gunzip', 'peak_rss_mb', 'rows_per_s', 'ecg_per_s_per_core'):

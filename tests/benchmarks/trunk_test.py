@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-from tests.support.xla_flags import xla_flags
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support import benchmark
 
 COMMAND = """
 import sys
@@ -21,19 +13,10 @@ assert not {'tensorflow', 'torch'} & set(sys.modules)
 
 
 def test_report():
-  result = subprocess.run(
-    [
-      *(sys.executable, '-c', COMMAND, '--only=physionet', '--members=1,16'),
-      *('--of=trunk,predict', '--size=tiny', '--repetitions=1', '--allocator=default'),
-    ],
-    cwd=ROOT,
-    env=os.environ | {'XLA_FLAGS': xla_flags(1)},
-    capture_output=True,
-    text=True,
-    timeout=300,
+  report = benchmark.report(
+    *('-c', COMMAND, '--only=physionet', '--members=1,16', '--of=trunk,predict'),
+    *('--size=tiny', '--repetitions=1', '--allocator=default'),
   )
-  assert result.returncode == 0, result.stderr
-  report = json.loads(result.stdout.splitlines()[-1])
   row = report['physionet2012']
   for name in ('trunk', 'predict'):
     assert set(row[f'{name}_ms']) == {'1', '16'}

@@ -13,13 +13,14 @@ from data_pipeline.format.options import Count, Limits, NotNegative, Options, Ra
 from data_pipeline.format.schema import DataError
 
 Cell = Literal['lstm', 'gru']
+CellOrNone = Literal['lstm', 'gru', 'none']
 
 
 @dataclasses.dataclass(frozen=True)
 class Inner(Options):
   width: Count = 8
   dropout: Rate = 0.1
-  cell: Cell | Literal['none'] = 'gru'
+  cell: CellOrNone = 'gru'
 
 
 @dataclasses.dataclass(frozen=True)

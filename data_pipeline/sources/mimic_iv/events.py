@@ -35,8 +35,17 @@ _COLUMNS = {
 _NOBODY = -1
 # Rows without an item likewise.
 _NOTHING = -1
-_KEYS = """WHEN e.subject_id IS NULL THEN 'dropped: missing or malformed subject_id'
+# First of the reasons of a row `e`, for `reason_sql`: nobody's, of nothing, or withdrawn.
+NO_SUBJECT = """WHEN e.subject_id IS NULL
+        THEN 'dropped: missing or malformed subject_id'"""
+NO_KEYS = f"""{NO_SUBJECT}
       WHEN e.itemid IS NULL THEN 'dropped: missing or malformed itemid'"""
+WITHDRAWN = """WHEN lower(trim(e.statusdescription))
+          IN ('rewritten', 'cancelled', 'canceled')
+        THEN 'dropped: rewritten or cancelled'"""
+# The window `w` of the subject of a row `e`; rows of nobody are there to be counted.
+OF_WINDOWS = f"""JOIN (FROM windows UNION ALL SELECT {_NOBODY}, NULL, NULL) w
+        ON coalesce(e.subject_id, {_NOBODY}) = w.subject_id"""
 FOLDERS = {'labevents': 'hosp', 'chartevents': 'icu'}
 
 
@@ -50,26 +59,27 @@ def make_windows(raw: RawTables) -> None:
   """)
 
 
-def reason_sql(time: str, availability: str, *, stored: str, first: str = '') -> str:
+def reason_sql(time: str, availability: str, *, first: str = '') -> str:
   """SQL of why a row `e` of the subject's window `w` is dropped, or kept with a remark.
+
+  `e.storetime` says when the row was stored.
 
   Args:
     time: column of `e`: when what the row says happened.
     availability: 'charttime' or 'storetime'. With charttime, rows that were stored after
       the prediction time are kept and counted.
-    stored: column of `e`: when the row was stored.
     first: `WHEN ... THEN ...` that come first.
   """
   late, unknown = 'kept: stored after the prediction time', ''
   if availability == 'storetime':
     late = 'dropped: stored after the prediction time'
-    unknown = f"""
-      WHEN e.unreadable_{stored} IS NOT NULL THEN 'dropped: unreadable {stored}'"""
+    unknown = """
+      WHEN e.unreadable_storetime IS NOT NULL THEN 'dropped: unreadable storetime'"""
   return f"""CASE {first}
       WHEN e.{time} IS NULL THEN 'dropped: missing or malformed {time}'
       WHEN e.{time} > w.last_time THEN 'dropped: after the prediction time'
       WHEN e.{time} < w.first_time THEN 'dropped: before the stay' {unknown}
-      WHEN e.{stored} > w.last_time THEN '{late}'
+      WHEN e.storetime > w.last_time THEN '{late}'
     END"""
 
 
@@ -151,11 +161,11 @@ def scan(
           THEN trim(e.value) END AS value,
         CASE WHEN isfinite(e.valuenum) AND NOT {in_words} THEN e.valuenum END AS number,
         trim(e.valueuom) AS unit, {comments} AS comments,
-        {reason_sql('charttime', availability, stored='storetime', first=_KEYS)} AS reason,
+        {reason_sql('charttime', availability, first=NO_KEYS)}
+          AS reason,
         {unreadable}
       FROM {table} e
-      JOIN (FROM windows UNION ALL SELECT {_NOBODY}, NULL, NULL) w
-        ON coalesce(e.subject_id, {_NOBODY}) = w.subject_id
+      {OF_WINDOWS}
       WHERE coalesce(e.itemid, {_NOTHING}) IN ({', '.join(map(str, [_NOTHING, *itemids]))})
     )
     SELECT reason, coalesce(reason, '') NOT LIKE 'dropped%' AS kept,

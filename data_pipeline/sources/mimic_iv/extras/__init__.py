@@ -7,11 +7,11 @@ on ICU stays (one sample a subject), up to the prediction time.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from types import ModuleType
 
 from data_pipeline.format.modalities import Events, Modality
+from data_pipeline.format.options import closest
 from data_pipeline.format.schema import DataError
 from data_pipeline.sources.common.items import items
 from data_pipeline.sources.common.raw_tables import RawTables, is_there
@@ -34,8 +34,8 @@ def named(text: str | None) -> str | None:
   wanted = {name.strip() for name in (text or '').split(',')} - {''}
   for name in sorted(wanted):
     if name not in NAMES:
-      near = difflib.get_close_matches(name, NAMES, 1)
-      hint = f' (did you mean {near[0]}?)' if near else ''
+      near = closest(name, NAMES)
+      hint = '' if near is None else f' (did you mean {near}?)'
       raise DataError(f'--extra={name}: give some of {", ".join(NAMES)}{hint}.')
   return ','.join(name for name in NAMES if name in wanted) or None
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from data_pipeline.sources.common import cells
 from data_pipeline.sources.common.duckdb_files import parquet
 from data_pipeline.sources.common.items import items, make_table, read_rows
 from data_pipeline.sources.common.raw_tables import RawTables, is_there
@@ -26,8 +27,6 @@ from data_pipeline.sources.mimic_iv import drugs, events
 
 NAME = 'medications'
 TABLES = ('icu/inputevents', 'hosp/emar')
-# Of statusdescription, in lower case.
-NOT_GIVEN = ('rewritten', 'cancelled', 'canceled')
 # Of event_txt, in lower case. All else was not given, has ended, or is paperwork.
 ADMINISTERED = (
   'administered', 'administered in other location', 'administered bolus from iv drip',
@@ -93,12 +92,8 @@ def _scan_inputs(
     way: ', '.join(row['itemid'] for row in rows if row['table'] == way)
     for way in (*_MEASURED, _GIVEN)
   }
-  status = ', '.join(f"'{each}'" for each in NOT_GIVEN)
-  first = f"""WHEN e.subject_id IS NULL THEN 'dropped: missing or malformed subject_id'
-      WHEN e.itemid IS NULL THEN 'dropped: missing or malformed itemid'
-      WHEN lower(trim(e.statusdescription)) IN ({status})
-        THEN 'dropped: rewritten or cancelled'"""
-  hidden = ', '.join(f'unreadable_{name}' for name in _INPUTS if name in _TYPED)
+  first = f'{events.NO_KEYS} {events.WITHDRAWN}'
+  hidden = ', '.join(cells.names(_INPUTS).values())
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE inputs AS
     WITH wanted AS (
@@ -125,10 +120,8 @@ def _scan_inputs(
     SELECT e.subject_id, e.itemid, e.starttime, e.endtime, e.storetime, e.time, e.amount,
       trim(e.amountuom) AS amountuom, e.rate, trim(e.rateuom) AS rateuom, e.way,
       e.is_reversed, e.runs_already, {hidden},
-      {events.reason_sql('time', availability, stored='storetime', first=first)} AS reason
-    FROM timed e
-    JOIN (FROM windows UNION ALL SELECT -1, NULL, NULL) w
-      ON coalesce(e.subject_id, -1) = w.subject_id
+      {events.reason_sql('time', availability, first=first)} AS reason
+    FROM timed e {events.OF_WINDOWS}
   """)
   for way, number, unit in (
     ('inputevents.rate', 'rate', 'rateuom'),
@@ -154,7 +147,6 @@ def _scan_inputs(
   return counts | raw.unreadable('inputevents', 'inputs', _INPUTS)
 
 
-_TYPED = tuple(name for name, kind in _INPUTS.items() if kind != 'VARCHAR')
 _COLUMNS = 'subject_id, item_index, value, category, charttime, known_time, reason'
 
 
@@ -202,17 +194,16 @@ def _read_emar(raw: RawTables, root: Path, availability: str) -> dict[str, int]:
     for row in read_rows('emar_drugs')
   )
   given = ', '.join(f"'{each}'" for each in ADMINISTERED)
-  first = f"""WHEN e.subject_id IS NULL THEN 'dropped: missing or malformed subject_id'
+  first = f"""{events.NO_SUBJECT}
       WHEN coalesce(lower(trim(e.event_txt)), '') NOT IN ({given})
         THEN 'dropped: not administered'
       WHEN coalesce(trim(e.medication), '') = '' THEN 'dropped: no drug name'"""
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE emar_rows AS
     SELECT e.*,
-      {events.reason_sql('charttime', availability, stored='storetime', first=first)}
+      {events.reason_sql('charttime', availability, first=first)}
         AS reason
-    FROM emar e JOIN (FROM windows UNION ALL SELECT -1, NULL, NULL) w
-      ON coalesce(e.subject_id, -1) = w.subject_id
+    FROM emar e {events.OF_WINDOWS}
   """)
   names = raw.run("""
     SELECT DISTINCT medication FROM emar_rows

@@ -13,7 +13,7 @@ from pathlib import Path
 from data_pipeline.sources.common.duckdb_files import parquet
 from data_pipeline.sources.common.items import items
 from data_pipeline.sources.common.raw_tables import RawTables
-from data_pipeline.sources.mimic_iv import urine
+from data_pipeline.sources.mimic_iv import events, urine
 
 NAME = 'urine_output'
 TABLES = ('icu/outputevents',)
@@ -34,19 +34,13 @@ def resolve(
     Table -> reason -> count.
   """
   counts = urine.read(raw, root, of='samples', stored=True)
-  late = 'kept'
-  if availability == 'storetime':
-    late = 'dropped'
-    raw.run("""
-      UPDATE read_outputs SET reason = 'dropped: unreadable storetime'
-      WHERE reason IS NULL AND unreadable_storetime IS NOT NULL
-    """)
+  first = 'WHEN e.reason IS NOT NULL THEN e.reason'
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE outputs AS
-    SELECT o.*, greatest(o.charttime, o.storetime) AS known_time,
-      CASE WHEN o.reason IS NOT NULL THEN o.reason WHEN o.storetime > w.last_time
-        THEN '{late}: stored after the prediction time' END AS why
-    FROM read_outputs o JOIN windows w USING (subject_id)
+    SELECT e.*, greatest(e.charttime, e.storetime) AS known_time,
+      {events.reason_sql('charttime', availability, first=first)}
+        AS why
+    FROM read_outputs e JOIN windows w USING (subject_id)
   """)
   counts |= raw.counts('SELECT why, count(*) FROM outputs GROUP BY why')
   volume, rate = items(NAME)

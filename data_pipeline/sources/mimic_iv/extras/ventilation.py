@@ -14,8 +14,6 @@ from data_pipeline.sources.mimic_iv import events
 
 NAME = 'ventilation'
 TABLES = ('icu/chartevents', 'icu/procedureevents')
-# Of statusdescription, in lower case.
-NOT_DONE = ('rewritten', 'cancelled', 'canceled')
 
 _PROCEDURES = {
   'subject_id': 'BIGINT', 'starttime': 'TIMESTAMP', 'storetime': 'TIMESTAMP',
@@ -60,19 +58,14 @@ def resolve(
 
 def _scan(raw: RawTables, root: Path, availability: str, folder: Path) -> dict[str, int]:
   raw.open(root, 'icu/procedureevents', _PROCEDURES)
-  status = ', '.join(f"'{each}'" for each in NOT_DONE)
-  first = f"""WHEN e.subject_id IS NULL THEN 'dropped: missing or malformed subject_id'
-      WHEN e.itemid IS NULL THEN 'dropped: missing or malformed itemid'
-      WHEN lower(trim(e.statusdescription)) IN ({status})
-        THEN 'dropped: rewritten or cancelled'"""
+  first = f'{events.NO_KEYS} {events.WITHDRAWN}'
   listed = ', '.join(map(str, itemids('procedureevents')))
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE procedure_rows AS
     SELECT e.*,
-      {events.reason_sql('starttime', availability, stored='storetime', first=first)}
+      {events.reason_sql('starttime', availability, first=first)}
         AS reason
-    FROM procedureevents e JOIN (FROM windows UNION ALL SELECT -1, NULL, NULL) w
-      ON coalesce(e.subject_id, -1) = w.subject_id
+    FROM procedureevents e {events.OF_WINDOWS}
     WHERE e.itemid IS NULL OR e.itemid IN ({listed})
   """)
   # The itemid says what was done: as a text it is read by tables/text_categories.csv.
