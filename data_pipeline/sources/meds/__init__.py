@@ -174,7 +174,7 @@ def _stage(
       counts[name] = _write_charted(raw, charted[name], scanned, scratch, output)
       continue
     resolved = scratch / f'resolved_{name}.parquet'
-    counts[name] = rows.resolve(raw, variables[name], read[name], scanned, resolved)
+    counts[name] = rows.resolve(variables[name], read[name], scanned, resolved)
     if name in chosen.grids:
       grid = chosen.grids[name]
       counts[name] |= rows.write_grid(raw, resolved, grid.steps, grid.step_hours, output)

@@ -7,16 +7,31 @@ numbers in the item's unit or categories; every row that cannot be used has a re
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from data_pipeline.sources.common.duckdb_files import parquet
 from data_pipeline.sources.common.items import make_table
 from data_pipeline.sources.common.raw_tables import RawTables
-from data_pipeline.sources.meds.codes import Reading, parse_text
+from data_pipeline.sources.meds.codes import Reading
+from data_pipeline.sources.meds.interpretation import Interpreter
 from data_pipeline.sources.meds.variables import Variable
+
+_ROWS_AT_ONCE = 1 << 17
+_SCANNED = ('subject_id', 'code', 'time', 'number', 'text', 'kept')
+_RESOLVED = pa.schema(
+  {
+    'subject_id': pa.int64(), 'code': pa.string(), 'time': pa.timestamp('us'),
+    'item_index': pa.int32(), 'value': pa.float64(), 'category': pa.int32(),
+    'reason': pa.string(),
+  }
+)  # fmt: skip
 
 
 def make_windows(raw: RawTables) -> None:
@@ -79,7 +94,6 @@ def scan(
 
 
 def resolve(
-  raw: RawTables,
   variables: Sequence[Variable],
   readings: Sequence[Reading],
   scanned: Path,
@@ -87,63 +101,39 @@ def resolve(
 ) -> dict[str, int]:
   """Writes `output`: the values of a modality's rows, or why they have none.
 
-  Columns: subject_id, code, item_index, value (null for a category), category (-1 for
-  a number), time, reason, repair.
+  Columns: subject_id, code, time, item_index, value (null for a category), category (-1
+  for a number), reason.
 
   Returns:
     Rows by reason, dropped and repaired.
   """
-  _make_tables(raw, variables, readings)
-  _parse_texts(raw, variables, readings, scanned)
-  raw.copy(
-    f"""
-    WITH mapped AS (
-      SELECT e.subject_id, e.code, e.time, c.item_index, i.low, i.high, i.is_category,
-        e.number IS NOT NULL OR e.text IS NOT NULL AS has_value,
-        c.reason AS code_reason, c.category AS code_category, t.reason AS text_reason,
-        t.category AS text_category, coalesce(e.number, t.number) AS number,
-        coalesce(e.number, t.number) * c.scale + c.offset_ AS in_unit,
-        c.scale <> 1 OR c.offset_ <> 0 AS is_converted
-      FROM {parquet(scanned)} e
-      JOIN reading_codes c ON c.code = e.code
-      JOIN reading_items i USING (item_index)
-      LEFT JOIN texts t
-        ON t.code = e.code AND t.text = e.text AND t.item_index = c.item_index
-      WHERE e.kept
-    ), repaired AS (
-      SELECT m.*, r.reason AS repair,
-        CASE WHEN r.reason IS NULL THEN in_unit ELSE in_unit * r.scale + r.offset_ END
-          AS final
-      FROM mapped m LEFT JOIN reading_repairs r
-        ON r.item_index = m.item_index AND m.in_unit BETWEEN r.low AND r.high
-    ), categorised AS (
-      SELECT r.*, coalesce(r.code_category, r.text_category, v.category) AS category
-      FROM repaired r LEFT JOIN reading_numbers v
-        ON r.is_category AND v.item_index = r.item_index
-        AND r.number >= v.low AND r.number < v.high
-    )
-    SELECT subject_id, code, item_index, time,
-      CASE WHEN is_category THEN NULL ELSE final END AS value,
-      CASE WHEN is_category THEN coalesce(category, -1) ELSE -1 END AS category,
-      CASE WHEN code_reason IS NOT NULL THEN 'dropped: ' || code_reason
-        WHEN code_category IS NOT NULL THEN NULL
-        WHEN text_reason IS NOT NULL THEN 'dropped: ' || text_reason
-        WHEN NOT has_value THEN 'dropped: no value'
-        WHEN is_category THEN
-          CASE WHEN category IS NULL THEN 'dropped: unlisted category' END
-        WHEN final < low OR final > high THEN 'dropped: outside physiologic limits'
-      END AS reason,
-      CASE WHEN is_category THEN NULL WHEN repair IS NOT NULL THEN 'repaired: ' || repair
-        WHEN is_converted THEN 'repaired: unit converted' END AS repair
-    FROM categorised
-    """,
-    output,
-  )
-  reasons = raw.counts(f'SELECT reason, count(*) FROM {parquet(output)} GROUP BY reason')
-  repairs = raw.counts(
-    f'SELECT repair, count(*) FROM {parquet(output)} WHERE reason IS NULL GROUP BY repair'
-  )
-  return reasons | repairs
+  interpreter = Interpreter(variables, readings)
+  codes = pa.array(interpreter.codes, pa.string())
+  reasons: Counter[str] = Counter()
+  repairs: Counter[str] = Counter()
+  with pq.ParquetWriter(output, _RESOLVED, compression='zstd') as writer:
+    for whole in pq.ParquetFile(scanned).iter_batches(_ROWS_AT_ONCE, columns=_SCANNED):
+      is_read = pc.call_function('is_in', [whole['code']], pc.SetLookupOptions(codes))
+      batch = whole.filter(pc.call_function('and', [whole['kept'], is_read]))
+      number = batch['number'].to_numpy(zero_copy_only=False).astype(np.float64)
+      values = interpreter(batch['code'].to_pylist(), number, batch['text'].to_pylist())
+      usable = values.reason == ''
+      reasons.update(values.reason[~usable])
+      repairs.update(values.repair[usable & (values.repair != '')])
+      of_row = batch.select(['subject_id', 'code', 'time']).take(pa.array(values.row))
+      writer.write_batch(
+        pa.record_batch(
+          [
+            *of_row.columns,
+            pa.array(values.item),
+            pa.array(values.value, mask=np.isnan(values.value)),
+            pa.array(values.category),
+            pa.array(values.reason, pa.string(), mask=usable),
+          ],
+          schema=_RESOLVED,
+        )
+      )
+  return dict(sorted(reasons.items())) | dict(sorted(repairs.items()))
 
 
 def write_events(raw: RawTables, resolved: Path, output: Path) -> dict[str, int]:
@@ -208,60 +198,3 @@ def _copies(raw: RawTables) -> int:
 
 def _rows(raw: RawTables, path: Path) -> int:
   return raw.value(f'SELECT count(*) FROM {parquet(path)}')
-
-
-def _make_tables(
-  raw: RawTables, variables: Sequence[Variable], readings: Sequence[Reading]
-) -> None:
-  """Makes `reading_codes`, `reading_items`, `reading_repairs`, `reading_numbers`."""
-  index, number, text = pa.int32(), pa.float64(), pa.string()
-  make_table(
-    raw.con, 'reading_codes',
-    {'code': text, 'item_index': index, 'scale': number, 'offset_': number,
-     'category': index, 'reason': text},
-    [(of.code, of.index, of.scale, of.offset, of.category, of.reason)
-     for of in readings],
-  )  # fmt: skip
-  make_table(
-    raw.con, 'reading_items',
-    {'item_index': index, 'low': number, 'high': number, 'is_category': pa.bool_()},
-    [(i, one.item.low, one.item.high, one.item.kind == 'categorical')
-     for i, one in enumerate(variables)],
-  )  # fmt: skip
-  make_table(
-    raw.con, 'reading_repairs',
-    {'item_index': index, 'low': number, 'high': number, 'scale': number,
-     'offset_': number, 'reason': text},
-    [(i, of.low, of.high, of.scale, of.offset, of.reason)
-     for i, one in enumerate(variables) for of in one.repairs],
-  )  # fmt: skip
-  make_table(
-    raw.con, 'reading_numbers',
-    {'item_index': index, 'low': number, 'high': number, 'category': index},
-    [(i, low, high, one.item.categories.index(name))
-     for i, one in enumerate(variables) for low, high, name in one.numbers],
-  )  # fmt: skip
-
-
-def _parse_texts(
-  raw: RawTables,
-  variables: Sequence[Variable],
-  readings: Sequence[Reading],
-  scanned: Path,
-) -> None:
-  """Makes `texts`: every distinct text of a code, parsed in Python once."""
-  found = raw.run(f"""
-    SELECT DISTINCT e.code, c.item_index, e.text FROM {parquet(scanned)} e
-    JOIN reading_codes c ON c.code = e.code WHERE e.kept AND e.text IS NOT NULL
-  """).fetchall()
-  of = {(one.code, one.index): one for one in readings}
-  rows = []
-  for code, index, text in found:
-    parsed = parse_text(variables[index], of[code, index], text)
-    rows.append((code, index, text, parsed.reason, parsed.number, parsed.category))
-  make_table(
-    raw.con, 'texts',
-    {'code': pa.string(), 'item_index': pa.int32(), 'text': pa.string(),
-     'reason': pa.string(), 'number': pa.float64(), 'category': pa.int32()},
-    rows,
-  )  # fmt: skip

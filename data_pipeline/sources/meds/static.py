@@ -66,7 +66,7 @@ def write_static(
   }
   scanned, resolved = scratch / 'history.parquet', scratch / 'resolved_static.parquet'
   counts = scan(raw, sorted(wanted), history=True, output=scanned)
-  counts |= resolve(raw, mapping.static, read, scanned, resolved)
+  counts |= resolve(mapping.static, read, scanned, resolved)
   counts |= _age(raw, mapping, scanned)
   _attributes(raw, mapping, said, scanned, staging / 'samples.parquet')
   numeric, categorical = static_columns(mapping)
