@@ -119,7 +119,7 @@ class Alignment:
     for name in self.model.modalities if modalities is None else modalities:
       of_model = self.model.modalities[name]
       if not self._is_read(name):
-        aligned[name] = base.nothing(of_model, devices, rows)
+        aligned[name] = base.nothing(of_model, (devices, rows))
       else:
         of_data, places = self.data.modalities[name], self._places[name]
         aligned[name] = of_model.aligned(of_data, places, batch[name])

@@ -33,8 +33,6 @@ from data_pipeline.reading.planning import Plan, buckets_of
 Batch = Mapping[str, Any]
 Stored = Mapping[str, tf.Tensor]  # array -> its bytes, of every row
 
-_UNNAMED = 8
-
 
 def batches(
   dataset: Dataset,
@@ -102,37 +100,6 @@ def batches(
     return read
   alignment = Alignment(dataset.schema, dataset.stored)
   return (alignment(batch, modalities) for batch in read)
-
-
-def padding(
-  schema: Schema, *, modalities: Sequence[str], batching: Batching, rows: int
-) -> Batch:
-  """One device's batch of `rows` rows, all padding, without the device axis.
-
-  It has the dtypes of every batch and the shapes of one in the first bucket, and nothing
-  is read for it. A modality that no bucket names has `_UNNAMED` there.
-
-  Args:
-    schema: of the data set.
-    modalities: those that the batch holds.
-    batching: capacities of a batch.
-    rows: b.
-  """
-  _hide_accelerators()
-  plan = Plan(
-    bucket=np.zeros(1, np.int32),
-    rows=np.full((1, 1, rows), -1, np.int32),
-    capacity=batching.max_recordings,
-    truncated={},
-    overflowing=0,
-  )
-  parser = _parser_of(schema, plan, modalities, batching, signals=True)
-  first = dict(batching.buckets[0]) if batching.buckets else {}
-  lengths = [first.get(name, _UNNAMED) for name in parser.padded]
-  batch = parser(
-    tf.constant([b''] * rows), tf.constant(plan.rows[0]), tf.constant(lengths, tf.int32)
-  )
-  return tf.nest.map_structure(lambda array: array.numpy()[0], batch)
 
 
 def _iterate(steps: Iterator[Batch], reader: _Reader) -> Iterator[Batch]:

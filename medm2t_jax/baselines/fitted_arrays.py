@@ -1,36 +1,33 @@
-"""Fitted estimators of scikit-learn as plain arrays, evaluated in JAX.
+"""Fitted estimators of scikit-learn as plain arrays.
 
 `as_arrays` takes what `boosted_trees.fit` and `logistic_regression.fit` return: trees, a
-linear pipeline, or the constant where there was one class. `outputs` predicts from the
-arrays alone, so that they can be kept in a checkpoint and be part of a compiled step.
+linear pipeline, or the constant where there was one class. What predicts from them
+(`medm2t_jax.models.blend.simple_models`) needs no scikit-learn, so that they can be kept
+in a checkpoint and be part of a compiled step.
 
-Letters: b samples, n columns, c outputs, t trees, k trees an iteration of boosting or
-scores of a linear model.
+Letters: c outputs, k trees an iteration of boosting or scores of a linear model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.pipeline import Pipeline
 
 from data_pipeline.format.schema import Target
 from medm2t_jax.baselines import choosing
-from medm2t_jax.targets.kind import LEAST_PROBABILITY, OF_LABEL
+from medm2t_jax.models.link import LEAST_PROBABILITY
+from medm2t_jax.targets.kind import OF_LABEL
 
 # The score of a class that nobody trained on.
 _NEVER = float(np.finfo(np.float32).min)
 
 
 def as_arrays(model: Any, target: Target) -> dict[str, Any]:
-  """All that `outputs` needs to predict what the fitted model predicts.
+  """All that `simple_models.outputs` needs to predict what the fitted model predicts.
 
   Args:
     model: from `boosted_trees.fit` or `logistic_regression.fit`.
@@ -57,45 +54,6 @@ def as_arrays(model: Any, target: Target) -> dict[str, Any]:
   if isinstance(model, Pipeline):
     return _linear(model, known, target.outputs)
   raise TypeError(f'no arrays for a {type(model).__name__}')
-
-
-def outputs(arrays: Mapping[str, Any], value: Float[Array, 'b n']) -> Float[Array, 'b c']:
-  """Log probability of every class, log odds of every label, or a number (c = 1), float32.
-
-  A row does not depend on the other rows. No probability is below `LEAST_PROBABILITY`,
-  which is that of a class that nobody trained on.
-
-  Args:
-    arrays: from `as_arrays`.
-    value: float32, NaN where missing; the columns that the model was fitted on.
-  """
-  if '0' in arrays:
-    each = [outputs(arrays[str(place)], value) for place in range(len(arrays))]
-    return jnp.stack([both[:, 1] - both[:, 0] for both in each], axis=1)
-  arrays = {name: jnp.asarray(array) for name, array in arrays.items()}
-  if 'constant' in arrays:
-    constant = arrays['constant']
-    return jnp.broadcast_to(constant, (len(value), len(constant)))
-  score = _tree_scores(arrays, value) if 'root' in arrays else _linear_scores(arrays, value)
-  if score.shape[1] == 1:
-    return score
-  return jnp.maximum(jax.nn.log_softmax(score), np.log(LEAST_PROBABILITY))
-
-
-def shifted(arrays: Mapping[str, Any], by: Float[np.ndarray, ' c']) -> dict[str, Any]:
-  """The same model with something added to its outputs: another prior.
-
-  Args:
-    arrays: from `as_arrays`.
-    by: one for each output.
-  """
-  if '0' in arrays:
-    return {
-      place: shifted(each, np.array([0.0, by[int(place)]]))
-      for place, each in arrays.items()
-    }
-  (base,) = {'constant', 'start', 'intercept'} & arrays.keys()
-  return {**arrays, base: (arrays[base] + by).astype(np.float32)}
 
 
 def _scores(known: np.ndarray, of_known: np.ndarray, count: int, fill: float) -> np.ndarray:
@@ -157,27 +115,6 @@ def _rounded_down(threshold: np.ndarray) -> np.ndarray:
   return np.where(nearest > threshold, below, nearest)
 
 
-def _tree_scores(
-  arrays: Mapping[str, Array], value: Float[Array, 'b n']
-) -> Float[Array, 'b c']:
-  root = arrays['root']
-  # Piecewise constant: there is no gradient.
-  value = jax.lax.stop_gradient(value)
-
-  def descend(_: Any, node: Int[Array, 'b t']) -> Int[Array, 'b t']:
-    x = jnp.take_along_axis(value, arrays['feature'][node], axis=1)
-    goes_left = jnp.where(
-      jnp.isnan(x), arrays['missing_left'][node], x <= arrays['threshold'][node]
-    )
-    return arrays['left'][node] + ~goes_left
-
-  node = jnp.broadcast_to(root.reshape(-1), (len(value), root.size))
-  node = jax.lax.fori_loop(0, arrays['depth'], descend, node)
-  total = arrays['leaf_value'][node].reshape(-1, *root.shape).sum(axis=1)
-  start = jnp.broadcast_to(arrays['start'], (len(value), len(arrays['start'])))
-  return start.at[:, arrays['tree_class']].add(total)
-
-
 def _linear(model: Pipeline, known: np.ndarray, count: int) -> dict[str, np.ndarray]:
   """Imputation, scaling and coefficients; an indicator column is a coefficient of missing.
 
@@ -207,19 +144,3 @@ def _linear(model: Pipeline, known: np.ndarray, count: int) -> dict[str, np.ndar
     'missing_coefficient': _scores(known, missing, count, 0),
     'intercept': _scores(known, intercept, count, _NEVER),
   }
-
-
-def _linear_scores(
-  arrays: Mapping[str, Array], value: Float[Array, 'b n']
-) -> Float[Array, 'b c']:
-  row = lambda name: arrays[name][jnp.newaxis]
-  product = lambda x, y: jnp.matmul(x, y, precision='highest')
-  missing = jnp.isnan(value)
-  x = jnp.where(missing, row('median'), value)
-  x = (x - row('mean')) / row('scale')
-  x = jnp.clip(x, -arrays['limit'], arrays['limit'])
-  return (
-    product(x, arrays['coefficient'])
-    + product(missing.astype(x.dtype), arrays['missing_coefficient'])
-    + row('intercept')
-  )

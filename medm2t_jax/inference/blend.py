@@ -1,4 +1,4 @@
-"""The blend of a fold: our model together with baselines (`config.blend`).
+"""Fitting the blend of a fold: our model together with baselines (`config.blend`).
 
 Weights are fitted on validation subjects, whom the first run of the fold and the baselines
 chosen there predict. What predicts test subjects and new samples is the final run with the
@@ -8,38 +8,28 @@ nothing is fitted again or unpickled.
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from data_pipeline.format.schema import DataError
 from medm2t_jax import targets
 from medm2t_jax.baselines import boosted_trees, cache, logistic_regression
-from medm2t_jax.baselines.fitted_arrays import (
-  as_arrays,
-  outputs,
-  shifted,
-)
+from medm2t_jax.baselines.fitted_arrays import as_arrays
 from medm2t_jax.baselines.inputs import Inputs
-from medm2t_jax.models.config import ModelConfig
-from medm2t_jax.models.link import Link, normalized
+from medm2t_jax.inference.blended import blended
+from medm2t_jax.models.blend.simple_models import outputs, shifted
+from medm2t_jax.models.blend.weighted_sum import OURS, blend
 from medm2t_jax.models.medm2t import MULTIMODAL
-from medm2t_jax.models.trunk import columns
 from medm2t_jax.runs import kept_arrays, workdir
 from medm2t_jax.runs.hosts import distributed
-from medm2t_jax.runs.hosts.devices import on_devices
-from medm2t_jax.runs.reader import Batch
 from medm2t_jax.runs.run import Run
 from medm2t_jax.runs.start import Start
-from medm2t_jax.training.blend_weights import OURS, blend, fit_weights
+from medm2t_jax.training.blend_weights import fit_weights
 from medm2t_jax.training.steps import Predictor
 
 _LOGGER = logging.getLogger(__name__)
@@ -149,36 +139,6 @@ def predictor(fold: Run, ours: Predictor) -> Predictor:
   """
   fitted = restore(fold)
   return ours if fitted is None else blended(fold.model_config, fitted, ours)
-
-
-def blended(config: ModelConfig, fitted: Mapping[str, Any], ours: Predictor) -> Predictor:
-  """The predictor `ours` in a blend.
-
-  Args:
-    config: of the model: its columns, which the baselines read, and its link.
-    fitted: from `restore`.
-    ours: the predictor of our model.
-  """
-  kinds = config.columns
-  step = _blend_step(kinds, config.link)
-  return lambda batch: step(fitted, columns.read_of(kinds, batch), ours(batch))
-
-
-@functools.lru_cache(maxsize=64)
-def _blend_step(
-  kinds: tuple[tuple[str, columns.ColumnKind], ...], link: Link
-) -> Callable[[Mapping[str, Any], Batch, Array], Float[Array, 'd b c']]:
-  """Our model's outputs with those of baselines, which read the same columns."""
-
-  def step(
-    fitted: Mapping[str, Any], batch: Batch, logits: Float[Array, 'b c']
-  ) -> Float[Array, 'b c']:
-    table = columns.table(kinds, jax.tree.map(lambda x: x[jnp.newaxis], dict(batch)))
-    predictors = {name: outputs(arrays, table) for name, arrays in fitted['models'].items()}
-    ours = normalized(logits, link)
-    return blend({OURS: ours, **predictors}, fitted['weights'], fitted['prior'], link)
-
-  return on_devices(step, in_axes=(None, 0, 0), out_axes=0)
 
 
 def _made_from(fold: Run) -> dict[str, Any]:

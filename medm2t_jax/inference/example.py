@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.format.schema import Schema
-from data_pipeline.reading import input_pipeline
 from data_pipeline.reading.batching import Batching
+from data_pipeline.reading.padding import padding
 
 ROWS = 2
 
@@ -23,7 +23,7 @@ def invented(schema: Schema, batching: Batching) -> dict[str, Any]:
   """
   generator = np.random.default_rng(0)
   batch = {
-    **input_pipeline.padding(schema, modalities=schema.names, batching=batching, rows=ROWS),
+    **padding(schema, modalities=schema.names, batching=batching, rows=ROWS),
     'row': np.arange(ROWS, dtype=np.int32),
     'weight': np.ones(ROWS, np.float32),
   }

@@ -36,7 +36,7 @@ from data_pipeline.reading import planning
 from data_pipeline.reading.batching import Batching
 from medm2t_jax import targets
 from medm2t_jax.experiment.model_config import model_config
-from medm2t_jax.inference import blend
+from medm2t_jax.inference.blended import blended
 from medm2t_jax.inference.example import ROWS, padded
 from medm2t_jax.modalities import Modality
 from medm2t_jax.models.config import ModelConfig
@@ -117,7 +117,7 @@ class TrainedModel:
     for member in self.members:
       predictor = steps.predictor(model, STAGE, dict(member.variables))
       if member.blend is not None:
-        predictor = blend.blended(config, member.blend, predictor)
+        predictor = blended(config, member.blend, predictor)
       found.append(predictor)
     return tuple(found)
 

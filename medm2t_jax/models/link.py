@@ -13,11 +13,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 Link = Literal['softmax', 'sigmoid', 'identity']
+# Further out, float32 has no finite logarithm of a probability.
+LEAST_PROBABILITY = 1e-15
 
 
 def normalized(outputs: Float[Array, '... c'], link: Link) -> Float[Array, '... c']:
   """Class scores as log probabilities; log odds and numbers as they are."""
   return jax.nn.log_softmax(outputs) if link == 'softmax' else outputs
+
+
+def predicted(outputs: Float[Array, '... c'], link: Link) -> Float[Array, ...]:
+  """Probabilities (... c), or numbers (...) of one output."""
+  if link == 'identity':
+    return outputs[..., 0]
+  return jax.nn.softmax(outputs) if link == 'softmax' else jax.nn.sigmoid(outputs)
 
 
 def ensemble_mean(members: Float[Array, 'k u c'], link: Link) -> Float[Array, 'u c']:

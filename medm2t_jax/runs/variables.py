@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from data_pipeline.reading import input_pipeline
+from data_pipeline.reading.padding import padding
 from medm2t_jax.modalities import fitting
 from medm2t_jax.models import medm2t
 from medm2t_jax.models.config import ModelConfig
@@ -94,7 +94,7 @@ def _initialise(
 
 def _example(run: Run, stage: str) -> Batch:
   """A batch for its shapes, of which those of the variables need no more than a row."""
-  return input_pipeline.padding(
+  return padding(
     run.dataset.schema,
     modalities=run.modalities_of(stage),
     batching=run.config.data,

@@ -20,14 +20,6 @@ _KINDS: dict[str, type[TargetKind]] = {
 }
 
 
-# Of every metric that may choose an epoch; a name means the same for all kinds.
-HIGHER_IS_BETTER = {
-  name: metric.higher_is_better
-  for kind in _KINDS.values()
-  for name, metric in kind.selection_metrics.items()
-}
-
-
 def of(target: Target) -> TargetKind:
   """The target with all that training, baselines and evaluation ask of it."""
   return _KINDS[target.kind](target)

@@ -9,28 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
+from medm2t_jax.models.link import LEAST_PROBABILITY
 from medm2t_jax.targets import losses
-from medm2t_jax.targets.kind import (
-  LEAST_PROBABILITY,
-  SMALLEST,
-  Loss,
-  LossMaker,
-  TargetKind,
-  ranking_metrics,
-)
-
-
-def _one_vs_rest(
-  score: Callable[..., Any], outputs: np.ndarray, label: np.ndarray, weight: np.ndarray
-) -> float:
-  """Mean over the classes, of two the second; NaN where a class has no unit, or all."""
-  classes = range(outputs.shape[1]) if outputs.shape[1] > 2 else (1,)
-  if np.bincount(label.astype(int), minlength=outputs.shape[1]).min() == 0:
-    return float('nan')
-  probability = special.softmax(outputs.astype(np.float64), axis=1)
-  each = [score(label == c, probability[:, c], sample_weight=weight) for c in classes]
-  return float(np.mean(each))
-
+from medm2t_jax.targets.kind import RANKING, SMALLEST, Loss, LossMaker, Score, TargetKind
 
 _LOSSES: dict[str, LossMaker] = {
   'nll': lambda recipe: losses.nll,
@@ -42,7 +23,7 @@ class Classes(TargetKind):
 
   link = 'softmax'
   losses = _LOSSES
-  selection_metrics = ranking_metrics(_one_vs_rest)
+  selection_metrics = RANKING
 
   def loss(self, outputs: Any, label: Any) -> Any:
     return losses.nll(outputs, label)
@@ -73,6 +54,17 @@ class Classes(TargetKind):
   ) -> float:
     losses = _log_losses(predictions, label, LEAST_PROBABILITY)
     return float(np.average(losses, weights=weight))
+
+  def ranked(
+    self, score: Score, outputs: np.ndarray, label: np.ndarray, weight: np.ndarray
+  ) -> float:
+    """Mean over the classes, of two the second; NaN where a class has no unit, or all."""
+    classes = range(outputs.shape[1]) if outputs.shape[1] > 2 else (1,)
+    if np.bincount(label.astype(int), minlength=outputs.shape[1]).min() == 0:
+      return float('nan')
+    probability = special.softmax(outputs.astype(np.float64), axis=1)
+    each = [score(label == c, probability[:, c], sample_weight=weight) for c in classes]
+    return float(np.mean(each))
 
   def log_losses(self, predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
     return _log_losses(predictions, label, SMALLEST)

@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from jaxtyping import Array, Float
-from sklearn import metrics
 
 from data_pipeline.format.schema import DataError, Target
-from medm2t_jax.models.link import Link
+from medm2t_jax.models.link import LEAST_PROBABILITY, Link
 
-# Further out, float32 has no finite logarithm of a probability.
-LEAST_PROBABILITY = 1e-15
 # Predictions are float32: closer to 0 or 1 they carry no information.
 SMALLEST = 1e-7
 # One label of several, by itself.
 OF_LABEL = Target('binary', ('no', 'yes'))
 
+# Of every metric that may choose an epoch; a name means the same for all kinds.
+RANKING = ('auroc', 'average_precision')
+HIGHER_IS_BETTER = {**dict.fromkeys(RANKING, True), 'mae': False}
+
+# Of scikit-learn: truth (n), scores (n), `sample_weight=` (n) -> a number.
+Score = Callable[..., Any]
 # Unreduced: outputs (u c), label (u) or (u l) -> (u).
 Loss = Callable[[Any, Any], Any]
 
@@ -37,38 +39,6 @@ class LossNumbers(Protocol):
 
 
 LossMaker = Callable[[LossNumbers], Loss]
-
-
-@dataclasses.dataclass(frozen=True)
-class SelectionMetric:
-  """A metric that may choose the best epoch of a stage.
-
-  Attributes:
-    higher_is_better: whether it is a gain.
-    value: outputs (u c), labels (u) or (u l), and weights (u), float -> the metric; NaN
-      where it is not defined on these labels.
-  """
-
-  higher_is_better: bool
-  value: Callable[[np.ndarray, np.ndarray, np.ndarray], float]
-
-
-def ranking_metrics(
-  averaged: Callable[[Callable[..., Any], np.ndarray, np.ndarray, np.ndarray], float],
-) -> dict[str, SelectionMetric]:
-  """AUROC and average precision.
-
-  Args:
-    averaged: a score of scikit-learn, outputs, labels and weights -> its mean over what
-      is ranked.
-  """
-  scores = {
-    'auroc': metrics.roc_auc_score, 'average_precision': metrics.average_precision_score
-  }  # fmt: skip
-  return {
-    name: SelectionMetric(True, functools.partial(averaged, score))
-    for name, score in scores.items()
-  }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +56,8 @@ class TargetKind(abc.ABC):
   link: ClassVar[Link]
   # Name -> the loss with the numbers of a stage's recipe; the first one is the usual one.
   losses: ClassVar[Mapping[str, LossMaker]]
-  selection_metrics: ClassVar[Mapping[str, SelectionMetric]]
+  # Metrics that may choose the best epoch of a stage: of `HIGHER_IS_BETTER`.
+  selection_metrics: ClassVar[tuple[str, ...]]
 
   @abc.abstractmethod
   def loss(self, outputs: Any, label: Any) -> Any:
@@ -125,6 +96,18 @@ class TargetKind(abc.ABC):
     self, predictions: np.ndarray, label: np.ndarray, weight: np.ndarray
   ) -> float:
     """By what baselines are chosen: mean log loss in nats, or mean absolute error."""
+
+  @abc.abstractmethod
+  def ranked(
+    self, score: Score, outputs: np.ndarray, label: np.ndarray, weight: np.ndarray
+  ) -> float:
+    """Mean of a ranking score over the classes or labels; NaN where it is not defined.
+
+    Args:
+      score: of scikit-learn.
+      outputs: (n c).
+      label, weight: of the samples.
+    """
 
   @abc.abstractmethod
   def summed_loss(

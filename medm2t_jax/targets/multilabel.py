@@ -9,30 +9,19 @@ from typing import Any, cast
 import numpy as np
 from scipy import special
 
+from medm2t_jax.models.link import LEAST_PROBABILITY
 from medm2t_jax.targets import losses
 from medm2t_jax.targets.kind import (
-  LEAST_PROBABILITY,
+  RANKING,
   SMALLEST,
   Loss,
   LossMaker,
+  Score,
   TargetKind,
-  ranking_metrics,
   unweighted,
 )
 
 MOST_NAMED = 5  # labels of a prediction in words
-
-
-def _macro(
-  score: Callable[..., Any], outputs: np.ndarray, label: np.ndarray, weight: np.ndarray
-) -> float:
-  """Mean over the labels that have both values; NaN where there is none."""
-  found = []
-  for column, truth in zip(outputs.T, label.T, strict=True):
-    known = truth >= 0
-    if len(np.unique(truth[known])) == 2:
-      found.append(score(truth[known] > 0, column[known], sample_weight=weight[known]))
-  return float(np.mean(found)) if found else float('nan')
 
 
 _LOSSES: dict[str, LossMaker] = {
@@ -45,7 +34,7 @@ class Multilabel(TargetKind):
 
   link = 'sigmoid'
   losses = _LOSSES
-  selection_metrics = ranking_metrics(_macro)
+  selection_metrics = RANKING
 
   def loss(self, outputs: Any, label: Any) -> Any:
     return losses.nll_of_labels(outputs, label)
@@ -73,6 +62,17 @@ class Multilabel(TargetKind):
     losses, known = _log_losses(predictions, label, LEAST_PROBABILITY), label >= 0
     weights = np.broadcast_to(weight[:, np.newaxis], label.shape)
     return float(np.average(losses[known], weights=weights[known]))
+
+  def ranked(
+    self, score: Score, outputs: np.ndarray, label: np.ndarray, weight: np.ndarray
+  ) -> float:
+    """Mean over the labels that have both values; NaN where there is none."""
+    found = []
+    for column, truth in zip(outputs.T, label.T, strict=True):
+      known = truth >= 0
+      if len(np.unique(truth[known])) == 2:
+        found.append(score(truth[known] > 0, column[known], sample_weight=weight[known]))
+    return float(np.mean(found)) if found else float('nan')
 
   def log_losses(self, predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
     """The mean over the known labels."""

@@ -8,21 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from medm2t_jax.models.link import LEAST_PROBABILITY
 from medm2t_jax.targets import losses
-from medm2t_jax.targets.kind import (
-  LEAST_PROBABILITY,
-  Loss,
-  LossMaker,
-  SelectionMetric,
-  TargetKind,
-)
+from medm2t_jax.targets.kind import Loss, LossMaker, Score, TargetKind
 
 # Of the standard deviation of the labels: an absolute error has no gradient at 0.
 _SMOOTH = 0.1
-
-
-def _mae(outputs: np.ndarray, label: np.ndarray, weight: np.ndarray) -> float:
-  return _mean_error(outputs[:, 0].astype(np.float64), label, weight)
 
 
 def _mean_error(predictions: np.ndarray, label: np.ndarray, weight: np.ndarray) -> float:
@@ -35,7 +26,6 @@ _LOSSES: dict[str, LossMaker] = {
   'huber': lambda recipe: functools.partial(losses.huber, delta=recipe.huber_delta),
   'log_squared': lambda recipe: losses.log_squared,
 }
-_METRICS = {'mae': SelectionMetric(False, _mae)}
 
 
 class Regression(TargetKind):
@@ -43,7 +33,7 @@ class Regression(TargetKind):
 
   link = 'identity'
   losses = _LOSSES
-  selection_metrics = _METRICS
+  selection_metrics = ('mae',)
 
   def loss(self, outputs: Any, label: Any) -> Any:
     return losses.absolute(outputs, label)
@@ -77,6 +67,11 @@ class Regression(TargetKind):
     self, predictions: np.ndarray, label: np.ndarray, weight: np.ndarray
   ) -> float:
     return _mean_error(predictions, label, weight)
+
+  def ranked(
+    self, score: Score, outputs: np.ndarray, label: np.ndarray, weight: np.ndarray
+  ) -> float:
+    raise AssertionError('numbers are not ranked')
 
   def log_losses(self, predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
     raise AssertionError('a number has no log loss')

@@ -1,8 +1,7 @@
-"""Blended outputs of several predictors, with weights fitted on validation subjects.
+"""Weights of a blend of several predictors, fitted on validation subjects.
 
-Each predictor says by how much its output differs from the prior; the blend is the prior
-and the weighted sum of what they say. Weights are shrunk towards equal ones that sum
-to 1, so that few subjects cannot move them far.
+The blend is that of `medm2t_jax.models.blend.weighted_sum`. Weights are shrunk towards
+equal ones that sum to 1, so that few subjects cannot move them far.
 
 Outputs are normalised on the scale of the target's link (`models/link.py`). Letters: n
 samples, c outputs, m predictors.
@@ -11,7 +10,6 @@ samples, c outputs, m predictors.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -19,9 +17,6 @@ from scipy import optimize
 
 from data_pipeline.format.schema import Target
 from medm2t_jax import targets
-from medm2t_jax.models.link import Link
-
-OURS = 'model'  # our model among the predictors of a blend
 
 
 def fit_weights(
@@ -68,30 +63,6 @@ def fit_weights(
   )
   weights = dict(zip(names, result.x.tolist(), strict=True))
   return {name: weights[name] for name in outputs}
-
-
-def blend(
-  outputs: Mapping[str, Any], weights: Mapping[str, float], prior: Any, link: Link
-) -> Any:
-  """The blended outputs, normalised.
-
-  Args:
-    outputs: name of a predictor -> float (... c), all of NumPy or all of JAX.
-    weights: of these predictors, from `fit_weights`.
-    prior: as there, (c).
-    link: of the outputs.
-
-  Returns:
-    float (... c), of NumPy or JAX as the outputs.
-  """
-  first = next(iter(outputs.values()))
-  xp = first.__array_namespace__()
-  prior = xp.broadcast_to(xp.asarray(prior), first.shape)
-  score = prior + sum(weights[name] * (outputs[name] - prior) for name in sorted(weights))
-  if link != 'softmax':
-    return score
-  score = score - score.max(axis=-1, keepdims=True)
-  return score - xp.log(xp.exp(score).sum(axis=-1, keepdims=True))
 
 
 def _objective(

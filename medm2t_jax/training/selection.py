@@ -10,15 +10,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from sklearn import metrics
 
 from data_pipeline.format.schema import DataError, Target
 from medm2t_jax import targets
 from medm2t_jax.experiment.validation import LAST, LOSS
+from medm2t_jax.targets.kind import HIGHER_IS_BETTER
+
+_RANKED_BY = {
+  'auroc': metrics.roc_auc_score, 'average_precision': metrics.average_precision_score
+}  # fmt: skip
 
 
 def is_metric(select_by: str) -> bool:
   """Whether validation has to compute a metric beside the loss."""
-  return select_by in targets.HIGHER_IS_BETTER
+  return select_by in HIGHER_IS_BETTER
 
 
 def measured(select_by: str) -> str:
@@ -28,7 +34,7 @@ def measured(select_by: str) -> str:
 
 def higher_is_better(select_by: str) -> bool:
   """Of what is `measured`."""
-  return targets.HIGHER_IS_BETTER.get(select_by, False)
+  return HIGHER_IS_BETTER.get(select_by, False)
 
 
 def badness(record: Mapping[str, Any], select_by: str) -> float:
@@ -60,7 +66,11 @@ def value(
   Raises:
     DataError: the metric is not defined: a class has no unit, or all of them.
   """
-  found = targets.of(target).selection_metrics[select_by].value(outputs, label, weight)
+  kind = targets.of(target)
+  if select_by in _RANKED_BY:
+    found = kind.ranked(_RANKED_BY[select_by], outputs, label, weight)
+  else:
+    found = kind.mean_loss(kind.predictions(outputs), label, weight)
   if np.isnan(found):
     raise DataError(
       f'config.recipe.{stage}.select_by={select_by!r} is not defined: a class has none or '

@@ -9,13 +9,10 @@ import pytest
 
 from data_pipeline.format.schema import Target
 from medm2t_jax.baselines import boosted_trees, choosing, logistic_regression
-from medm2t_jax.baselines.fitted_arrays import (
-  LEAST_PROBABILITY,
-  _rounded_down,
-  as_arrays,
-  outputs,
-)
+from medm2t_jax.baselines.fitted_arrays import _rounded_down, as_arrays
 from medm2t_jax.baselines.summary_statistics import Table
+from medm2t_jax.models.blend.simple_models import outputs
+from medm2t_jax.models.link import LEAST_PROBABILITY
 
 BINARY = Target('binary', ('no', 'yes'))
 FOUR = Target('multiclass', ('none', 'chd', 'stroke', 'failure'))

@@ -16,6 +16,7 @@ from medm2t_jax.evaluation import decisions, external, results
 from medm2t_jax.evaluation.metrics import calibration
 from medm2t_jax.evaluation.metrics.metrics import score
 from medm2t_jax.evaluation.rows import read_rows
+from medm2t_jax.training import selection
 
 TASKS = ('mortality', 'cvd', 'phenotypes', 'los')
 
@@ -182,9 +183,9 @@ def test_what_is_said_of_labels_together_is_that_of_copies(predictions, context,
   outputs = lambda rows: kind.outputs(rows.prediction)
   if task != 'los':  # smooth by the spread of the labels, without weights
     both(lambda rows: kind.summed_loss(outputs(rows), label(rows), rows.weight)[0])
-  given = lambda rows: (outputs(rows), label(rows), rows.weight)
-  for metric in kind.selection_metrics.values():
-    both(lambda rows, metric=metric: metric.value(*given(rows)))
+  given = lambda rows: (outputs(rows), label(rows), rows.weight, rows.target, 'labs')
+  for metric in kind.selection_metrics:
+    both(lambda rows, metric=metric: selection.value(metric, *given(rows)))
 
 
 def test_intervals_draw_subjects_whatever_their_samples_weigh(predictions, context):

@@ -25,12 +25,12 @@ from medm2t_jax.evaluation import evaluate
 from medm2t_jax.experiment import default_data, read
 from medm2t_jax.inference import adapting, blend, bundling, predicting, tables
 from medm2t_jax.inference.trained_model import FORMAT, TrainedModel
+from medm2t_jax.models.blend.weighted_sum import OURS
+from medm2t_jax.models.blend.weighted_sum import blend as blended
 from medm2t_jax.runs import workdir
 from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import Run, make_runs
 from medm2t_jax.training import steps, train
-from medm2t_jax.training.blend_weights import OURS
-from medm2t_jax.training.blend_weights import blend as blended
 from medm2t_jax.training.starting import initial_state, recipe_of
 from tests.support import staging_fixture, static_data
 from tests.support.batches import batches_of

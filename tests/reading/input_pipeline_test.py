@@ -16,6 +16,7 @@ from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.modalities.waveform import ECG_MEASUREMENTS
 from data_pipeline.format.schema import DataError
 from data_pipeline.reading import input_pipeline, planning
+from data_pipeline.reading.padding import padding
 from tests.support import staging_fixture
 
 SCHEMA = staging_fixture.SCHEMA
@@ -222,9 +223,7 @@ def test_padding_is_a_batch_of_which_nothing_is_read(copied):
   batching = staging_fixture.batching()
   _, steps = _run(copied, batching=batching)
   shutil.rmtree(copied.directory)
-  found = input_pipeline.padding(
-    copied.schema, modalities=MODALITIES, batching=batching, rows=3
-  )
+  found = padding(copied.schema, modalities=MODALITIES, batching=batching, rows=3)
   real, padded = dict(_flatten(steps[0])), dict(_flatten(found))
   assert real.keys() == padded.keys()
   for name, array in padded.items():

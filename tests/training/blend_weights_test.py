@@ -9,7 +9,8 @@ import pytest
 from scipy import optimize, special
 
 from data_pipeline.format.schema import Target
-from medm2t_jax.training.blend_weights import _objective, blend, fit_weights
+from medm2t_jax.models.blend.weighted_sum import blend
+from medm2t_jax.training.blend_weights import _objective, fit_weights
 
 CLASSES = Target('multiclass', ('none', 'chd', 'stroke'))
 DAYS = Target('regression', unit='days', low=0.0)

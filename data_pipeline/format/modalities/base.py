@@ -248,9 +248,17 @@ def sample_bytes(modality: Modality) -> int:
   )
 
 
-def nothing(modality: Modality, devices: int, rows: int) -> dict[str, np.ndarray]:
-  """Arrays of a batch in which no row has the modality."""
-  lead = {'fixed': (devices, rows), 'padded': (devices, rows, 1), 'packed': (devices, 1)}
+def nothing(
+  modality: Modality, rows: tuple[int, ...], entries: int = 1
+) -> dict[str, np.ndarray]:
+  """Arrays of a batch in which no row has the modality.
+
+  Args:
+    modality: of the batch.
+    rows: (d, b), or (b,) without a device axis.
+    entries: of each row, if they are padded; of a device's rows together, if packed.
+  """
+  lead = {'fixed': rows, 'padded': (*rows, entries), 'packed': (*rows[:-1], entries)}
   result = {}
   for key, feature in modality.arrays.items():
     if feature.batch != 'unread':
@@ -258,7 +266,7 @@ def nothing(modality: Modality, devices: int, rows: int) -> dict[str, np.ndarray
       shape = (*lead[modality.layout], *inner)
       result[key] = np.full(shape, feature.padding, feature.batch_dtype)
   if modality.layout == 'packed':
-    result['owner'] = np.zeros((devices, 1), np.int32)
+    result['owner'] = np.zeros(lead['packed'], np.int32)
   if modality.layout != 'fixed':
     result['mask'] = np.zeros(lead[modality.layout], bool)
   return result
