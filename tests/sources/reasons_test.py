@@ -29,6 +29,8 @@ def in_code(places):
   for place in places:
     root = ROOT / 'data_pipeline' / place
     for path in [root] if root.is_file() else sorted(root.rglob('*.py')):
+      if 'patients' in path.parts:
+        continue  # docs/serving.md
       nodes = [*ast.walk(ast.parse(path.read_text()))]
       joined = [node for node in nodes if isinstance(node, ast.JoinedStr)]
       inside = {id(part) for node in joined for part in node.values}

@@ -22,7 +22,7 @@ ECTOPY_PAIRS = {224650: 224651, 226479: 226480}  # type -> its frequency
 CATEGORICAL_ITEMIDS = [RHYTHM, *ECTOPY_PAIRS, *ECTOPY_PAIRS.values()]
 
 _RHYTHM_ITEM = '220048'
-_UNKNOWN = 'Other'
+UNKNOWN = 'Other'
 
 
 def grid_steps(hours: float) -> int:
@@ -93,10 +93,10 @@ def write_categorical(
     raw.con, 'categorical_texts',
     {'itemid': pa.int32(), 'text': pa.string(), 'item_index': pa.int32(),
      'category': pa.int32(), 'reason': pa.string()},
-    [(itemid, text, *_read(itemid, text)) for itemid, text in texts],
+    [(itemid, text, *read_charted(itemid, text)) for itemid, text in texts],
   )  # fmt: skip
   pairs = ', '.join(f'({kind}, {frequency})' for kind, frequency in ECTOPY_PAIRS.items())
-  unknown = items('vitals_categorical')[-1].categories.index(_UNKNOWN)
+  unknown = items('vitals_categorical')[-1].categories.index(UNKNOWN)
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE categorical_read AS
     SELECT e.subject_id, e.itemid, e.charttime, e.known_time, t.item_index, t.category,
@@ -151,8 +151,11 @@ def write_categorical(
   return {'read': read, **counts, 'written to vitals_categorical': written}
 
 
-def _read(itemid: int, text: str) -> tuple[int | None, int | None, str | None]:
-  """(item_index, category, reason) of a text; a frequency has a category only."""
+def read_charted(itemid: int, text: str) -> tuple[int | None, int | None, str | None]:
+  """(item_index, category, reason) of a text of `CATEGORICAL_ITEMIDS`.
+
+  A type of ectopy has an item only, its frequency a category only.
+  """
   wanted = items('vitals_categorical')
   if not text:
     return None, None, 'dropped: no value'
@@ -161,7 +164,7 @@ def _read(itemid: int, text: str) -> tuple[int | None, int | None, str | None]:
     known = {row['text']: row['category'] for row in read_rows('rhythms')}
     category = known.get(_key(text.partition('(')[0]))
     reason = None if category else 'repaired: unlisted rhythm is Other'
-    return index, wanted[index].categories.index(category or _UNKNOWN), reason
+    return index, wanted[index].categories.index(category or UNKNOWN), reason
   if itemid in ECTOPY_PAIRS:
     names = {
       _key(item.name.removeprefix('Ectopy ')): i
@@ -176,7 +179,7 @@ def _read(itemid: int, text: str) -> tuple[int | None, int | None, str | None]:
   known = {_key(category): i for i, category in enumerate(frequencies)}
   category = known.get(_key(text))
   if category is None:
-    return None, frequencies.index(_UNKNOWN), 'repaired: unlisted frequency is Other'
+    return None, frequencies.index(UNKNOWN), 'repaired: unlisted frequency is Other'
   return None, category, None
 
 

@@ -18,14 +18,14 @@ from data_pipeline.sources.meds.codes import match, readings
 from data_pipeline.sources.meds.rows import resolve, scan
 from data_pipeline.sources.meds.variables import Mapping
 
-_OLDEST = 120.0  # years
-_MICROSECONDS_A_YEAR = 365.25 * 86400e6
+OLDEST = 120.0  # years
+MICROSECONDS_A_YEAR = 365.25 * 86400e6
 
 
 def static_columns(mapping: Mapping) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
   """Numeric and categorical static columns."""
   items = [one.item for one in mapping.static]
-  age = (Item(mapping.age, 'Age', 'years', low=0, high=_OLDEST),) if mapping.birth else ()
+  age = (Item(mapping.age, 'Age', 'years', low=0, high=OLDEST),) if mapping.birth else ()
   numeric = tuple(item for item in items if item.kind == 'numeric')
   return (*age, *numeric), tuple(item for item in items if item.kind == 'categorical')
 
@@ -80,7 +80,7 @@ def _age(raw: RawTables, mapping: Mapping, scanned: Path) -> dict[str, int]:
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE ages AS
     SELECT s.sample_id,
-      (epoch_us(s.prediction_time) - epoch_us(b.time)) / {_MICROSECONDS_A_YEAR} AS age
+      (epoch_us(s.prediction_time) - epoch_us(b.time)) / {MICROSECONDS_A_YEAR} AS age
     FROM samples s LEFT JOIN (
       SELECT subject_id, min(time) AS time FROM {parquet(scanned)}
       WHERE kept AND code = {text(mapping.birth or '')} GROUP BY subject_id
@@ -89,11 +89,11 @@ def _age(raw: RawTables, mapping: Mapping, scanned: Path) -> dict[str, int]:
   if not mapping.birth:
     return {}
   unknown = raw.value('SELECT count(*) FROM ages WHERE age IS NULL')
-  outside = raw.value(f'SELECT count(*) FROM ages WHERE age > {_OLDEST}')
-  raw.run(f'UPDATE ages SET age = NULL WHERE age > {_OLDEST}')
+  outside = raw.value(f'SELECT count(*) FROM ages WHERE age > {OLDEST}')
+  raw.run(f'UPDATE ages SET age = NULL WHERE age > {OLDEST}')
   counts = {
     'samples without a birth date': unknown,
-    f'repaired: age above {_OLDEST:g} is missing': outside,
+    f'repaired: age above {OLDEST:g} is missing': outside,
   }
   return {reason: n for reason, n in counts.items() if n}
 

@@ -1,0 +1,210 @@
+"""The events of patients: which codes a modality reads, and which rows are in time."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_pipeline.sources.meds.codes import UNIT_SEPARATOR, Reading, readings
+from data_pipeline.sources.meds.interpretation import Interpreter, Values
+from data_pipeline.sources.meds.variables import Variable
+
+NO_TIME = 'dropped: missing time'
+BEFORE = 'dropped: before the observation window'
+AFTER = 'dropped: after the prediction time'
+
+_CODES_KEPT = 1 << 13  # whose reading a code book remembers
+
+
+class Tally:
+  """What was used of each patient, and what was not, with the reason."""
+
+  def __init__(self, patients: int):
+    self._used = np.zeros(patients, np.int64)
+    self._lost: list[collections.Counter[tuple[str, str, str]]] = [
+      collections.Counter() for _ in range(patients)
+    ]
+
+  def use(self, patient: np.ndarray) -> None:
+    """Counts events that were used, one for each entry."""
+    self._used += np.bincount(patient, minlength=len(self._used))
+
+  def add(self, patient: int, modality: str, code: str, reason: str) -> None:
+    """Counts one event, value or recording."""
+    self._lost[patient][modality, code, reason] += 1
+
+  def of_patient(self, patient: int) -> dict[str, Any]:
+    """`used` and `entries` of `Read.coverage`."""
+    entries = [
+      {'modality': modality, 'code': code, 'reason': reason, 'events': count}
+      for (modality, code, reason), count in sorted(self._lost[patient].items())
+    ]
+    return {'used': int(self._used[patient]), 'entries': entries}
+
+
+class CodeBook:
+  """Which items of one modality a code is read by; remembers the codes that it has met."""
+
+  def __init__(self, modality: str, variables: Sequence[Variable]):
+    self.variables = variables
+    self._modality = modality
+    self._known: collections.OrderedDict[str, tuple[Reading, ...]] = (
+      collections.OrderedDict()
+    )
+
+  def readings(self, codes: Sequence[str]) -> tuple[Reading, ...]:
+    """How the codes are read that an item has.
+
+    Raises:
+      DataError: two items claim one code.
+    """
+    new = [code for code in codes if code not in self._known]
+    of: dict[str, list[Reading]] = {code: [] for code in new}
+    for one in readings(self._modality, self.variables, new, two_items='allowed'):
+      of[one.code].append(one)
+    for code, found in of.items():
+      self._known[code] = tuple(found)
+    result = tuple(one for code in codes for one in self._known[code])
+    while len(self._known) > _CODES_KEPT:
+      self._known.popitem(last=False)
+    return result
+
+
+class Rows:
+  """The events of all patients. Letter: n events.
+
+  Attributes:
+    patient: int64 (n,).
+    time: microseconds since 1970, int64 (n,); 0 where there is none.
+    code: of each, with its unit behind `UNIT_SEPARATOR` where one was given.
+    number: float64 (n,), NaN where there is none.
+    text: of each, None where there is none or where there is a number.
+    reason: why no modality but a static one can use it, object (n,), '' where one can.
+  """
+
+  def __init__(self, events: pa.Table, prediction_time: np.ndarray, window: int | None):
+    """`window` in microseconds, None for the whole history."""
+    self.patient = events['patient'].to_numpy()
+    times = events['time'].combine_chunks()
+    self.has_time = np.asarray(times.is_valid())
+    self.time = times.cast(pa.int64()).fill_null(0).to_numpy()
+    code, unit = events['code'], events['unit']
+    if unit.null_count < len(unit):
+      suffixed = pc.call_function(
+        'binary_join_element_wise', [code, unit, pa.scalar(UNIT_SEPARATOR)]
+      )
+      code = pc.call_function('coalesce', [suffixed, code])
+    coded = code.combine_chunks().dictionary_encode()
+    self.distinct: list[str] = coded.dictionary.to_pylist()
+    self.place = coded.indices.to_numpy()
+    self.number = charted_numbers(events['numeric_value'])
+    self.text = [
+      said.strip() or None if said is not None and missing else None
+      for said, missing in zip(
+        events['text_value'].to_pylist(), np.isnan(self.number), strict=True
+      )
+    ]
+    before = np.zeros(len(self), bool)
+    if window is not None:
+      before = self.time < prediction_time[self.patient] - window
+    self.after = self.has_time & (self.time > prediction_time[self.patient])
+    self.reason = np.full(len(self), '', object)
+    self.reason[before] = BEFORE
+    self.reason[~self.has_time] = NO_TIME
+    self.reason[self.after] = AFTER
+
+  def __len__(self) -> int:
+    return len(self.patient)
+
+  def of_book(self, book: CodeBook, *, history: bool) -> RowsOfBook:
+    """The rows that a code book reads.
+
+    Args:
+      book: of one modality.
+      history: everything up to the prediction time, with what has no time; else the
+        observation window alone.
+    """
+    found = book.readings(self.distinct)
+    reads = np.isin(self.distinct, [one.code for one in found])
+    known = reads[self.place] if len(self) else np.zeros(0, bool)
+    lost = self.after if history else self.reason != ''
+    return RowsOfBook(self, known, np.flatnonzero(known & ~lost), lost, book, found)
+
+  def bare(self, place: int) -> str:
+    """The code of an entry of `distinct` as it was given."""
+    return self.distinct[place].partition(UNIT_SEPARATOR)[0]
+
+  def count_unknown(self, known: np.ndarray, reason: str, tally: Tally) -> None:
+    """Counts the rows that no modality reads."""
+    for row in np.flatnonzero(~known):
+      tally.add(int(self.patient[row]), '', self.bare(self.place[row]), reason)
+
+
+@dataclasses.dataclass(frozen=True)
+class RowsOfBook:
+  """The rows of one modality.
+
+  Attributes:
+    rows: all of them.
+    known: bool (n,): of this modality.
+    kept: the places of those that are in time.
+    lost: bool (n,): which are not.
+    book: of the modality.
+    readings: of their codes.
+  """
+
+  rows: Rows
+  known: np.ndarray
+  kept: np.ndarray
+  lost: np.ndarray
+  book: CodeBook
+  readings: tuple[Reading, ...]
+
+  def count_lost(self, modality: str, tally: Tally) -> None:
+    """Counts the rows that are not in time."""
+    rows = self.rows
+    for row in np.flatnonzero(self.known & self.lost):
+      tally.add(
+        int(rows.patient[row]), modality, rows.bare(rows.place[row]), rows.reason[row]
+      )
+
+  def values(self, modality: str, tally: Tally) -> tuple[np.ndarray, Values]:
+    """What the rows say: the place of the row of each usable value, and the values.
+
+    Counts what is dropped and what is repaired.
+    """
+    rows = self.rows
+    read = Interpreter(self.book.variables, self.readings)
+    place = rows.place[self.kept]
+    values = read(
+      [rows.distinct[each] for each in place],
+      rows.number[self.kept],
+      [rows.text[each] for each in self.kept],
+    )
+    of_row = self.kept[values.row]
+    said = np.where(values.reason == '', values.repair, values.reason)
+    for each in np.flatnonzero(said != ''):
+      row = of_row[each]
+      tally.add(int(rows.patient[row]), modality, rows.bare(rows.place[row]), said[each])
+    usable = values.reason == ''
+    fields = {
+      field.name: getattr(values, field.name)[usable]
+      for field in dataclasses.fields(values)
+    }
+    return of_row[usable], Values(**fields)
+
+
+def charted_numbers(column: pa.ChunkedArray) -> np.ndarray:
+  """The numbers that were charted: the shortest decimals of 32-bit floats, float64 (n,).
+
+  NaN where there is none, or no finite one.
+  """
+  numbers = column.cast(pa.float32()).to_numpy().astype(np.float32)
+  charted = numbers.astype('U32').astype(np.float64)
+  return np.where(np.isfinite(charted), charted, np.nan)
