@@ -65,11 +65,12 @@ class CodeBook:
       DataError: two items claim one code.
     """
     new = [code for code in codes if code not in self._known]
-    of: dict[str, list[Reading]] = {code: [] for code in new}
-    for one in readings(self._modality, self.variables, new, two_items='allowed'):
-      of[one.code].append(one)
-    for code, found in of.items():
-      self._known[code] = tuple(found)
+    if new:
+      of: dict[str, list[Reading]] = {code: [] for code in new}
+      for one in readings(self._modality, self.variables, new, two_items='allowed'):
+        of[one.code].append(one)
+      for code, found in of.items():
+        self._known[code] = tuple(found)
     result = tuple(one for code in codes for one in self._known[code])
     while len(self._known) > _CODES_KEPT:
       self._known.popitem(last=False)
