@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import jax
 import numpy as np
 from flax import traverse_util
+from jax.extend import core as jex
+from jax.interpreters import partial_eval
 
 from data_pipeline.reading.padding import padding
 from medm2t_jax.modalities import fitting
@@ -21,12 +24,10 @@ from medm2t_jax.runs.run import Run
 # A stage without BatchNorm has no such collection.
 _WITHOUT_LAYERS: Mapping[str, Any] = {'batch_stats': {}}
 
-Initialise = Callable[[jax.Array, Batch], Any]
+Path = tuple[str, ...]
 
 
-def init(
-  run: Run, stage: str, given: Mapping[tuple[str, ...], Any] | None = None
-) -> dict[str, Any]:
+def init(run: Run, stage: str, given: Mapping[Path, Any] | None = None) -> dict[str, Any]:
   """Initial variables of a stage: parameters, batch statistics and fitted state.
 
   Args:
@@ -36,10 +37,8 @@ def init(
   """
   declared = traverse_util.flatten_dict(shapes(run, stage))
   given = given or {}
-  fresh = tuple(path for path in declared if path[0] != 'fitted' and path not in given)
-  initialise = _initialise(run.model_config, stage, fresh)
-  made = initialise(key(run, stage), _example(run, stage))
-  variables = dict(zip(fresh, made, strict=True))
+  fresh = {path for path in declared if path[0] != 'fitted' and path not in given}
+  variables = _draw(run, stage, fresh)
   variables |= {path: given[path] for path in given if path in declared}
   fitted = traverse_util.unflatten_dict(declared)['fitted']
   return {
@@ -69,7 +68,7 @@ def key(run: Run, stage: str) -> jax.Array:
 
 # Traced once for all folds, runs and seeds alike.
 @functools.lru_cache(maxsize=64)
-def _variables(config: ModelConfig, stage: str) -> Initialise:
+def _variables(config: ModelConfig, stage: str) -> Any:
   model = medm2t.MedM2T(config)  # no device axis in an initialisation
 
   def variables(key: jax.Array, batch: Batch) -> dict[str, Any]:
@@ -78,18 +77,24 @@ def _variables(config: ModelConfig, stage: str) -> Initialise:
   return jax.jit(variables)
 
 
-@functools.lru_cache(maxsize=64)
-def _initialise(
-  config: ModelConfig, stage: str, paths: tuple[tuple[str, ...], ...]
-) -> Initialise:
-  variables = _variables(config, stage)
+def _draw(run: Run, stage: str, paths: Set[Path]) -> dict[Path, Any]:
+  """First values of what is at `paths`.
 
-  def initialise(key: jax.Array, batch: Batch) -> list[Any]:
-    # What nobody asks for is not compiled.
-    made = traverse_util.flatten_dict(variables(key, batch))
-    return [made[path] for path in paths]
-
-  return jax.jit(initialise)
+  Draw by draw, not as one program, which would compile as long as a training step: the
+  programs of single draws are small, and all stages share those of equal shapes.
+  """
+  arguments = key(run, stage), _example(run, stage)
+  traced = _variables(run.model_config, stage).trace(*arguments)
+  declared = [
+    tuple(part.key for part in path)
+    for path, _ in jax.tree.leaves_with_path(traced.out_info)
+  ]
+  wanted = [path in paths for path in declared]
+  # Without the forward pass, of which no variable is made.
+  jaxpr, _ = partial_eval.dce_jaxpr(traced.jaxpr.jaxpr, wanted, instantiate=True)
+  draw = jex.jaxpr_as_fun(jex.ClosedJaxpr(jaxpr, traced.jaxpr.consts))
+  made = draw(*jax.tree.leaves(arguments))
+  return dict(zip(itertools.compress(declared, wanted), made, strict=True))
 
 
 def _example(run: Run, stage: str) -> Batch:
