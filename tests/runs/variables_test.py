@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -23,8 +25,8 @@ def run(dataset, tmp_path):
   return Run(read(config), dataset, 0, tmp_path)
 
 
-def flat(tree):
-  return traverse_util.flatten_dict(jax.tree.map(np.asarray, dict(tree)))
+def flat(tree) -> dict[tuple[str, ...], Any]:
+  return {**traverse_util.flatten_dict(jax.tree.map(np.asarray, dict(tree)))}
 
 
 def test_they_are_those_of_the_model(run):
