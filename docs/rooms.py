@@ -54,6 +54,7 @@ ORDER = (
   'medm2t_jax.main',
   'medm2t_jax.bundle',
   'medm2t_jax.predict',
+  'medm2t_jax.export',
   'medm2t_jax.ablate',
   'medm2t_jax.sweep',
 )
@@ -152,10 +153,12 @@ def _rooms(package: str, names: str) -> tuple[str, ...]:
 _DATA = functools.partial(_rooms, 'data_pipeline')
 _MODEL = functools.partial(_rooms, 'medm2t_jax')
 _SOURCES = 'sources.mimic_iv sources.meds sources.physionet2012 sources.simulated'
-_COMMANDS = 'command_line main bundle predict ablate sweep'
+_COMMANDS = 'command_line main bundle predict export ablate sweep'
 
 BOXES = (
-  Box('commands', 'main, bundle, predict, ablate, sweep', _MODEL(_COMMANDS), 2, 0, 2),
+  Box(
+    'commands', 'main, bundle, predict, export, ablate, sweep', _MODEL(_COMMANDS), 2, 0, 2
+  ),
   Box('audit', 'tests what is promised', _MODEL('audit'), 2, 1),
   Box('studies', 'ablations and sweeps', _MODEL('studies'), 3, 1),
   Box('evaluation', 'metrics and sections', _MODEL('evaluation'), 2, 2),

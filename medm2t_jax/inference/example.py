@@ -33,7 +33,11 @@ def invented(schema: Schema, batching: Batching) -> dict[str, Any]:
 
 
 def padded(
-  example: Mapping[str, Any], schema: Schema, rows: int, capacity: int
+  example: Mapping[str, Any],
+  schema: Schema,
+  rows: int,
+  capacity: int,
+  lengths: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
   """The example as a batch of the usual shapes, so that no program is compiled for it.
 
@@ -42,21 +46,26 @@ def padded(
     schema: of the model's data.
     rows: of a device's batch.
     capacity: entries of a packed modality that a device's batch holds.
+    lengths: padded modality -> its number of entries; of others it stays as it is.
   """
+  lengths = lengths or {}
 
-  def longer(array: np.ndarray, count: int, padding: int) -> np.ndarray:
-    widths = [(0, count - len(array))] + [(0, 0)] * (array.ndim - 1)
+  def longer(array: np.ndarray, *counts: int, padding: int) -> np.ndarray:
+    shape = (*counts, *array.shape[len(counts) :])
+    widths = [(0, new - old) for new, old in zip(shape, array.shape, strict=True)]
     return np.pad(array, widths, constant_values=padding)
 
   result: dict[str, Any] = {
-    key: longer(value, rows, -1 if key == 'row' else 0)
+    key: longer(value, rows, padding=-1 if key == 'row' else 0)
     for key, value in example.items()
     if key not in schema.modalities
   }
   for name, modality in schema.modalities.items():
-    count = capacity if modality.layout == 'packed' else rows
+    counts = [capacity if modality.layout == 'packed' else rows]
+    counts += [lengths[name]] if name in lengths else []
     padding = {key: each.padding for key, each in modality.arrays.items()}
     result[name] = {
-      key: longer(array, count, padding.get(key, 0)) for key, array in example[name].items()
+      key: longer(array, *counts, padding=padding.get(key, 0))
+      for key, array in example[name].items()
     }
   return result

@@ -277,7 +277,7 @@ class EcgOverTime(nn.Module):
     config, shared = self.config, {'axis_name': self.axis_name, 'dtype': self.dtype}
     window = window_of(ecg['time'], fitted_cuts(self, config.windows))
     pooled, count = pool_by_owner(
-      vectors, ecg['owner'], window, ecg['mask'], len(valid), config.windows
+      vectors, ecg['owner'], window, ecg['mask'], valid.shape[0], config.windows
     )
     seen = count > 0
     present = jnp.any(seen, axis=1)
@@ -303,7 +303,7 @@ def pool_by_owner(
   """Mean vector and number of recordings per row and time window; 0 where none."""
   place = jnp.where(mask, owner * windows + window, rows * windows)
   pool = lambda x: jax.ops.segment_sum(x, place, rows * windows + 1)[:-1]
-  count = pool(jnp.ones(len(owner)))
+  count = pool(jnp.ones(owner.shape[0]))
   total = pool(vectors.astype(jnp.float32))
   mean = total / jnp.maximum(count, 1)[:, jnp.newaxis]
   mean = mean.reshape(rows, windows, -1).astype(vectors.dtype)

@@ -158,7 +158,7 @@ class MedM2T(nn.Module):
     self, batch: Batch, valid: Bool[Array, ' b'], stage: str, train: bool
   ) -> Predictions:
     """Predictions of a stage whose unit is the sample."""
-    config, rows = self.config, jnp.arange(len(valid), dtype=jnp.int32)
+    config, rows = self.config, jnp.arange(valid.shape[0], dtype=jnp.int32)
     names = config.names if stage == MULTIMODAL else (stage,)
     encoded = {}
     if config.deep != 'none':
@@ -167,9 +167,9 @@ class MedM2T(nn.Module):
         name: self.encoders[name](batch[name], valid, train=train, attend_over=attend_over)
         for name in names
       }
-    deep, present = None, jnp.ones(len(valid), bool)
+    deep, present = None, jnp.ones(valid.shape[0], bool)
     if stage != MULTIMODAL:
-      present = config.modality(stage).present(batch[stage], len(valid))
+      present = config.modality(stage).present(batch[stage], valid.shape[0])
     if encoded and stage == MULTIMODAL:
       deep = self.fusion(encoded, train=train)
     elif encoded:
@@ -179,8 +179,8 @@ class MedM2T(nn.Module):
       return of_decoder(self._decode(stage, deep, valid & present, train), rows, present)
     read = {name: batch[name] for name in names}
     if train and len(names) > 1 and config.fusion.modality_dropout:
-      read = self._with_modality_dropout(read, len(valid))
-    chunks = {name: self.chunks[name](read[name], len(valid)) for name in names}
+      read = self._with_modality_dropout(read, valid.shape[0])
+    chunks = {name: self.chunks[name](read[name], valid.shape[0]) for name in names}
     heads, parts = self._heads_and_parts(stage, chunks, deep, valid & present, train)
     if not train:  # they have no loss here
       for name in self._apart(stage):
@@ -205,7 +205,7 @@ class MedM2T(nn.Module):
     if deep is not None and self.config.deep == 'chunks':
       # Of the multimodal head's input every modality and pair is a vector of its own.
       width = self.config.fusion.width if stage == MULTIMODAL else deep.shape[1]
-      vectors = deep.reshape(len(mask), -1, width)
+      vectors = deep.reshape(mask.shape[0], -1, width)
     joined = jnp.concatenate(list(chunks.values()), axis=1)
     heads = self.trunks[stage](joined, vectors, train=train)
     parts = [ensemble_mean(heads, self.config.link)]
@@ -224,7 +224,7 @@ class MedM2T(nn.Module):
     valid: Bool[Array, ' b'],
   ) -> Float[Array, 'b c']:
     """What the stage of one modality predicts; the prior where a row lacks it."""
-    present = self.config.modality(name).present(batch[name], len(valid))
+    present = self.config.modality(name).present(batch[name], valid.shape[0])
     _, parts = self._heads_and_parts(name, {name: chunks}, summary, valid & present, False)
     addition = self.additions[name]
     return jnp.where(

@@ -23,6 +23,7 @@ Arrays = Mapping[str, np.ndarray]
 # 'padded' (b n ...), rows of any length beside `mask` (b n); 'packed' (m ...), the entries
 # of a device's rows end to end, beside `owner` and `mask` (m).
 Layout = Literal['fixed', 'padded', 'packed']
+HOURS = 'hours relative to the prediction time, never above 0'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Feature:
     batch: whether a batch has it as it is, as a 'flag' (bool), or not at all ('unread').
     padding: what a row of padding holds.
     heavy: comes after the head of a record: most of its bytes, and not always read.
+    meaning: of a number in it, with its unit.
     absurd: a value that no record has and that indexes nothing wrongly, where it is not a
       float: the audit puts it in the place of what must not matter.
   """
@@ -45,6 +47,7 @@ class Feature:
   padding: int = 0
   heavy: bool = False
   absurd: int = 0
+  meaning: str = ''
 
   @property
   def row_bytes(self) -> int:

@@ -48,11 +48,18 @@ class Events(base.Modality):
   @property
   def arrays(self) -> dict[str, Feature]:
     return {
-      'item': Feature(np.int32, (None,)),
+      'item': Feature(np.int32, (None,), meaning='place of the item among the items'),
       # NaN of a category, which is 0 in a batch: what it means is in `category`.
-      'value': Feature(np.float32, (None,)),
-      'category': Feature(np.int32, (None,), absurd=-1),
-      'time': Feature(np.float32, (None,)),
+      'value': Feature(
+        np.float32, (None,), meaning='in the unit of the item; 0 of a category'
+      ),
+      'category': Feature(
+        np.int32,
+        (None,),
+        absurd=-1,
+        meaning='place in the categories of the item, -1 of a number',
+      ),
+      'time': Feature(np.float32, (None,), meaning=base.HOURS),
     }
 
   def examples(self, rows: StagedRows) -> Iterator[dict[str, np.ndarray]]:

@@ -52,8 +52,12 @@ class Grid(base.Modality):
   def arrays(self) -> dict[str, Feature]:
     shape = (self.steps, len(self.items))
     return {
-      'value': Feature(np.float32, shape),
-      'observed': Feature(np.uint8, shape, batch='flag'),
+      'value': Feature(
+        np.float32, shape, meaning='mean of each item in a cell, in its unit'
+      ),
+      'observed': Feature(
+        np.uint8, shape, batch='flag', meaning='true where the cell has a value'
+      ),
     }
 
   def examples(self, rows: StagedRows) -> Iterator[dict[str, np.ndarray]]:

@@ -52,8 +52,8 @@ class Notes(base.Modality):
   @property
   def arrays(self) -> dict[str, Feature]:
     return {
-      'vector': Feature(np.float32, (None, self.width)),
-      'time': Feature(np.float32, (None,)),
+      'vector': Feature(np.float32, (None, self.width), meaning='what the text model made'),
+      'time': Feature(np.float32, (None,), meaning=base.HOURS),
     }
 
   def examples(self, rows: StagedRows) -> Iterator[dict[str, np.ndarray]]:

@@ -50,9 +50,18 @@ class Static(base.Modality):
   def arrays(self) -> dict[str, Feature]:
     numbers = (len(self.numeric),)
     return {
-      'numeric': Feature(np.float32, numbers),
-      'numeric_mask': Feature(np.uint8, numbers, batch='flag'),
-      'categorical': Feature(np.int32, (len(self.categorical),), padding=-1),
+      'numeric': Feature(
+        np.float32, numbers, meaning='value of each numeric column, in its unit'
+      ),
+      'numeric_mask': Feature(
+        np.uint8, numbers, batch='flag', meaning='true where it is known'
+      ),
+      'categorical': Feature(
+        np.int32,
+        (len(self.categorical),),
+        padding=-1,
+        meaning='place in the categories of each categorical column, -1: not known',
+      ),
     }
 
   def examples(self, rows: StagedRows) -> Iterator[dict[str, np.ndarray]]:

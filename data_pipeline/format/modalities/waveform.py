@@ -63,13 +63,29 @@ class Waveform(base.Modality):
     measurements = (None, len(ECG_MEASUREMENTS))
     signal = (None, ECG_SAMPLES, len(ECG_LEADS))
     return {
-      'signal': Feature(np.int16, signal, heavy=True),
-      'gain': Feature(np.float32, (None,)),
-      'time': Feature(np.float32, (None,)),
+      'signal': Feature(
+        np.int16,
+        signal,
+        heavy=True,
+        meaning='10 s at 125 Hz of the leads ' + ', '.join(ECG_LEADS),
+      ),
+      'gain': Feature(np.float32, (None,), meaning='units of the signal per mV'),
+      'time': Feature(np.float32, (None,), meaning=base.HOURS),
       'study_id': Feature(np.int64, (None,), batch='unread'),
-      'measurements': Feature(np.float32, measurements),
-      'measurements_mask': Feature(np.uint8, measurements, batch='flag'),
-      'terms': Feature(np.uint8, (None, len(self.terms)), absurd=1),
+      'measurements': Feature(
+        np.float32,
+        measurements,
+        meaning='of the machine, in ms or degrees: ' + ', '.join(ECG_MEASUREMENTS),
+      ),
+      'measurements_mask': Feature(
+        np.uint8, measurements, batch='flag', meaning='true where it is known'
+      ),
+      'terms': Feature(
+        np.uint8,
+        (None, len(self.terms)),
+        absurd=1,
+        meaning='1 where the report has the term',
+      ),
     }
 
   def examples(self, rows: StagedRows) -> Iterator[dict[str, np.ndarray]]:

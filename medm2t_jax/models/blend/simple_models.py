@@ -43,7 +43,7 @@ def outputs(arrays: Mapping[str, Any], value: Float[Array, 'b n']) -> Float[Arra
   arrays = {name: jnp.asarray(array) for name, array in arrays.items()}
   if 'constant' in arrays:
     constant = arrays['constant']
-    return jnp.broadcast_to(constant, (len(value), len(constant)))
+    return jnp.broadcast_to(constant, (value.shape[0], len(constant)))
   score = _tree_scores(arrays, value) if 'root' in arrays else _linear_scores(arrays, value)
   if score.shape[1] == 1:
     return score
@@ -80,10 +80,10 @@ def _tree_scores(
     )
     return arrays['left'][node] + ~goes_left
 
-  node = jnp.broadcast_to(root.reshape(-1), (len(value), root.size))
+  node = jnp.broadcast_to(root.reshape(-1), (value.shape[0], root.size))
   node = jax.lax.fori_loop(0, arrays['depth'], descend, node)
   total = arrays['leaf_value'][node].reshape(-1, *root.shape).sum(axis=1)
-  start = jnp.broadcast_to(arrays['start'], (len(value), len(arrays['start'])))
+  start = jnp.broadcast_to(arrays['start'], (value.shape[0], len(arrays['start'])))
   return start.at[:, arrays['tree_class']].add(total)
 
 

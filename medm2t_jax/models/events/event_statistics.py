@@ -101,7 +101,7 @@ class ItemStatistics(nn.Module):
     config = self.config
     values, rates = statistics(weights, counts, observations, ends, encode)
     if train and config.input_dropout:
-      shape = (len(counts), 1, len(STATISTICS) + len(RATES), counts.shape[-1])
+      shape = (counts.shape[0], 1, len(STATISTICS) + len(RATES), counts.shape[-1])
       keep = 1 - config.input_dropout
       kept = jax.random.bernoulli(self.make_rng('dropout'), keep, shape) / keep
       of_values, of_rates = jnp.split(kept, [len(STATISTICS)], axis=2)
@@ -142,7 +142,7 @@ def statistics(
   known = so_far > 0
   per_item = lambda total, count: total / jnp.maximum(count, 1.0)[..., encode.item]
   inside, gate, mask = counts > 0, observations.gate, observations.mask
-  row = jnp.arange(len(counts))[:, jnp.newaxis]
+  row = jnp.arange(counts.shape[0])[:, jnp.newaxis]
   place = (row, observations.window, observations.item)
   largest = lambda x: (
     jnp.full(counts.shape, -jnp.inf).at[place].max(jnp.where(mask, x, -jnp.inf))

@@ -182,8 +182,8 @@ class SparseTimeSeriesEncoder(nn.Module):
   ) -> Float[Array, 'b w j']:
     """Sum of `each` over the events of an item j, or of no known one, in each window."""
     items, window = len(self.config.categories), window_of(events['time'], self._cuts())
-    row = jnp.arange(len(window))[:, jnp.newaxis]
-    counts = jnp.zeros((len(window), self.config.windows, items + 1))
+    row = jnp.arange(window.shape[0])[:, jnp.newaxis]
+    counts = jnp.zeros((window.shape[0], self.config.windows, items + 1))
     return counts.at[row, window, jnp.where(known, events['item'], items)].add(each)
 
   def _weigh(
@@ -196,8 +196,8 @@ class SparseTimeSeriesEncoder(nn.Module):
     config, window = self.config, window_of(events['time'], self._cuts())[..., jnp.newaxis]
     if 'token_gate' in events:
       weights = weights * events['token_gate'][..., jnp.newaxis]
-    row = jnp.arange(len(window))[:, jnp.newaxis, jnp.newaxis]
-    totals = jnp.zeros((len(window), config.windows, len(config.item_of_id)))
+    row = jnp.arange(window.shape[0])[:, jnp.newaxis, jnp.newaxis]
+    totals = jnp.zeros((window.shape[0], config.windows, len(config.item_of_id)))
     return totals.at[row, window, ids].add(
       jnp.where(events['mask'][..., jnp.newaxis], weights, 0.0)
     )

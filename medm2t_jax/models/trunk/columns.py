@@ -151,7 +151,7 @@ class EcgColumns:
   def __call__(self, ecg: Mapping[str, Array], rows: int) -> Columns:
     """Columns of the rows (b n); ecg as in docs/design.md, "The batch"."""
     mask, owner = jnp.asarray(ecg['mask']), jnp.asarray(ecg['owner'])
-    shape = (len(mask), self.measurements)
+    shape = (mask.shape[0], self.measurements)
     spread = lambda x: jnp.broadcast_to(x, shape)
     measured = ecg['measurements_mask'] & mask[:, jnp.newaxis]
     observed = Observations(
@@ -301,7 +301,7 @@ def read_of(
 
 def _flat(columns: Columns) -> Columns:
   """(b j s) as (b n), the statistics of an item side by side."""
-  return jax.tree.map(lambda x: x.reshape(len(x), -1), columns)
+  return jax.tree.map(lambda x: x.reshape(x.shape[0], -1), columns)
 
 
 def _beside(parts: list[Columns]) -> Columns:

@@ -14,10 +14,15 @@ def start() -> None:
   """
   import tensorflow as tf
 
+  tf.config.set_visible_devices([], 'GPU')  # accelerators belong to JAX alone
+  start_without_data_sets()
+
+
+def start_without_data_sets() -> None:
+  """The same of a command that reads no data set: TensorFlow is not imported."""
   from medm2t_jax.runs.hosts import compilation_cache
 
   log_to_stderr()
-  tf.config.set_visible_devices([], 'GPU')  # accelerators belong to JAX alone
   compilation_cache.use()
 
 
