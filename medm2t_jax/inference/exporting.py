@@ -99,7 +99,7 @@ def _is_export(folder: Path) -> bool:
 
 def _of_flat(run: Callable[[Any], Any]) -> Callable[[Flat], Any]:
   """The program with arrays named by their path."""
-  return jax.jit(lambda flat: run(traverse_util.unflatten_dict(dict(flat), sep='/')))
+  return lambda flat: run(traverse_util.unflatten_dict(dict(flat), sep='/'))
 
 
 def _flat(model: TrainedModel, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _inputs(model: TrainedModel, lengths: Mapping[str, int]) -> dict[str, Any]:
 
 def _exported(run: Callable[[Flat], Any], inputs: Flat) -> export.Exported:
   try:
-    return export.export(run, platforms=PLATFORMS)(inputs)
+    return export.export(jax.jit(run), platforms=PLATFORMS)(inputs)
   except (NotImplementedError, ValueError) as error:
     raise DataError(
       f'the model cannot be exported for {", ".join(PLATFORMS)}: '
