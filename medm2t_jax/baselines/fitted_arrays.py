@@ -22,6 +22,7 @@ from medm2t_jax.baselines import choosing
 from medm2t_jax.models.link import LEAST_PROBABILITY
 from medm2t_jax.targets.kind import OF_LABEL
 
+FORMAT = 2  # of the arrays: a blend that was kept with other ones is fitted again
 # The score of a class that nobody trained on.
 _NEVER = float(np.finfo(np.float32).min)
 
@@ -90,6 +91,7 @@ def _trees(model: Any, known: np.ndarray, count: int) -> dict[str, np.ndarray]:
       'missing_left': leaf | nodes['missing_go_to_left'].astype(bool),
       'left': (first + left).astype(np.int32),
       'leaf_value': np.where(leaf, nodes['value'], 0).astype(np.float32),
+      'cover': nodes['count'].astype(np.int32),
     }
     order = np.argsort(place)
     for name, column in columns.items():
@@ -133,6 +135,8 @@ def _linear(model: Pipeline, known: np.ndarray, count: int) -> dict[str, np.ndar
   )
   missing = np.zeros((columns, coefficient.shape[1]))
   missing[imputer.indicator_.features_] = (present - absent) * coefficient[columns:]
+  missing_share = np.zeros(columns)
+  missing_share[imputer.indicator_.features_] = mean[columns:]
   intercept = (absent * coefficient[columns:]).sum(axis=0) + linear.intercept_
   return {
     'median': median.astype(np.float32),
@@ -142,5 +146,6 @@ def _linear(model: Pipeline, known: np.ndarray, count: int) -> dict[str, np.ndar
     'limit': np.asarray(limit, np.float32),
     'coefficient': _scores(known, coefficient[:columns], count, 0),
     'missing_coefficient': _scores(known, missing, count, 0),
+    'missing_share': missing_share.astype(np.float32),
     'intercept': _scores(known, intercept, count, _NEVER),
   }

@@ -18,8 +18,12 @@ import numpy as np
 
 from data_pipeline.format.schema import DataError
 from medm2t_jax import targets
-from medm2t_jax.baselines import boosted_trees, cache, logistic_regression
-from medm2t_jax.baselines.fitted_arrays import as_arrays
+from medm2t_jax.baselines import (
+  boosted_trees,
+  cache,
+  fitted_arrays,
+  logistic_regression,
+)
 from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.inference.blended import blended
 from medm2t_jax.models.blend.simple_models import outputs, shifted
@@ -70,8 +74,8 @@ def fit(fold: Run, inputs: Inputs, ours: np.ndarray) -> np.ndarray:
     else:
       for name in fold.config.blend:
         fitted = BASELINES[name].fitted(inputs)
-        chosen[name] = as_arrays(fitted.chosen, target)
-        final[name] = as_arrays(fitted.final, target)
+        chosen[name] = fitted_arrays.as_arrays(fitted.chosen, target)
+        final[name] = fitted_arrays.as_arrays(fitted.final, target)
     for name, arrays in chosen.items():
       predictors[name] = np.asarray(jax.jit(outputs)(arrays, validation.value))
     if fold.start:
@@ -150,6 +154,7 @@ def _made_from(fold: Run) -> dict[str, Any]:
     'baselines': cache.identity(fold, 'blend', settings),
     'model': [[each.best_step, each.seconds] for each in (record, final)],
     'start_from': fold.config.start_from_version,
+    'arrays': fitted_arrays.FORMAT,
   }
   return json.loads(json.dumps(made))
 

@@ -47,7 +47,7 @@ from medm2t_jax.runs.hosts import devices
 from medm2t_jax.training import steps
 from medm2t_jax.training.steps import Predictor
 
-FORMAT = 2
+FORMAT = 3
 STAGE = MULTIMODAL
 TOLERANCE = 1e-5  # of the self-test: another processor adds in another order
 _MANIFEST = 'bundle.json'

@@ -5,11 +5,13 @@ are says what a model is; of a multilabel target: the place of each label -> its
 
   constant                       (c): it predicts that, whatever it reads
   root                           int32 (t k): the first node of every tree
-  feature, threshold, missing_left, left, leaf_value   of all nodes of all trees in one
-    row; the right child follows the left one; a leaf is its own left child, and every
-    value goes left
+  feature, threshold, missing_left, left, leaf_value, cover   of all nodes of all trees in
+    one row; the right child follows the left one; a leaf is its own left child, and every
+    value goes left; the cover is the number of training samples that came there, whatever
+    they weigh, for explanations
   depth, tree_class (k), start (c)
   median, mean, scale (n), limit, coefficient, missing_coefficient (n c), intercept (c)
+  missing_share (n)                  of the training samples, likewise
 
 Letters: b samples, n columns, c outputs, t trees, k trees an iteration of boosting.
 """
@@ -45,8 +47,22 @@ def outputs(arrays: Mapping[str, Any], value: Float[Array, 'b n']) -> Float[Arra
     constant = arrays['constant']
     return jnp.broadcast_to(constant, (value.shape[0], len(constant)))
   score = _tree_scores(arrays, value) if 'root' in arrays else _linear_scores(arrays, value)
-  if score.shape[1] == 1:
-    return score
+  return of_scores(score)
+
+
+def of_scores(score: Float[Array, 'b c'] | Float[Array, 'b l 2']) -> Float[Array, 'b c']:
+  """`outputs` of the scores that trees or linear models add up.
+
+  Args:
+    score: of classes, or a number (c = 1); of labels, l, those of false and true.
+  """
+  if score.ndim == 3:
+    both = _log_probability(score)
+    return both[..., 1] - both[..., 0]
+  return score if score.shape[1] == 1 else _log_probability(score)
+
+
+def _log_probability(score: Float[Array, '... c']) -> Float[Array, '... c']:
   return jnp.maximum(jax.nn.log_softmax(score), np.log(LEAST_PROBABILITY))
 
 
