@@ -18,7 +18,7 @@ from data_pipeline.format import modalities as format_kinds
 from data_pipeline.format.modalities import base as format_base
 from medm2t_jax.modalities import draws
 from medm2t_jax.modalities.ablation import Ablation
-from medm2t_jax.modalities.shown import ItemAttribution, Looks, Shown
+from medm2t_jax.modalities.shown import ColumnVariable, ItemAttribution, Looks, Shown
 from medm2t_jax.modalities.windows import Windows, token_names
 from medm2t_jax.models import modality as models
 from medm2t_jax.models.options import ModelOptions
@@ -137,6 +137,10 @@ class Modality(models.Modality):
   @abc.abstractmethod
   def column_names(self) -> list[str]:
     """Names of `columns`, after the modality's: 'itemid/statistic' and the like."""
+
+  def column_variables(self) -> list[ColumnVariable]:
+    """The variable that each of `columns` tells of; if nobody says: all of the modality."""
+    return [ColumnVariable(self.name, self.name) for _ in self.column_names()]
 
   @abc.abstractmethod
   def fit(self, seen: Mapping[str, np.ndarray]) -> Fitted:

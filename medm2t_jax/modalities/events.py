@@ -15,7 +15,14 @@ from medm2t_jax.modalities import base
 from medm2t_jax.modalities.ablation import Ablation
 from medm2t_jax.modalities.base import Arrays, Fitted, Observations, Setting
 from medm2t_jax.modalities.columns import piecewise_linear
-from medm2t_jax.modalities.shown import Course, Event, ItemAttribution, Shown, mean
+from medm2t_jax.modalities.shown import (
+  ColumnVariable,
+  Course,
+  Event,
+  ItemAttribution,
+  Shown,
+  mean,
+)
 from medm2t_jax.modalities.windows import windows_of
 from medm2t_jax.models.events.events_config import NUM_BINS, EventsConfig
 from medm2t_jax.models.events.sparse_time_series import SparseTimeSeriesEncoder
@@ -111,6 +118,17 @@ class Events(base.Modality):
       if item.categories:
         names.append(f'{item.itemid}/hours_since_last')
     return names
+
+  def column_variables(self) -> list[ColumnVariable]:
+    items = self.spec.items
+    numeric = [ColumnVariable.of(item) for item in items if not item.categories]
+    found = [each for each in numeric for _ in STATISTICS]
+    for item in items:
+      for category in item.categories:
+        found += [ColumnVariable.of(item, category)] * 2
+      if item.categories:
+        found.append(ColumnVariable.of(item))
+    return found
 
   def encoder(self, axis_name: str | None, dtype: DTypeLike) -> SparseTimeSeriesEncoder:
     return SparseTimeSeriesEncoder(self.config, axis_name, dtype)

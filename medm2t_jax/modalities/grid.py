@@ -18,7 +18,14 @@ from medm2t_jax.modalities.ablation import Ablation
 from medm2t_jax.modalities.base import Arrays, Fitted, Observations, Setting
 from medm2t_jax.modalities.columns import center_and_scale
 from medm2t_jax.modalities.fusion import ATTENTION_DROPOUT, RESNET_DROPOUT
-from medm2t_jax.modalities.shown import Course, ItemAttribution, Shown, columns_of, hour
+from medm2t_jax.modalities.shown import (
+  ColumnVariable,
+  Course,
+  ItemAttribution,
+  Shown,
+  columns_of,
+  hour,
+)
 from medm2t_jax.models.hierarchical_fusion import (
   GridConfig,
   HierarchicalTimeAwareFusion,
@@ -123,6 +130,10 @@ class Grid(base.Modality):
   def column_names(self) -> list[str]:
     each = (*STATISTICS, 'spread')
     return [f'{item.itemid}/{key}' for item in self.spec.items for key in each]
+
+  def column_variables(self) -> list[ColumnVariable]:
+    each = (*STATISTICS, 'spread')
+    return [ColumnVariable.of(item) for item in self.spec.items for _ in each]
 
   def encoder(self, axis_name: str | None, dtype: DTypeLike) -> HierarchicalTimeAwareFusion:
     return HierarchicalTimeAwareFusion(self.config, axis_name, dtype)

@@ -14,7 +14,7 @@ from data_pipeline.format.items import Item
 from medm2t_jax.modalities import base
 from medm2t_jax.modalities.base import Arrays, Fitted, Setting
 from medm2t_jax.modalities.columns import center_and_scale
-from medm2t_jax.modalities.shown import Event, ItemAttribution, Shown
+from medm2t_jax.modalities.shown import ColumnVariable, Event, ItemAttribution, Shown
 from medm2t_jax.modalities.windows import windows_of
 from medm2t_jax.models.events.notes import NotesConfig, NotesEncoder
 from medm2t_jax.models.modality import DecoderSize
@@ -69,6 +69,9 @@ class Notes(base.Modality):
   def column_names(self) -> list[str]:
     means = [f'{place}/mean' for place in range(self.spec.width)]
     return [*means, 'notes', 'hours_since_last']
+
+  def column_variables(self) -> list[ColumnVariable]:
+    return [ColumnVariable('notes', 'notes') for _ in self.column_names()]
 
   def encoder(self, axis_name: str | None, dtype: DTypeLike) -> NotesEncoder:
     return NotesEncoder(self.config, axis_name, dtype)

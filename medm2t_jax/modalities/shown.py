@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,6 +35,26 @@ class ItemAttribution:
   value: float | None
   observed: int
   attribution: float
+
+
+class ColumnVariable(NamedTuple):
+  """Which variable a column tells of (`medm2t_jax.models.trunk.columns`).
+
+  Attributes:
+    name: as in `ItemAttribution`, with its category where it tells of one.
+    variable: without its category.
+    unit: physical unit.
+  """
+
+  name: str
+  variable: str
+  unit: str = ''
+
+  @classmethod
+  def of(cls, item: Item, category: str = '') -> ColumnVariable:
+    """Of an item, or of one of its categories."""
+    name = f'{item.name}: {category}' if category else item.name
+    return cls(name, item.name, item.unit)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from data_pipeline.format import modalities as format_kinds
 from medm2t_jax.modalities import base
 from medm2t_jax.modalities.base import Arrays, Fitted, Setting
 from medm2t_jax.modalities.columns import center_and_scale
-from medm2t_jax.modalities.shown import ItemAttribution, columns_of
+from medm2t_jax.modalities.shown import ColumnVariable, ItemAttribution, columns_of
 from medm2t_jax.models.modality import DecoderSize
 from medm2t_jax.models.static_encoder import StaticConfig, StaticEncoder
 from medm2t_jax.models.trunk.columns import StaticColumns
@@ -73,6 +73,15 @@ class Static(base.Modality):
     for item in self.spec.categorical:
       names += [f'{item.itemid}={category}' for category in item.categories]
     return names
+
+  def column_variables(self) -> list[ColumnVariable]:
+    found = [ColumnVariable.of(item) for item in self.spec.numeric]
+    for item in self.spec.categorical:
+      found += [
+        ColumnVariable(f'{item.name}: {category}', item.name)
+        for category in item.categories
+      ]
+    return found
 
   def mean_columns(self) -> dict[str, str]:
     return {item.itemid: item.itemid for item in self.spec.numeric}

@@ -25,6 +25,7 @@ from medm2t_jax.modalities.base import Arrays, Damage, Fitted, Setting
 from medm2t_jax.modalities.columns import center_and_scale
 from medm2t_jax.modalities.fusion import RESNET_DROPOUT, fusion_config
 from medm2t_jax.modalities.shown import (
+  ColumnVariable,
   ItemAttribution,
   Looks,
   Recording,
@@ -175,6 +176,13 @@ class Waveform(base.Modality):
     names = [f'{name}/{key}' for name in ECG_MEASUREMENTS for key in OF_MEASUREMENTS]
     names += [f'{term}/ever' for term in self.spec.terms]
     return [*names, 'recordings', 'hours_since_last']
+
+  def column_variables(self) -> list[ColumnVariable]:
+    measured = [
+      name.replace('_', ' ') for name in ECG_MEASUREMENTS for _ in OF_MEASUREMENTS
+    ]
+    names = [*measured, *(f'term {term}' for term in self.spec.terms)]
+    return [ColumnVariable(name, name) for name in (*names, 'recordings', 'recordings')]
 
   def encoder(self, axis_name: str | None, dtype: DTypeLike) -> EcgEncoder:
     return EcgEncoder(self.config, axis_name, dtype)

@@ -58,4 +58,6 @@ def explained(
     return outputs[:, 0]
   if link == 'sigmoid':
     return jnp.sum(outputs, where=chosen, axis=1)
-  return jax.nn.logsumexp(outputs, where=chosen, axis=1) - outputs[:, 0]
+  # With `where=` an improbable choice has no gradient: 0 times the overflow of the others.
+  among = jnp.where(chosen, outputs, -jnp.inf)
+  return jax.nn.logsumexp(among, axis=1) - outputs[:, 0]

@@ -22,6 +22,7 @@ def test_a_trained_model_is_loaded_without_what_trains_and_reads():
   script = (
     'import sys\n'
     'import medm2t_jax.inference.trained_model, medm2t_jax.inference.exporting\n'
+    'import medm2t_jax.inference.attribution.explainer\n'
     f'print(sorted(set({HEAVY}) & set(sys.modules)))'
   )
   done = subprocess.run(

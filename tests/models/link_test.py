@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
@@ -27,6 +29,12 @@ def test_certain_members_have_finite_log_odds():
   members = np.array([[[300.0]], [[-300.0]], [[300.0]]], np.float32)
   found = float(link.ensemble_mean(members, 'sigmoid')[0, 0])
   np.testing.assert_allclose(found, special.logit(2 / 3), rtol=1e-5)
+
+
+def test_what_is_improbable_has_a_gradient():
+  outputs, chosen = jnp.array([[0.0, -200.0, -150.0]]), jnp.array([[False, True, False]])
+  gradient = jax.grad(lambda x: link.explained(x, chosen, 'softmax').sum())(outputs)
+  np.testing.assert_array_equal(gradient, [[-1, 1, 0]])
 
 
 def test_only_class_scores_are_normalized():

@@ -20,34 +20,36 @@ from tqdm import tqdm
 
 from data_pipeline.format.subjects import hash_subject
 from medm2t_jax import targets
-from medm2t_jax.evaluation.explain.attention import attention_of
+from medm2t_jax.evaluation.explain.attention import attention_of, attention_step
 from medm2t_jax.evaluation.explain.choose import Verdict, choose_samples
-from medm2t_jax.evaluation.explain.explanation import (
-  Completeness,
-  ExplainedSample,
-  Explanation,
-  ItemAttribution,
-  items_of,
-)
-from medm2t_jax.evaluation.explain.integrated_gradients import (
+from medm2t_jax.evaluation.explain.explanation import ExplainedSample, Explanation
+from medm2t_jax.inference.attribution.integrated_gradients import (
   LEVELS,
-  STAGE,
+  Completeness,
+  Doubling,
   Integrated,
   Part,
-  attention_step,
-  doubled,
-  explain_step,
   level_of,
 )
+from medm2t_jax.inference.attribution.rows import (
+  integrated_of,
+  items_of,
+  one_row,
+  unpacked,
+)
+from medm2t_jax.inference.attribution.whole_model import (
+  STAGE,
+  Member,
+  end_of,
+  explain_step,
+)
+from medm2t_jax.modalities.shown import ItemAttribution
 from medm2t_jax.runs.hosts import distributed
 from medm2t_jax.runs.reader import Batch
 from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import Run
 
 _AT_ONCE = 8  # rows of a computation
-# Residuals with which the nodes of a sample are enough: stricter than what the report
-# tolerates, for errors of single variables may cancel.
-_ENOUGH, _SHARE_ENOUGH = 0.01, 0.01
 _IN_MEMORY = 128  # samples whose attributions are kept until they add up
 
 _LOGGER = logging.getLogger(__name__)
@@ -104,12 +106,12 @@ def explain(
       pages: Mapping[int, _Page] = pages,
       sampled: np.ndarray = sampled,
     ) -> None:
-      for page, batch, integrated in explainer.samples(pages, sampled):
+      for page, batch, each in explainer.samples(pages, sampled):
         if page is not None:
-          patients[page.place] = explainer.page(page, batch, integrated)
+          patients[page.place] = explainer.page(page, batch, each)
         else:
-          samples.append(explainer.items(batch, integrated))
-          completeness.append(_completeness(integrated))
+          samples.append(explainer.items(batch, each))
+          completeness.append(each.completeness)
 
     distributed.from_first(work)
   found = Explanation(
@@ -144,14 +146,12 @@ class _Wanted:
   Attributes:
     row: of the index.
     page: that it gets, or None.
-    so_far: its attributions from the nodes so far.
-    over: whether they have been handed out.
+    found: its attributions from the nodes so far.
   """
 
   row: int
   page: _Page | None
-  so_far: Integrated | None = None
-  over: bool = False
+  found: Doubling = dataclasses.field(default_factory=Doubling)
 
 
 class _Explainer:
@@ -165,7 +165,7 @@ class _Explainer:
 
   def samples(
     self, pages: Mapping[int, _Page], sampled: np.ndarray
-  ) -> Iterator[tuple[_Page | None, Batch, Integrated]]:
+  ) -> Iterator[tuple[_Page | None, Batch, Doubling]]:
     """Explains index rows: those of `pages`, and with None those of `sampled`.
 
     A page is about the target's favourite for the sample, `sampled` are about all that the
@@ -188,7 +188,7 @@ class _Explainer:
 
   def _integrated(
     self, wanted: Sequence[_Wanted]
-  ) -> Iterator[tuple[_Page | None, Batch, Integrated]]:
+  ) -> Iterator[tuple[_Page | None, Batch, Doubling]]:
     """Doubles the nodes of every sample until its attributions add up."""
     fold = self._fold
     modalities = fold.modalities_of(STAGE)
@@ -196,7 +196,7 @@ class _Explainer:
     for level in range(LEVELS + 1):
       waiting: dict[int, list[_Wanted]] = {}
       for each in wanted:
-        if not each.over:
+        if not each.found.over:
           waiting.setdefault(each.row, []).append(each)
       if not waiting:
         return
@@ -208,12 +208,11 @@ class _Explainer:
         taken = [waiting[int(batch['row'][place])].pop(0) for place in found]
         integrated = self._at_level(level, batch, self._classes(batch, found, taken))
         for place, each in zip(found, taken, strict=True):
-          single, its_own = _one_row(batch, integrated, int(place), recordings)
-          each.so_far = doubled(each.so_far, its_own) if each.so_far else its_own
-          if _completeness(each.so_far).within(_ENOUGH, _SHARE_ENOUGH) or level == LEVELS:
-            each.over = True
-            yield each.page, single, each.so_far
-            each.so_far = None
+          its_own = integrated_of(integrated, batch, int(place), recordings)
+          each.found.add(level, its_own, end_of(its_own.slopes, ({},)))
+          if each.found.over:
+            yield each.page, one_row(batch, int(place), recordings), each.found
+            each.found = Doubling(over=True)
 
   def _classes(
     self, batch: Batch, places: Sequence[int] | np.ndarray, taken: Sequence[_Wanted]
@@ -227,15 +226,16 @@ class _Explainer:
     return classes
 
   def _at_level(self, level: int, batch: Batch, classes: np.ndarray) -> Integrated:
-    step = functools.partial(self._steps.integrated, self._variables, batch, classes)
+    members = (Member(self._variables),)
+    step = functools.partial(self._steps.integrated, members, batch, ({},), classes)
     return level_of(step, level)
 
-  def page(self, page: _Page, batch: Batch, integrated: Integrated) -> ExplainedSample:
+  def page(self, page: _Page, batch: Batch, found: Doubling) -> ExplainedSample:
     """Everything that a sample's page shows; `batch` has one row."""
     fold, dataset = self._fold, self._fold.dataset
     kind = targets.of(dataset.schema.target)
     row = int(batch['row'][0])
-    arrays, attributions = self._unpacked(batch, integrated)
+    arrays, attributions = unpacked(batch, found.slopes.gates)
     sown = jax.tree.map(np.asarray, self._steps.attention(self._variables, batch))
     return ExplainedSample(
       hash=hash_subject(dataset.index['sample_id'][row], dataset.subject_key),
@@ -244,60 +244,17 @@ class _Explainer:
       label=dataset.index['label'][row],
       prediction=np.asarray(page.prediction),
       explained=kind.explained_output(kind.favourite(page.prediction)),
-      completeness=_completeness(integrated),
+      completeness=found.completeness,
       arrays=arrays,
       attributions=attributions,
       attention=attention_of(sown, fold.model_config, self._variables['fitted'], arrays),
       modalities=fold.model_config.modalities,
     )
 
-  def items(self, batch: Batch, integrated: Integrated) -> list[ItemAttribution]:
+  def items(self, batch: Batch, found: Doubling) -> list[ItemAttribution]:
     """Attributions of a sample by variable; `batch` has one row."""
-    arrays, attributions = self._unpacked(batch, integrated)
+    arrays, attributions = unpacked(batch, found.slopes.gates)
     return items_of(self._fold.model_config.modalities, arrays, attributions)
-
-  def _unpacked(
-    self, batch: Batch, integrated: Integrated
-  ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, dict[str, np.ndarray]]]:
-    """The sample's arrays and attributions, without the axis of batch rows."""
-    arrays, attributions = {}, {}
-    for name in self._fold.modalities_of(STAGE):
-      packed = 'owner' in batch[name]  # without an axis of rows
-      first = (lambda x: x) if packed else (lambda x: x[0])
-      arrays[name] = {key: first(array) for key, array in batch[name].items()}
-      attributions[name] = {
-        key.removesuffix('_gate'): first(array)
-        for key, array in integrated.attributions[name].items()
-      }
-    return arrays, attributions
-
-
-def _one_row(
-  batch: Batch, integrated: Integrated, row: int, recordings: int
-) -> tuple[Batch, Integrated]:
-  """The batch of one row alone, packed arrays padded to `recordings`, and what is its."""
-  slots = {
-    name: np.flatnonzero(arrays['mask'] & (arrays['owner'] == row))
-    for name, arrays in batch.items()
-    if isinstance(arrays, Mapping) and 'owner' in arrays
-  }
-
-  def alone(name: str, x: np.ndarray) -> np.ndarray:
-    if name not in slots:
-      return x[row : row + 1]
-    own = x[slots[name]]
-    padding = np.zeros((recordings - len(own), *x.shape[1:]), x.dtype)
-    return np.concatenate([own, padding])
-
-  of_row = lambda tree: {
-    name: jax.tree.map(functools.partial(alone, name), each) for name, each in tree.items()
-  }
-  single = of_row(batch)
-  for name in slots:
-    single[name]['owner'] = np.zeros_like(single[name]['owner'])
-  return single, Integrated(
-    of_row(integrated.attributions), integrated.output[row], integrated.baseline[row]
-  )
 
 
 def _random_rows(fold: Run, rows: np.ndarray, count: int) -> np.ndarray:
@@ -305,16 +262,6 @@ def _random_rows(fold: Run, rows: np.ndarray, count: int) -> np.ndarray:
     return rows
   generator = np.random.default_rng((fold.config.seed, fold.fold))
   return np.sort(generator.choice(rows, count, replace=False))
-
-
-def _completeness(integrated: Integrated) -> Completeness:
-  attributed = sum(
-    np.asarray(leaf).sum(dtype=np.float64)
-    for leaf in jax.tree.leaves(integrated.attributions)
-  )
-  return Completeness(
-    float(integrated.output), float(integrated.baseline), float(attributed)
-  )
 
 
 def _warn(found: Explanation) -> None:

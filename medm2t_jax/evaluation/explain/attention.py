@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from flax import traverse_util
 
-from medm2t_jax.evaluation.explain.explanation import Arrays, Attention
+from medm2t_jax.evaluation.explain.explanation import Attention
+from medm2t_jax.inference.attribution.whole_model import STAGE, in_float32
 from medm2t_jax.modalities import Modality
+from medm2t_jax.modalities.shown import Arrays
 from medm2t_jax.models.config import ModelConfig
+from medm2t_jax.models.medm2t import MedM2T
 
 _SUMMARY = ('all of it',)
+
+
+def attention_step(
+  model: MedM2T,
+) -> Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]:
+  """Returns the compiled `(variables, batch) -> intermediates`: sown attention weights.
+
+  Args:
+    model: whose parameters will be given; it is run in float32.
+  """
+  model = in_float32(model)
+
+  @jax.jit
+  def step(variables: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
+    updates: Any
+    _, updates = model.apply(
+      variables, batch, stage=STAGE, train=False, mutable=['intermediates']
+    )
+    return dict(updates.get('intermediates', {}))
+
+  return step
 
 
 def attention_of(

@@ -10,14 +10,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from medm2t_jax.inference.attribution.integrated_gradients import Completeness
 from medm2t_jax.modalities import Modality
-from medm2t_jax.modalities.shown import ItemAttribution
+from medm2t_jax.modalities.shown import Arrays, ItemAttribution
 
-Arrays = Mapping[str, np.ndarray]
-
-# A residual is small where it is below either.
-SHARE_TOLERATED = 0.05  # of |f(sample) - f(baseline)|
-TOLERATED = 0.02  # log odds, or the unit of the target
 _LEAST_SAMPLES = 5  # for a correlation
 
 
@@ -37,35 +33,6 @@ class Attention:
   by: str
   tokens: Sequence[str]
   weights: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Completeness:
-  """Whether attributions account for an output.
-
-  Attributes:
-    output: f of the sample.
-    baseline: f of the baseline.
-    attributed: sum of all attributions.
-  """
-
-  output: float
-  baseline: float
-  attributed: float
-
-  @property
-  def residual(self) -> float:
-    """What the attributions leave unexplained."""
-    return self.output - self.baseline - self.attributed
-
-  @property
-  def holds(self) -> bool:
-    """Whether the residual is small."""
-    return self.within(TOLERATED, SHARE_TOLERATED)
-
-  def within(self, allowed: float, share: float) -> bool:
-    """Whether the residual is at most `allowed`, or this share of what is attributed."""
-    return abs(self.residual) <= max(allowed, share * abs(self.output - self.baseline))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,21 +146,3 @@ def _correlation(group: Sequence[ItemAttribution]) -> float | None:
     return None
   ranks = [stats.rankdata(each) for each in (values, attributions)]
   return float(np.corrcoef(*ranks)[0, 1])
-
-
-def items_of(
-  modalities: Sequence[Modality],
-  arrays: Mapping[str, Arrays],
-  attributions: Mapping[str, Arrays],
-) -> list[ItemAttribution]:
-  """The variables that a sample has.
-
-  Args:
-    modalities: of the model.
-    arrays: as in `ExplainedSample`.
-    attributions: likewise.
-  """
-  result: list[ItemAttribution] = []
-  for each in modalities:
-    result += each.attributed(arrays[each.name], attributions[each.name])
-  return result

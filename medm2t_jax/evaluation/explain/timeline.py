@@ -13,11 +13,8 @@ import numpy as np
 from data_pipeline.format.schema import Schema
 from medm2t_jax import targets
 from medm2t_jax.evaluation.explain import explanation_plots
-from medm2t_jax.evaluation.explain.explanation import (
-  Attention,
-  ExplainedSample,
-  items_of,
-)
+from medm2t_jax.evaluation.explain.explanation import Attention, ExplainedSample
+from medm2t_jax.inference.attribution.rows import items_of
 from medm2t_jax.modalities.shown import Course, Recording, Shown
 from medm2t_jax.report.blocks import (
   Block,

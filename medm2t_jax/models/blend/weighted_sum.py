@@ -29,11 +29,17 @@ def blend(
   Returns:
     float (... c), of NumPy or JAX as the outputs.
   """
-  first = next(iter(outputs.values()))
-  xp = first.__array_namespace__()
-  prior = xp.broadcast_to(xp.asarray(prior), first.shape)
-  score = prior + sum(weights[name] * (outputs[name] - prior) for name in sorted(weights))
+  score = summed(outputs, weights, prior)
+  xp = score.__array_namespace__()
   if link != 'softmax':
     return score
   score = score - score.max(axis=-1, keepdims=True)
   return score - xp.log(xp.exp(score).sum(axis=-1, keepdims=True))
+
+
+def summed(outputs: Mapping[str, Any], weights: Mapping[str, float], prior: Any) -> Any:
+  """`blend` before it is normalised: classes may have any common constant more."""
+  first = next(iter(outputs.values()))
+  xp = first.__array_namespace__()
+  prior = xp.broadcast_to(xp.asarray(prior), first.shape)
+  return prior + sum(weights[name] * (outputs[name] - prior) for name in sorted(weights))

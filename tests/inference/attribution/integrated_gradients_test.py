@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medm2t_jax.evaluation.explain.integrated_gradients import (
+from medm2t_jax.experiment.model_config import model_config
+from medm2t_jax.inference.attribution.integrated_gradients import (
   FEWEST,
   doubled,
-  explain_step,
   integrate,
   level_of,
   nodes_of,
 )
-from medm2t_jax.experiment.model_config import model_config
+from medm2t_jax.inference.attribution.whole_model import Member, explain_step
 from medm2t_jax.models.gates import gated
 from medm2t_jax.models.medm2t import MedM2T
 from tests.support import fake_batch
@@ -42,8 +42,18 @@ def path_of(function, gates, level=3):
 
 
 def attributed(model, variables, batch, against_first, level=3):
-  step = explain_step(model)
-  return up_to(functools.partial(step, variables, batch, against_first), level)
+  return up_to(functools.partial(alone(model, variables), batch, against_first), level)
+
+
+def alone(model, variables):
+  """The step of a network without a blend, `(batch, chosen, nodes) -> Part` by modality."""
+  step, members = explain_step(model), (Member(variables),)
+
+  def of_gates(batch, chosen, nodes):
+    part = step(members, batch, ({},), chosen, nodes)
+    return part._replace(slopes=part.slopes.gates)
+
+  return of_gates
 
 
 @pytest.mark.parametrize('level', [0, 1, 4])
@@ -67,7 +77,7 @@ def test_a_linear_function_is_attributed_exactly():
   found = path_of(
     lambda gates: jnp.sum(weight * x * gates['x'], axis=1) + 7, {'x': jnp.ones((2, 3))}, 0
   )
-  np.testing.assert_allclose(found.attributions['x'], weight * x, rtol=1e-6)
+  np.testing.assert_allclose(found.slopes['x'], weight * x, rtol=1e-6)
   np.testing.assert_array_equal(found.output, [4, 7])
   np.testing.assert_array_equal(found.baseline, [7, 7])
 
@@ -75,18 +85,18 @@ def test_a_linear_function_is_attributed_exactly():
 def test_a_product_is_shared_and_a_kink_costs_little():
   ones = jnp.ones((1, 2))
   found = path_of(lambda g: 6 * g[:, 0] * g[:, 1] ** 2, ones)
-  np.testing.assert_allclose(found.attributions, [[2, 4]], rtol=1e-4)
+  np.testing.assert_allclose(found.slopes, [[2, 4]], rtol=1e-4)
   found = path_of(lambda g: jax.nn.relu(3 * g[:, 0] - g[:, 1]), ones)
-  np.testing.assert_allclose(found.attributions, [[3, -1]], rtol=1e-5)
+  np.testing.assert_allclose(found.slopes, [[3, -1]], rtol=1e-5)
   found = path_of(lambda g: jax.nn.relu(g[:, 0] + g[:, 1] - 0.7), ones)
-  np.testing.assert_allclose(found.attributions.sum(), 1.3, atol=0.01)
+  np.testing.assert_allclose(found.slopes.sum(), 1.3, atol=0.01)
 
 
 def test_a_steep_start_is_not_missed():
   # As a LayerNorm of a window whose events are all closed.
   steep = lambda g: g[:, 0] / jnp.sqrt(g[:, 0] ** 2 + 1e-6)
   found = path_of(steep, jnp.ones((1, 1)))
-  np.testing.assert_allclose(found.attributions.sum(), 1, atol=0.02)
+  np.testing.assert_allclose(found.slopes.sum(), 1, atol=0.02)
 
 
 def test_without_a_gate_nothing_is_computed():
@@ -113,13 +123,13 @@ def test_padding_changes_no_attribution():
   model, variables = model_of()
   found = attributed(model, variables, batch_of(12), ODDS)
   padded = attributed(model, variables, batch_of(12, padded=5), ODDS)
-  token = found.attributions['labs']['token_gate']
-  other = padded.attributions['labs']['token_gate']
+  token = found.slopes['labs']['token_gate']
+  other = padded.slopes['labs']['token_gate']
   assert np.abs(token).max() > 1e-3
   np.testing.assert_allclose(other[:, :12], token, atol=1e-5)
   assert not other[:, 12:].any()
-  for name, static in found.attributions['static'].items():
-    np.testing.assert_allclose(padded.attributions['static'][name], static, atol=1e-5)
+  for name, static in found.slopes['static'].items():
+    np.testing.assert_allclose(padded.slopes['static'][name], static, atol=1e-5)
 
 
 PIECEWISE = {'value_encoding': 'piecewise_linear'}
@@ -128,15 +138,15 @@ PLANTED = 2
 
 def test_rows_do_not_share_attributions():
   model, variables = model_of()
-  step = explain_step(model)
+  step = alone(model, variables)
   nodes = nodes_of(0)[0]
   batch = fake_batch.batch(rows=4, events=12)
-  together = step(variables, batch, np.repeat(ODDS, 4, axis=0), nodes)
+  together = step(batch, np.repeat(ODDS, 4, axis=0), nodes)
   for row in range(3):
-    alone = jax.tree.map(lambda x, row=row: x[row : row + 1], batch)
-    found = step(variables, alone, ODDS, nodes)
+    single = jax.tree.map(lambda x, row=row: x[row : row + 1], batch)
+    found = step(single, ODDS, nodes)
     np.testing.assert_allclose(together.value[:, row], found.value[:, 0], atol=1e-5)
-    each = map(jax.tree.leaves, (found.attributions, together.attributions))
+    each = map(jax.tree.leaves, (found.slopes, together.slopes))
     for one, all_ in zip(*each, strict=True):
       np.testing.assert_allclose(all_[row : row + 1], one, atol=1e-5)
 
@@ -169,12 +179,12 @@ def test_the_item_that_decides_is_the_only_one(options):
   variables['params']['fusion']['project_labs']['kernel'] *= 100
   batch = batch_of(12)
   found = attributed(model, variables, batch, ODDS)
-  token = np.asarray(found.attributions['labs']['token_gate'])[0]
+  token = np.asarray(found.slopes['labs']['token_gate'])[0]
   here = batch['labs']['item'][0] == PLANTED
   assert 0 < here.sum() < 12
   assert not token[~here].any()
   # The sign: what the output is without these events' content, all else being the same.
-  static = sum(leaf.sum() for leaf in found.attributions['static'].values())
+  static = sum(leaf.sum() for leaf in found.slopes['static'].values())
   difference = float(found.output[0] - found.baseline[0] - static)
   np.testing.assert_allclose(token[here].sum(), difference, atol=0.02, rtol=0.1)
   assert abs(difference) > 0.01

@@ -19,36 +19,66 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
-
-from medm2t_jax.models.encoded import Predictions
-from medm2t_jax.models.gates import Gates, open_gates, with_gates
-from medm2t_jax.models.link import explained
-from medm2t_jax.models.medm2t import MULTIMODAL, MedM2T
+from jaxtyping import Array, Float
 
 NODES = 8  # of one call of a compiled step
 FEWEST = 63  # intervals of a sample: 64 nodes
 LEVELS = 6  # doublings at most: 4,032 intervals
 
-STAGE = MULTIMODAL
+# A residual is small where it is below either.
+SHARE_TOLERATED = 0.05  # of |f(sample) - f(baseline)|
+TOLERATED = 0.02  # log odds, or the unit of the target
+# Residuals with which the nodes of a sample are enough: stricter than what is tolerated,
+# for errors of single variables may cancel.
+_ENOUGH, _SHARE_ENOUGH = 0.01, 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Completeness:
+  """Whether attributions account for an output.
+
+  Attributes:
+    output: f of the sample.
+    baseline: f of the baseline.
+    attributed: sum of all attributions.
+  """
+
+  output: float
+  baseline: float
+  attributed: float
+
+  @property
+  def residual(self) -> float:
+    """What the attributions leave unexplained."""
+    return self.output - self.baseline - self.attributed
+
+  @property
+  def holds(self) -> bool:
+    """Whether the residual is small."""
+    return self.within(TOLERATED, SHARE_TOLERATED)
+
+  def within(self, allowed: float, share: float) -> bool:
+    """Whether the residual is at most `allowed`, or this share of what is attributed."""
+    return abs(self.residual) <= max(allowed, share * abs(self.output - self.baseline))
 
 
 class Integrated(NamedTuple):
   """Attributions of one output of every row of a batch.
 
   Attributes:
-    attributions: one per gate, float32, shaped like the gates.
-    output: f with all gates open.
-    baseline: f with all gates closed.
+    slopes: mean gradients on the path, one per number at its end. Where that is 1, as of
+      gates, it is the attribution; otherwise the attribution is their product.
+    output: f at the end of the path: all gates open.
+    baseline: f at its start: all gates closed.
   """
 
-  attributions: Any
+  slopes: Any
   output: Float[Array, ' b']
   baseline: Float[Array, ' b']
 
@@ -57,11 +87,11 @@ class Part(NamedTuple):
   """What some nodes say.
 
   Attributes:
-    attributions: their part of the integral, one per gate.
+    slopes: their part of the integral, one per number at the end of the path.
     value: f at every node.
   """
 
-  attributions: Any
+  slopes: Any
   value: Float[Array, 'nodes b']
 
 
@@ -111,8 +141,8 @@ def level_of(step: Callable[[Nodes], Part], level: int) -> Integrated:
   """
   found = [jax.device_get(step(nodes)) for nodes in nodes_of(level)]
   total = lambda *parts: functools.reduce(np.add, parts)
-  attributions = jax.tree.map(total, *(part.attributions for part in found))
-  return Integrated(attributions, found[-1].value[-1], found[0].value[0])
+  slopes = jax.tree.map(total, *(part.slopes for part in found))
+  return Integrated(slopes, found[-1].value[-1], found[0].value[0])
 
 
 def doubled(before: Integrated, midpoints: Integrated) -> Integrated:
@@ -123,20 +153,75 @@ def doubled(before: Integrated, midpoints: Integrated) -> Integrated:
     midpoints: what the next level says by itself.
   """
   mean = lambda old, new: (old + new) / 2
-  return before._replace(
-    attributions=jax.tree.map(mean, before.attributions, midpoints.attributions)
+  return before._replace(slopes=jax.tree.map(mean, before.slopes, midpoints.slopes))
+
+
+@dataclasses.dataclass
+class Doubling:
+  """The integral of one row, whose nodes are doubled until its attributions add up.
+
+  Attributes:
+    so_far: from the nodes so far.
+    end: of the path, for its row.
+    over: whether its attributions add up, or there are no more levels.
+  """
+
+  so_far: Integrated | None = None
+  end: Any = None
+  over: bool = False
+
+  def add(self, level: int, own: Integrated, end: Any) -> None:
+    """Adds what the next level says by itself.
+
+    Args:
+      level: from 0.
+      own: of the row alone; output and baseline are numbers.
+      end: of the path.
+    """
+    self.so_far = doubled(self.so_far, own) if self.so_far else own
+    self.end = end
+    enough = self.completeness.within(_ENOUGH, _SHARE_ENOUGH)
+    self.over = enough or level == LEVELS
+
+  @property
+  def slopes(self) -> Any:
+    """Those so far."""
+    assert self.so_far is not None
+    return self.so_far.slopes
+
+  @property
+  def completeness(self) -> Completeness:
+    """Whether the attributions so far add up."""
+    assert self.so_far is not None
+    return completeness(self.so_far, self.end)
+
+
+def completeness(integrated: Integrated, end: Any) -> Completeness:
+  """Whether the attributions of one row add up.
+
+  Args:
+    integrated: of the row alone.
+    end: of its path, a tree like its slopes.
+  """
+  each = jax.tree.map(
+    lambda slope, at: (np.asarray(slope) * np.asarray(at)).sum(dtype=np.float64),
+    integrated.slopes,
+    end,
+  )
+  return Completeness(
+    float(integrated.output), float(integrated.baseline), float(sum(jax.tree.leaves(each)))
   )
 
 
 def integrate(
-  function: Callable[[Any], Float[Array, ' b']], gates: Any, nodes: Nodes
+  function: Callable[[Any], Float[Array, ' b']], end: Any, nodes: Nodes
 ) -> Part:
-  """Integrates the gradient over some nodes of the path from closed to open gates.
+  """Integrates the gradient over some nodes of the straight path from 0.
 
   Args:
-    function: of a tree of gates, each of which belongs to one row: no row's output may
-      depend on another row's gates.
-    gates: the tree with every gate open, 1.
+    function: of a tree of numbers, each of which belongs to one row: no row's output may
+      depend on another row's numbers.
+    end: of the path: of gates, every one open, 1.
     nodes: where to take the gradient.
   """
 
@@ -146,64 +231,6 @@ def integrate(
 
   gradient = jax.grad(summed, has_aux=True)
   # All nodes at once: XLA's convolutions are four times slower inside a loop.
-  at = lambda root: gradient(jax.tree.map(lambda gate: root**2 * gate, gates))
+  at = lambda root: gradient(jax.tree.map(lambda x: root**2 * x, end))
   found, value = jax.vmap(at)(nodes.root)
   return Part(jax.tree.map(lambda x: jnp.tensordot(nodes.weight, x, 1), found), value)
-
-
-def explain_step(
-  model: MedM2T,
-) -> Callable[[Mapping[str, Any], Mapping[str, Any], Bool[Array, 'b c'], Nodes], Part]:
-  """Returns the compiled `(variables, batch, chosen, nodes) -> Part`.
-
-  `batch` has no device axis. What is explained of a row is `link.explained` of its outputs
-  and of what is `chosen` among them.
-
-  Args:
-    model: whose parameters will be given; it is run in float32.
-  """
-  model = _in_float32(model)
-
-  @jax.jit
-  def step(
-    variables: Mapping[str, Any],
-    batch: Mapping[str, Any],
-    chosen: Bool[Array, 'b c'],
-    nodes: Nodes,
-  ) -> Part:
-    def output(gates: Gates) -> Float[Array, ' b']:
-      predictions = model.apply(
-        variables, with_gates(batch, gates), stage=STAGE, train=False
-      )
-      assert isinstance(predictions, Predictions)  # nothing is mutable here
-      return explained(predictions.logits, chosen, model.config.link)
-
-    shaped_like = {each.name: each.gates for each in model.config.modalities}
-    return integrate(output, open_gates(batch, shaped_like), nodes)
-
-  return step
-
-
-def attention_step(
-  model: MedM2T,
-) -> Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]:
-  """Returns the compiled `(variables, batch) -> intermediates`: sown attention weights.
-
-  Args:
-    model: whose parameters will be given; it is run in float32.
-  """
-  model = _in_float32(model)
-
-  @jax.jit
-  def step(variables: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
-    updates: Any
-    _, updates = model.apply(
-      variables, batch, stage=STAGE, train=False, mutable=['intermediates']
-    )
-    return dict(updates.get('intermediates', {}))
-
-  return step
-
-
-def _in_float32(model: MedM2T) -> MedM2T:
-  return MedM2T(dataclasses.replace(model.config, dtype='float32'))
