@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import json
 import os
 import shutil
 import subprocess
@@ -69,3 +71,43 @@ def test_a_file_of_ones_own_comes_first(site, tmp_path):
     text=True, check=False,
   )  # fmt: skip
   assert 'division by zero' in done.stderr.splitlines()[-1]
+
+
+def instructions():
+  """(keyword, rest) of every instruction of the Dockerfile."""
+  text = (ROOT / 'Dockerfile').read_text(encoding='utf-8').replace('\\\n', ' ')
+  lines = [line for line in text.splitlines() if line and not line.startswith('#')]
+  return [(keyword, rest) for keyword, _, rest in (line.partition(' ') for line in lines)]
+
+
+def test_the_image_has_what_the_wheel_needs():
+  copied = [rest.split() for keyword, rest in instructions() if keyword == 'COPY']
+  sources = [name for words in copied if '--from=' not in words[0] for name in words[:-1]]
+  kept = {
+    line[1:] for line in (ROOT / '.dockerignore').read_text().splitlines() if line[0] == '!'
+  }
+  assert {*sources} == kept and {*PACKAGES} < kept
+  assert all((ROOT / name).exists() for name in sources)
+  stages = [rest for keyword, rest in instructions() if keyword == 'FROM']
+  assert len(stages) == 2 and stages[0].endswith(' AS build')
+  # The extra that is installed is one of the package.
+  [installed] = [rest for _, rest in instructions() if 'pip install' in rest]
+  extra = installed.rpartition('[')[2].partition(']')[0]
+  setup = configparser.ConfigParser()
+  setup.read(ROOT / 'setup.cfg')
+  assert extra in setup['options.extras_require']
+
+
+def test_the_image_starts_the_service_as_nobody_special(site, tmp_path):
+  last = dict(instructions())
+  assert last['USER'] not in ('root', '0')
+  python, *arguments = json.loads(last['ENTRYPOINT'])
+  done = subprocess.run(
+    [sys.executable, *arguments, f'--model={tmp_path}', f'--port={last["EXPOSE"]}'],
+    cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(site)}, capture_output=True,
+    text=True, check=False,
+  )  # fmt: skip
+  assert done.stderr.splitlines()[-1].startswith(f'error: {tmp_path}: not a bundle')
+  check = json.loads(last['HEALTHCHECK'].partition('CMD ')[2])
+  assert check[0] == python and f':{last["EXPOSE"]}/health' in check[-1]
+  compile(check[-1], 'HEALTHCHECK', 'exec')
