@@ -50,11 +50,13 @@ ORDER = (
   'medm2t_jax.evaluation',
   'medm2t_jax.audit',
   'medm2t_jax.studies',
+  'medm2t_jax.serving',
   'medm2t_jax.command_line',
   'medm2t_jax.main',
   'medm2t_jax.bundle',
   'medm2t_jax.predict',
   'medm2t_jax.export',
+  'medm2t_jax.serve',
   'medm2t_jax.ablate',
   'medm2t_jax.sweep',
 )
@@ -153,14 +155,13 @@ def _rooms(package: str, names: str) -> tuple[str, ...]:
 _DATA = functools.partial(_rooms, 'data_pipeline')
 _MODEL = functools.partial(_rooms, 'medm2t_jax')
 _SOURCES = 'sources.mimic_iv sources.meds sources.physionet2012 sources.simulated'
-_COMMANDS = 'command_line main bundle predict export ablate sweep'
+_COMMANDS = 'command_line main bundle predict export serve ablate sweep'
 
 BOXES = (
-  Box(
-    'commands', 'main, bundle, predict, export, ablate, sweep', _MODEL(_COMMANDS), 2, 0, 2
-  ),
+  Box('commands', 'main, predict, export, serve, and others', _MODEL(_COMMANDS), 2, 0, 2),
   Box('audit', 'tests what is promised', _MODEL('audit'), 2, 1),
   Box('studies', 'ablations and sweeps', _MODEL('studies'), 3, 1),
+  Box('serving', 'predictions over HTTP', _MODEL('serving'), 3, 2),
   Box('evaluation', 'metrics and sections', _MODEL('evaluation'), 2, 2),
   Box('report', 'pages and plots', _MODEL('report'), 3, 3),
   Box('inference', 'the trained model', _MODEL('inference'), 2, 3),

@@ -1,0 +1,164 @@
+"""Answers requests with a trained model over HTTP.
+
+  python -m medm2t_jax.serve --model=BUNDLE [--port=8080]
+
+docs/serving.md says what is asked and answered; http://127.0.0.1:8080/docs shows it, with
+an example of this model. Ends at SIGTERM, once what was accepted is answered.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from data_pipeline.format.schema import DataError
+from medm2t_jax import command_line
+
+_MODEL = flags.DEFINE_string(
+  'model', None, 'A bundle, for example runs/first/fold0/model.', required=True
+)
+_MAPPING = flags.DEFINE_string(
+  'mapping',
+  '',
+  'Which codes of events become which variable: a shipped name or a YAML file '
+  "(docs/sources.md). By default that of the source of the model's data.",
+)
+_FHIR_MAPPING = flags.DEFINE_string(
+  'fhir_mapping',
+  '',
+  'The same of FHIR, whose codes are LOINC//{code}. By default omop_loinc for a model of '
+  'MIMIC-IV; of other models there is no FHIR without it.',
+)
+_HOST = flags.DEFINE_string('host', '127.0.0.1', 'Address that is listened on.')
+_PORT = flags.DEFINE_integer('port', 8080, 'Port.', lower_bound=0, upper_bound=65535)
+_TOKEN_FILE = flags.DEFINE_string(
+  'token_file', None, 'File with the token that every request but /health has to have.'
+)
+_LIMITS = {
+  'max_body_mb': flags.DEFINE_float('max_body_mb', 32.0, 'Of the body of a request.'),
+  'max_depth': flags.DEFINE_integer('max_depth', 32, 'Levels of a JSON.'),
+  'max_patients': flags.DEFINE_integer('max_patients', 100, 'Of a request.'),
+  'max_events': flags.DEFINE_integer('max_events', 20_000, 'Of a patient.'),
+  'max_recordings': flags.DEFINE_integer('max_recordings', 32, 'ECGs of a patient.'),
+  'max_samples': flags.DEFINE_integer('max_samples', 1_200_000, 'Of an ECG, all leads.'),
+  'max_explained': flags.DEFINE_integer('max_explained', 4, 'Patients, with explanation.'),
+  'max_waiting': flags.DEFINE_integer('max_waiting', 512, 'Patients who wait.'),
+  'body_seconds': flags.DEFINE_float('body_seconds', 30.0, 'In which a body arrives.'),
+}
+_BATCH_ROWS = flags.DEFINE_list(
+  'batch_rows', ['1', '8', '32'], 'Rows of the compiled programs.'
+)
+
+# Source of a model's data -> mapping of the rows that its hospital has.
+_MAPPINGS = {
+  'mimic_iv': 'mimic_iv', 'simulated': 'mimic_iv', 'physionet2012': 'physionet2012'
+}  # fmt: skip
+_FHIR_MAPPINGS = {'mimic_iv': 'omop_loinc', 'simulated': 'omop_loinc'}
+_LEAST_TOKEN = 16
+_LOCAL = ('127.0.0.1', '::1', 'localhost')
+_LOGGER = logging.getLogger('medm2t_jax.serve')
+
+
+def main(_: list[str]) -> None:
+  # Imported here so that --help and wrong flags answer at once.
+  try:
+    import uvicorn
+
+    from medm2t_jax.serving.service_options import ServiceOptions
+  except ModuleNotFoundError as error:
+    sys.exit(f"error: serving needs {error.name}: pip install 'medm2t_jax[serve]'")
+  from medm2t_jax.runs.hosts import start_up
+
+  start_up.start_without_data_sets()
+  try:
+    options = ServiceOptions(
+      **{name: flag.value for name, flag in _LIMITS.items()},
+      batch_rows=tuple(map(int, _BATCH_ROWS.value)),
+    )
+    token = read_token(_TOKEN_FILE.value)
+    service = make(Path(_MODEL.value), options, token)
+  except (DataError, ValueError) as error:
+    sys.exit(f'error: {error}')
+  if _HOST.value not in _LOCAL and not token:
+    _LOGGER.warning(
+      '--host=%s without --token_file: whoever reaches this port may ask.', _HOST.value
+    )
+  config = uvicorn.Config(
+    service,
+    host=_HOST.value,
+    port=_PORT.value,
+    access_log=False,
+    log_level='warning',
+    server_header=False,
+    limit_concurrency=2 * options.max_waiting,
+  )
+  _LOGGER.info('listening on http://%s:%d', _HOST.value, _PORT.value)
+  uvicorn.Server(config).run()
+
+
+def make(bundle: Path, options: Any, token: str) -> Any:
+  """The application of a bundle.
+
+  Args:
+    bundle: the folder.
+    options: limits.
+    token: '' for none.
+
+  Raises:
+    DataError: no bundle, no mapping, or the self-test failed.
+  """
+  from data_pipeline.sources.meds import mapping
+  from data_pipeline.sources.meds.patients import PatientReader
+  from medm2t_jax.inference.attribution import Explainer
+  from medm2t_jax.inference.trained_model import TrainedModel
+  from medm2t_jax.serving.application import application
+
+  model = TrainedModel.load(bundle)
+  source = model.schema.source
+  name = _MAPPING.value or _MAPPINGS.get(source)
+  if name is None:
+    raise DataError(
+      f'{bundle}: its data were of source {source!r}, which has no mapping of its own. '
+      f'Give --mapping: a YAML file, or one of {", ".join(mapping.shipped())}.'
+    )
+  read = lambda given: PatientReader(model.schema, mapping.load(mapping.path_of(given)))
+  fhir_name = _FHIR_MAPPING.value or _FHIR_MAPPINGS.get(source)
+  return application(
+    model,
+    read(name),
+    Explainer(model),
+    options,
+    fhir_reader=read(fhir_name) if fhir_name else None,
+    token=token,
+  )
+
+
+def read_token(path: str | None) -> str:
+  """The token of a file, '' without one.
+
+  Raises:
+    DataError: it cannot be read, or the token is short.
+  """
+  if path is None:
+    return ''
+  try:
+    token = Path(path).read_text(encoding='ascii').strip()
+  except (OSError, UnicodeDecodeError) as error:
+    raise DataError(f'--token_file={path}: {type(error).__name__}.') from None
+  if len(token) < _LEAST_TOKEN or not token.isprintable() or ' ' in token:
+    raise DataError(
+      f'--token_file={path}: a token has at least {_LEAST_TOKEN} characters and no blanks. '
+      'Make one: `openssl rand -hex 32 > FILE`.'
+    )
+  return token
+
+
+if __name__ == '__main__':
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  app.run(main, flags_parser=functools.partial(command_line.parse_flags, config=None))

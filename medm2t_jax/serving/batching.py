@@ -1,0 +1,205 @@
+"""Requests that wait are read and predicted together, in one thread beside the server's."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.sources.meds.patients import PatientReader, Patients
+from medm2t_jax.serving.compiled import CompiledModel, Example
+from medm2t_jax.serving.explaining import ExplainedPatient, explained
+from medm2t_jax.serving.metrics import ServiceMetrics
+from medm2t_jax.serving.refusals import Refused
+from medm2t_jax.serving.requests import joined
+
+_LOGGER = logging.getLogger(__name__)
+# Of one pass over what waits: more are read together than one batch holds, for they are
+# of several buckets.
+_MOST_TOGETHER = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictedPatient:
+  """What is said of one patient.
+
+  Attributes:
+    prediction: probabilities (c), or a number ().
+    coverage: of `PatientReader.read`.
+    found: modality -> which of its variables the patient has, bool (v).
+    explanation: where it was asked for.
+  """
+
+  prediction: np.ndarray
+  coverage: Mapping[str, Any]
+  found: Mapping[str, np.ndarray]
+  explanation: ExplainedPatient | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Work:
+  """A request that waits."""
+
+  patients: Patients
+  reader: PatientReader
+  explain: bool
+  loop: asyncio.AbstractEventLoop
+  future: asyncio.Future[list[PredictedPatient]]
+
+  def __len__(self) -> int:
+    return len(self.patients.prediction_time)
+
+
+class MicroBatches:
+  """The worker: `start` it, `predict` from the event loop, `close` it."""
+
+  def __init__(
+    self,
+    model: CompiledModel,
+    explainer: Any,
+    metrics: ServiceMetrics,
+    max_waiting: int,
+  ):
+    """Takes what it works with.
+
+    Args:
+      model: compiled.
+      explainer: `medm2t_jax.inference.attribution.Explainer` of the same model.
+      metrics: that it counts in.
+      max_waiting: patients.
+    """
+    self._model, self._explainer, self._metrics = model, explainer, metrics
+    self._max_waiting = max_waiting
+    self._queue: collections.deque[_Work] = collections.deque()
+    self._waiting = 0
+    self._changed = threading.Condition()
+    self._closed = False
+    self._thread = threading.Thread(target=self._run, name='predictions', daemon=True)
+
+  @property
+  def ready(self) -> bool:
+    """Whether requests are answered."""
+    return self._thread.is_alive() and not self._closed
+
+  def start(self) -> None:
+    """Begins to work."""
+    self._thread.start()
+
+  def close(self) -> None:
+    """Answers what waits, and ends."""
+    with self._changed:
+      self._closed = True
+      self._changed.notify()
+    self._thread.join()
+
+  async def predict(
+    self, patients: Patients, reader: PatientReader, *, explain: bool = False
+  ) -> list[PredictedPatient]:
+    """Predicts patients together with all others who wait.
+
+    Raises:
+      Refused: too many wait, or the service ends.
+      DataError: what the reader says of them.
+    """
+    loop = asyncio.get_running_loop()
+    work = _Work(patients, reader, explain, loop, loop.create_future())
+    with self._changed:
+      if not self.ready:
+        raise Refused(503, 'closing', 'the service ends', headers={'Retry-After': '5'})
+      if self._waiting and self._waiting + len(work) > self._max_waiting:
+        text = f'{self._waiting} patients wait, at most {self._max_waiting} may'
+        raise Refused(503, 'busy', text, headers={'Retry-After': '1'})
+      self._waiting += len(work)
+      self._metrics.waiting.set(self._waiting)
+      self._queue.append(work)
+      self._changed.notify()
+    return await work.future
+
+  def _run(self) -> None:
+    while together := self._take():
+      for reader in {id(work.reader): work.reader for work in together}.values():
+        works = [work for work in together if work.reader is reader]
+        self._answer(works)
+      with self._changed:
+        self._waiting -= sum(map(len, together))
+        self._metrics.waiting.set(self._waiting)
+
+  def _take(self) -> list[_Work]:
+    """What waits now, not too much of it; nothing at the end."""
+    with self._changed:
+      self._changed.wait_for(lambda: self._queue or self._closed)
+      taken = []
+      while self._queue and (
+        not taken or sum(map(len, taken)) + len(self._queue[0]) <= _MOST_TOGETHER
+      ):
+        taken.append(self._queue.popleft())
+      return taken
+
+  def _answer(self, works: Sequence[_Work]) -> None:
+    """Every one of these gets its predictions, or the error that it caused itself."""
+    try:
+      answers, examples = self._predicted(works)
+    except Exception as error:
+      if len(works) == 1:
+        _give(works[0], error)
+      else:
+        for work in works:
+          self._answer([work])
+      return
+    ends = np.cumsum([len(work) for work in works]).tolist()
+    of = {work: slice(end - len(work), end) for work, end in zip(works, ends, strict=True)}
+    # Explanations take long: nobody else waits for them.
+    for work in sorted(works, key=lambda work: work.explain):
+      answer = answers[of[work]]
+      try:
+        if work.explain:
+          answer = self._explained(answer, examples[of[work]])
+        _give(work, answer)
+      except Exception as error:
+        _give(work, error)
+
+  def _predicted(
+    self, works: Sequence[_Work]
+  ) -> tuple[list[PredictedPatient], Sequence[Example]]:
+    """All patients of these requests, who have one reader; and what was read of them."""
+    read = works[0].reader.read(joined([work.patients for work in works]))
+    answers: dict[int, PredictedPatient] = {}
+    for batch in self._model.batches(read.examples):
+      predictions = self._model.predict(batch)
+      found = self._model.found(batch)
+      self._metrics.batch_rows.observe(len(batch.patients))
+      for row, index in enumerate(batch.patients):
+        has = {name: of[row] for name, of in found.items()}
+        answers[index] = PredictedPatient(predictions[row], read.coverage[index], has)
+    self._metrics.patients.inc(len(answers))
+    return [answers[index] for index in range(len(read.examples))], read.examples
+
+  def _explained(
+    self, answers: Sequence[PredictedPatient], examples: Sequence[Example]
+  ) -> list[PredictedPatient]:
+    full = []
+    for answer, example in zip(answers, examples, strict=True):
+      (batch,) = self._model.batches([example])
+      found = explained(self._model.model, self._explainer, batch.arrays)
+      full.append(dataclasses.replace(answer, explanation=found))
+    return full
+
+
+def _give(work: _Work, answer: Any) -> None:
+  """Hands an answer or an error to the event loop of a request that may be gone."""
+
+  def give() -> None:
+    if work.future.cancelled():
+      return
+    if isinstance(answer, Exception):
+      work.future.set_exception(answer)
+    else:
+      work.future.set_result(list(answer))
+
+  work.loop.call_soon_threadsafe(give)

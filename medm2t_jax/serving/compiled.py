@@ -1,0 +1,166 @@
+"""A trained model with a compiled program for every bucket and a few numbers of rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from data_pipeline.format.modalities.base import found_in
+from data_pipeline.format.schema import DataError
+from data_pipeline.reading.arranging import arrange, bucket_of
+from data_pipeline.reading.planning import recordings_capacity
+from medm2t_jax.inference.example import ROWS, padded
+from medm2t_jax.inference.program import program
+from medm2t_jax.inference.trained_model import TOLERANCE, TrainedModel
+
+_LOGGER = logging.getLogger(__name__)
+
+Example = Mapping[str, Mapping[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class PatientBatch:
+  """Patients of one bucket, as a compiled program takes them.
+
+  Attributes:
+    patients: their indices among all (n).
+    bucket: whose program it is.
+    arrays: of docs/design.md, "The batch", without a device axis; the first n rows are
+      the patients.
+  """
+
+  patients: Sequence[int]
+  bucket: int
+  arrays: Mapping[str, Any]
+
+
+class CompiledModel:
+  """Predicts patients; nothing is compiled after `compile`."""
+
+  def __init__(self, model: TrainedModel, batch_rows: Sequence[int]):
+    """Takes the model.
+
+    Args:
+      model: the trained model.
+      batch_rows: of its programs.
+
+    Raises:
+      DataError: no program holds the two rows of the self-test.
+    """
+    self.model = model
+    self._rows = sorted({*batch_rows})
+    if not self._rows or self._rows[-1] < ROWS:
+      raise DataError(f'--batch_rows: the largest has to be at least {ROWS}.')
+    self._program = jax.jit(program(model))
+    self._compiled: dict[tuple[int, int], Any] = {}
+    modalities = model.schema.modalities.items()
+    self._packed = [name for name, each in modalities if each.layout == 'packed']
+
+  def compile(self) -> None:
+    """Compiles every program, and tests them with the model's example.
+
+    Raises:
+      DataError: the example is predicted differently than when the bundle was made.
+    """
+    began = time.perf_counter()
+    for bucket in range(max(1, len(self.model.batching.buckets))):
+      for rows in self._rows:
+        arrays = self._arranged([], bucket, rows)
+        self._compiled[bucket, rows] = self._program.lower(arrays).compile()
+        if rows >= ROWS:
+          self._test(bucket, arrays)
+    seconds = time.perf_counter() - began
+    count = len(self._compiled)
+    _LOGGER.info('%d programs compiled and tested in %.1f s', count, seconds)
+
+  def batches(self, examples: Sequence[Example]) -> Iterator[PatientBatch]:
+    """All examples, in batches of few shapes."""
+    schema, batching = self.model.schema, self.model.batching
+    buckets = np.asarray(bucket_of(schema, batching, examples))
+    for bucket in np.unique(buckets).tolist():
+      for patients, rows in self._filled(examples, np.flatnonzero(buckets == bucket)):
+        few = [examples[index] for index in patients]
+        yield PatientBatch(patients, bucket, self._arranged(few, bucket, rows))
+
+  def predict(self, batch: PatientBatch) -> np.ndarray:
+    """Probabilities (n c) or numbers (n) of the patients of a batch, float64.
+
+    Raises:
+      DataError: one is not finite.
+    """
+    rows = len(batch.arrays['row'])
+    output = np.asarray(self._compiled[batch.bucket, rows](batch.arrays), np.float64)
+    output = output[: len(batch.patients)]
+    if not np.isfinite(output).all():
+      raise DataError('a prediction is not finite.')
+    return output
+
+  def found(self, batch: PatientBatch) -> dict[str, np.ndarray]:
+    """Modality -> which of its variables the patients of a batch have, bool (n v)."""
+    arrays = jax.tree.map(lambda array: array[None], dict(batch.arrays))
+    return dict(found_in(self.model.schema.modalities, arrays))
+
+  def _arranged(self, examples: Sequence[Example], bucket: int, rows: int) -> Any:
+    return arrange(self.model.schema, self.model.batching, examples, bucket, rows)
+
+  def _filled(
+    self, examples: Sequence[Example], inside: np.ndarray
+  ) -> Iterator[tuple[list[int], int]]:
+    """Patients of a bucket and the rows of their program, which holds their recordings."""
+    waiting = inside.tolist()
+    while waiting:
+      taken = 1
+      rows = self._rows_for(examples, waiting[:1])
+      while taken < len(waiting):
+        more = self._rows_for(examples, waiting[: taken + 1])
+        if not more:
+          break
+        taken, rows = taken + 1, more
+      yield waiting[:taken], rows
+      waiting = waiting[taken:]
+
+  def _rows_for(self, examples: Sequence[Example], patients: Sequence[int]) -> int:
+    """Rows of the first program that holds these patients, 0 where none does."""
+    batching = self.model.batching
+    most = batching.max_recordings
+    packed = [
+      sum(min(most, len(next(iter(examples[index][name].values())))) for index in patients)
+      for name in self._packed
+    ]
+    for rows in self._rows:
+      capacity = recordings_capacity(batching, rows, batching.recordings_per_row)
+      if len(patients) <= rows and all(count <= capacity for count in packed):
+        return rows
+    return 0
+
+  def _test(self, bucket: int, arrays: Mapping[str, Any]) -> None:
+    """Predicts the model's example with the program of these arrays' shapes."""
+    model = self.model
+    rows = len(arrays['row'])
+    capacity = recordings_capacity(model.batching, rows, model.batching.recordings_per_row)
+    example = padded(model.example, model.schema, rows, capacity)
+    shaped = {}
+    for name, each in arrays.items():
+      shaped[name] = example[name]
+      if name in model.schema.modalities:
+        shaped[name] = {key: _grown(example[name][key], to) for key, to in each.items()}
+    again = np.asarray(self._compiled[bucket, rows](shaped))[:ROWS]
+    difference = np.abs(again - model.answer) / np.maximum(1.0, np.abs(model.answer))
+    if not difference.max() <= TOLERANCE:
+      raise DataError(
+        f'the self-test of the model failed: its example is predicted differently by '
+        f'{difference.max():.3g} (at most {TOLERANCE:g}). Do not use it with these '
+        'versions of jax and jaxlib on this machine.'
+      )
+
+
+def _grown(array: np.ndarray, to: np.ndarray) -> np.ndarray:
+  """Padded to the shape of another: entries under a false mask."""
+  widths = [(0, big - small) for small, big in zip(array.shape, to.shape, strict=True)]
+  return np.pad(array, widths)
