@@ -115,7 +115,7 @@ def make(bundle: Path, options: Any, token: str) -> Any:
   """
   from data_pipeline.sources.meds import mapping
   from data_pipeline.sources.meds.patients import PatientReader
-  from medm2t_jax.inference.attribution import Explainer
+  from medm2t_jax.inference.attribution.explainer import Explainer
   from medm2t_jax.inference.trained_model import TrainedModel
   from medm2t_jax.serving.application import application
 

@@ -74,7 +74,7 @@ class ModelAnswer(BaseModel):
   members: int
   modalities: dict[str, list[VariableOfModel]]
   static_columns: dict[str, list[str]] = Field(
-    description='Columns of `static` in a request, and the categories of each; of a number none.'
+    description='Columns of `static` in a request; categories of each, of a number none.'
   )
   limits: dict[str, Any]
   card: str

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 import medm2t_jax
 from data_pipeline.format.schema import DataError
 from data_pipeline.sources.meds.patients import PatientReader
-from medm2t_jax.inference.attribution import Explainer
+from medm2t_jax.inference.attribution.explainer import Explainer
 from medm2t_jax.inference.trained_model import TrainedModel
 from medm2t_jax.serving import cds_hooks, examples, fhir
 from medm2t_jax.serving import requests as shapes
@@ -71,7 +71,6 @@ def application(
     DataError: the self-test of the model failed.
   """
   compiled = CompiledModel(model, options.batch_rows)
-  compiled.compile()
   metrics = ServiceMetrics()
   batches = MicroBatches(compiled, explainer, metrics, options.max_waiting)
 

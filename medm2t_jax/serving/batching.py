@@ -1,9 +1,13 @@
-"""Requests that wait are read and predicted together, in one thread beside the server's."""
+"""Requests that wait are read and predicted together, in one thread beside the server's.
+
+Explanations take long, and have a thread of their own: no prediction waits for them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import collections
+import concurrent.futures
 import dataclasses
 import logging
 import threading
@@ -81,6 +85,7 @@ class MicroBatches:
     self._changed = threading.Condition()
     self._closed = False
     self._thread = threading.Thread(target=self._run, name='predictions', daemon=True)
+    self._explanations = concurrent.futures.ThreadPoolExecutor(1, 'explanations')
 
   @property
   def ready(self) -> bool:
@@ -97,6 +102,7 @@ class MicroBatches:
       self._closed = True
       self._changed.notify()
     self._thread.join()
+    self._explanations.shutdown()
 
   async def predict(
     self, patients: Patients, reader: PatientReader, *, explain: bool = False
@@ -126,9 +132,6 @@ class MicroBatches:
       for reader in {id(work.reader): work.reader for work in together}.values():
         works = [work for work in together if work.reader is reader]
         self._answer(works)
-      with self._changed:
-        self._waiting -= sum(map(len, together))
-        self._metrics.waiting.set(self._waiting)
 
   def _take(self) -> list[_Work]:
     """What waits now, not too much of it; nothing at the end."""
@@ -147,22 +150,19 @@ class MicroBatches:
       answers, examples = self._predicted(works)
     except Exception as error:
       if len(works) == 1:
-        _give(works[0], error)
+        self._give(works[0], error)
       else:
         for work in works:
           self._answer([work])
       return
-    ends = np.cumsum([len(work) for work in works]).tolist()
-    of = {work: slice(end - len(work), end) for work, end in zip(works, ends, strict=True)}
-    # Explanations take long: nobody else waits for them.
-    for work in sorted(works, key=lambda work: work.explain):
-      answer = answers[of[work]]
-      try:
-        if work.explain:
-          answer = self._explained(answer, examples[of[work]])
-        _give(work, answer)
-      except Exception as error:
-        _give(work, error)
+    end = 0
+    for work in works:
+      of = slice(end, end + len(work))
+      end = of.stop
+      if work.explain:
+        self._explanations.submit(self._explain, work, answers[of], examples[of])
+      else:
+        self._give(work, answers[of])
 
   def _predicted(
     self, works: Sequence[_Work]
@@ -180,26 +180,32 @@ class MicroBatches:
     self._metrics.patients.inc(len(answers))
     return [answers[index] for index in range(len(read.examples))], read.examples
 
-  def _explained(
-    self, answers: Sequence[PredictedPatient], examples: Sequence[Example]
-  ) -> list[PredictedPatient]:
-    full = []
-    for answer, example in zip(answers, examples, strict=True):
-      (batch,) = self._model.batches([example])
-      found = explained(self._model.model, self._explainer, batch.arrays)
-      full.append(dataclasses.replace(answer, explanation=found))
-    return full
-
-
-def _give(work: _Work, answer: Any) -> None:
-  """Hands an answer or an error to the event loop of a request that may be gone."""
-
-  def give() -> None:
-    if work.future.cancelled():
-      return
-    if isinstance(answer, Exception):
-      work.future.set_exception(answer)
+  def _explain(
+    self, work: _Work, answers: Sequence[PredictedPatient], examples: Sequence[Example]
+  ) -> None:
+    try:
+      full = []
+      for answer, example in zip(answers, examples, strict=True):
+        (batch,) = self._model.batches([example])
+        found = explained(self._model.model, self._explainer, batch.arrays)
+        full.append(dataclasses.replace(answer, explanation=found))
+    except Exception as error:
+      self._give(work, error)
     else:
-      work.future.set_result(list(answer))
+      self._give(work, full)
 
-  work.loop.call_soon_threadsafe(give)
+  def _give(self, work: _Work, answer: Sequence[PredictedPatient] | Exception) -> None:
+    """Hands an answer or an error to the event loop of a request, which may be gone."""
+
+    def give() -> None:
+      if work.future.cancelled():
+        return
+      if isinstance(answer, Exception):
+        work.future.set_exception(answer)
+      else:
+        work.future.set_result(list(answer))
+
+    with self._changed:
+      self._waiting -= len(work)
+      self._metrics.waiting.set(self._waiting)
+    work.loop.call_soon_threadsafe(give)

@@ -41,17 +41,18 @@ class PatientBatch:
 
 
 class CompiledModel:
-  """Predicts patients; nothing is compiled after `compile`."""
+  """Predicts patients; nothing is compiled after it is made."""
 
   def __init__(self, model: TrainedModel, batch_rows: Sequence[int]):
-    """Takes the model.
+    """Compiles every program, and tests them with the model's example.
 
     Args:
       model: the trained model.
       batch_rows: of its programs.
 
     Raises:
-      DataError: no program holds the two rows of the self-test.
+      DataError: no program holds the two rows of the self-test, or its example is
+        predicted differently than when the bundle was made.
     """
     self.model = model
     self._rows = sorted({*batch_rows})
@@ -61,13 +62,6 @@ class CompiledModel:
     self._compiled: dict[tuple[int, int], Any] = {}
     modalities = model.schema.modalities.items()
     self._packed = [name for name, each in modalities if each.layout == 'packed']
-
-  def compile(self) -> None:
-    """Compiles every program, and tests them with the model's example.
-
-    Raises:
-      DataError: the example is predicted differently than when the bundle was made.
-    """
     began = time.perf_counter()
     for bucket in range(max(1, len(self.model.batching.buckets))):
       for rows in self._rows:

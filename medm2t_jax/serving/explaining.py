@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from data_pipeline.format.modalities import Modality
-from medm2t_jax.inference.attribution import Explainer
+from medm2t_jax.inference.attribution.explainer import Explainer
 from medm2t_jax.inference.trained_model import TrainedModel
 
 
@@ -75,15 +74,14 @@ def explained(
   Args:
     model: the trained model.
     explainer: of this model.
-    batch: one valid row, without a device axis.
+    batch: the first row is the patient, all others are padding; no device axis.
   """
   (found,) = explainer.explain(batch)
   events: list[EventAttribution] = []
   ecg: list[EcgAttribution] = []
   for modality in model.model_config.modalities:
     name = modality.name
-    arrays = _of_row(modality.spec, batch[name])
-    shown = modality.shown(arrays, found.attributions[name])
+    shown = modality.shown(found.arrays[name], found.attributions[name])
     events += [
       EventAttribution(
         modality=name,
@@ -140,8 +138,8 @@ def explained(
     events=sorted(events, key=lambda each: -abs(each.attribution)),
     ecg=ecg,
     without={
-      name: named(model, prediction)
-      for name, (prediction,) in explainer.without(batch).items()
+      name: named(model, predictions[0])
+      for name, predictions in explainer.without(batch).items()
     },
   )
 
@@ -152,10 +150,3 @@ def named(model: TrainedModel, prediction: Any) -> float | dict[str, float]:
   if not classes:
     return float(prediction)
   return dict(zip(classes, map(float, prediction), strict=True))
-
-
-def _of_row(spec: Modality, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """The arrays of the only row of a batch."""
-  if spec.layout == 'packed':
-    return {key: array for key, array in arrays.items() if key != 'owner'}
-  return {key: array[0] for key, array in arrays.items()}

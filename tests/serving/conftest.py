@@ -7,8 +7,10 @@ from starlette.testclient import TestClient
 
 from data_pipeline.sources.meds import mapping
 from data_pipeline.sources.meds.patients import PatientReader
-from medm2t_jax.inference.attribution import Explainer
+from medm2t_jax.inference.attribution.explainer import Explainer
+from medm2t_jax.serving import application as module
 from medm2t_jax.serving.application import application
+from medm2t_jax.serving.compiled import CompiledModel
 from medm2t_jax.serving.service_options import ServiceOptions
 from tests.support import small_bundle
 
@@ -36,17 +38,21 @@ def reader(model, name):
 
 @pytest.fixture(scope='session')
 def make_service(model):
-  """Makes an application with options or a token of its own."""
+  """Makes an application with options or a token of its own; all share their programs."""
+  compiled = CompiledModel(model, OPTIONS.batch_rows)
+  explainer = Explainer(model)
 
   def make(options=OPTIONS, token=''):
-    return application(
-      model,
-      reader(model, small_bundle.MAPPING),
-      Explainer(model),
-      options,
-      fhir_reader=reader(model, 'omop_loinc'),
-      token=token,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(module, 'CompiledModel', lambda *_: compiled)
+      return application(
+        model,
+        reader(model, small_bundle.MAPPING),
+        explainer,
+        options,
+        fhir_reader=reader(model, 'omop_loinc'),
+        token=token,
+      )
 
   return make
 

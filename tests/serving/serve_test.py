@@ -1,0 +1,112 @@
+"""The command in a process of its own, and what it says of wrong flags."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx2
+import pytest
+
+from data_pipeline.format.schema import DataError
+from medm2t_jax import serve
+from tests.inference.program_test import HEAVY
+from tests.serving.http_test import event, patient
+from tests.support.xla_flags import xla_flags
+
+SECONDS = 120
+
+
+def free_port():
+  with socket.socket() as one:
+    one.bind(('127.0.0.1', 0))
+    return one.getsockname()[1]
+
+
+@pytest.fixture(scope='module')
+def bundle(model, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('bundle') / 'model'
+  model.save(folder)
+  return folder
+
+
+@contextlib.contextmanager
+def running(bundle, log, *flags):
+  """(process, URL) of a service that answers."""
+  port = free_port()
+  command = [sys.executable, '-m', 'medm2t_jax.serve', f'--model={bundle}']
+  with log.open('w') as file:
+    process = subprocess.Popen(
+      [*command, f'--port={port}', '--batch_rows=1,8', *flags],
+      env={**os.environ, 'XLA_FLAGS': xla_flags(1)},
+      stdout=file,
+      stderr=file,
+    )
+  try:
+    url, end = f'http://127.0.0.1:{port}', time.monotonic() + SECONDS
+    while True:
+      assert process.poll() is None and time.monotonic() < end, log.read_text()
+      with contextlib.suppress(httpx2.TransportError):
+        if httpx2.get(f'{url}/health').status_code == 200:
+          break
+      time.sleep(0.1)
+    yield process, url
+  finally:
+    if process.poll() is None:
+      process.kill()
+    process.wait()
+
+
+def asked(url):
+  answer = httpx2.post(
+    f'{url}/predict', json={'patients': [patient(events=[event(numeric_value=86.4209)])]}
+  )
+  assert answer.status_code == 200, answer.text
+  return answer.json()['patients'][0]['probabilities']
+
+
+def test_a_service_answers_ends_and_comes_back_the_same(bundle, tmp_path):
+  log = tmp_path / 'log'
+  with running(bundle, log) as (process, url):
+    first = asked(url)
+    process.kill()
+    process.wait()
+    with pytest.raises(httpx2.TransportError):  # refused, and never a wrong answer
+      asked(url)
+  with running(bundle, log) as (process, url):
+    assert asked(url) == first
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(SECONDS) in (0, -signal.SIGTERM)
+  text = log.read_text()
+  assert '86.42' not in text and 'Traceback' not in text
+  # Our lines alone: no access log.
+  assert all('/predict' not in line for line in text.splitlines())
+
+
+def test_what_serves_imports_no_tensorflow_and_no_scikit_learn():
+  code = (
+    'import sys, medm2t_jax.serve, medm2t_jax.serving.application;'
+    f'sys.exit(sorted(set({HEAVY}) & set(sys.modules)) or 0)'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=False
+  )
+  assert done.returncode == 0, done.stderr
+
+
+def test_a_token_is_long_and_in_a_file(tmp_path):
+  path = tmp_path / 'token'
+  for text in ('', 'short', 'with blanks in between', 'ümlaut' * 5):
+    path.write_text(text)
+    with pytest.raises(DataError, match='--token_file='):
+      serve.read_token(str(path))
+  with pytest.raises(DataError, match='FileNotFoundError'):
+    serve.read_token(str(tmp_path / 'nothing'))
+  path.write_text('0123456789abcdef\n')
+  assert serve.read_token(str(path)) == '0123456789abcdef'
+  assert serve.read_token(None) == ''
