@@ -122,19 +122,23 @@ def make(bundle: Path, options: Any, token: str) -> Any:
   model = TrainedModel.load(bundle)
   source = model.schema.source
   name = _MAPPING.value or _MAPPINGS.get(source)
-  if name is None:
-    raise DataError(
-      f'{bundle}: its data were of source {source!r}, which has no mapping of its own. '
-      f'Give --mapping: a YAML file, or one of {", ".join(mapping.shipped())}.'
-    )
-  read = lambda given: PatientReader(model.schema, mapping.load(mapping.path_of(given)))
   fhir_name = _FHIR_MAPPING.value or _FHIR_MAPPINGS.get(source)
+  loaded, of_fhir = (
+    mapping.load(mapping.path_of(each)) if each else None for each in (name, fhir_name)
+  )
+  if loaded is None:
+    _LOGGER.warning(
+      "the model's data were of source %r, which has no mapping of its own: events are "
+      'read by the codes of the model alone (GET /model), unless --mapping is given',
+      source,
+    )
   return application(
     model,
-    read(name),
+    PatientReader(model.schema, loaded),
     Explainer(model),
     options,
-    fhir_reader=read(fhir_name) if fhir_name else None,
+    mapping=loaded,
+    fhir_reader=PatientReader(model.schema, of_fhir) if of_fhir else None,
     token=token,
   )
 

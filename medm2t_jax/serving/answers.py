@@ -130,7 +130,7 @@ def predict_answer(
         probabilities=said if isinstance(said, dict) else None,
         value=number,
         unit=target.unit if number is not None else None,
-        modalities=[name for name, has in each.found.items() if has.any()],
+        modalities=[name for name, has in each.present.items() if has],
         coverage={**each.coverage, 'share': share},
         warnings=[*own, *_warnings(model.schema, each, share)],
         explanation=each.explanation,
@@ -163,7 +163,7 @@ def _warnings(schema: Schema, predicted: PredictedPatient, share: float) -> list
       f'only {share:.0%} of what the training samples had was found: the prediction rests '
       'on little'
     )
-  absent = [name for name, has in predicted.found.items() if not has.any()]
+  absent = [name for name, has in predicted.present.items() if not has]
   if absent:
     found.append(f'nothing of {", ".join(absent)}: predicted without')
   if schema.condition:

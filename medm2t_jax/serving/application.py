@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 import medm2t_jax
 from data_pipeline.format.schema import DataError
 from data_pipeline.sources.meds.patients import PatientReader
+from data_pipeline.sources.meds.variables import Mapping
 from medm2t_jax.inference.attribution.explainer import Explainer
 from medm2t_jax.inference.trained_model import TrainedModel
 from medm2t_jax.serving import cds_hooks, examples, fhir
@@ -54,6 +55,7 @@ def application(
   explainer: Explainer,
   options: ServiceOptions,
   *,
+  mapping: Mapping | None = None,
   fhir_reader: PatientReader | None = None,
   token: str = '',
 ) -> FastAPI:
@@ -64,6 +66,7 @@ def application(
     reader: of the rows of `POST /predict`.
     explainer: of the same model.
     options: limits.
+    mapping: of `reader`, to be told of.
     fhir_reader: of the rows of FHIR's Observations; None: no FHIR and no CDS Hooks.
     token: that every endpoint but /health asks for; '': none does.
 
@@ -88,7 +91,8 @@ def application(
   )
   app.state.options = options
   service = _Service(model, batches, options)
-  _add_model(app, service, reader, metrics)
+  codes = examples.request_codes(model.schema, mapping, reader.unread)
+  _add_model(app, service, reader, metrics, codes)
   if fhir_reader is not None:
     _add_fhir(app, service, fhir_reader)
   _describe(app)
@@ -130,14 +134,18 @@ class _Service:
 
 
 def _add_model(
-  app: FastAPI, service: _Service, reader: PatientReader, metrics: ServiceMetrics
+  app: FastAPI,
+  service: _Service,
+  reader: PatientReader,
+  metrics: ServiceMetrics,
+  codes: examples.Codes,
 ) -> None:
   """Prediction, and what is told of model and service."""
   model, options = service.model, service.options
-  shown = examples.example(model.schema, reader.mapping)
+  shown = examples.example(model.schema, codes)
   told = model_answer(
     model,
-    examples.request_codes(model.schema, reader.mapping),
+    codes,
     shapes.static_columns(model.schema),
     examples.shown_limits(options.to_fields()),
   )

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.reading.arranging import Example
 from data_pipeline.sources.meds.patients import PatientReader, Patients
-from medm2t_jax.serving.compiled import CompiledModel, Example
+from medm2t_jax.serving.compiled import CompiledModel
 from medm2t_jax.serving.explaining import ExplainedPatient, explained
 from medm2t_jax.serving.metrics import ServiceMetrics
 from medm2t_jax.serving.refusals import Refused
@@ -37,12 +38,14 @@ class PredictedPatient:
     prediction: probabilities (c), or a number ().
     coverage: of `PatientReader.read`.
     found: modality -> which of its variables the patient has, bool (v).
+    present: modality -> whether the patient has something of it.
     explanation: where it was asked for.
   """
 
   prediction: np.ndarray
   coverage: Mapping[str, Any]
   found: Mapping[str, np.ndarray]
+  present: Mapping[str, bool]
   explanation: ExplainedPatient | None = None
 
 
@@ -172,11 +175,16 @@ class MicroBatches:
     answers: dict[int, PredictedPatient] = {}
     for batch in self._model.batches(read.examples):
       predictions = self._model.predict(batch)
-      found = self._model.found(batch)
+      found, present = self._model.found(batch), self._model.present(batch)
       self._metrics.batch_rows.observe(len(batch.patients))
       for row, index in enumerate(batch.patients):
         has = {name: of[row] for name, of in found.items()}
-        answers[index] = PredictedPatient(predictions[row], read.coverage[index], has)
+        answers[index] = PredictedPatient(
+          predictions[row],
+          read.coverage[index],
+          has,
+          {name: bool(of[row]) for name, of in present.items()},
+        )
     self._metrics.patients.inc(len(answers))
     return [answers[index] for index in range(len(read.examples))], read.examples
 

@@ -13,15 +13,13 @@ import numpy as np
 
 from data_pipeline.format.modalities.base import found_in
 from data_pipeline.format.schema import DataError
-from data_pipeline.reading.arranging import arrange, bucket_of
+from data_pipeline.reading.arranging import Example, arrange, bucket_of
 from data_pipeline.reading.planning import recordings_capacity
 from medm2t_jax.inference.example import ROWS, padded
 from medm2t_jax.inference.program import program
 from medm2t_jax.inference.trained_model import TOLERANCE, TrainedModel
 
 _LOGGER = logging.getLogger(__name__)
-
-Example = Mapping[str, Mapping[str, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +74,7 @@ class CompiledModel:
   def batches(self, examples: Sequence[Example]) -> Iterator[PatientBatch]:
     """All examples, in batches of few shapes."""
     schema, batching = self.model.schema, self.model.batching
-    buckets = np.asarray(bucket_of(schema, batching, examples))
+    buckets = np.array([bucket_of(schema, batching, each) for each in examples])
     for bucket in np.unique(buckets).tolist():
       for patients, rows in self._filled(examples, np.flatnonzero(buckets == bucket)):
         few = [examples[index] for index in patients]
@@ -100,8 +98,30 @@ class CompiledModel:
     arrays = jax.tree.map(lambda array: array[None], dict(batch.arrays))
     return dict(found_in(self.model.schema.modalities, arrays))
 
+  def present(self, batch: PatientBatch) -> dict[str, np.ndarray]:
+    """Modality -> which patients of a batch have something of it, bool (n)."""
+    count = len(batch.patients)
+    result = {name: of.any(axis=1) for name, of in self.found(batch).items()}
+    for name in self._packed:  # an entry counts, whatever is told of it
+      arrays = batch.arrays[name]
+      owned = np.bincount(arrays['owner'][arrays['mask']], minlength=count)
+      result[name] = owned[:count] > 0
+    return result
+
   def _arranged(self, examples: Sequence[Example], bucket: int, rows: int) -> Any:
-    return arrange(self.model.schema, self.model.batching, examples, bucket, rows)
+    return arrange(
+      self.model.schema,
+      self.model.batching,
+      examples,
+      bucket=bucket,
+      rows=rows,
+      capacity=self._capacity(rows),
+    )
+
+  def _capacity(self, rows: int) -> int:
+    """Recordings that the program of so many rows holds."""
+    batching = self.model.batching
+    return recordings_capacity(batching, rows, batching.recordings_per_row)
 
   def _filled(
     self, examples: Sequence[Example], inside: np.ndarray
@@ -121,15 +141,13 @@ class CompiledModel:
 
   def _rows_for(self, examples: Sequence[Example], patients: Sequence[int]) -> int:
     """Rows of the first program that holds these patients, 0 where none does."""
-    batching = self.model.batching
-    most = batching.max_recordings
+    most = self.model.batching.max_recordings
     packed = [
-      sum(min(most, len(next(iter(examples[index][name].values())))) for index in patients)
+      sum(min(most, _entries(examples[index].get(name))) for index in patients)
       for name in self._packed
     ]
     for rows in self._rows:
-      capacity = recordings_capacity(batching, rows, batching.recordings_per_row)
-      if len(patients) <= rows and all(count <= capacity for count in packed):
+      if len(patients) <= rows and max(packed, default=0) <= self._capacity(rows):
         return rows
     return 0
 
@@ -137,8 +155,7 @@ class CompiledModel:
     """Predicts the model's example with the program of these arrays' shapes."""
     model = self.model
     rows = len(arrays['row'])
-    capacity = recordings_capacity(model.batching, rows, model.batching.recordings_per_row)
-    example = padded(model.example, model.schema, rows, capacity)
+    example = padded(model.example, model.schema, rows, self._capacity(rows))
     shaped = {}
     for name, each in arrays.items():
       shaped[name] = example[name]
@@ -158,3 +175,8 @@ def _grown(array: np.ndarray, to: np.ndarray) -> np.ndarray:
   """Padded to the shape of another: entries under a false mask."""
   widths = [(0, big - small) for small, big in zip(array.shape, to.shape, strict=True)]
   return np.pad(array, widths)
+
+
+def _entries(arrays: Mapping[str, np.ndarray] | None) -> int:
+  """Of a packed modality of one patient."""
+  return 0 if arrays is None else len(next(iter(arrays.values())))

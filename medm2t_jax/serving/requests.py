@@ -313,7 +313,7 @@ def _recording(ecg: Ecg) -> Recording:
   described = {'measurements': ecg.measurements, 'report': tuple(ecg.report)}
   if ecg.leads is None:
     assert ecg.hea is not None and ecg.dat is not None
-    return Recording(time=time, files={'.hea': ecg.hea, '.dat': ecg.dat}, **described)
+    return Recording(time=time, header=ecg.hea, data=ecg.dat, **described)
   assert ecg.sampling_rate is not None and ecg.unit is not None
   return Recording(
     time=time,

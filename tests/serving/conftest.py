@@ -50,6 +50,7 @@ def make_service(model):
         reader(model, small_bundle.MAPPING),
         explainer,
         options,
+        mapping=mapping.load(mapping.path_of(small_bundle.MAPPING)),
         fhir_reader=reader(model, 'omop_loinc'),
         token=token,
       )

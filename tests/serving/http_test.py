@@ -293,7 +293,10 @@ def test_the_model_tells_of_its_variables(service, model):
   assert found['version'] == model.version and found['card'] == model.card
   labs = {one['code']: one for one in found['modalities']['labs']}
   assert labs['50912']['unit'] == 'mg/dL'
-  assert 'LAB//50912//{unit}' in labs['50912']['request_codes']
+  first, *_, own = labs['50912']['request_codes']
+  for code in (first, own):
+    found_as = ask(service, patient(events=[event(code)])).json()['patients'][0]
+    assert found_as['coverage']['used'] == 1, code
   assert found['static_columns'] == {'age': [], 'gender': ['F', 'M']}
   assert found['limits']['max_events'] == OPTIONS.max_events
 
