@@ -25,9 +25,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
-from data_pipeline.format.modalities.waveform import ECG_LEADS, ECG_MEASUREMENTS
+from data_pipeline.ecg.reading import ECG_LEADS
 from data_pipeline.format.schema import Schema
 from data_pipeline.sources.meds.patients import Patients, Recording
+from data_pipeline.sources.meds.patients.recordings import ECG_MEASUREMENTS
 from medm2t_jax.serving.refusals import Problem, invalid, nearest, too_many
 from medm2t_jax.serving.service_options import ServiceOptions
 
