@@ -19,7 +19,7 @@ from tests.inference.program_test import HEAVY
 from tests.serving.http_test import event, patient
 from tests.support.xla_flags import xla_flags
 
-SECONDS = 120
+SECONDS = 240
 
 
 def free_port():
@@ -42,7 +42,7 @@ def running(bundle, log, *flags):
   command = [sys.executable, '-m', 'medm2t_jax.serve', f'--model={bundle}']
   with log.open('w') as file:
     process = subprocess.Popen(
-      [*command, f'--port={port}', '--batch_rows=1,8', *flags],
+      [*command, f'--port={port}', '--batch_rows=2', *flags],
       env={**os.environ, 'XLA_FLAGS': xla_flags(1)},
       stdout=file,
       stderr=file,
@@ -64,7 +64,9 @@ def running(bundle, log, *flags):
 
 def asked(url):
   answer = httpx2.post(
-    f'{url}/predict', json={'patients': [patient(events=[event(numeric_value=86.4209)])]}
+    f'{url}/predict',
+    json={'patients': [patient(events=[event(numeric_value=86.4209)])]},
+    timeout=SECONDS,
   )
   assert answer.status_code == 200, answer.text
   return answer.json()['patients'][0]['probabilities']
