@@ -101,7 +101,7 @@ class CompiledModel:
   def present(self, batch: PatientBatch) -> dict[str, np.ndarray]:
     """Modality -> which patients of a batch have something of it, bool (n)."""
     count = len(batch.patients)
-    result = {name: of.any(axis=1) for name, of in self.found(batch).items()}
+    result = {name: np.asarray(of.any(axis=1)) for name, of in self.found(batch).items()}
     for name in self._packed:  # an entry counts, whatever is told of it
       arrays = batch.arrays[name]
       owned = np.bincount(arrays['owner'][arrays['mask']], minlength=count)
