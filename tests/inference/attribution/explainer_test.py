@@ -46,8 +46,8 @@ def member_of(task, config, seed):
   variables = fake_batch.variables(shapes, seed)
   # Random parameters hardly pass on what a sample says.
   for name in config.names:
-    variables['params']['fusion'][f'project_{name}']['kernel'] *= 10
-  variables['params']['trunks_multimodal']['head'] *= 3
+    variables['params']['fusion'][f'project_{name}']['kernel'] *= 5
+  variables['params']['trunks_multimodal']['head'] *= 2
   target = fake_batch.schema(task).target
   table = summarise([batch_of(task, 60, 30, seed=seed + 5)], config.modalities)
   score = np.nan_to_num(table.value[:, 0]) + np.nan_to_num(table.value[:, 9])
