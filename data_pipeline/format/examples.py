@@ -79,18 +79,18 @@ def serialize(
   )
 
 
-def deserialize(head: bytes, specs: Mapping[str, Feature]) -> dict[str, np.ndarray]:
-  """The features of a head, the inverse of `serialize`: all but heavy ones.
+def deserialize(record: bytes, specs: Mapping[str, Feature]) -> dict[str, np.ndarray]:
+  """The features of a record, or of its head: the inverse of `serialize`.
 
   Args:
-    head: the first message of `serialize`.
-    specs: of `features`; what else the head holds is not read.
+    record: both messages of `serialize`, or the first, which lacks the heavy features.
+    specs: of `features`; what else the record holds is not read.
   """
-  message = tf_example_pb2.Example.FromString(head)  # pyright: ignore[reportAttributeAccessIssue]
+  message = tf_example_pb2.Example.FromString(record)  # pyright: ignore[reportAttributeAccessIssue]
   feature = message.features.feature
   example = {}
   for name, spec in specs.items():
-    if spec.heavy:
+    if spec.heavy and name not in feature:
       continue
     if spec.shape:
       little = np.dtype(spec.dtype).newbyteorder('<')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -71,6 +72,13 @@ class Visits(format_kinds.Modality):
     chosen = np.array(places, np.int64)
     return {
       key: format_base.chosen(array, chosen, np.zeros((), array.dtype))
+      for key, array in arrays.items()
+    }
+
+  def known_at(self, arrays, hours: float):
+    later = min(self.days, math.ceil(-hours / 24))
+    return {
+      key: np.concatenate([np.zeros_like(array[:later]), array[: self.days - later]])
       for key, array in arrays.items()
     }
 

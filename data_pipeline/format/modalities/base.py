@@ -150,6 +150,22 @@ class Modality(abc.ABC):
       arrays: with a leading device axis.
     """
 
+  def known_at(self, arrays: Arrays, hours: float) -> dict[str, np.ndarray]:
+    """One sample as it was known at an earlier moment, in hours relative to that moment.
+
+    What is later than the moment is gone. What was before the sample's own window does not
+    come into view: from the moment, the window is shorter than usual.
+
+    Args:
+      arrays: as a record stores them.
+      hours: of the moment, relative to the prediction time, at most 0.
+    """
+    assert self.time is not None, f'{self.kind} says what was known when'
+    time = arrays[self.time]
+    known = {key: array[time <= hours] for key, array in arrays.items()}
+    moved = known[self.time].astype(np.float64) - hours
+    return {**known, self.time: moved.astype(time.dtype)}
+
   @abc.abstractmethod
   def last_values(self, arrays: Arrays) -> np.ndarray:
     """The last value of every variable in one sample, NaN where absent: float64 (v,).

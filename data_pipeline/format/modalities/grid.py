@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
@@ -84,6 +85,19 @@ class Grid(base.Modality):
       missing = np.zeros((), array.dtype)
       result[key] = base.chosen(np.pad(last, earlier), np.array(places, np.int64), missing)
     return result
+
+  def known_at(self, arrays: Arrays, hours: float) -> dict[str, np.ndarray]:
+    """Cells that were over at the moment, moved to the end; nothing is before the first.
+
+    A cell that the moment lies inside of is not known: part of it is later.
+    """
+    # Rounded: 0.3 h are 3 cells of 0.1 h, not 4.
+    later = min(self.steps, math.ceil(round(-hours / self.step_hours, 6)))
+    none = lambda array: np.zeros_like(array[:later])
+    return {
+      key: np.concatenate([none(array), array[: self.steps - later]])
+      for key, array in arrays.items()
+    }
 
   def last_values(self, arrays: Arrays) -> np.ndarray:
     return base.last_seen(arrays['value'], arrays['observed'])

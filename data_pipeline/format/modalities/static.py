@@ -98,6 +98,13 @@ class Static(base.Modality):
       'categorical': categorical,
     }
 
+  def known_at(self, arrays: Arrays, hours: float) -> dict[str, np.ndarray]:
+    """All of it, as it is: a record does not say since when a column was known, and an age
+    of days before is the same age.
+    """
+    del hours
+    return dict(arrays)
+
   def last_values(self, arrays: Arrays) -> np.ndarray:
     category = arrays['categorical']
     return np.concatenate(
