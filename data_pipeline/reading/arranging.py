@@ -80,6 +80,27 @@ def arrange(
   return batch
 
 
+def arrange_whole(schema: Schema, example: Example) -> dict[str, Any]:
+  """A batch of one example that holds all of its entries, however many, without a device
+  axis.
+
+  Args:
+    schema: of the example.
+    example: of its modalities.
+  """
+  counts = {
+    name: max(1, len(next(iter(arrays.values())))) for name, arrays in example.items()
+  }
+  of_layout = lambda layout: {
+    name: counts.get(name, 1)
+    for name, modality in schema.modalities.items()
+    if modality.layout == layout
+  }
+  most = max(of_layout('packed').values(), default=1)
+  batching = Batching(buckets=(of_layout('padded'),), max_recordings=most)
+  return arrange(schema, batching, [example], bucket=0, rows=1, capacity=most)
+
+
 OfEach = Sequence[Mapping[str, np.ndarray] | None]
 
 
