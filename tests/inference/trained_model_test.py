@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from flax import traverse_util
+from scipy import special
 
 from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import DataError, Item, Target
@@ -24,10 +25,16 @@ from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.evaluation import evaluate
 from medm2t_jax.experiment import default_data, read
 from medm2t_jax.inference import adapting, blend, bundling, predicting, tables
+from medm2t_jax.inference.blended import table_of_device
+from medm2t_jax.inference.member_predictions import member_predictions, members_of
+from medm2t_jax.inference.program import program
 from medm2t_jax.inference.trained_model import FORMAT, TrainedModel
+from medm2t_jax.models.blend import simple_models
 from medm2t_jax.models.blend.weighted_sum import OURS
 from medm2t_jax.models.blend.weighted_sum import blend as blended
+from medm2t_jax.models.medm2t import MedM2T
 from medm2t_jax.runs import workdir
+from medm2t_jax.runs.reader import Reader
 from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import Run, make_runs
 from medm2t_jax.training import steps, train
@@ -259,6 +266,43 @@ def test_the_folds_together_are_an_ensemble_for_new_subjects(home, bundle, data,
   assert len(found.rows) == len(dataset)
   mean = (each[0].predictions + each[1].predictions) / 2
   np.testing.assert_allclose(found.predictions, mean, rtol=1e-12)
+
+
+def test_what_a_member_predicts_in_the_place_of_the_ensemble(bundle, data):
+  one = TrainedModel.load(bundle)
+  (member,) = one.members
+  model = dataclasses.replace(one, members=(member, member))
+  assert members_of(model) == 4
+  dataset = open_dataset(data)
+  (batch, *_) = Reader(dataset, model.batching).read_here(
+    Reader(dataset, model.batching).plan(np.arange(8), model.schema.names, 8, devices=1),
+    model.schema.names,
+  )
+  batch = jax.tree.map(lambda array: array[0], dict(batch))
+  found = member_predictions(model)(batch)
+  np.testing.assert_allclose(found.prediction, program(model)(batch), atol=1e-6)
+  np.testing.assert_allclose(found.members[:2], found.members[2:], atol=1e-7)
+  # The same, part by part, in NumPy.
+  network = MedM2T(one.model_config).apply(
+    dict(member.variables), batch, stage=blend.STAGE, train=False
+  )
+  normalise = lambda x: x - special.logsumexp(x, axis=-1, keepdims=True)
+  addition = member.variables['fitted']['additions_multimodal']
+  weights, offset = addition['part_weights'], addition['offset']
+  simple = {
+    name: np.asarray(simple_models.outputs(arrays, table_of_device(
+      one.model_config.columns, batch)))
+    for name, arrays in member.blend['models'].items()
+  }  # fmt: skip
+  for place in range(2):
+    parts = np.array(network.parts)
+    parts[0] = normalise(np.asarray(network.heads[place]))
+    ours = normalise(offset + np.tensordot(weights, parts - offset, 1))
+    outputs = blended(
+      {OURS: ours, **simple}, member.blend['weights'], member.blend['prior'], 'softmax'
+    )
+    np.testing.assert_allclose(found.members[place], np.exp(outputs), atol=1e-5)
+  assert np.abs(found.members[0] - found.members[1]).max() > 1e-3
 
 
 def test_where_all_subjects_were_seen_nobody_is_predicted(bundle, data):
