@@ -85,6 +85,7 @@ def evaluate(
       str(fold): score(test.take(test.fold == fold), resamples, seed)
       for fold in np.unique(test.fold)
     },
+    'predicted': calibration.predicted(test),
     'subgroups': subgroups(test, resamples, seed),
     'missing_modality': missing_modality(test, context.scenarios, resamples, seed),
     'baselines': baselines(test, context.baselines, resamples, seed),

@@ -33,7 +33,9 @@ def folder_of(workdir: Path, fold: int) -> Path:
 
 def own_tests(metrics: Mapping[str, Any]) -> dict[str, Any]:
   """What a bundle tells of its own test subjects, from the content of metrics.json."""
-  names = ('headline', 'pooled', 'calibration', 'folds', 'test', 'dataset_version')
+  names = (
+    'headline', 'pooled', 'calibration', 'predicted', 'folds', 'test', 'dataset_version'
+  )  # fmt: skip
   return {name: metrics[name] for name in names}
 
 

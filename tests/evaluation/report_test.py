@@ -75,7 +75,7 @@ def test_report_of_every_task_and_size(task, samples, tmp_path, predictions, con
   common = {
     'baselines', 'bootstrap', 'calibration', 'dataset_version', 'folds', 'format',
     'explanation', 'headline', 'missing_modality', 'modalities', 'notes', 'pooled',
-    'robustness', 'source', 'stages', 'subgroups', 'target', 'task', 'test',
+    'predicted', 'robustness', 'source', 'stages', 'subgroups', 'target', 'task', 'test',
     'trained_on',
   }  # fmt: skip
   assert set(metrics) == common | ({'decisions'} if task != 'los' else set())

@@ -100,6 +100,16 @@ def numeric_calibration(
   }
 
 
+def predicted(rows: Rows) -> dict[str, list[float]]:
+  """Percentiles 1 to 99 of the predictions, of each outcome; of a number under ''."""
+  if rows.target.numeric:
+    of = {'': rows.prediction}
+  else:
+    of = {each.name: rows.prediction[:, each.index] for each in rows.outcomes}
+  at = np.arange(1, 100)
+  return {name: np.percentile(each, at).tolist() for name, each in of.items()}
+
+
 def quantile_bins(values: np.ndarray, bins: int = BINS) -> np.ndarray:
   """int (n): bin of each value (n); equal values share a bin, no bin is empty."""
   cuts = np.unique(np.quantile(values, np.arange(1, bins) / bins))
