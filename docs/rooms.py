@@ -56,6 +56,7 @@ ORDER = (
   'medm2t_jax.bundle',
   'medm2t_jax.predict',
   'medm2t_jax.export',
+  'medm2t_jax.explore',
   'medm2t_jax.serve',
   'medm2t_jax.ablate',
   'medm2t_jax.sweep',
@@ -155,7 +156,7 @@ def _rooms(package: str, names: str) -> tuple[str, ...]:
 _DATA = functools.partial(_rooms, 'data_pipeline')
 _MODEL = functools.partial(_rooms, 'medm2t_jax')
 _SOURCES = 'sources.mimic_iv sources.meds sources.physionet2012 sources.simulated'
-_COMMANDS = 'command_line main bundle predict export serve ablate sweep'
+_COMMANDS = 'command_line main bundle predict export explore serve ablate sweep'
 
 BOXES = (
   Box('commands', 'main, predict, export, serve, and others', _MODEL(_COMMANDS), 2, 0, 2),

@@ -6,13 +6,19 @@ from typing import Any
 
 import jinja2
 
-_ENVIRONMENT = jinja2.Environment(
-  loader=jinja2.PackageLoader('medm2t_jax.report'),
-  autoescape=True,
-  undefined=jinja2.StrictUndefined,
-  trim_blocks=True,
-  keep_trailing_newline=True,
-)
+
+def environment(package: str) -> jinja2.Environment:
+  """Of the templates in the folder `templates` of a package."""
+  return jinja2.Environment(
+    loader=jinja2.PackageLoader(package),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    keep_trailing_newline=True,
+  )
+
+
+_ENVIRONMENT = environment('medm2t_jax.report')
 
 
 def render(name: str, **values: Any) -> str:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
@@ -33,8 +34,11 @@ from medm2t_jax.serving.answers import (
   predict_answer,
 )
 from medm2t_jax.serving.batching import MicroBatches
-from medm2t_jax.serving.bodies import dumped, read_json
+from medm2t_jax.serving.bodies import dumped, read_form, read_json
 from medm2t_jax.serving.compiled import CompiledModel
+from medm2t_jax.serving.explorer.of_request import form_page, notes_of_request
+from medm2t_jax.serving.explorer.page import page
+from medm2t_jax.serving.explorer.story import StoryTeller
 from medm2t_jax.serving.metrics import CONTENT_TYPE, ServiceMetrics
 from medm2t_jax.serving.refusals import Problem, Refused, invalid, problems_of
 from medm2t_jax.serving.service_options import ServiceOptions
@@ -93,6 +97,7 @@ def application(
   service = _Service(model, batches, options)
   codes = examples.request_codes(model.schema, mapping, reader.unread)
   _add_model(app, service, reader, metrics, codes)
+  _add_explorer(app, service, reader, StoryTeller(model, explainer), codes)
   if fhir_reader is not None:
     _add_fhir(app, service, fhir_reader)
   _describe(app)
@@ -179,6 +184,43 @@ def _add_model(
   )
   async def metrics_() -> Response:
     return Response(metrics.text(), headers={'content-type': CONTENT_TYPE})
+
+
+def _add_explorer(
+  app: FastAPI,
+  service: _Service,
+  reader: PatientReader,
+  teller: StoryTeller,
+  codes: examples.Codes,
+) -> None:
+  """The page of one patient, and a form that asks for it."""
+  model, options = service.model, service.options
+  form = form_page(model, examples.example(model.schema, codes))
+
+  @app.get('/', response_class=HTMLResponse, summary='A form for a page of one patient')
+  async def form_() -> Response:
+    return HTMLResponse(form)
+
+  @app.post(
+    '/explore',
+    response_class=HTMLResponse,
+    responses=_ERRORS,
+    summary='The page of one patient: field `request` of a form holds the JSON of /predict',
+  )
+  async def explore(request: Request) -> Response:
+    body = service.predict_request(await read_form(request, options))
+    shapes.check(body, model.schema, options)
+    if len(body.patients) != 1:
+      raise invalid([Problem(('patients',), 'the page is of one patient')])
+    patients = shapes.patients_of(body.patients)
+
+    def tell() -> str:
+      read = reader.read(patients)
+      notes = [*_of_offsets(body.patients[0]), *notes_of_request(read.coverage[0])]
+      return page(teller.tell(read.examples[0], notes=notes))
+
+    told = await service.batches.explore(tell)
+    return HTMLResponse(told, headers={'Cache-Control': 'no-store'})
 
 
 def _add_fhir(app: FastAPI, service: _Service, reader: PatientReader) -> None:

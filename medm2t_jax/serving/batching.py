@@ -11,7 +11,7 @@ import concurrent.futures
 import dataclasses
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,16 +119,38 @@ class MicroBatches:
     loop = asyncio.get_running_loop()
     work = _Work(patients, reader, explain, loop, loop.create_future())
     with self._changed:
-      if not self.ready:
-        raise Refused(503, 'closing', 'the service ends', headers={'Retry-After': '5'})
-      if self._waiting and self._waiting + len(work) > self._max_waiting:
-        text = f'{self._waiting} patients wait, at most {self._max_waiting} may'
-        raise Refused(503, 'busy', text, headers={'Retry-After': '1'})
-      self._waiting += len(work)
-      self._metrics.waiting.set(self._waiting)
+      self._admit(len(work))
       self._queue.append(work)
       self._changed.notify()
     return await work.future
+
+  async def explore(self, tell: Callable[[], str]) -> str:
+    """What `tell` makes of one patient, in the thread of the explanations.
+
+    Raises:
+      Refused: too many wait, or the service ends.
+    """
+    with self._changed:
+      self._admit(1)
+    try:
+      loop = asyncio.get_running_loop()
+      return await loop.run_in_executor(self._explanations, tell)
+    finally:
+      with self._changed:
+        self._leave(1)
+
+  def _admit(self, patients: int) -> None:
+    """Counts patients who will wait; refuses them where there are too many."""
+    if not self.ready:
+      raise Refused(503, 'closing', 'the service ends', headers={'Retry-After': '5'})
+    if self._waiting and self._waiting + patients > self._max_waiting:
+      text = f'{self._waiting} patients wait, at most {self._max_waiting} may'
+      raise Refused(503, 'busy', text, headers={'Retry-After': '1'})
+    self._leave(-patients)
+
+  def _leave(self, patients: int) -> None:
+    self._waiting -= patients
+    self._metrics.waiting.set(self._waiting)
 
   def _run(self) -> None:
     while together := self._take():
@@ -214,6 +236,5 @@ class MicroBatches:
         work.future.set_result(list(answer))
 
     with self._changed:
-      self._waiting -= len(work)
-      self._metrics.waiting.set(self._waiting)
+      self._leave(len(work))
     work.loop.call_soon_threadsafe(give)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import urllib.parse
 from typing import Any
 
 import jiter
@@ -20,6 +21,7 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _WHERE = re.compile(
   r'^(?P<what>.*?)(?: "[^"]*")? at line (?P<line>\d+) column (?P<at>\d+)$'
 )
+_FORM = 'application/x-www-form-urlencoded'
 _JSON = ('application/json', 'application/fhir+json')
 
 
@@ -35,7 +37,35 @@ async def read_json(request: Request, options: ServiceOptions) -> Any:
     raise Refused(
       415, 'content_type', f'the content type has to be one of {", ".join(_JSON)}'
     )
+  return _parsed(await _read(request, int(options.max_body_mb * 2**20)), options)
+
+
+async def read_form(request: Request, options: ServiceOptions) -> Any:
+  """The JSON in the field `request` of a form that a browser posts.
+
+  Raises:
+    Refused: as `read_json`, or it is another form.
+  """
+  kind = request.headers.get('content-type', '').partition(';')[0].strip().lower()
+  if kind != _FORM:
+    raise Refused(415, 'content_type', f'the content type has to be {_FORM}')
   body = await _read(request, int(options.max_body_mb * 2**20))
+  try:
+    fields = urllib.parse.parse_qs(
+      body.decode('ascii'), errors='strict', strict_parsing=True, max_num_fields=1
+    )
+    (text,) = fields['request']
+  except (ValueError, KeyError):
+    raise Refused(422, 'not_json', 'a form with one field, request, is wanted') from None
+  return _parsed(text.encode(), options)
+
+
+def _parsed(body: bytes, options: ServiceOptions) -> Any:
+  """A body as JSON.
+
+  Raises:
+    Refused: as `read_json`.
+  """
   depth = _depth(body)
   if depth > options.max_depth:
     raise Refused(

@@ -5,14 +5,12 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
-import subprocess
 
 import pytest
 
 from medm2t_jax.evaluation.reporting import write_report
+from tests.support.chromium import CHROMIUM, chromium
 
-CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
 pytestmark = pytest.mark.skipif(
   CHROMIUM is None, reason='no chromium: install the package of that name'
 )
@@ -38,19 +36,6 @@ onload = () => {{
 }};
 </script>
 """
-
-
-def chromium(folder, *arguments):
-  """Runs it headless, without a network, with a profile of its own."""
-  command = [
-    *(str(CHROMIUM), '--headless', '--no-sandbox', '--disable-gpu'),
-    *('--disable-dev-shm-usage', '--proxy-server=127.0.0.1:9'),
-    f'--user-data-dir={folder / "profile"}',
-    *('--virtual-time-budget=10000', *map(str, arguments)),
-  ]  # fmt: skip
-  done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-  assert done.returncode == 0, done.stderr
-  return done.stdout
 
 
 @pytest.fixture(scope='module', params=['cvd', 'los'])

@@ -59,8 +59,24 @@ def schema(target: Target | None = None) -> Schema:
   )
 
 
-def model(target: Target | None = None) -> TrainedModel:
-  """The model: fresh parameters, and fitted state that no data gave."""
+def model(
+  target: Target | None = None,
+  of: Schema | None = None,
+  batching: Batching = BATCHING,
+  members: int = 1,
+  noise: float = 0.0,
+  **changes: Any,
+) -> TrainedModel:
+  """The model: fresh parameters, and fitted state that no data gave.
+
+  Args:
+    target: of the schema above.
+    of: another schema in its place.
+    batching: with the lengths of its padded modalities.
+    members: networks of the ensemble.
+    noise: standard deviation of what is added to their parameters, of each its own.
+    changes: of the options of the model.
+  """
   options = dataclasses.replace(
     experiment.read(mortality.get_config('small')).model,
     size='tiny',
@@ -68,33 +84,41 @@ def model(target: Target | None = None) -> TrainedModel:
     fusion='none',
     segment_lengths=(12,),
   )
-  of = schema(target)
+  options = dataclasses.replace(options, **changes)
+  of = of or schema(target)
   config = model_config(of.task, options, of)
-  example = padding(of, modalities=of.names, batching=BATCHING, rows=1)
+  example = padding(of, modalities=of.names, batching=batching, rows=1)
   network = MedM2T(config)
   initialise = jax.jit(
     lambda key, batch: network.init(key, batch, stage=STAGE, train=False)
   )
   made = initialise(jax.random.key(0), example)
-  made = traverse_util.flatten_dict(jax.tree.map(np.asarray, made))
-  variables: dict[str, Any] = {
-    path: _fitted(path, array) if path[0] == 'fitted' else array
-    for path, array in made.items()
-  }
+  flat: dict[Any, Any] = traverse_util.flatten_dict(jax.tree.map(np.asarray, made))
+  rng = np.random.default_rng(0)
+
+  def variables() -> dict[str, Any]:
+    found = dict(flat)
+    for path, array in flat.items():
+      if path[0] == 'fitted':
+        found[path] = _fitted(path, array)
+      elif path[0] == 'params' and noise:
+        found[path] = (array + rng.normal(0, noise, array.shape)).astype(array.dtype)
+    return traverse_util.unflatten_dict(found)
+
   lineage = Lineage(0, frozenset(), frozenset(), '', '', {})
   whole = TrainedModel(
     schema=of,
     options=options,
-    batching=BATCHING,
+    batching=batching,
     batch_size=16,
-    members=(
-      Member({'batch_stats': {}, **traverse_util.unflatten_dict(variables)}, None, lineage),
+    members=tuple(
+      Member({'batch_stats': {}, **variables()}, None, lineage) for _ in range(members)
     ),
     found={name: [0.9] * len(each.variables) for name, each in of.modalities.items()},
     key_fingerprint='none',
     tests={},
     card='# Model card\n\nOf a test.\n',
-    example=invented(of, BATCHING),
+    example=invented(of, batching),
     answer=np.empty(0),
     version='0123456789abcdef',
   )
