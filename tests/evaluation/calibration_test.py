@@ -131,3 +131,16 @@ def test_days_slope_equals_least_squares():
   assert figures['slope']['value'] == pytest.approx(slope)
   assert figures['intercept']['value'] == pytest.approx(intercept)
   assert figures['slope']['low'] < 0.7 < figures['slope']['high']
+
+
+def test_percentiles_of_the_predictions_by_outcome():
+  rows = _rows(1.0, n=5000)
+  (found,) = calibration.predicted(rows).items()
+  assert found[0] == 'yes' and len(found[1]) == 99
+  for percent in (1, 50, 99):
+    below = (rows.prediction[:, 1] <= found[1][percent - 1]).mean()
+    assert below == pytest.approx(percent / 100, abs=1e-3)
+  number = dataclasses.replace(
+    rows, target=Target('regression', unit='days'), prediction=rows.prediction[:, 1]
+  )
+  assert calibration.predicted(number) == {'': found[1]}

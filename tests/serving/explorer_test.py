@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 import json
 import re
 
@@ -22,7 +21,7 @@ from medm2t_jax.serving.explorer.of_dataset import identity_of, notes_of
 from medm2t_jax.serving.explorer.page import page
 from medm2t_jax.serving.explorer.story import StoryTeller
 from tests.support import kinds, small_bundle
-from tests.support.chromium import CHROMIUM, chromium
+from tests.support.chromium import CHROMIUM, Tab
 
 BATCHING = Batching(
   buckets=({'labs': 8, 'notes': 8}, {'labs': 32, 'notes': 32}), max_recordings=2
@@ -265,66 +264,53 @@ def test_a_sample_in_the_variables_of_a_model_that_has_others(dataset, model, ro
 
 # In a browser.
 
-_PROBE = """<!doctype html><title>probe</title>
-<iframe id="page" width="{width}" height="800" style="border: 0" srcdoc="{page}"></iframe>
-<pre id="found"></pre>
-<script>
-onload = () => {{
-  const inside = document.getElementById('page').contentWindow;
-  const page = inside.document;
-  const slider = page.getElementById('as-of');
-  const read = () => ({{
-    risk: page.getElementById('risk').textContent,
-    when: page.getElementById('when').textContent,
-    told: slider.getAttribute('aria-valuetext'),
-    dimmed: page.querySelectorAll('circle.later').length,
-  }});
-  const move = (to) => {{
-    slider.value = to;
-    slider.dispatchEvent(new inside.Event('input', {{bubbles: true}}));
-    return read();
-  }};
-  const begin = read();
-  const moved = Array.from({{length: Number(slider.max) + 1}}, (_, to) => move(to));
-  move(0);
-  page.getElementById('later').click();
-  const clicked = read();
-  page.querySelectorAll('details').forEach((each) => {{ each.open = true; }});
-  document.getElementById('found').textContent = JSON.stringify({{
-    begin, moved, clicked, title: page.title,
-    label: page.querySelector('label[for="as-of"]').textContent,
-    width: page.documentElement.scrollWidth,
-    charts: page.querySelectorAll('svg[role="img"]').length,
-    fetched: inside.performance.getEntriesByType('resource').length,
-  }});
-}};
-</script>
-"""
+_READ = """({
+  risk: document.getElementById('risk').textContent,
+  when: document.getElementById('when').textContent,
+  told: document.getElementById('as-of').getAttribute('aria-valuetext'),
+  dimmed: document.querySelectorAll('circle.later').length,
+})"""
+_PAGE = """({
+  title: document.title,
+  label: document.querySelector('label[for="as-of"]').textContent,
+  width: document.documentElement.scrollWidth,
+  charts: document.querySelectorAll('svg[role="img"]').length,
+  fetched: performance.getEntriesByType('resource').length,
+  focused: document.activeElement.id,
+})"""
 
 
 @pytest.mark.skipif(
   CHROMIUM is None, reason='no chromium: install the package of that name'
 )
 @pytest.mark.parametrize('width', [390, 1200])
-def test_the_slider_moves_the_number_in_a_browser(story, tmp_path, width):
-  told = {**story, 'notes': [*story['notes'], EVIL]}
-  probe = tmp_path / 'probe.html'
-  probe.write_text(_PROBE.format(width=width, page=html.escape(page(told))))
-  shown = chromium(tmp_path, '--dump-dom', probe.as_uri())
-  found = re.search(r'<pre id="found">(.*?)</pre>', shown, re.DOTALL)
-  assert found and found[1], 'the probe did not run'
-  result = json.loads(html.unescape(found[1]))
+def test_arrow_keys_move_the_moment_and_the_number(story, tmp_path, width):
+  file = tmp_path / 'page.html'
+  file.write_text(page({**story, 'notes': [*story['notes'], EVIL]}))
   (output,) = story['outputs']
-  assert result['begin']['risk'] == output['texts'][-1]
-  assert [each['risk'] for each in result['moved']] == output['texts']
-  assert len(set(output['texts'])) > 3
+  with Tab(tmp_path, file.as_uri(), width=width) as tab:
+    found = [tab.ask(_READ)]
+    for _ in range(9):  # the slider is among the first that the tab key reaches
+      tab.press('Tab', 9)
+      if tab.ask('document.activeElement.id') == 'as-of':
+        break
+    for _ in story['moments'][1:]:
+      tab.press('ArrowLeft', 37)
+      found.append(tab.ask(_READ))
+    tab.ask("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    told = tab.ask(_PAGE)
+    tab.press('End', 35)
+    at_the_end = tab.ask(_READ)
+  found.reverse()
   when = [each['text'] for each in story['moments']]
-  assert [each['when'] for each in result['moved']] == when
+  assert told['focused'] == 'as-of' and told['label'].startswith('As of')
+  assert [each['risk'] for each in found] == output['texts']
+  assert len(set(output['texts'])) > 3
+  assert [each['when'] for each in found] == when
   expected = [f'{a}: {b}' for a, b in zip(when, output['texts'], strict=True)]
-  assert [each['told'] for each in result['moved']] == expected
-  dimmed = [each['dimmed'] for each in result['moved']]
+  assert [each['told'] for each in found] == expected
+  dimmed = [each['dimmed'] for each in found]
   assert dimmed[-1] == 0 and dimmed[0] > 0 and sorted(dimmed, reverse=True) == dimmed
-  assert result['clicked'] == result['moved'][1]
-  assert result['label'].startswith('As of') and 'evil' not in result['title']
-  assert result['width'] <= width, 'it scrolls sideways'
-  assert result['charts'] > 8 and not result['fetched']
+  assert at_the_end == found[-1] and 'evil' not in told['title']
+  assert told['width'] <= width, 'it scrolls sideways'
+  assert told['charts'] > 8 and not told['fetched']
