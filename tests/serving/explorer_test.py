@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -260,6 +262,21 @@ def test_a_sample_in_the_variables_of_a_model_that_has_others(dataset, model, ro
   np.testing.assert_array_equal(found['labs']['time'], whole['labs']['time'][kept])
   np.testing.assert_array_equal(2 - 2 * found['labs']['item'], whole['labs']['item'][kept])
   np.testing.assert_array_equal(found['ecg']['signal'], whole['ecg']['signal'])
+
+
+def test_the_command_writes_the_page(model, dataset, row, story, tmp_path):
+  model.save(tmp_path / 'bundle')
+  out, sample = tmp_path / 'pages' / 'patient.html', int(dataset.index['sample_id'][row])
+  command = [
+    *(sys.executable, '-m', 'medm2t_jax.explore', f'--model={tmp_path / "bundle"}'),
+    *(f'--data={dataset.directory}', f'--sample={sample}', f'--out={out}', '--identify'),
+  ]
+  done = subprocess.run(command, capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+  told = json.loads(done.stdout.splitlines()[-1])
+  assert told['page'] == str(out) and told['output'] == 'dead'
+  assert told['prediction'] == pytest.approx(story['outputs'][0]['values'][-1], abs=1e-5)
+  assert f'<dd>{sample}</dd>' in out.read_text()
 
 
 # In a browser.
