@@ -1,7 +1,7 @@
 """How fast the service answers: latency, throughput, start, memory.
 
   ./run.sh exec python -m benchmarks.serving --model=BUNDLE [--requests=1000]
-      [--clients=32] [--memory_requests=20000] [--rows=1,8,32]
+      [--clients=32] [--memory_requests=20000] [--rows=1,4,16]
 
 Starts `python -m medm2t_jax.serve` on this machine and asks it over loopback. A request is
 one patient with 300 events of the model's own variables in its observation window, and
@@ -44,7 +44,7 @@ _CLIENTS = flags.DEFINE_integer('clients', 32, 'At the same time.')
 _MEMORY = flags.DEFINE_integer(
   'memory_requests', 20_000, 'Of the watch on memory; 0: none.'
 )
-_ROWS = flags.DEFINE_string('rows', '1,8,32', 'Rows of the compiled programs.')
+_ROWS = flags.DEFINE_string('rows', '1,4,16', 'Rows of the compiled programs.')
 
 _EVENTS = 300
 _KINDS = 32  # different patients

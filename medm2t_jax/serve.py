@@ -52,7 +52,7 @@ _LIMITS = {
   'body_seconds': flags.DEFINE_float('body_seconds', 30.0, 'In which a body arrives.'),
 }
 _BATCH_ROWS = flags.DEFINE_list(
-  'batch_rows', ['1', '8', '32'], 'Rows of the compiled programs.'
+  'batch_rows', ['1', '4', '16'], 'Rows of the compiled programs.'
 )
 
 # Source of a model's data -> mapping of the rows that its hospital has.

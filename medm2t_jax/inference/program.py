@@ -25,9 +25,6 @@ Program = Callable[[Batch], Float[Array, 'b ...']]
 def program(model: TrainedModel) -> Program:
   """The whole model: the mean of its members, each in its blend.
 
-  Members are networks of the same shapes: one is traced, whatever their number. Their
-  trees are not of the same shapes, and each is traced.
-
   Args:
     model: the trained model.
 
@@ -35,6 +32,20 @@ def program(model: TrainedModel) -> Program:
     A function of a batch without a device axis (docs/design.md, "The batch"), of which it
     reads `row` and the modalities. It returns probabilities (b c) or numbers (b), float32,
     and may be transformed by JAX.
+  """
+  predict, arrays = with_arrays(model)
+  return lambda batch: predict(arrays, batch)
+
+
+def with_arrays(
+  model: TrainedModel,
+) -> tuple[Callable[[Any, Batch], Float[Array, 'b ...']], Any]:
+  """The same as a function of the model's arrays and a batch, and these arrays.
+
+  It is traced in half the time, for no constant of the model is looked at.
+
+  Members are networks of the same shapes: one is traced, whatever their number. Their
+  trees are not of the same shapes, and each is traced.
   """
   config = model.model_config
   network = MedM2T(config)
@@ -49,7 +60,8 @@ def program(model: TrainedModel) -> Program:
     assert isinstance(predictions, Predictions)  # nothing is mutable here
     return predictions.logits
 
-  def predict(batch: Batch) -> Float[Array, 'b ...']:
+  def predict(arrays: Any, batch: Batch) -> Float[Array, 'b ...']:
+    variables, blends = arrays
     batch = {name: batch[name] for name in ('row', *config.names)}
     outputs = jax.vmap(logits, in_axes=(0, None))(variables, batch)
     if blends:
@@ -58,4 +70,4 @@ def program(model: TrainedModel) -> Program:
       outputs = [blended.outputs(one, table, each, config.link) for one, each in mixed]
     return jnp.mean(jnp.stack([predicted(each, config.link) for each in outputs]), axis=0)
 
-  return predict
+  return predict, jax.device_put((variables, blends))

@@ -16,7 +16,7 @@ from data_pipeline.format.schema import DataError
 from data_pipeline.reading.arranging import Example, arrange, bucket_of
 from data_pipeline.reading.planning import recordings_capacity
 from medm2t_jax.inference.example import ROWS, padded
-from medm2t_jax.inference.program import program
+from medm2t_jax.inference.program import with_arrays
 from medm2t_jax.inference.trained_model import TOLERANCE, TrainedModel
 
 _LOGGER = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class CompiledModel:
     self._rows = sorted({*batch_rows})
     if not self._rows or self._rows[-1] < ROWS:
       raise DataError(f'--batch_rows: the largest has to be at least {ROWS}.')
-    self._program = jax.jit(program(model))
+    predict, self._of_model = with_arrays(model)
     self._compiled: dict[tuple[int, int], Any] = {}
     modalities = model.schema.modalities.items()
     self._packed = [name for name, each in modalities if each.layout == 'packed']
@@ -64,7 +64,8 @@ class CompiledModel:
     for bucket in range(max(1, len(self.model.batching.buckets))):
       for rows in self._rows:
         arrays = self._arranged([], bucket, rows)
-        self._compiled[bucket, rows] = self._program.lower(arrays).compile()
+        lowered = jax.jit(predict).lower(self._of_model, arrays)
+        self._compiled[bucket, rows] = lowered.compile()
         if rows >= ROWS:
           self._test(bucket, arrays)
     seconds = time.perf_counter() - began
@@ -87,7 +88,8 @@ class CompiledModel:
       DataError: one is not finite.
     """
     rows = len(batch.arrays['row'])
-    output = np.asarray(self._compiled[batch.bucket, rows](batch.arrays), np.float64)
+    program = self._compiled[batch.bucket, rows]
+    output = np.asarray(program(self._of_model, batch.arrays), np.float64)
     output = output[: len(batch.patients)]
     if not np.isfinite(output).all():
       raise DataError('a prediction is not finite.')
@@ -126,30 +128,29 @@ class CompiledModel:
   def _filled(
     self, examples: Sequence[Example], inside: np.ndarray
   ) -> Iterator[tuple[list[int], int]]:
-    """Patients of a bucket and the rows of their program, which holds their recordings."""
+    """Patients of a bucket and the rows of their program, which holds their recordings.
+
+    Of several programs the largest is taken that is at least half full, for rows of
+    padding take as long as others.
+    """
     waiting = inside.tolist()
     while waiting:
-      taken = 1
-      rows = self._rows_for(examples, waiting[:1])
-      while taken < len(waiting):
-        more = self._rows_for(examples, waiting[: taken + 1])
-        if not more:
-          break
-        taken, rows = taken + 1, more
+      taken, rows = 0, self._rows[0]
+      for more in self._rows:
+        held = self._held(examples, waiting[:more], more)
+        if 2 * held >= more or not taken:
+          taken, rows = held, more
       yield waiting[:taken], rows
       waiting = waiting[taken:]
 
-  def _rows_for(self, examples: Sequence[Example], patients: Sequence[int]) -> int:
-    """Rows of the first program that holds these patients, 0 where none does."""
-    most = self.model.batching.max_recordings
-    packed = [
-      sum(min(most, _entries(examples[index].get(name))) for index in patients)
-      for name in self._packed
-    ]
-    for rows in self._rows:
-      if len(patients) <= rows and max(packed, default=0) <= self._capacity(rows):
-        return rows
-    return 0
+  def _held(self, examples: Sequence[Example], patients: Sequence[int], rows: int) -> int:
+    """How many of these patients, in order, have recordings that a program holds."""
+    most, capacity = self.model.batching.max_recordings, self._capacity(rows)
+    for name in self._packed:
+      count = [min(most, _entries(examples[index].get(name))) for index in patients]
+      fits = int(np.searchsorted(np.cumsum(count), capacity, side='right'))
+      patients = patients[:fits]
+    return len(patients)
 
   def _test(self, bucket: int, arrays: Mapping[str, Any]) -> None:
     """Predicts the model's example with the program of these arrays' shapes."""
@@ -161,7 +162,7 @@ class CompiledModel:
       shaped[name] = example[name]
       if name in model.schema.modalities:
         shaped[name] = {key: _grown(example[name][key], to) for key, to in each.items()}
-    again = np.asarray(self._compiled[bucket, rows](shaped))[:ROWS]
+    again = np.asarray(self._compiled[bucket, rows](self._of_model, shaped))[:ROWS]
     difference = np.abs(again - model.answer) / np.maximum(1.0, np.abs(model.answer))
     if not difference.max() <= TOLERANCE:
       raise DataError(

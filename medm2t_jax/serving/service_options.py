@@ -21,8 +21,8 @@ class ServiceOptions(Options):
     max_explained: patients of a request that asks for explanations.
     max_waiting: patients who wait for their prediction; beyond it: 503.
     body_seconds: in which a body has to arrive.
-    batch_rows: rows of the compiled programs, ascending; a batch takes the first that
-      holds it.
+    batch_rows: rows of the compiled programs; patients who wait take the largest that
+      they fill at least half.
   """
 
   max_body_mb: Positive = 32.0
@@ -34,4 +34,4 @@ class ServiceOptions(Options):
   max_explained: Count = 4
   max_waiting: Count = 512
   body_seconds: Positive = 30.0
-  batch_rows: tuple[Count, ...] = (1, 8, 32)
+  batch_rows: tuple[Count, ...] = (1, 4, 16)
