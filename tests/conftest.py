@@ -66,6 +66,12 @@ _LONGEST = (
   'ablate_test',
   'targets_test',
   'models_test',
+  'explorer_test',
+  'explainer_test',
+  'export_test',
+  'http_test',
+  'program_test',
+  'serve_test',
   'notes_test',
   'toy_kind_test',
   'mimic_iv_tasks_test',
@@ -100,6 +106,8 @@ _LONGEST = (
   'integrated_gradients_test',
   'report_test',
   'docs_test',
+  'fhir_test',
+  'pack_test',
 )
 
 
