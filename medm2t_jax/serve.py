@@ -60,7 +60,6 @@ _MAPPINGS = {
   'mimic_iv': 'mimic_iv', 'simulated': 'mimic_iv', 'physionet2012': 'physionet2012'
 }  # fmt: skip
 _FHIR_MAPPINGS = {'mimic_iv': 'omop_loinc', 'simulated': 'omop_loinc'}
-_LEAST_TOKEN = 16
 _LOCAL = ('127.0.0.1', '::1', 'localhost')
 _LOGGER = logging.getLogger('medm2t_jax.serve')
 
@@ -70,7 +69,7 @@ def main(_: list[str]) -> None:
   try:
     import uvicorn
 
-    from medm2t_jax.serving.service_options import ServiceOptions
+    from medm2t_jax.serving.service_options import ServiceOptions, read_token
   except ModuleNotFoundError as error:
     sys.exit(f"error: serving needs {error.name}: pip install 'medm2t_jax[serve]'")
   from medm2t_jax.runs.hosts import start_up
@@ -141,26 +140,6 @@ def make(bundle: Path, options: Any, token: str) -> Any:
     fhir_reader=PatientReader(model.schema, of_fhir) if of_fhir else None,
     token=token,
   )
-
-
-def read_token(path: str | None) -> str:
-  """The token of a file, '' without one.
-
-  Raises:
-    DataError: it cannot be read, or the token is short.
-  """
-  if path is None:
-    return ''
-  try:
-    token = Path(path).read_text(encoding='ascii').strip()
-  except (OSError, UnicodeDecodeError) as error:
-    raise DataError(f'--token_file={path}: {type(error).__name__}.') from None
-  if len(token) < _LEAST_TOKEN or not token.isprintable() or ' ' in token:
-    raise DataError(
-      f'--token_file={path}: a token has at least {_LEAST_TOKEN} characters and no blanks. '
-      'Make one: `openssl rand -hex 32 > FILE`.'
-    )
-  return token
 
 
 if __name__ == '__main__':

@@ -1,10 +1,14 @@
-"""Limits of the service, all of them flags of `python -m medm2t_jax.serve`."""
+"""Limits of the service and its token, all of them flags of `python -m medm2t_jax.serve`."""
 
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from data_pipeline.format.options import Count, Options, Positive
+from data_pipeline.format.schema import DataError
+
+_LEAST_TOKEN = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,3 +39,23 @@ class ServiceOptions(Options):
   max_waiting: Count = 512
   body_seconds: Positive = 30.0
   batch_rows: tuple[Count, ...] = (1, 4, 16)
+
+
+def read_token(path: str | None) -> str:
+  """The token of a file, '' without one.
+
+  Raises:
+    DataError: it cannot be read, or the token is short.
+  """
+  if path is None:
+    return ''
+  try:
+    token = Path(path).read_text(encoding='ascii').strip()
+  except (OSError, UnicodeDecodeError) as error:
+    raise DataError(f'--token_file={path}: {type(error).__name__}.') from None
+  if len(token) < _LEAST_TOKEN or not token.isprintable() or ' ' in token:
+    raise DataError(
+      f'--token_file={path}: a token has at least {_LEAST_TOKEN} characters and no blanks. '
+      'Make one: `openssl rand -hex 32 > FILE`.'
+    )
+  return token

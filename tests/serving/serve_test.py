@@ -14,7 +14,7 @@ import httpx2
 import pytest
 
 from data_pipeline.format.schema import DataError
-from medm2t_jax import serve
+from medm2t_jax.serving.service_options import read_token
 from tests.inference.program_test import HEAVY
 from tests.serving.http_test import event, patient
 from tests.support.xla_flags import xla_flags
@@ -106,9 +106,9 @@ def test_a_token_is_long_and_in_a_file(tmp_path):
   for text in ('', 'short', 'with blanks in between', 'ümlaut' * 5):
     path.write_text(text)
     with pytest.raises(DataError, match='--token_file='):
-      serve.read_token(str(path))
+      read_token(str(path))
   with pytest.raises(DataError, match='FileNotFoundError'):
-    serve.read_token(str(tmp_path / 'nothing'))
+    read_token(str(tmp_path / 'nothing'))
   path.write_text('0123456789abcdef\n')
-  assert serve.read_token(str(path)) == '0123456789abcdef'
-  assert serve.read_token(None) == ''
+  assert read_token(str(path)) == '0123456789abcdef'
+  assert read_token(None) == ''
