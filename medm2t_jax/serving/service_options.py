@@ -1,4 +1,4 @@
-"""Limits of the service and its token, all of them flags of `python -m medm2t_jax.serve`."""
+"""Limits of the service and its token: flags of `python -m medm2t_jax.serve`."""
 
 from __future__ import annotations
 
