@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from medm2t_jax.inference import blended
+from medm2t_jax.inference.program import stacked
 from medm2t_jax.inference.trained_model import STAGE, Batch, TrainedModel
 from medm2t_jax.models.encoded import Predictions
 from medm2t_jax.models.link import normalized, predicted
@@ -48,11 +49,7 @@ def member_predictions(model: TrainedModel) -> Callable[[Batch], MemberPredictio
   network = MedM2T(config)
   count, parts = network.members(STAGE), len(network.part_names(STAGE))
   addition = LateAddition(config.outputs, parts, config.link)
-  variables = jax.tree.map(
-    lambda *each: jnp.stack(each), *(dict(member.variables) for member in model.members)
-  )
-  # Of all members or of none: they were trained in the same way.
-  blends = [member.blend for member in model.members if member.blend is not None]
+  variables, blends = stacked(model)
 
   def outputs(variables: Any, batch: Batch) -> Float[Array, '1+k b c']:
     """Of the network, then of each member in the place of its ensemble."""

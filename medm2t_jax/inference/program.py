@@ -6,7 +6,7 @@ Predictions of data sets go through `TrainedModel.predict`, on all devices.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -49,11 +49,6 @@ def with_arrays(
   """
   config = model.model_config
   network = MedM2T(config)
-  variables = jax.tree.map(
-    lambda *each: jnp.stack(each), *(dict(member.variables) for member in model.members)
-  )
-  # Of all members or of none: they were trained in the same way.
-  blends = [member.blend for member in model.members if member.blend is not None]
 
   def logits(variables: Any, batch: Batch) -> Float[Array, 'b c']:
     predictions = network.apply(variables, batch, stage=STAGE, train=False)
@@ -70,4 +65,15 @@ def with_arrays(
       outputs = [blended.outputs(one, table, each, config.link) for one, each in mixed]
     return jnp.mean(jnp.stack([predicted(each, config.link) for each in outputs]), axis=0)
 
-  return predict, jax.device_put((variables, blends))
+  return predict, jax.device_put(stacked(model))
+
+
+def stacked(model: TrainedModel) -> tuple[Any, list[Mapping[str, Any]]]:
+  """Variables of all members, each array with the members in front, and their blends.
+
+  All members have a blend or none has: they were trained in the same way.
+  """
+  variables = jax.tree.map(
+    lambda *each: jnp.stack(each), *(dict(member.variables) for member in model.members)
+  )
+  return variables, [member.blend for member in model.members if member.blend is not None]

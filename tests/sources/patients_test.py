@@ -12,7 +12,7 @@ import pytest
 from data_pipeline.ecg.conditioning import condition
 from data_pipeline.format.modalities import Events, Grid, Static, Waveform
 from data_pipeline.format.modalities.waveform import ECG_LEADS
-from data_pipeline.format.schema import Item, Schema, Target
+from data_pipeline.format.schema import DataError, Item, Schema, Target
 from data_pipeline.sources import Resources, meds
 from data_pipeline.sources.common.items import items
 from data_pipeline.sources.meds.mapping import load, path_of
@@ -290,3 +290,18 @@ def test_a_grid_of_another_length_than_the_window():
   assert read.examples[0]['vitals']['value'].tolist() == [[0], [80]]
   assert read.coverage[0]['used'] == 2
   assert read.coverage[0]['entries'][0]['reason'] == 'dropped: before the first cell'
+
+
+def test_a_code_of_two_items_is_refused_as_by_preparation(data):
+  data.mapping['events'] = {
+    'labs': {
+      'items': [CREATININE, {'id': 'other', 'unit': 'mg/dL', 'codes': ['LAB//*//{unit}']}]
+    }
+  }
+  data.write()
+  chosen = load(data.folder / 'mapping.yaml')
+  found = tuple(one.item for one in chosen.events['labs'].variables)
+  reader = reader_of(chosen, labs=Events(found))
+  with pytest.raises(DataError, match='LAB//crea//mg/dL belongs to two items of labs'):
+    reader.read(request((-HOUR, 'LAB//crea//mg/dL', 1)))
+  assert reader.read(request((-HOUR, 'LAB//x//mg/dL', 1))).coverage[0]['used'] == 1

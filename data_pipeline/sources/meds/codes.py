@@ -20,6 +20,9 @@ from data_pipeline.sources.common.raw_tables import RawTables
 from data_pipeline.sources.common.units import unit_key
 from data_pipeline.sources.meds.variables import Automatic, Codes, Variable
 
+# Whether two items may read one code.
+TwoItems = Literal['refused', 'allowed']
+
 # What the MIMIC-IV conversion writes where a unit is null.
 _NO_UNIT = 'UNK'
 RECORDED = 'recorded'
@@ -65,7 +68,7 @@ def readings(
   variables: Sequence[Variable],
   distinct: Sequence[str],
   *,
-  two_items: Literal['refused', 'allowed'] = 'refused',
+  two_items: TwoItems = 'refused',
 ) -> tuple[Reading, ...]:
   """How each code is read that a variable has, in order of the code.
 

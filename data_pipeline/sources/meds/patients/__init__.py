@@ -103,8 +103,10 @@ class PatientReader:
       else:
         unread.append(name)
     self.unread = tuple(unread)
+    # As preparation: only static columns may share a code.
     self._books = {
-      name: CodeBook(name, part.variables) for name, part in self._parts.items()
+      name: CodeBook(name, part.variables, 'allowed' if part.history else 'refused')
+      for name, part in self._parts.items()
     }
 
   def read(self, patients: Patients) -> Read:

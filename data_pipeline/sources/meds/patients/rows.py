@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_pipeline.sources.meds.codes import UNIT_SEPARATOR, Reading, readings
+from data_pipeline.sources.meds.codes import UNIT_SEPARATOR, Reading, TwoItems, readings
 from data_pipeline.sources.meds.interpretation import Interpreter, Values
 from data_pipeline.sources.meds.variables import Variable
 
@@ -51,8 +51,10 @@ class Tally:
 class CodeBook:
   """Which items of one modality a code is read by; remembers the codes that it has met."""
 
-  def __init__(self, modality: str, variables: Sequence[Variable]):
+  def __init__(self, modality: str, variables: Sequence[Variable], two_items: TwoItems):
+    """`two_items` of one code: as `codes.readings`."""
     self.variables = variables
+    self._two_items: TwoItems = two_items
     self._modality = modality
     self._known: collections.OrderedDict[str, tuple[Reading, ...]] = (
       collections.OrderedDict()
@@ -62,15 +64,16 @@ class CodeBook:
     """How the codes are read that an item has.
 
     Raises:
-      DataError: two items claim one code.
+      DataError: two items claim one code, and that is refused.
     """
     new = [code for code in codes if code not in self._known]
     if new:
       of: dict[str, list[Reading]] = {code: [] for code in new}
-      for one in readings(self._modality, self.variables, new, two_items='allowed'):
+      found = readings(self._modality, self.variables, new, two_items=self._two_items)
+      for one in found:
         of[one.code].append(one)
-      for code, found in of.items():
-        self._known[code] = tuple(found)
+      for code, its_own in of.items():
+        self._known[code] = tuple(its_own)
     result = tuple(one for code in codes for one in self._known[code])
     while len(self._known) > _CODES_KEPT:
       self._known.popitem(last=False)
