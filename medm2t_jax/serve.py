@@ -19,6 +19,7 @@ from absl import app, flags
 
 from data_pipeline.format.schema import DataError
 from medm2t_jax import command_line
+from medm2t_jax.serving.service_options import ServiceOptions, read_token
 
 _MODEL = flags.DEFINE_string(
   'model', None, 'A bundle, for example runs/first/fold0/model.', required=True
@@ -40,19 +41,34 @@ _PORT = flags.DEFINE_integer('port', 8080, 'Port.', lower_bound=0, upper_bound=6
 _TOKEN_FILE = flags.DEFINE_string(
   'token_file', None, 'File with the token that every request but /health has to have.'
 )
+_DEFAULTS = ServiceOptions()
 _LIMITS = {
-  'max_body_mb': flags.DEFINE_float('max_body_mb', 32.0, 'Of the body of a request.'),
-  'max_depth': flags.DEFINE_integer('max_depth', 32, 'Levels of a JSON.'),
-  'max_patients': flags.DEFINE_integer('max_patients', 100, 'Of a request.'),
-  'max_events': flags.DEFINE_integer('max_events', 20_000, 'Of a patient.'),
-  'max_recordings': flags.DEFINE_integer('max_recordings', 32, 'ECGs of a patient.'),
-  'max_samples': flags.DEFINE_integer('max_samples', 1_200_000, 'Of an ECG, all leads.'),
-  'max_explained': flags.DEFINE_integer('max_explained', 4, 'Patients, with explanation.'),
-  'max_waiting': flags.DEFINE_integer('max_waiting', 512, 'Patients who wait.'),
-  'body_seconds': flags.DEFINE_float('body_seconds', 30.0, 'In which a body arrives.'),
+  'max_body_mb': flags.DEFINE_float(
+    'max_body_mb', _DEFAULTS.max_body_mb, 'Of the body of a request.'
+  ),
+  'max_depth': flags.DEFINE_integer('max_depth', _DEFAULTS.max_depth, 'Levels of a JSON.'),
+  'max_patients': flags.DEFINE_integer(
+    'max_patients', _DEFAULTS.max_patients, 'Of a request.'
+  ),
+  'max_events': flags.DEFINE_integer('max_events', _DEFAULTS.max_events, 'Of a patient.'),
+  'max_recordings': flags.DEFINE_integer(
+    'max_recordings', _DEFAULTS.max_recordings, 'ECGs of a patient.'
+  ),
+  'max_samples': flags.DEFINE_integer(
+    'max_samples', _DEFAULTS.max_samples, 'Of an ECG, all leads.'
+  ),
+  'max_explained': flags.DEFINE_integer(
+    'max_explained', _DEFAULTS.max_explained, 'Patients, with explanation.'
+  ),
+  'max_waiting': flags.DEFINE_integer(
+    'max_waiting', _DEFAULTS.max_waiting, 'Patients who wait.'
+  ),
+  'body_seconds': flags.DEFINE_float(
+    'body_seconds', _DEFAULTS.body_seconds, 'In which a body arrives.'
+  ),
 }
 _BATCH_ROWS = flags.DEFINE_list(
-  'batch_rows', ['1', '4', '16'], 'Rows of the compiled programs.'
+  'batch_rows', [*map(str, _DEFAULTS.batch_rows)], 'Rows of the compiled programs.'
 )
 
 # Source of a model's data -> mapping of the rows that its hospital has.
@@ -68,8 +84,6 @@ def main(_: list[str]) -> None:
   # Imported here so that --help and wrong flags answer at once.
   try:
     import uvicorn
-
-    from medm2t_jax.serving.service_options import ServiceOptions, read_token
   except ModuleNotFoundError as error:
     sys.exit(f"error: serving needs {error.name}: pip install 'medm2t_jax[serve]'")
   from medm2t_jax.runs.hosts import start_up
