@@ -49,7 +49,7 @@ def member_predictions(model: TrainedModel) -> Callable[[Batch], MemberPredictio
   network = MedM2T(config)
   count, parts = network.members(STAGE), len(network.part_names(STAGE))
   addition = LateAddition(config.outputs, parts, config.link)
-  variables, blends = stacked(model)
+  variables, blends = jax.device_put(stacked(model))
 
   def outputs(variables: Any, batch: Batch) -> Float[Array, '1+k b c']:
     """Of the network, then of each member in the place of its ensemble."""
@@ -68,7 +68,7 @@ def member_predictions(model: TrainedModel) -> Callable[[Batch], MemberPredictio
 
   def predict(batch: Batch) -> MemberPredictions:
     batch = {name: batch[name] for name in ('row', *config.names)}
-    found = jax.vmap(outputs, in_axes=(0, None))(variables, batch)
+    found = jax.lax.map(lambda of_member: outputs(of_member, batch), variables)
     if blends:
       table = blended.table_of_device(config.columns, batch)
       found = jnp.stack(

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from medm2t_jax.inference import blended
@@ -44,8 +45,8 @@ def with_arrays(
 
   It is traced in half the time, for no constant of the model is looked at.
 
-  Members are networks of the same shapes: one is traced, whatever their number. Their
-  trees are not of the same shapes, and each is traced.
+  Members are networks of the same shapes: one is traced, whatever their number, and they
+  run one after the other. Their trees are not of the same shapes, and each is traced.
   """
   config = model.model_config
   network = MedM2T(config)
@@ -58,7 +59,7 @@ def with_arrays(
   def predict(arrays: Any, batch: Batch) -> Float[Array, 'b ...']:
     variables, blends = arrays
     batch = {name: batch[name] for name in ('row', *config.names)}
-    outputs = jax.vmap(logits, in_axes=(0, None))(variables, batch)
+    outputs = jax.lax.map(lambda of_member: logits(of_member, batch), variables)
     if blends:
       table = blended.table_of_device(config.columns, batch)
       mixed = zip(blends, outputs, strict=True)
@@ -74,6 +75,6 @@ def stacked(model: TrainedModel) -> tuple[Any, list[Mapping[str, Any]]]:
   All members have a blend or none has: they were trained in the same way.
   """
   variables = jax.tree.map(
-    lambda *each: jnp.stack(each), *(dict(member.variables) for member in model.members)
+    lambda *each: np.stack(each), *(dict(member.variables) for member in model.members)
   )
   return variables, [member.blend for member in model.members if member.blend is not None]

@@ -1,6 +1,7 @@
-"""Requests that wait are read and predicted together, in one thread beside the server's.
+"""Requests that wait are read and predicted together, in two threads beside the server's.
 
-Explanations take long, and have a thread of their own: no prediction waits for them.
+One reads patients while the other predicts those that were read before. Explanations take
+long, and have a thread of their own: no prediction waits for them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import asyncio
 import collections
 import concurrent.futures
 import dataclasses
-import logging
+import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,13 +19,12 @@ import numpy as np
 
 from data_pipeline.reading.arranging import Example
 from data_pipeline.sources.meds.patients import PatientReader, Patients
-from medm2t_jax.serving.compiled import CompiledModel
+from medm2t_jax.serving.compiled import CompiledModel, PatientBatch
 from medm2t_jax.serving.explaining import ExplainedPatient, explained
 from medm2t_jax.serving.metrics import ServiceMetrics
 from medm2t_jax.serving.refusals import Refused
 from medm2t_jax.serving.requests import joined
 
-_LOGGER = logging.getLogger(__name__)
 # Of one pass over what waits: more are read together than one batch holds, for they are
 # of several buckets.
 _MOST_TOGETHER = 64
@@ -63,8 +63,25 @@ class _Work:
     return len(self.patients.prediction_time)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Read:
+  """Requests whose patients are read: what the predicting thread takes.
+
+  Attributes:
+    works: the requests, which have one reader.
+    examples: their patients, one after the other.
+    coverage: of each patient.
+    batches: of all of them.
+  """
+
+  works: Sequence[_Work]
+  examples: Sequence[Example]
+  coverage: Sequence[Mapping[str, Any]]
+  batches: Sequence[PatientBatch]
+
+
 class MicroBatches:
-  """The worker: `start` it, `predict` from the event loop, `close` it."""
+  """The workers: `start` them, `predict` from the event loop, `close` them."""
 
   def __init__(
     self,
@@ -87,24 +104,29 @@ class MicroBatches:
     self._waiting = 0
     self._changed = threading.Condition()
     self._closed = False
-    self._thread = threading.Thread(target=self._run, name='predictions', daemon=True)
+    # One that is predicted, one that waits for it: more would only wait longer.
+    self._read: queue.Queue[_Read | None] = queue.Queue(1)
+    thread = lambda run, name: threading.Thread(target=run, name=name, daemon=True)
+    self._threads = thread(self._reads, 'reading'), thread(self._predicts, 'predictions')
     self._explanations = concurrent.futures.ThreadPoolExecutor(1, 'explanations')
 
   @property
   def ready(self) -> bool:
     """Whether requests are answered."""
-    return self._thread.is_alive() and not self._closed
+    return all(each.is_alive() for each in self._threads) and not self._closed
 
   def start(self) -> None:
     """Begins to work."""
-    self._thread.start()
+    for each in self._threads:
+      each.start()
 
   def close(self) -> None:
     """Answers what waits, and ends."""
     with self._changed:
       self._closed = True
       self._changed.notify()
-    self._thread.join()
+    for each in self._threads:
+      each.join()
     self._explanations.shutdown()
 
   async def predict(
@@ -152,11 +174,17 @@ class MicroBatches:
     self._waiting -= patients
     self._metrics.waiting.set(self._waiting)
 
-  def _run(self) -> None:
+  def _reads(self) -> None:
+    """The reading thread."""
     while together := self._take():
       for reader in {id(work.reader): work.reader for work in together}.values():
-        works = [work for work in together if work.reader is reader]
-        self._answer(works)
+        self._read_together([work for work in together if work.reader is reader])
+    self._read.put(None)
+
+  def _predicts(self) -> None:
+    """The predicting thread."""
+    while (read := self._read.get()) is not None:
+      self._answer(read)
 
   def _take(self) -> list[_Work]:
     """What waits now, not too much of it; nothing at the end."""
@@ -169,33 +197,43 @@ class MicroBatches:
         taken.append(self._queue.popleft())
       return taken
 
-  def _answer(self, works: Sequence[_Work]) -> None:
-    """Every one of these gets its predictions, or the error that it caused itself."""
+  def _read_together(self, works: Sequence[_Work]) -> None:
+    """Hands these requests on, each that cannot be read its error."""
     try:
-      answers, examples = self._predicted(works)
+      read = works[0].reader.read(joined([work.patients for work in works]))
+      batches = [*self._model.batches(read.examples)]
     except Exception as error:
       if len(works) == 1:
         self._give(works[0], error)
       else:
         for work in works:
-          self._answer([work])
+          self._read_together([work])
+    else:
+      self._read.put(_Read(works, read.examples, read.coverage, batches))
+
+  def _answer(self, read: _Read) -> None:
+    """Every one of these requests gets its predictions, or the error that they ended in."""
+    try:
+      answers = self._predicted(read)
+    except Exception as error:
+      for work in read.works:
+        self._give(work, error)
       return
     end = 0
-    for work in works:
+    for work in read.works:
       of = slice(end, end + len(work))
       end = of.stop
-      if work.explain:
-        self._explanations.submit(self._explain, work, answers[of], examples[of])
+      if not all(np.isfinite(each.prediction).all() for each in answers[of]):
+        self._give(work, FloatingPointError('a prediction is not finite'))
+      elif work.explain:
+        self._explanations.submit(self._explain, work, answers[of], read.examples[of])
       else:
         self._give(work, answers[of])
 
-  def _predicted(
-    self, works: Sequence[_Work]
-  ) -> tuple[list[PredictedPatient], Sequence[Example]]:
-    """All patients of these requests, who have one reader; and what was read of them."""
-    read = works[0].reader.read(joined([work.patients for work in works]))
+  def _predicted(self, read: _Read) -> list[PredictedPatient]:
+    """All patients of these requests."""
     answers: dict[int, PredictedPatient] = {}
-    for batch in self._model.batches(read.examples):
+    for batch in read.batches:
       predictions = self._model.predict(batch)
       found, present = self._model.found(batch), self._model.present(batch)
       self._metrics.batch_rows.observe(len(batch.patients))
@@ -208,7 +246,7 @@ class MicroBatches:
           {name: bool(of[row]) for name, of in present.items()},
         )
     self._metrics.patients.inc(len(answers))
-    return [answers[index] for index in range(len(read.examples))], read.examples
+    return [answers[index] for index in range(len(read.examples))]
 
   def _explain(
     self, work: _Work, answers: Sequence[PredictedPatient], examples: Sequence[Example]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import logging
 import time
@@ -11,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from data_pipeline import processors
 from data_pipeline.format.modalities.base import found_in
 from data_pipeline.format.schema import DataError
 from data_pipeline.reading.arranging import Example, arrange, bucket_of
@@ -61,13 +63,22 @@ class CompiledModel:
     modalities = model.schema.modalities.items()
     self._packed = [name for name, each in modalities if each.layout == 'packed']
     began = time.perf_counter()
-    for bucket in range(max(1, len(self.model.batching.buckets))):
-      for rows in self._rows:
-        arrays = self._arranged([], bucket, rows)
-        lowered = jax.jit(predict).lower(self._of_model, arrays)
-        self._compiled[bucket, rows] = lowered.compile()
-        if rows >= ROWS:
-          self._test(bucket, arrays)
+    buckets = range(max(1, len(self.model.batching.buckets)))
+    shapes = {
+      (bucket, rows): self._arranged([], bucket, rows)
+      for bucket in buckets
+      for rows in self._rows
+    }
+    # One is compiled, or loaded, while Python traces the next.
+    with concurrent.futures.ThreadPoolExecutor(processors.available()) as pool:
+      compiling = {
+        key: pool.submit(jax.jit(predict).lower(self._of_model, arrays).compile)
+        for key, arrays in shapes.items()
+      }
+    for (bucket, rows), arrays in shapes.items():
+      self._compiled[bucket, rows] = compiling[bucket, rows].result()
+      if rows >= ROWS:
+        self._test(bucket, arrays)
     seconds = time.perf_counter() - began
     count = len(self._compiled)
     _LOGGER.info('%d programs compiled and tested in %.1f s', count, seconds)
@@ -82,18 +93,11 @@ class CompiledModel:
         yield PatientBatch(patients, bucket, self._arranged(few, bucket, rows))
 
   def predict(self, batch: PatientBatch) -> np.ndarray:
-    """Probabilities (n c) or numbers (n) of the patients of a batch, float64.
-
-    Raises:
-      DataError: one is not finite.
-    """
+    """Probabilities (n c) or numbers (n) of the patients of a batch, float64."""
     rows = len(batch.arrays['row'])
     program = self._compiled[batch.bucket, rows]
     output = np.asarray(program(self._of_model, batch.arrays), np.float64)
-    output = output[: len(batch.patients)]
-    if not np.isfinite(output).all():
-      raise DataError('a prediction is not finite.')
-    return output
+    return output[: len(batch.patients)]
 
   def found(self, batch: PatientBatch) -> dict[str, np.ndarray]:
     """Modality -> which of its variables the patients of a batch have, bool (n v)."""
