@@ -3,7 +3,8 @@
 `config.evaluation.explained` test samples get a page each, `explained_globally` random ones
 go into the importance of every variable. Both are explained together, a few rows at a time,
 by one compiled function (a bucket), with as many nodes as a sample needs until its
-attributions add up; `explanation_sections.py` draws it.
+attributions add up; `explanation_sections.py` draws it. What is explained is what predicts:
+the network in its blend.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from medm2t_jax import targets
 from medm2t_jax.evaluation.explain.attention import attention_of, attention_step
 from medm2t_jax.evaluation.explain.choose import Verdict, choose_samples
 from medm2t_jax.evaluation.explain.explanation import ExplainedSample, Explanation
+from medm2t_jax.inference import blend
 from medm2t_jax.inference.attribution.integrated_gradients import (
   LEVELS,
   Completeness,
   Doubling,
-  Integrated,
   Part,
   level_of,
 )
@@ -35,14 +36,11 @@ from medm2t_jax.inference.attribution.rows import (
   integrated_of,
   items_of,
   one_row,
+  together,
   unpacked,
 )
-from medm2t_jax.inference.attribution.whole_model import (
-  STAGE,
-  Member,
-  end_of,
-  explain_step,
-)
+from medm2t_jax.inference.attribution.simple_models import SimpleModels
+from medm2t_jax.inference.attribution.whole_model import STAGE, end_of, explain_step
 from medm2t_jax.modalities.shown import ItemAttribution
 from medm2t_jax.runs.hosts import distributed
 from medm2t_jax.runs.reader import Batch
@@ -93,7 +91,7 @@ def explain(
   for place, fold in enumerate(folds):
     # All processes restore together.
     variables, _ = restore_best(fold.final, STAGE)
-    explainer = _Explainer(fold.final, steps, variables)
+    explainer = _Explainer(fold.final, steps, variables, blend.restore(fold))
     pages = {
       int(row[i]): _Page(i, verdict, prediction[i])
       for i, verdict in chosen
@@ -157,11 +155,25 @@ class _Wanted:
 class _Explainer:
   """Explains samples of one fold on one device."""
 
-  def __init__(self, fold: Run, steps: _Steps, variables: Mapping[str, Any]):
+  def __init__(
+    self,
+    fold: Run,
+    steps: _Steps,
+    variables: Mapping[str, Any],
+    fitted: Mapping[str, Any] | None,
+  ):
+    """Takes the network of a fold.
+
+    Args:
+      fold: its final run.
+      steps: common to the folds.
+      variables: of the network.
+      fitted: its blend, if it has one.
+    """
     self._fold = fold
     self._steps = steps
-    device = jax.local_devices()[0]
-    self._variables = jax.device_put(jax.tree.map(np.asarray, dict(variables)), device)
+    self._simple = SimpleModels(fold.model_config, [fitted])
+    self._members = self._simple.members([variables])
 
   def samples(
     self, pages: Mapping[int, _Page], sampled: np.ndarray
@@ -206,10 +218,16 @@ class _Explainer:
         batch = jax.tree.map(lambda x: x[0], stacked)
         found = np.flatnonzero(batch['row'] >= 0)
         taken = [waiting[int(batch['row'][place])].pop(0) for place in found]
-        integrated = self._at_level(level, batch, self._classes(batch, found, taken))
+        scores = self._simple.said(batch, found).scores(len(batch['row']))
+        classes = self._classes(batch, found, taken)
+        step = functools.partial(
+          self._steps.integrated, self._members, batch, scores, classes
+        )
+        integrated = level_of(step, level)
         for place, each in zip(found, taken, strict=True):
           its_own = integrated_of(integrated, batch, int(place), recordings)
-          each.found.add(level, its_own, end_of(its_own.slopes, ({},)))
+          its_scores = jax.tree.map(lambda x, place=place: x[place], scores)
+          each.found.add(level, its_own, end_of(its_own.slopes, its_scores))
           if each.found.over:
             yield each.page, one_row(batch, int(place), recordings), each.found
             each.found = Doubling(over=True)
@@ -225,18 +243,14 @@ class _Explainer:
         classes[place] = kind.explained(kind.favourite(each.page.prediction))
     return classes
 
-  def _at_level(self, level: int, batch: Batch, classes: np.ndarray) -> Integrated:
-    members = (Member(self._variables),)
-    step = functools.partial(self._steps.integrated, members, batch, ({},), classes)
-    return level_of(step, level)
-
   def page(self, page: _Page, batch: Batch, found: Doubling) -> ExplainedSample:
     """Everything that a sample's page shows; `batch` has one row."""
     fold, dataset = self._fold, self._fold.dataset
     kind = targets.of(dataset.schema.target)
     row = int(batch['row'][0])
     arrays, attributions = unpacked(batch, found.slopes.gates)
-    sown = jax.tree.map(np.asarray, self._steps.attention(self._variables, batch))
+    (member,) = self._members
+    weights = jax.tree.map(np.asarray, self._steps.attention(member.variables, batch))
     return ExplainedSample(
       hash=hash_subject(dataset.index['sample_id'][row], dataset.subject_key),
       fold=fold.fold,
@@ -247,14 +261,19 @@ class _Explainer:
       completeness=found.completeness,
       arrays=arrays,
       attributions=attributions,
-      attention=attention_of(sown, fold.model_config, self._variables['fitted'], arrays),
+      items=self.items(batch, found),
+      attention=attention_of(
+        weights, fold.model_config, member.variables['fitted'], arrays
+      ),
       modalities=fold.model_config.modalities,
     )
 
   def items(self, batch: Batch, found: Doubling) -> list[ItemAttribution]:
     """Attributions of a sample by variable; `batch` has one row."""
     arrays, attributions = unpacked(batch, found.slopes.gates)
-    return items_of(self._fold.model_config.modalities, arrays, attributions)
+    items = items_of(self._fold.model_config.modalities, arrays, attributions)
+    said = self._simple.said(batch, [0])
+    return together(items, self._simple.items(said, found.slopes, items))
 
 
 def _random_rows(fold: Run, rows: np.ndarray, count: int) -> np.ndarray:

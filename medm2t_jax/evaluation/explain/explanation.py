@@ -48,8 +48,9 @@ class ExplainedSample:
     explained: the output in words.
     completeness: of the attributions.
     arrays: modality -> arrays of docs/design.md, "The batch", without batch rows.
-    attributions: modality -> attributions shaped like the arrays of that name; those
-      of events are `token`.
+    attributions: modality -> attributions of the network, shaped like the arrays of that
+      name; those of events are `token`.
+    items: attributions of all that predicts, by variable.
     attention: of Bi-Modal Attention.
     modalities: of the model that predicted it.
   """
@@ -63,6 +64,7 @@ class ExplainedSample:
   completeness: Completeness
   arrays: Mapping[str, Arrays]
   attributions: Mapping[str, Arrays]
+  items: Sequence[ItemAttribution]
   attention: Sequence[Attention]
   modalities: Sequence[Modality]
 

@@ -42,8 +42,10 @@ def looked_at(evaluation: Evaluation) -> Section | None:
   if evaluation.context.config.get('blend'):
     blocks.append(
       Paragraph(
-        'What predicts is a blend; explained is the network in it, not the simple models '
-        'beside it.'
+        'What predicts is a blend, and so is what is explained: what the columns of the '
+        'simple models add (of trees by TreeSHAP, against what they expect of the training '
+        'samples) is in the attributions of the variables. It says also what it means that '
+        'a variable was not recorded. Courses and signals on the pages are of the network.'
       )
     )
   if found['items']:

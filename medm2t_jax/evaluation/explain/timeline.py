@@ -14,7 +14,6 @@ from data_pipeline.format.schema import Schema
 from medm2t_jax import targets
 from medm2t_jax.evaluation.explain import explanation_plots
 from medm2t_jax.evaluation.explain.explanation import Attention, ExplainedSample
-from medm2t_jax.inference.attribution.rows import items_of
 from medm2t_jax.modalities.shown import Course, Recording, Shown
 from medm2t_jax.report.blocks import (
   Block,
@@ -84,8 +83,7 @@ def _prediction(schema: Schema, sample: ExplainedSample) -> Section:
 
 
 def _contributions(sample: ExplainedSample) -> Section:
-  items = items_of(sample.modalities, sample.arrays, sample.attributions)
-  items.sort(key=lambda each: -abs(each.attribution))
+  items = sorted(sample.items, key=lambda each: -abs(each.attribution))
   top = items[:MOST_ITEMS]
   if not top:
     return Section('contributions', 'What counted', [])
@@ -112,7 +110,8 @@ def _contributions(sample: ExplainedSample) -> Section:
     [
       Paragraph(
         'Orange raises the output, blue lowers it, against a sample observed just as often '
-        'whose every value is unremarkable.'
+        'whose every value is unremarkable. The variables are of all that predicts; what '
+        'is shown below of single values and signals is of the network.'
       ),
       explanation_plots.bars(
         [named(each) for each in top],

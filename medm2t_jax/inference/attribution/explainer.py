@@ -16,7 +16,6 @@ import jax
 import numpy as np
 
 from medm2t_jax import targets
-from medm2t_jax.inference.attribution.additive import additive
 from medm2t_jax.inference.attribution.integrated_gradients import (
   LEVELS,
   Completeness,
@@ -26,23 +25,16 @@ from medm2t_jax.inference.attribution.integrated_gradients import (
 from medm2t_jax.inference.attribution.rows import (
   integrated_of,
   items_of,
-  items_of_columns,
   one_row,
   together,
   unpacked,
 )
-from medm2t_jax.inference.attribution.whole_model import (
-  Blend,
-  Member,
-  Path,
-  end_of,
-  explain_step,
-)
+from medm2t_jax.inference.attribution.simple_models import Said, SimpleModels
+from medm2t_jax.inference.attribution.whole_model import end_of, explain_step
 from medm2t_jax.inference.program import program
 from medm2t_jax.inference.trained_model import Batch, TrainedModel
 from medm2t_jax.modalities.shown import Arrays, ItemAttribution
 from medm2t_jax.models.medm2t import MedM2T
-from medm2t_jax.models.trunk import columns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,32 +84,12 @@ class Explainer:
   def __init__(self, model: TrainedModel):
     config = model.model_config
     self._modalities = config.modalities
-    self._kinds = config.columns
     self._target = targets.of(model.schema.target)
     self._recordings = model.batching.max_recordings
     self._program = jax.jit(program(model))
     self._step = explain_step(MedM2T(config))
-    fitted = [each.blend for each in model.members]
-    self._simple = tuple(
-      {name: additive(arrays) for name, arrays in each['models'].items()} if each else {}
-      for each in fitted
-    )
-    blends = [
-      Blend(
-        dict(each['weights']),
-        np.asarray(each['prior'], np.float32),
-        {name: one.expected.astype(np.float32) for name, one in simple.items()},
-      )
-      if each
-      else None
-      for each, simple in zip(fitted, self._simple, strict=True)
-    ]
-    self._members = jax.device_put(
-      tuple(
-        Member(dict(member.variables), of_member)
-        for member, of_member in zip(model.members, blends, strict=True)
-      )
-    )
+    self._simple = SimpleModels(config, [each.blend for each in model.members])
+    self._members = self._simple.members([each.variables for each in model.members])
 
   def explain(self, batch: Batch, output: int | None = None) -> list[Explained]:
     """Explains the prediction of every valid row, in their order.
@@ -140,15 +112,8 @@ class Explainer:
     chosen = np.tile(self._target.explained(None), (len(batch['row']), 1))
     for row, favourite in zip(valid, favourites, strict=True):
       chosen[row] = self._target.explained(favourite)
-    value = np.asarray(columns.table(self._kinds, jax.tree.map(lambda x: x[None], batch)))
-    said = [
-      {name: each.attributions(value[valid]) for name, each in simple.items()}
-      for simple in self._simple
-    ]
-    totals = jax.tree.map(lambda x: x.sum(axis=1).astype(np.float32), said)
-    scores = tuple(
-      jax.tree.map(functools.partial(_padded, len(chosen), valid), each) for each in totals
-    )
+    said = self._simple.said(batch, valid)
+    scores = said.scores(len(chosen))
     found = [Doubling() for _ in valid]
     for level in range(LEVELS + 1):
       step = functools.partial(self._step, self._members, batch, scores, chosen)
@@ -156,18 +121,13 @@ class Explainer:
       for place, row in enumerate(valid):
         if not found[place].over:
           own = integrated_of(integrated, batch, row, self._recordings)
-          its_scores = jax.tree.map(lambda x, place=place: x[place], totals)
-          end = end_of(own.slopes, tuple(its_scores))
-          found[place].add(level, own, end)
+          its_scores = jax.tree.map(lambda x, row=row: x[row], scores)
+          found[place].add(level, own, end_of(own.slopes, its_scores))
       if all(each.over for each in found):
         break
     return [
       self._explained(
-        one_row(batch, row, self._recordings),
-        favourite,
-        each,
-        value[row],
-        jax.tree.map(lambda x, place=place: x[place], said),
+        one_row(batch, row, self._recordings), favourite, each, said.of(place)
       )
       for place, (row, favourite, each) in enumerate(
         zip(valid, favourites, found, strict=True)
@@ -213,26 +173,12 @@ class Explainer:
     return [kind.favourite(predictions[row]) for row in valid]
 
   def _explained(
-    self,
-    single: Batch,
-    favourite: int | None,
-    found: Doubling,
-    value: np.ndarray,
-    said: Sequence[Mapping[str, np.ndarray]],
+    self, single: Batch, favourite: int | None, found: Doubling, said: Said
   ) -> Explained:
-    """One row: `value` (n) and attributions to scores (n ...) of its columns."""
-    slopes: Path = found.slopes
-    arrays, attributions = unpacked(single, slopes.gates)
+    """One row."""
+    arrays, attributions = unpacked(single, found.slopes.gates)
     items = items_of(self._modalities, arrays, attributions)
-    each = jax.tree.map(
-      lambda slope, of_columns: np.tensordot(
-        of_columns, slope.astype(np.float64), slope.ndim
-      ),
-      slopes.scores,
-      tuple(said),
-    )
-    attribution = sum(jax.tree.leaves(each), np.zeros(len(value)))
-    of_columns = items_of_columns(self._modalities, items, value, attribution)
+    of_columns = self._simple.items(said, found.slopes, items)
     return Explained(
       explained=self._target.explained_output(favourite),
       arrays=arrays,
@@ -241,10 +187,3 @@ class Explainer:
       items=together(items, of_columns),
       completeness=found.completeness,
     )
-
-
-def _padded(rows: int, valid: Sequence[int], x: np.ndarray) -> np.ndarray:
-  """Values of the valid rows, 0 in the others: (b ...)."""
-  result = np.zeros((rows, *x.shape[1:]), x.dtype)
-  result[valid] = x
-  return result
