@@ -87,9 +87,11 @@ def test_texts_that_are_read(tmp_path, kind):
 @pytest.mark.parametrize('kind', UNREADABLE)
 def test_texts_that_are_not_read(tmp_path, kind):
   texts = UNREADABLE[kind]
-  raw = opened(tmp_path, {'c': kind}, {'c': texts})
-  found = raw.run('SELECT c, unreadable_c FROM t').fetchall()
-  assert sorted(found) == sorted([(None, form) for form in texts.values()])
+  raw = opened(tmp_path, {'c': kind}, {'c': list(texts)})
+  form = cells.form('unreadable_c', 'VARCHAR')
+  found = raw.run(f'SELECT c, unreadable_c, {form} FROM t').fetchall()
+  told = [(None, text, form) for text, form in texts.items()]
+  assert sorted(found) == sorted(told)
 
 
 def test_types_of_parquet_are_read_right_or_not_at_all(tmp_path):

@@ -80,10 +80,8 @@ def value(cell: str, kind: str, stored: str) -> str:
   return f'CAST(NULL AS {kind})'
 
 
-def form(cell: str, read: str, stored: str) -> str:
-  """SQL of the form of an unreadable cell, which tells no patient's value; else null.
-
-  Digits are 9, letters A and a; of a cell that is no text, the type.
+def unreadable(cell: str, read: str, stored: str) -> str:
+  """SQL of an unreadable cell, or of its type where it is no text; else null.
 
   Args:
     cell: SQL of the cell.
@@ -91,18 +89,31 @@ def form(cell: str, read: str, stored: str) -> str:
     stored: DuckDB type in which the file has it.
   """
   if stored == 'VARCHAR':
-    shape = f'trim({cell})'
-    others = r'[\p{Ll}\p{Lm}\p{Lo}\p{Lt}]'
-    for letters, sign in ((r'\p{N}', '9'), (r'\p{Lu}', 'A'), (others, 'a')):
-      shape = f"regexp_replace({shape}, '{letters}', '{sign}', 'g')"
     # No IN: DuckDB makes a join of it, which looks at every row.
     present = f"NOT regexp_full_match(lower(trim({cell})), '{_MISSING}')"
-    told = f'left({shape}, 40)'
+    told = f'left(trim({cell}), 40)'
   else:
     present = f'NOT isnan({cell})' if stored in _REAL else f'{cell} IS NOT NULL'
     told = f"'{stored}'"
   # Nested: of a row that is read, no more is looked at.
   return f'CASE WHEN {read} IS NULL THEN CASE WHEN {present} THEN {told} END END'
+
+
+def form(cell: str, stored: str) -> str:
+  """SQL of the form of an unreadable cell, which tells no patient's value.
+
+  Digits are 9, letters A and a; of a cell that is no text, the type.
+
+  Args:
+    cell: SQL of what `unreadable` gave.
+    stored: DuckDB type in which the file has it.
+  """
+  if stored != 'VARCHAR':
+    return cell
+  others = r'[\p{Ll}\p{Lm}\p{Lo}\p{Lt}]'
+  for letters, sign in ((r'\p{N}', '9'), (r'\p{Lu}', 'A'), (others, 'a')):
+    cell = f"regexp_replace({cell}, '{letters}', '{sign}', 'g')"
+  return cell
 
 
 def too_many(unreadable: int, read: int) -> bool:
@@ -120,7 +131,7 @@ def complaint(column: str, kind: str, shape: str, unreadable: int) -> str:
 
 
 def names(columns: Mapping[str, str]) -> dict[str, str]:
-  """Column -> the column of a view that has the form of its unreadable cells."""
+  """Column -> the column of a view that has its unreadable cells."""
   return {
     column: f'unreadable_{column}' for column, kind in columns.items() if kind != 'VARCHAR'
   }

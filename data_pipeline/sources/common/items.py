@@ -89,7 +89,8 @@ def register(con: duckdb.DuckDBPyConnection, modality: str) -> None:
   )  # fmt: skip
 
 
-def conversions(item: Item) -> dict[str, tuple[float, float]]:
+@functools.cache
+def conversions(item: Item) -> Mapping[str, tuple[float, float]]:
   """Unit key -> (scale, offset) to the item's unit; rows naming the item win."""
   found: dict[str, tuple[float, float]] = {}
   for named in (False, True):

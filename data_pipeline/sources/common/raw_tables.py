@@ -57,6 +57,7 @@ class RawTables:
     self.con = duckdb.connect()
     self._spill = spill
     self._paths: dict[str, Path] = {}
+    self._kinds: dict[str, dict[str, str]] = {}  # as stored: view -> column -> type
     self._checks: list[_Check] = []
     self.con.execute('SET preserve_insertion_order = false')
     self.con.execute("SET TimeZone = 'UTC'")  # no result depends on the machine's
@@ -92,8 +93,9 @@ class RawTables:
   ) -> None:
     """Makes a view of `root/name` with the declared columns.
 
-    For every column that is not text, the view has `unreadable_{column}`: the form of a
-    cell that is no such value (`cells.form`), else null.
+    For every column that is not text, the view has `unreadable_{column}`: a cell that is
+    no such value (`cells.unreadable`), else null. Show none of them to anybody: patients'
+    values may be in them.
 
     Args:
       root: the raw folder.
@@ -150,6 +152,7 @@ class RawTables:
           f'Found: {", ".join(column.name for column in stored)}'
         )
     self._paths[view] = path
+    self._kinds[view] = {column: stored[found[column]].kind for column in columns}
     # In two steps, so that a cell is read once.
     read, told = [], []
     for column, kind in columns.items():
@@ -160,7 +163,7 @@ class RawTables:
         hidden = cells.names({column: kind})[column]
         cell = _identifier(f'cell_{column}')
         read.append(f'{one.cell} AS {cell}')
-        told.append(f'{cells.form(cell, name, one.kind)} AS {_identifier(hidden)}')
+        told.append(f'{cells.unreadable(cell, name, one.kind)} AS {_identifier(hidden)}')
     if path.suffix == '.parquet':
       source = parquet(path)
       if numbered:
@@ -202,17 +205,17 @@ class RawTables:
       UnreadableCells: there are too many.
     """
     hidden = cells.names(columns)
-    aggregates = ', '.join(
-      f'count({_identifier(name)}), min({_identifier(name)})' for name in hidden.values()
-    )
+    aggregates = ', '.join(f'count({_identifier(name)})' for name in hidden.values())
     [(rows, *found)] = self.run(f'SELECT count(*), {aggregates} FROM {relation}').fetchall()
     of = int(rows if read is None else read)
-    counts, refused = {}, []
-    for column, n, shape in zip(hidden, found[::2], found[1::2], strict=True):
-      if n and (column in deciding or cells.too_many(n, of)):
+    numbers = {column: int(n) for column, n in zip(hidden, found, strict=True) if n}
+    counts = {f'unreadable: {column}': n for column, n in numbers.items()}
+    refused = []
+    for column, n in numbers.items():
+      if column in deciding or cells.too_many(n, of):
+        form = cells.form(_identifier(hidden[column]), self._kinds[view][column])
+        shape = self.value(f'SELECT min({form}) FROM {relation}')
         refused.append(cells.complaint(column, columns[column], shape, n))
-      if n:
-        counts[f'unreadable: {column}'] = int(n)
     if refused:
       raise UnreadableCells(
         f'{self._paths[view]}: {" ".join(refused)}',

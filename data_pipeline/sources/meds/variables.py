@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import re
 
@@ -57,7 +58,9 @@ class Variable:
 
   item: Item
   codes: tuple[Codes, ...]
-  units: dict[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+  units: collections.abc.Mapping[str, tuple[float, float]] = dataclasses.field(
+    default_factory=dict
+  )
   texts: dict[str, str] = dataclasses.field(default_factory=dict)
   numbers: tuple[tuple[float, float, str], ...] = ()
   repairs: tuple[Repair, ...] = ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -50,13 +51,18 @@ def rules(path: Path | None = None) -> tuple[Rule, ...]:
   Raises:
     DataError: the file is no such table, or a row names an unknown group or no drug.
   """
-  shipped = [_rule(row) for row in read_rows('drug_groups')]
+  shipped = _shipped()
   if path is None:
-    return tuple(shipped)
+    return shipped
   own = _read(path)
   replaced = {rule.name for rule in own}
   kept = [rule for rule in shipped if rule.name not in replaced]
   return (*kept, *(rule for rule in own if rule.group))
+
+
+@functools.cache
+def _shipped() -> tuple[Rule, ...]:
+  return tuple(_rule(row) for row in read_rows('drug_groups'))
 
 
 def groups_of(drug: str, known: Sequence[Rule]) -> tuple[str, ...]:
