@@ -61,9 +61,12 @@ def staged_tables(hospital):
 def test_releases_and_endings_give_the_same_tables(busy, tmp_path, task):
   static = 'extended' if task == 'cvd' else 'core'
   expected, cohort = None, None
-  for layout in ({}, LAYOUT_3_1):
+  for layout, endings in (
+    ({}, ('.csv', '.parquet')),
+    (LAYOUT_3_1, ('.csv.gz', '.parquet')),
+  ):
     busy.use_layout(layout)
-    for ending in ('.csv', '.csv.gz', '.parquet'):
+    for ending in endings:
       busy.root = tmp_path / f'{len(layout)}{ending}'
       result = busy.stage(task, ending, static=static)
       tables = staged_tables(busy)
@@ -140,34 +143,66 @@ def test_the_order_of_rows_and_missing_hadm_ids_change_nothing(busy, task):
   assert result.cohort == expected_cohort
 
 
-# The stay begins at 2150-03-01 10:00, so the prediction is at 2150-03-02 10:00.
+# The stay begins at 2150-03-01 10:00, so the prediction is at 2150-03-02 10:00. One subject
+# each: a cell that is another, and the step that leaves it out.
+ENDS = [
+  ('hosp/admissions', 'deathtime', '2150-03-02 10:00:00', 'alive after 24 h'),
+  ('hosp/admissions', 'deathtime', '2150-02-28 10:00:00', 'alive after 24 h'),
+  ('hosp/admissions', 'deathtime', '2150-03-02 10:00:01', None),
+  ('hosp/patients', 'dod', '2150-03-01', 'alive after 24 h'),
+  ('hosp/patients', 'dod', '2150-03-02', None),
+  ('hosp/admissions', 'dischtime', '2150-03-02 10:00:00', 'in hospital after 24 h'),
+  ('hosp/admissions', 'dischtime', '2150-03-02 10:00:01', None),
+  ('hosp/admissions', 'dischtime', '', None),
+  ('hosp/admissions', 'hospital_expire_flag', '7', 'subject, admission and label known'),
+  ('hosp/admissions', 'hospital_expire_flag', '', 'subject, admission and label known'),
+  ('hosp/admissions', 'subject_id', '99', 'subject, admission and label known'),
+  ('icu/icustays', 'hadm_id', '', 'subject, admission and label known'),
+  ('icu/icustays', 'outtime', '2150-03-02 09:59:59', 'stay of at least 24 h'),
+  ('icu/icustays', 'outtime', '', 'stay of at least 24 h'),
+  ('icu/icustays', 'outtime', '2150-02-01 10:00:00', 'stay of at least 24 h'),
+]
+
+
+def test_nobody_is_predicted_after_death_or_discharge(hospital):
+  people = {
+    'hosp/patients': '{0},F,60,2148,2011 - 2013,',
+    'hosp/admissions': '{0},{1},2150-03-01 08:00:00,2150-03-09 08:00:00,,URGENT,PACU,Other,'
+    'WHITE,1',
+    'icu/icustays': '{0},{1},{0},MICU,2150-03-01 10:00:00,2150-03-03 10:00:00',
+  }
+  for table in people:
+    hospital.rows[table] = []
+  for subject, (changed, column, value, _) in enumerate(ENDS):
+    for table, row in people.items():
+      hospital.rows[table].append(row.format(subject, 100 + subject))
+    _set(hospital, changed, column, value)
+  steps = hospital.stage().cohort['steps']
+  left_out = [step for *_, step in ENDS]
+  assert sorted(hospital.read('samples').sample_id) == [
+    subject for subject, step in enumerate(left_out) if step is None
+  ]
+  number = {step['step']: step['samples'] for step in steps}
+  left = [len(ENDS), *number.values()]
+  lost = {
+    step: before - after
+    for before, (step, after) in zip(left, number.items(), strict=False)
+  }
+  assert lost == {step: left_out.count(step) for step in number}
+  assert set(number) > set(left_out) - {None}
+
+
 @pytest.mark.parametrize(
-  ('table', 'column', 'value', 'step'),
+  ('column', 'value', 'step'),
   [
-    ('hosp/admissions', 'deathtime', '2150-03-02 10:00:00', 'alive after 24 h'),
-    ('hosp/admissions', 'deathtime', '2150-02-28 10:00:00', 'alive after 24 h'),
-    ('hosp/admissions', 'deathtime', '2150-03-02 10:00:01', None),
-    ('hosp/patients', 'dod', '2150-03-01', 'alive after 24 h'),
-    ('hosp/patients', 'dod', '2150-03-02', None),
-    ('hosp/admissions', 'dischtime', '2150-03-02 10:00:00', 'in hospital after 24 h'),
-    ('hosp/admissions', 'dischtime', '2150-03-02 10:00:01', None),
-    ('hosp/admissions', 'dischtime', '', None),
-    ('hosp/admissions', 'hospital_expire_flag', '7', 'subject, admission and label'),
-    ('hosp/admissions', 'hospital_expire_flag', '', 'subject, admission and label'),
-    ('hosp/admissions', 'subject_id', '2', 'subject, admission and label'),
-    ('icu/icustays', 'hadm_id', '', 'subject, admission and label'),
-    ('icu/icustays', 'outtime', '2150-03-02 09:59:59', 'stay of at least 24 h'),
-    ('icu/icustays', 'outtime', '', 'stay of at least 24 h'),
-    ('icu/icustays', 'outtime', '2150-02-01 10:00:00', 'stay of at least 24 h'),
+    ('deathtime', '2150-03-02 10:00:00', 'alive after 24 h'),
+    ('subject_id', '2', 'subject, admission and label known'),
   ],
 )
-def test_nobody_is_predicted_after_death_or_discharge(hospital, table, column, value, step):
-  _set(hospital, table, column, value)
-  if step is None:
-    assert len(hospital.stage().cohort['steps']) == 6
-  else:
-    with pytest.raises(DataError, match=f"empty cohort.*after the step '{step}"):
-      hospital.stage()
+def test_an_empty_cohort_names_the_step_that_left_nobody(hospital, column, value, step):
+  _set(hospital, 'hosp/admissions', column, value)
+  with pytest.raises(DataError, match=f"empty cohort.*after the step '{step}'"):
+    hospital.stage()
 
 
 def test_the_time_of_death_goes_before_its_date(hospital):
@@ -283,8 +318,15 @@ def test_one_unreadable_cell_of_a_column_that_decides_is_an_error(
   assert '99.99.9999 aaaaaa' in str(error.value) and 'secret' not in str(error.value)
 
 
-@pytest.mark.parametrize('column', ['charttime', 'storetime', 'valuenum', 'subject_id'])
-@pytest.mark.parametrize('table', ['hosp/labevents', 'icu/chartevents'])
+@pytest.mark.parametrize(
+  ('table', 'column'),
+  [
+    ('hosp/labevents', 'charttime'),
+    ('icu/chartevents', 'storetime'),
+    ('hosp/labevents', 'valuenum'),
+    ('icu/chartevents', 'subject_id'),
+  ],
+)
 def test_a_column_of_events_in_another_form_is_an_error(busy, table, column):
   header = busy.headers[table].split(',')
   for row, line in enumerate(busy.rows[table]):
