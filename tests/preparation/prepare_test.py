@@ -27,30 +27,43 @@ from tests.support import staging_fixture
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Prepares the fixture and dies without any cleaning up, as if killed, when the named
-# function is called for the n-th time; before the call, or after it.
+# Prepares the fixture in one process after another, each of which dies without any cleaning
+# up, as if killed, when a function is called for the n-th time; before the call, or after
+# it. Says how each has ended and whether there is a data set then.
 _KILLED = """
-import importlib, os, sys
+import importlib, json, os, sys
 from pathlib import Path
+from data_pipeline.format.dataset import open_dataset
+from data_pipeline.format.schema import DataError
 from tests.support import staging_fixture
 
-raw, out, where, when, calls = *map(Path, sys.argv[1:3]), *sys.argv[3:6]
-module, name = where.rsplit('.', 1)
-module = importlib.import_module(f'data_pipeline.{module}')
-original, left = getattr(module, name), int(calls)
+raw, out = map(Path, sys.argv[1:3])
 
-def killed(*args, **kwargs):
-  global left
-  left -= 1
-  if left == 0 and when == 'before':
-    os._exit(9)
-  result = original(*args, **kwargs)
-  if left == 0:
-    os._exit(9)
-  return result
+def killed(original, when, left):
+  def call(*args, **kwargs):
+    nonlocal left
+    left -= 1
+    if left == 0 and when == 'before':
+      os._exit(9)
+    result = original(*args, **kwargs)
+    if left == 0:
+      os._exit(9)
+    return result
+  return call
 
-setattr(module, name, killed)
-staging_fixture.build_from(raw, staging_fixture.staged(), out)
+for where, when, calls in json.loads(sys.argv[3]):
+  if not (child := os.fork()):
+    module, name = where.rsplit('.', 1)
+    module = importlib.import_module(f'data_pipeline.{module}')
+    setattr(module, name, killed(getattr(module, name), when, calls))
+    staging_fixture.build_from(raw, staging_fixture.staged(), out)
+    os._exit(0)
+  status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+  try:
+    state = open_dataset(out) and 'finished'
+  except DataError as error:
+    state = str(error)
+  print(json.dumps([where, status, state]), flush=True)
 """
 
 
@@ -67,18 +80,20 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(folder, tmp_path):
     ('preparation.publish.write_json', 'after', 2),  # finished, staging still there
   ]
   out = tmp_path / 'out'
-  for where, when, calls in points:
-    command = [sys.executable, '-c', _KILLED, folder / 'raw', out, where, when, calls]
-    done = subprocess.run(
-      [str(part) for part in command],
-      env={'PYTHONPATH': str(ROOT), 'PATH': ''},
-      capture_output=True,
-      text=True,
-    )
-    assert done.returncode == 9, (where, done.stderr)
-    if where != 'preparation.publish.write_json':
-      with pytest.raises(DataError, match='not a finished data set'):
-        open_dataset(out)
+  done = subprocess.run(
+    [sys.executable, '-c', _KILLED, folder / 'raw', out, json.dumps(points)],
+    env={'PYTHONPATH': str(ROOT), 'PATH': ''},
+    capture_output=True,
+    text=True,
+  )
+  told = [json.loads(line) for line in done.stdout.splitlines()]
+  assert [where for where, *_ in told] == [where for where, *_ in points], done.stderr
+  for where, status, state in told:
+    assert status == 9, (where, done.stderr)
+    if where == 'preparation.publish.write_json':
+      assert state == 'finished'
+    else:
+      assert 'not a finished data set' in state, where
   assert (out / '.staging').exists()
   staging_fixture.build_from(folder / 'raw', staging_fixture.staged(), out)
   assert digests(out) == digests(folder / 'out')

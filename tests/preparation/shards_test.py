@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,14 @@ def raw(tmp_path):
   return path
 
 
+@pytest.fixture
+def tables(folder, raw):
+  """A folder with copies of the staged tables, whose recordings lie where they were."""
+  for path in (folder / 'raw').glob('*.parquet'):
+    shutil.copy(path, raw)
+  return raw
+
+
 def digests(out: Path) -> dict[str, str]:
   files = sorted(path for path in out.rglob('*') if path.is_file())
   return {
@@ -39,13 +48,13 @@ def digests(out: Path) -> dict[str, str]:
 
 
 def test_workers_do_not_change_a_byte(folder, tmp_path):
-  staged = staging_fixture.write_staging(tmp_path)
+  staged = staging_fixture.staged()
   rebuilt = staging_fixture.build_from(folder / 'raw', staged, tmp_path / 'out', workers=2)
   assert digests(rebuilt) == digests(folder / 'out')
 
 
 def test_order_of_staged_rows_does_not_change_a_byte(folder, tmp_path, raw):
-  staged = staging_fixture.write_staging(tmp_path)
+  staged = staging_fixture.staged()
   for path in (folder / 'raw').glob('*.parquet'):
     table = pd.read_parquet(path).sample(frac=1, random_state=1)
     if path.stem in ('events_labs', 'recordings'):
@@ -217,7 +226,7 @@ def test_a_worker_that_dies_and_one_that_sees_no_files(tmp_path):
 
 
 def test_two_attempts_at_one_shard_do_not_disturb_each_other(folder, tmp_path, monkeypatch):
-  staged = staging_fixture.write_staging(tmp_path)
+  staged = staging_fixture.staged()
   write_shard, frame, calls = shards.write_shard, records.frame, []
 
   def write_twice(job):
@@ -244,17 +253,17 @@ class _Deadly:
     return os._exit, (9,)
 
 
-def test_the_version_follows_the_content(folder, tmp_path, raw):
-  staged = staging_fixture.write_staging(raw)
-  table = pd.read_parquet(raw / 'static.parquet')
+def test_the_version_follows_the_content(folder, tmp_path, tables):
+  staged = staging_fixture.staged()
+  table = pd.read_parquet(tables / 'static.parquet')
   table.loc[0, 'age'] += 1
-  table.to_parquet(raw / 'static.parquet')
-  changed = staging_fixture.build_from(raw, staged, tmp_path / 'out')
+  table.to_parquet(tables / 'static.parquet')
+  changed = staging_fixture.build_from(tables, staged, tmp_path / 'out')
   assert open_dataset(changed).version != open_dataset(folder / 'out').version
 
 
 def test_a_full_disk_is_one_clear_error_and_can_be_continued(folder, tmp_path, monkeypatch):
-  staged = staging_fixture.write_staging(tmp_path)
+  staged = staging_fixture.staged()
   written = []
 
   def fill_up(payload):
@@ -274,10 +283,10 @@ def test_a_full_disk_is_one_clear_error_and_can_be_continued(folder, tmp_path, m
   assert digests(out) == digests(folder / 'out')
 
 
-def _spoil(raw, table, column, value):
-  frame = pd.read_parquet(raw / f'{table}.parquet')
+def _spoil(tables, table, column, value):
+  frame = pd.read_parquet(tables / f'{table}.parquet')
   frame.loc[frame.index[3], column] = value
-  frame.to_parquet(raw / f'{table}.parquet')
+  frame.to_parquet(tables / f'{table}.parquet')
 
 
 @pytest.mark.parametrize(
@@ -297,46 +306,46 @@ def _spoil(raw, table, column, value):
   ],
 )
 def test_rows_that_break_the_contract_are_refused(
-  tmp_path, raw, table, column, value, message
+  tmp_path, tables, table, column, value, message
 ):
-  staged = staging_fixture.write_staging(raw)
-  _spoil(raw, table, column, value)
+  staged = staging_fixture.staged()
+  _spoil(tables, table, column, value)
   with pytest.raises(DataError, match=message):
-    staging_fixture.build_from(raw, staged, tmp_path / 'out')
+    staging_fixture.build_from(tables, staged, tmp_path / 'out')
 
 
-def test_a_repeated_sample_is_refused(tmp_path, raw):
-  staged = staging_fixture.write_staging(raw)
-  table = pd.read_parquet(raw / 'samples.parquet')
-  pd.concat([table, table[:1]]).to_parquet(raw / 'samples.parquet')
+def test_a_repeated_sample_is_refused(tmp_path, tables):
+  staged = staging_fixture.staged()
+  table = pd.read_parquet(tables / 'samples.parquet')
+  pd.concat([table, table[:1]]).to_parquet(tables / 'samples.parquet')
   with pytest.raises(DataError, match='occurs twice'):
-    staging_fixture.build_from(raw, staged, tmp_path / 'out')
+    staging_fixture.build_from(tables, staged, tmp_path / 'out')
 
 
-def test_an_empty_cohort_says_so_and_leaves_the_counts(tmp_path, raw):
-  staged = staging_fixture.write_staging(raw)
-  pd.read_parquet(raw / 'samples.parquet')[:0].to_parquet(raw / 'samples.parquet')
+def test_an_empty_cohort_says_so_and_leaves_the_counts(tmp_path, tables):
+  staged = staging_fixture.staged()
+  pd.read_parquet(tables / 'samples.parquet')[:0].to_parquet(tables / 'samples.parquet')
   with pytest.raises(DataError, match='cohort of task mortality is empty'):
-    staging_fixture.build_from(raw, staged, tmp_path / 'out')
+    staging_fixture.build_from(tables, staged, tmp_path / 'out')
   assert json.loads((tmp_path / 'out/cohort.json').read_text()) == staged.cohort
 
 
-def test_a_corrected_source_is_staged_again(folder, tmp_path, raw):
-  staged = staging_fixture.write_staging(raw)
-  missing = raw / 'events_labs.parquet'
+def test_a_corrected_source_is_staged_again(folder, tmp_path, tables):
+  staged = staging_fixture.staged()
+  missing = tables / 'events_labs.parquet'
   missing.rename(tmp_path / 'kept')
   with pytest.raises(DataError, match='did not write this table'):
-    staging_fixture.build_from(raw, staged, tmp_path / 'out')
+    staging_fixture.build_from(tables, staged, tmp_path / 'out')
   (tmp_path / 'kept').rename(missing)
-  out = staging_fixture.build_from(raw, staged, tmp_path / 'out')
+  out = staging_fixture.build_from(tables, staged, tmp_path / 'out')
   assert len(open_dataset(out)) == len(open_dataset(folder / 'out'))
 
 
-def test_a_data_set_without_ecg_static_and_grid(tmp_path, raw):
-  staged = staging_fixture.write_staging(raw)
+def test_a_data_set_without_ecg_static_and_grid(tmp_path, tables):
+  staged = staging_fixture.staged()
   schema = staged.schema.only(('labs', 'notes'))
   staged = dataclasses.replace(staged, schema=schema)
-  data = open_dataset(staging_fixture.build_from(raw, staged, tmp_path / 'out'))
+  data = open_dataset(staging_fixture.build_from(tables, staged, tmp_path / 'out'))
   assert shards.length_columns(data.schema).keys() == {'n_labs', 'n_notes'}
   builder = tfds.builder_from_directory(data.directory)
   assert 'ecg' not in builder.info.features

@@ -12,8 +12,22 @@ from data_pipeline.sources.simulated import write_hospital
 @pytest.fixture(scope='module')
 def raw(tmp_path_factory):
   folder = tmp_path_factory.mktemp('raw')
-  write_hospital(folder, patients=120, seed=3)
+  write_hospital(folder, patients=60, seed=3)
   return folder
+
+
+@pytest.fixture(scope='module')
+def admitted(raw, tmp_path_factory):
+  """Task cvd with its labels, and the folder of its tables."""
+  folder = tmp_path_factory.mktemp('admitted') / 'cvd'
+  return (*staged(raw, folder, 'cvd'), folder)
+
+
+@pytest.fixture(scope='module')
+def going_on(raw, tmp_path_factory):
+  """Task mortality of stays that may go on, and the folder of its tables."""
+  folder = tmp_path_factory.mktemp('going_on') / 'mortality'
+  return (*staged(raw, folder, 'mortality', unlabelled=True), folder)
 
 
 def staged(raw, folder, task, **options):
@@ -26,9 +40,13 @@ def staged(raw, folder, task, **options):
 
 
 @pytest.mark.parametrize('task', ['mortality', 'cvd'])
-def test_all_who_have_a_label_are_among_them(raw, tmp_path, task):
-  known, labelled = staged(raw, tmp_path / 'one', task)
-  unknown, found = staged(raw, tmp_path / 'two', task, unlabelled=True)
+def test_all_who_have_a_label_are_among_them(raw, admitted, going_on, tmp_path, task):
+  new = tmp_path / 'new'
+  if task == 'cvd':
+    one, two = admitted, (*staged(raw, new, task, unlabelled=True), new)
+  else:
+    one, two = (*staged(raw, new, task), new), going_on
+  (known, labelled, _), (unknown, found, _) = one, two
   assert found['label'].isna().all() and labelled['label'].notna().all()
   assert set(labelled.index) <= set(found.index)
   same = found.loc[labelled.index, 'prediction_time']
@@ -37,8 +55,8 @@ def test_all_who_have_a_label_are_among_them(raw, tmp_path, task):
   assert not unknown.schema.condition
   # What is known of a sample is the same.
   one, two = (
-    pd.read_parquet(tmp_path / name / 'events_labs.parquet').set_index('sample_id')
-    for name in ('one', 'two')
+    pd.read_parquet(folder / 'events_labs.parquet').set_index('sample_id')
+    for *_, folder in (one, two)
   )
   columns = ['item', 'time', 'value', 'category']
   rows = lambda table: table.loc[sorted(set(one.index)), columns].sort_values(
@@ -49,9 +67,9 @@ def test_all_who_have_a_label_are_among_them(raw, tmp_path, task):
     assert len(found) > len(labelled), 'many are not admitted'
 
 
-def test_what_comes_after_the_prediction_chooses_nobody(raw, tmp_path):
+def test_what_comes_after_the_prediction_chooses_nobody(raw, going_on, tmp_path):
   """The tables as they stand at some time, later than all but a few predictions."""
-  _, before = staged(raw, tmp_path / 'before', 'mortality', unlabelled=True)
+  _, before, _ = going_on
   hosp = raw / 'mimic-iv' / 'hosp' / 'admissions.csv.gz'
   icu = raw / 'mimic-iv' / 'icu' / 'icustays.csv.gz'
   kept = {path: path.read_bytes() for path in (hosp, icu)}
@@ -83,9 +101,9 @@ def test_what_comes_after_the_prediction_chooses_nobody(raw, tmp_path):
   assert set(after.index) == set(before.index)
 
 
-def test_of_all_ecgs_those_without_an_admission_are_a_class(raw, tmp_path):
+def test_of_all_ecgs_those_without_an_admission_are_a_class(raw, admitted, tmp_path):
   result, found = staged(raw, tmp_path / 'all', 'cvd_all')
-  _, admitted = staged(raw, tmp_path / 'cvd', 'cvd')
+  _, admitted, _ = admitted
   assert result.schema.target.classes[-1] == 'no_admission' and not result.schema.condition
   assert set(admitted.index) < set(found.index)
   pd.testing.assert_series_equal(found.loc[admitted.index, 'label'], admitted['label'])
