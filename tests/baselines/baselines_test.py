@@ -70,8 +70,11 @@ def _changed(monkeypatch, change):
   monkeypatch.setattr(reading, 'batches', batches)
 
 
-@pytest.mark.parametrize('target', [None, DAYS], ids=['classes', 'days'])
-@pytest.mark.parametrize('baseline', FITTED, ids=lambda module: module.__name__[21:])
+@pytest.mark.parametrize(
+  ('baseline', 'target'),
+  [*((baseline, None) for baseline in FITTED), (boosted_trees, DAYS)],
+  ids=['logistic_regression', 'boosted_trees', 'gru', 'boosted_trees of days'],
+)
 def test_test_subjects_have_no_part_in_the_fit(
   baseline, target, dataset, tmp_path, monkeypatch
 ):
