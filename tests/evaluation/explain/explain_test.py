@@ -13,18 +13,25 @@ import pytest
 from data_pipeline.format.subjects import order_key
 from medm2t_jax.evaluation import explain
 from medm2t_jax.evaluation.explain.timeline import patient_page
+from medm2t_jax.experiment.model_config import model_config
 from medm2t_jax.models.medm2t import MedM2T
 from tests.support import fake_batch, kinds
 
-SCHEMA = fake_batch.schema('mortality')
+MODALITIES = ('static', 'labs', 'vitals', 'ecg')
+SCHEMA = fake_batch.schema('mortality').only(MODALITIES)
+OPTIONS = dataclasses.replace(
+  fake_batch.OPTIONS, segment_lengths=(12,), value_encoding='piecewise_linear',
+  pooling='statistics', sequence='mean_last', trunk='ensemble', ensemble=3,
+)  # fmt: skip
 ROWS = np.arange(5)
 SAMPLE_IDS = 70_001_000 + ROWS
-SCALE = 10
+SCALE = 30
 
 
 def batch_of(row: int) -> dict:
   """One sample; the second has no vitals, and the last lab events are padding."""
   batch = fake_batch.batch(rows=1, seed=row, recordings=3)
+  del batch['vitals_categorical']
   batch['row'] = np.array([row], np.int32)
   batch['ecg']['time'][1] = 0  # the recording with all terms is the most recent one
   there = np.arange(12) < 9
@@ -67,10 +74,9 @@ class StandIn:
       subject_key=order_key('fake'),
       index={'sample_id': SAMPLE_IDS, 'label': np.array([0, 0, 0, 1, 1])},
     )
-    self.model_config = fake_batch.tiny(
-      value_encoding='piecewise_linear', pooling='statistics', sequence='mean_last',
-      trunk='ensemble', ensemble=3,
-    )  # fmt: skip
+    self.model_config = fake_batch.with_sizes(
+      model_config('mortality', OPTIONS, SCHEMA), 'ecg', signal_plan=((4, 20),)
+    )
     self.model = MedM2T(self.model_config, axis_name='device')
     init = lambda: MedM2T(self.model_config).init(
       jax.random.key(0), batch_of(0), stage='multimodal', train=False
