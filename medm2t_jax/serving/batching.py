@@ -80,6 +80,66 @@ class _Read:
   batches: Sequence[PatientBatch]
 
 
+class _Waiting:
+  """Requests that wait to be read, and how many patients wait for an answer."""
+
+  def __init__(self, most: int, gauge: Any):
+    """Takes the limit.
+
+    Args:
+      most: patients who may wait.
+      gauge: of those who do.
+    """
+    self._most, self._gauge = most, gauge
+    self._queue: collections.deque[_Work] = collections.deque()
+    self._patients = 0
+    self._changed = threading.Condition()
+    self.closed = False
+
+  def admit(self, patients: int, work: _Work | None = None) -> None:
+    """Counts patients who will wait, with the request that is to be read, if there is one.
+
+    Raises:
+      Refused: too many wait, or the service ends.
+    """
+    with self._changed:
+      if self.closed:
+        raise Refused(503, 'closing', 'the service ends', headers={'Retry-After': '5'})
+      if self._patients and self._patients + patients > self._most:
+        text = f'{self._patients} patients wait, at most {self._most} may'
+        raise Refused(503, 'busy', text, headers={'Retry-After': '1'})
+      self._count(patients)
+      if work is not None:
+        self._queue.append(work)
+        self._changed.notify()
+
+  def leave(self, patients: int) -> None:
+    """They have their answer."""
+    with self._changed:
+      self._count(-patients)
+
+  def take(self) -> list[_Work]:
+    """What waits now, not too much of it; nothing at the end."""
+    with self._changed:
+      self._changed.wait_for(lambda: self._queue or self.closed)
+      taken = []
+      while self._queue and (
+        not taken or sum(map(len, taken)) + len(self._queue[0]) <= _MOST_TOGETHER
+      ):
+        taken.append(self._queue.popleft())
+      return taken
+
+  def close(self) -> None:
+    """Nobody is admitted any more."""
+    with self._changed:
+      self.closed = True
+      self._changed.notify()
+
+  def _count(self, patients: int) -> None:
+    self._patients += patients
+    self._gauge.set(self._patients)
+
+
 class MicroBatches:
   """The workers: `start` them, `predict` from the event loop, `close` them."""
 
@@ -99,11 +159,7 @@ class MicroBatches:
       max_waiting: patients.
     """
     self._model, self._explainer, self._metrics = model, explainer, metrics
-    self._max_waiting = max_waiting
-    self._queue: collections.deque[_Work] = collections.deque()
-    self._waiting = 0
-    self._changed = threading.Condition()
-    self._closed = False
+    self._waiting = _Waiting(max_waiting, metrics.waiting)
     # One that is predicted, one that waits for it: more would only wait longer.
     self._read: queue.Queue[_Read | None] = queue.Queue(1)
     thread = lambda run, name: threading.Thread(target=run, name=name, daemon=True)
@@ -113,7 +169,7 @@ class MicroBatches:
   @property
   def ready(self) -> bool:
     """Whether requests are answered."""
-    return all(each.is_alive() for each in self._threads) and not self._closed
+    return all(each.is_alive() for each in self._threads) and not self._waiting.closed
 
   def start(self) -> None:
     """Begins to work."""
@@ -122,9 +178,7 @@ class MicroBatches:
 
   def close(self) -> None:
     """Answers what waits, and ends."""
-    with self._changed:
-      self._closed = True
-      self._changed.notify()
+    self._waiting.close()
     for each in self._threads:
       each.join()
     self._explanations.shutdown()
@@ -140,10 +194,7 @@ class MicroBatches:
     """
     loop = asyncio.get_running_loop()
     work = _Work(patients, reader, explain, loop, loop.create_future())
-    with self._changed:
-      self._admit(len(work))
-      self._queue.append(work)
-      self._changed.notify()
+    self._waiting.admit(len(work), work)
     return await work.future
 
   async def explore(self, tell: Callable[[], str]) -> str:
@@ -152,31 +203,16 @@ class MicroBatches:
     Raises:
       Refused: too many wait, or the service ends.
     """
-    with self._changed:
-      self._admit(1)
+    self._waiting.admit(1)
     try:
       loop = asyncio.get_running_loop()
       return await loop.run_in_executor(self._explanations, tell)
     finally:
-      with self._changed:
-        self._leave(1)
-
-  def _admit(self, patients: int) -> None:
-    """Counts patients who will wait; refuses them where there are too many."""
-    if not self.ready:
-      raise Refused(503, 'closing', 'the service ends', headers={'Retry-After': '5'})
-    if self._waiting and self._waiting + patients > self._max_waiting:
-      text = f'{self._waiting} patients wait, at most {self._max_waiting} may'
-      raise Refused(503, 'busy', text, headers={'Retry-After': '1'})
-    self._leave(-patients)
-
-  def _leave(self, patients: int) -> None:
-    self._waiting -= patients
-    self._metrics.waiting.set(self._waiting)
+      self._waiting.leave(1)
 
   def _reads(self) -> None:
     """The reading thread."""
-    while together := self._take():
+    while together := self._waiting.take():
       for reader in {id(work.reader): work.reader for work in together}.values():
         self._read_together([work for work in together if work.reader is reader])
     self._read.put(None)
@@ -185,17 +221,6 @@ class MicroBatches:
     """The predicting thread."""
     while (read := self._read.get()) is not None:
       self._answer(read)
-
-  def _take(self) -> list[_Work]:
-    """What waits now, not too much of it; nothing at the end."""
-    with self._changed:
-      self._changed.wait_for(lambda: self._queue or self._closed)
-      taken = []
-      while self._queue and (
-        not taken or sum(map(len, taken)) + len(self._queue[0]) <= _MOST_TOGETHER
-      ):
-        taken.append(self._queue.popleft())
-      return taken
 
   def _read_together(self, works: Sequence[_Work]) -> None:
     """Hands these requests on, each that cannot be read its error."""
@@ -273,6 +298,5 @@ class MicroBatches:
       else:
         work.future.set_result(list(answer))
 
-    with self._changed:
-      self._leave(len(work))
+    self._waiting.leave(len(work))
     work.loop.call_soon_threadsafe(give)

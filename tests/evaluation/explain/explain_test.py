@@ -65,6 +65,7 @@ class StandIn:
     self.config = SimpleNamespace(
       seed=0,
       refit=False,
+      blend=(),
       data=SimpleNamespace(max_recordings=4),
       evaluation=SimpleNamespace(explained=2, explained_globally=2),
     )
