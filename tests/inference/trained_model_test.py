@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -51,7 +52,7 @@ def make(data, home, **changes):
   config = static_data.config(data)
   config.update(stages='all', refit=True, blend=NAMES)
   config.data.buckets = ({'labs': 32},)
-  config.model.update(trunk='ensemble', ensemble=2)
+  config.model.update(trunk='ensemble', ensemble=2, fusion='none')
   config.model.windows = {'labs': ('percentiles', (50.0,))}
   for stage in ('static', 'labs', 'multimodal'):
     config.recipe[stage].update(batch_size=16, epochs=2)
@@ -279,21 +280,20 @@ def test_what_a_member_predicts_in_the_place_of_the_ensemble(bundle, data):
     model.schema.names,
   )
   batch = jax.tree.map(lambda array: array[0], dict(batch))
-  found = member_predictions(model)(batch)
-  np.testing.assert_allclose(found.prediction, program(model)(batch), atol=1e-6)
+  found = jax.jit(member_predictions(model))(batch)
+  np.testing.assert_allclose(found.prediction, jax.jit(program(model))(batch), atol=1e-6)
   np.testing.assert_allclose(found.members[:2], found.members[2:], atol=1e-7)
   # The same, part by part, in NumPy.
-  network = MedM2T(one.model_config).apply(
-    dict(member.variables), batch, stage=blend.STAGE, train=False
-  )
+  apply = functools.partial(MedM2T(one.model_config).apply, stage=blend.STAGE, train=False)
+  network = jax.jit(apply)(dict(member.variables), batch)
   normalise = lambda x: x - special.logsumexp(x, axis=-1, keepdims=True)
   addition = member.variables['fitted']['additions_multimodal']
   weights, offset = addition['part_weights'], addition['offset']
+  table = table_of_device(one.model_config.columns, batch)
   simple = {
-    name: np.asarray(simple_models.outputs(arrays, table_of_device(
-      one.model_config.columns, batch)))
+    name: np.asarray(jax.jit(simple_models.outputs)(arrays, table))
     for name, arrays in member.blend['models'].items()
-  }  # fmt: skip
+  }
   for place in range(2):
     parts = np.array(network.parts)
     parts[0] = normalise(np.asarray(network.heads[place]))
