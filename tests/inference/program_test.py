@@ -13,16 +13,17 @@ import pytest
 from data_pipeline.format.schema import Target
 from medm2t_jax.inference.program import program
 from medm2t_jax.runs.reader import Reader
-from tests.support.fake_bundle import fake_bundle
+from tests.support import small_bundle, staging_fixture
 
 HEAVY = ('tensorflow', 'tensorflow_datasets', 'sklearn', 'matplotlib', 'optuna', 'pandas')
 
 
-def test_a_trained_model_is_loaded_without_what_trains_and_reads():
+def test_what_predicts_and_serves_is_loaded_without_what_trains_and_reads():
   script = (
     'import sys\n'
     'import medm2t_jax.inference.trained_model, medm2t_jax.inference.exporting\n'
     'import medm2t_jax.inference.attribution.explainer\n'
+    'import medm2t_jax.serve, medm2t_jax.serving.application\n'
     f'print(sorted(set({HEAVY}) & set(sys.modules)))'
   )
   done = subprocess.run(
@@ -65,10 +66,10 @@ def test_it_predicts_what_the_bundle_predicts(untrained, compiled, dataset):
   ids=lambda target: target.kind,
 )
 def test_numbers_and_labels(target):
-  model = fake_bundle(members=1, target=target, deep='none')
-  # Neither trees nor a linear model of so many labels at once.
-  (member,) = model.members
-  model = dataclasses.replace(model, members=(dataclasses.replace(member, blend=None),))
+  schema = dataclasses.replace(staging_fixture.SCHEMA, target=target)
+  model = small_bundle.model(
+    of=schema.only(('static', 'labs')), trunk='ensemble', ensemble=2, deep='none'
+  )
   one = {**model.example, 'row': np.array([0, 1], np.int32)}
   found = np.asarray(jax.jit(program(model))(one))
   np.testing.assert_allclose(found, model.answer_again(), rtol=1e-5, atol=1e-6)

@@ -18,7 +18,7 @@ from data_pipeline.reading.batching import Batching
 from medm2t_jax.inference.attribution.explainer import Explainer
 from medm2t_jax.inference.program import program
 from medm2t_jax.serving.explorer.among_tests import among_tests
-from medm2t_jax.serving.explorer.moments import RiskPrograms, known_at, moments_of
+from medm2t_jax.serving.explorer.moments import known_at, moments_of
 from medm2t_jax.serving.explorer.of_dataset import identity_of, notes_of
 from medm2t_jax.serving.explorer.page import page
 from medm2t_jax.serving.explorer.story import StoryTeller
@@ -35,8 +35,8 @@ EVIL = '</script><script>document.title = "evil"</script><b>'
 def model(dataset):
   """Of all kinds of modalities; without encoders, which take long to compile."""
   made = small_bundle.model(
-    of=dataset.schema, batching=BATCHING, members=2, noise=0.05, trunk='ensemble',
-    ensemble=3, deep='none', single_stages='none', segment_lengths=(3,),
+    of=dataset.schema, batching=BATCHING, members=2, trunk='ensemble', ensemble=3,
+    deep='none', segment_lengths=(3,),
   )  # fmt: skip
   curve = [{'predicted': p, 'observed': p + 0.02, 'n': 40} for p in (0.1, 0.5, 0.9)]
   return dataclasses.replace(
@@ -62,13 +62,13 @@ def example(model, dataset, row):
 
 
 @pytest.fixture(scope='module')
-def risk(model):
-  return RiskPrograms(model)
+def teller(model):
+  return StoryTeller(model, Explainer(model))
 
 
 @pytest.fixture(scope='module')
-def teller(model):
-  return StoryTeller(model, Explainer(model))
+def risk(teller):
+  return teller._risk  # its programs are compiled once
 
 
 @pytest.fixture(scope='module')
@@ -82,7 +82,7 @@ def predicted(model, dataset, rows):
     dataset, np.array(rows), modalities=model.schema.names, batching=model.batching,
     batch_rows=8,
   )  # fmt: skip
-  of = program(model)
+  of = jax.jit(program(model))
   found = {}
   for batch in input_pipeline.batches(
     dataset, plan, modalities=model.schema.names, batching=model.batching
@@ -224,8 +224,8 @@ def test_a_number_and_a_patient_of_whom_nothing_is_known(dataset):
   target = Target('regression', unit='days', description='length of stay')
   schema = dataclasses.replace(dataset.schema.only(('static', 'labs')), target=target)
   made = small_bundle.model(
-    of=schema, batching=Batching(buckets=({'labs': 8},)), noise=0.05, trunk='ensemble',
-    ensemble=1, deep='none', single_stages='none',
+    of=schema, batching=Batching(buckets=({'labs': 8},)), trunk='ensemble', ensemble=1,
+    deep='none',
   )  # fmt: skip
   empty = {
     name: {

@@ -1,4 +1,7 @@
-"""A trained model that nobody has trained, with variables of MIMIC-IV: made in seconds."""
+"""A trained model that nobody has trained: made in seconds, for all that only predicts.
+
+Its data are of MIMIC-IV, or of any other schema.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import traverse_util
 
 from configs import mortality
 from data_pipeline.format.modalities import Events, Grid, Static, Waveform
@@ -19,8 +21,10 @@ from medm2t_jax import experiment
 from medm2t_jax.experiment.model_config import model_config
 from medm2t_jax.inference.example import invented
 from medm2t_jax.inference.trained_model import STAGE, Member, TrainedModel, with_answer
+from medm2t_jax.models.blend.weighted_sum import OURS
 from medm2t_jax.models.medm2t import MedM2T
 from medm2t_jax.runs.checkpoint import Lineage
+from tests.support import fake_batch
 
 MAPPING = 'mimic_iv'
 BATCHING = Batching(buckets=({'labs': 8}, {'labs': 32}), max_recordings=2)
@@ -64,17 +68,17 @@ def model(
   of: Schema | None = None,
   batching: Batching = BATCHING,
   members: int = 1,
-  noise: float = 0.0,
+  blended: bool = False,
   **changes: Any,
 ) -> TrainedModel:
-  """The model: fresh parameters, and fitted state that no data gave.
+  """The model with its answer, unsaved: random variables, and fitted state of no data.
 
   Args:
     target: of the schema above.
     of: another schema in its place.
     batching: with the lengths of its padded modalities.
-    members: networks of the ensemble.
-    noise: standard deviation of what is added to their parameters, of each its own.
+    members: networks of the ensemble, each with other variables.
+    blended: each in a blend with trees and a linear model of classes, likewise random.
     changes: of the options of the model.
   """
   options = dataclasses.replace(
@@ -82,6 +86,7 @@ def model(
     size='tiny',
     trunk='decoder',
     fusion='none',
+    single_stages='none',
     segment_lengths=(12,),
   )
   options = dataclasses.replace(options, **changes)
@@ -89,31 +94,14 @@ def model(
   config = model_config(of.task, options, of)
   example = padding(of, modalities=of.names, batching=batching, rows=1)
   network = MedM2T(config)
-  initialise = jax.jit(
-    lambda key, batch: network.init(key, batch, stage=STAGE, train=False)
-  )
-  made = initialise(jax.random.key(0), example)
-  flat: dict[Any, Any] = traverse_util.flatten_dict(jax.tree.map(np.asarray, made))
-  rng = np.random.default_rng(0)
-
-  def variables() -> dict[str, Any]:
-    found = dict(flat)
-    for path, array in flat.items():
-      if path[0] == 'fitted':
-        found[path] = _fitted(path, array)
-      elif path[0] == 'params' and noise:
-        found[path] = (array + rng.normal(0, noise, array.shape)).astype(array.dtype)
-    return traverse_util.unflatten_dict(found)
-
-  lineage = Lineage(0, frozenset(), frozenset(), '', '', {})
+  init = lambda: network.init(jax.random.key(0), example, stage=STAGE, train=False)
+  shapes = jax.eval_shape(init)
   whole = TrainedModel(
     schema=of,
     options=options,
     batching=batching,
-    batch_size=16,
-    members=tuple(
-      Member({'batch_stats': {}, **variables()}, None, lineage) for _ in range(members)
-    ),
+    batch_size=8,
+    members=tuple(_member(config, shapes, seed, blended) for seed in range(members)),
     found={name: [0.9] * len(each.variables) for name, each in of.modalities.items()},
     key_fingerprint='none',
     tests={},
@@ -125,9 +113,20 @@ def model(
   return with_answer(whole)
 
 
-def _fitted(path: tuple[str, ...], array: np.ndarray) -> np.ndarray:
+def _member(config: Any, shapes: Any, seed: int, blended: bool) -> Member:
+  made = {'batch_stats': {}, **fake_batch.variables(shapes, seed)}
+  # Random parameters hardly pass on what a sample says.
+  for name, part in made['params'].items():
+    if name.startswith('trunks_'):
+      part['head'] *= 20
+  made['fitted'] = jax.tree_util.tree_map_with_path(_fitted, made['fitted'])
+  blend = _blend(config, np.random.default_rng(seed), count=3 + seed) if blended else None
+  return Member(made, blend, Lineage(0, frozenset(), frozenset(), '', '', {}))
+
+
+def _fitted(path: tuple[Any, ...], array: np.ndarray) -> np.ndarray:
   """Something that a fit may have given."""
-  name = path[-1]
+  name = path[-1].key
   if 'seen' in name:
     return np.ones_like(array)
   if 'knots' in name:
@@ -139,3 +138,48 @@ def _fitted(path: tuple[str, ...], array: np.ndarray) -> np.ndarray:
   if 'weights' in name:
     return np.full_like(array, 1 / array.size)
   return np.full_like(array, 50 if name.endswith('center') else 0)
+
+
+def _blend(config: Any, rng: np.random.Generator, count: int) -> dict[str, Any]:
+  columns, outputs = sum(kind.count for _, kind in config.columns), config.outputs
+  weights = {OURS: 0.5, 'boosted_trees': 0.3, 'logistic_regression': 0.2}
+  return {
+    'weights': {name: np.float32(weight) for name, weight in weights.items()},
+    'prior': np.log(np.full(outputs, 1 / outputs, np.float32)),
+    'models': {
+      'boosted_trees': _trees(rng, columns, outputs, count),
+      'logistic_regression': _linear(rng, columns, outputs),
+    },
+  }
+
+
+def _trees(rng, columns: int, outputs: int, count: int) -> dict[str, np.ndarray]:
+  """Trees of three leaves: nodes 1, 3 and 4 of five are leaves."""
+  leaf = np.tile([False, True, False, True, True], count)
+  nodes = 5 * count
+  first = np.repeat(5 * np.arange(count), 5)
+  left = first + np.tile([1, 1, 3, 3, 4], count)
+  return {
+    'feature': np.where(leaf, 0, rng.integers(columns, size=nodes)).astype(np.int32),
+    'threshold': np.where(leaf, np.inf, rng.normal(size=nodes)).astype(np.float32),
+    'missing_left': leaf | (rng.random(nodes) < 0.5),
+    'left': left.astype(np.int32),
+    'leaf_value': np.where(leaf, rng.normal(size=nodes), 0).astype(np.float32),
+    'root': (5 * np.arange(count, dtype=np.int32))[:, np.newaxis],
+    'depth': np.asarray(2, np.int32),
+    'tree_class': np.array([outputs - 1], np.int32),
+    'start': np.zeros(outputs, np.float32),
+  }
+
+
+def _linear(rng, columns: int, outputs: int) -> dict[str, np.ndarray]:
+  normal = lambda *shape: rng.normal(size=shape).astype(np.float32)
+  return {
+    'median': normal(columns),
+    'mean': normal(columns),
+    'scale': np.ones(columns, np.float32),
+    'limit': np.asarray(5, np.float32),
+    'coefficient': normal(columns, outputs) / columns,
+    'missing_coefficient': normal(columns, outputs) / columns,
+    'intercept': normal(outputs),
+  }
