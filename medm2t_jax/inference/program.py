@@ -77,6 +77,4 @@ def stacked(model: TrainedModel) -> tuple[Any, list[Mapping[str, Any]]]:
   variables = jax.tree.map(
     lambda *each: np.stack(each), *(dict(member.variables) for member in model.members)
   )
-  return jax.device_put(variables), [
-    member.blend for member in model.members if member.blend is not None
-  ]
+  return variables, [member.blend for member in model.members if member.blend is not None]

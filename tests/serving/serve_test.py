@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import httpx2
@@ -75,14 +77,34 @@ def asked(url):
   return answer.json()['patients'][0]['probabilities']
 
 
-def test_a_service_answers_ends_and_comes_back_the_same(bundle, tmp_path):
+def until_refused(url, expected, answered):
+  """Asks again and again; every answer is the expected one, until there is none."""
+  while True:
+    try:
+      found = asked(url)
+    except httpx2.TransportError:
+      return
+    assert found == pytest.approx(expected, abs=1e-6)
+    answered.release()
+
+
+def test_killed_under_load_it_answers_rightly_or_not_at_all_and_comes_back(
+  bundle, tmp_path
+):
   log = tmp_path / 'log'
-  with running(bundle, log) as (process, url):
+  answered = threading.Semaphore(0)
+  with (
+    running(bundle, log) as (process, url),
+    concurrent.futures.ThreadPoolExecutor(4) as pool,
+  ):
     first = asked(url)
+    clients = [pool.submit(until_refused, url, first, answered) for _ in range(4)]
+    for _ in range(12):
+      assert answered.acquire(timeout=SECONDS)
     process.kill()
     process.wait()
-    with pytest.raises(httpx2.TransportError):  # refused, and never a wrong answer
-      asked(url)
+    for each in clients:
+      each.result(SECONDS)
   with running(bundle, log) as (process, url):
     assert asked(url) == first
     process.send_signal(signal.SIGTERM)
