@@ -120,7 +120,7 @@ def _member(config: Any, shapes: Any, seed: int, blended: bool) -> Member:
     if name.startswith('trunks_'):
       part['head'] *= 20
   made['fitted'] = jax.tree_util.tree_map_with_path(_fitted, made['fitted'])
-  blend = _blend(config, np.random.default_rng(seed), count=3 + seed) if blended else None
+  blend = random_blend(config, seed) if blended else None
   return Member(made, blend, Lineage(0, frozenset(), frozenset(), '', '', {}))
 
 
@@ -140,14 +140,16 @@ def _fitted(path: tuple[Any, ...], array: np.ndarray) -> np.ndarray:
   return np.full_like(array, 50 if name.endswith('center') else 0)
 
 
-def _blend(config: Any, rng: np.random.Generator, count: int) -> dict[str, Any]:
+def random_blend(config: Any, seed: int) -> dict[str, Any]:
+  """Random trees and a linear model beside a network; a seed has its own number of trees."""
+  rng = np.random.default_rng(seed)
   columns, outputs = sum(kind.count for _, kind in config.columns), config.outputs
   weights = {OURS: 0.5, 'boosted_trees': 0.3, 'logistic_regression': 0.2}
   return {
     'weights': {name: np.float32(weight) for name, weight in weights.items()},
     'prior': np.log(np.full(outputs, 1 / outputs, np.float32)),
     'models': {
-      'boosted_trees': _trees(rng, columns, outputs, count),
+      'boosted_trees': _trees(rng, columns, outputs, count=3 + seed),
       'logistic_regression': _linear(rng, columns, outputs),
     },
   }
@@ -164,6 +166,7 @@ def _trees(rng, columns: int, outputs: int, count: int) -> dict[str, np.ndarray]
     'threshold': np.where(leaf, np.inf, rng.normal(size=nodes)).astype(np.float32),
     'missing_left': leaf | (rng.random(nodes) < 0.5),
     'left': left.astype(np.int32),
+    'cover': np.tile(np.array([100, 40, 60, 25, 35], np.float32), count),
     'leaf_value': np.where(leaf, rng.normal(size=nodes), 0).astype(np.float32),
     'root': (5 * np.arange(count, dtype=np.int32))[:, np.newaxis],
     'depth': np.asarray(2, np.int32),
@@ -181,5 +184,6 @@ def _linear(rng, columns: int, outputs: int) -> dict[str, np.ndarray]:
     'limit': np.asarray(5, np.float32),
     'coefficient': normal(columns, outputs) / columns,
     'missing_coefficient': normal(columns, outputs) / columns,
+    'missing_share': np.full(columns, 0.3, np.float32),
     'intercept': normal(outputs),
   }

@@ -14,8 +14,9 @@ from data_pipeline.format.subjects import order_key
 from medm2t_jax.evaluation import explain
 from medm2t_jax.evaluation.explain.timeline import patient_page
 from medm2t_jax.experiment.model_config import model_config
+from medm2t_jax.inference import blended
 from medm2t_jax.models.medm2t import MedM2T
-from tests.support import fake_batch, kinds
+from tests.support import fake_batch, kinds, small_bundle
 
 MODALITIES = ('static', 'labs', 'vitals', 'ecg')
 SCHEMA = fake_batch.schema('mortality').only(MODALITIES)
@@ -59,13 +60,12 @@ def packed(rows: np.ndarray) -> dict:
 
 
 class StandIn:
-  """A fold with random parameters that reads random samples."""
+  """A fold with random parameters in a random blend that reads random samples."""
 
   def __init__(self):
     self.config = SimpleNamespace(
       seed=0,
       refit=False,
-      blend=(),
       data=SimpleNamespace(max_recordings=4),
       evaluation=SimpleNamespace(explained=2, explained_globally=2),
     )
@@ -88,6 +88,8 @@ class StandIn:
     for name in SCHEMA.modalities:
       self.variables['params']['fusion'][f'project_{name}']['kernel'] *= SCALE
     self.variables['params']['trunks_multimodal']['head'] *= SCALE
+    self.blend = small_bundle.random_blend(self.model_config, 0)
+    self.blend['models']['logistic_regression']['coefficient'] *= SCALE
 
   def modalities_of(self, stage):
     assert stage == 'multimodal'
@@ -113,6 +115,7 @@ def fold():
 def found(fold):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(explain, 'restore_best', lambda fold, stage: (fold.variables, None))
+    patch.setattr(explain.blend, 'restore', lambda fold: fold.blend)
     yield explained(fold)
 
 
@@ -136,17 +139,26 @@ def test_attributions_add_up(found):
     )
 
 
-def test_the_output_is_that_of_the_model_without_gates(fold, found):
-  apply = jax.jit(
-    lambda batch: MedM2T(fold.model_config).apply(
-      fold.variables, batch, stage='multimodal', train=False
+def test_the_output_is_that_of_the_blend_without_gates(fold, found):
+  @jax.jit
+  def apply(batch):
+    config = fold.model_config
+    logits = (
+      MedM2T(config).apply(fold.variables, batch, stage='multimodal', train=False).logits
     )
-  )
+    table = blended.table_of_device(config.columns, batch)
+    return blended.outputs(fold.blend, table, logits, config.link), logits
+
   for patient, row in zip(found.patients, (1, 4), strict=True):
-    logits = apply(batch_of(row)).logits[0]
-    np.testing.assert_allclose(
-      patient.completeness.output, logits[1] - logits[0], atol=1e-5, rtol=1e-5
+    outputs, logits = (np.diff(each[0])[0] for each in apply(batch_of(row)))
+    np.testing.assert_allclose(patient.completeness.output, outputs, atol=1e-5, rtol=1e-5)
+    assert abs(outputs - logits) > 0.1, 'else the blend is not seen'
+    of_network = sum(
+      array.sum() for each in patient.attributions.values() for array in each.values()
     )
+    total = sum(item.attribution for item in patient.items)
+    assert total == pytest.approx(patient.completeness.attributed, abs=1e-3)
+    assert abs(total - of_network) > 0.01, 'else the simple models add nothing'
 
 
 def test_what_is_absent_has_no_attribution(found):
