@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import main_command
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -32,18 +34,22 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     (('--config=configs/cvd.py', '--config.seed=x'), 'config.seed'),
     (('--config=configs/cvd.py:tiny',), "unknown variant 'tiny'"),
     (('--config=configs/nothing.py',), 'configs/nothing.py'),
-    ((), '--config'),
     (('--config=configs/cvd.py', '--mode=predict'), 'mode'),
     (('--config=configs/cvd.py', '--config.data.dir=/nowhere'), 'data_pipeline.prepare'),
   ],
 )
 def test_wrong_input_is_one_clear_line(arguments, message):
-  done = run(*arguments)
-  assert done.returncode != 0
-  assert 'Traceback' not in done.stderr
-  lines = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
-  assert len(lines) == 1 and message in lines[0]
-  assert not done.stdout
+  ended = main_command.run(*arguments)
+  assert isinstance(ended.code, str) and ended.code.startswith('error: ')
+  assert message in ended.code and '\n' not in ended.code
+  assert not ended.lines
+
+
+def test_it_is_the_only_line_of_the_process():
+  done = run()
+  assert done.returncode == 1 and not done.stdout
+  (line,) = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
+  assert '--config' in line and 'Traceback' not in done.stderr
 
 
 def test_help_names_the_flags_at_once():

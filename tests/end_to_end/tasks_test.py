@@ -7,27 +7,21 @@ with what is special about it; what a trained model finds is in docs/experiments
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from absl import flags
 from flax import traverse_util
 from sklearn.metrics import roc_auc_score
 
 from data_pipeline.format.dataset import open_dataset
 from data_pipeline.preparation import build
 from data_pipeline.sources.mimic_iv.tasks import phenotypes
-from medm2t_jax import command_line, main
 from medm2t_jax.inference import bundling, predicting
 from medm2t_jax.inference.trained_model import TrainedModel
-
-# Of the loader of config files, in ml_collections.
-pytestmark = pytest.mark.filterwarnings('ignore:the load_module')
+from tests.support import main_command
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENTS = 100
@@ -47,9 +41,9 @@ MODALITIES = {'readmission': ('labs',)}  # of a whole admission; the others: sta
 class Evaluated:
   """A task after `python -m medm2t_jax.main`: its data set and the files it has left."""
 
-  def __init__(self, data: Path, work: Path, printed: str):
+  def __init__(self, data: Path, work: Path, printed: list[str]):
     self.dataset, self.work = open_dataset(data), work
-    self.summary = json.loads(printed.splitlines()[-1])
+    self.summary = json.loads(printed[-1])
     self.metrics = json.loads((work / 'eval/metrics.json').read_text())
     self.page = (work / 'eval/report.html').read_text()
     table = pq.read_table(work / 'eval/predictions.parquet').to_pandas()
@@ -80,7 +74,7 @@ def _run(hospital: Path, task: str) -> Evaluated:
     source='simulated', task=task, out=data, workers=1, ecgs=ecgs,
     raw=hospital / ('raw-ecgs' if ecgs else 'raw'), patients=40 if ecgs else PATIENTS,
   )  # fmt: skip
-  printed = _main(
+  ended = main_command.run(
     f'--config={ROOT}/configs/task.py:{task},smoke',
     f'--workdir={work}',
     f'--config.data.dir={data}',
@@ -91,39 +85,8 @@ def _run(hospital: Path, task: str) -> Evaluated:
     '--config.evaluation.batch_size=16',
     '--config.evaluation.bootstrap=20',
   )
-  return Evaluated(data, work, printed)
-
-
-def _main(*arguments: str) -> str:
-  """What the command prints; as in a process of its own, but for the seconds of imports."""
-  logger = logging.getLogger('medm2t_jax')
-  handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
-  with pytest.MonkeyPatch.context() as patch:
-    # A config flag looks for the values of its fields there.
-    patch.setattr(sys, 'argv', ['medm2t_jax.main', *arguments])
-    out = _Lines()
-    patch.setattr(sys, 'stdout', out)
-    try:
-      command_line.parse_flags(sys.argv)
-      main.main([])
-    finally:
-      for name in [each for each in flags.FLAGS if each.startswith('config.')]:
-        delattr(flags.FLAGS, name)
-      logger.handlers[:], logger.propagate = handlers, propagate
-      logger.setLevel(level)
-  return out.text
-
-
-class _Lines:
-  """Standard output that is kept."""
-
-  text = ''
-
-  def write(self, text: str) -> None:
-    self.text += text
-
-  def flush(self) -> None:
-    pass
+  assert ended.code == 0, ended.code
+  return Evaluated(data, work, ended.lines)
 
 
 @pytest.mark.parametrize('task', list(WORDS))
