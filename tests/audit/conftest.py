@@ -15,6 +15,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from data_pipeline.format import records
 from data_pipeline.format.dataset import open_dataset
 from medm2t_jax.experiment import read
+from medm2t_jax.runs import workdir
 from medm2t_jax.runs.run import make_runs
 from medm2t_jax.training import train
 from tests.support import static_data
@@ -37,6 +38,7 @@ def trained(static_dataset, tmp_path_factory):
   config.stages = 'multimodal'
   config.recipe.multimodal.update(batch_size=16, epochs=1, starts_from=())
   folds = make_runs(read(config), static_dataset, tmp_path_factory.mktemp('workdir'))
+  workdir.claim(folds[0].workdir, folds[0].config, static_dataset.version)
   train.train(folds)
   return folds[0]
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from configs import mortality
-from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import DataError
 from data_pipeline.reading import input_pipeline, planning
 from medm2t_jax.audit import audit, fitted, predictions, shuffled
 from medm2t_jax.evaluation import evaluate
-from medm2t_jax.experiment import read
 from medm2t_jax.modalities import fitting
 from medm2t_jax.runs.restoring import restore_best
-from medm2t_jax.runs.run import Run, make_runs
-from medm2t_jax.training import steps, train
-from tests.support import staging_fixture, training_process
+from medm2t_jax.runs.run import Run
+from medm2t_jax.training import steps
+from tests.support import main_command, staging_fixture
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')
@@ -171,40 +171,28 @@ def test_without_a_checkpoint_it_is_an_error(trained, tmp_path):
     audit(folds)
 
 
-def test_the_command_passes_clean_data_and_fails_on_a_leak(
-  static_folder, tmp_path, renamed
-):
+def test_the_command_passes_clean_data_and_fails_on_a_leak(trained, tmp_path, renamed):
   data, workdir = tmp_path / 'data', tmp_path / 'workdir'
-  shutil.copytree(static_folder, data)
-  changes = {
-    'data.dir': str(data),
-    'evaluation.batch_size': 16,
-    'recipe.multimodal.batch_size': 16,
-  }
-  config = read(mortality.get_config('smoke,published,end_to_end')).changed(changes)
-  train.train(make_runs(config, open_dataset(data), workdir))
+  shutil.copytree(trained.dataset.directory, data)
+  shutil.copytree(trained.workdir, workdir)
 
-  def run(name, code):
-    command = training_process.Command(
-      tmp_path / f'{name}.log',
-      *('--mode=audit', '--config=configs/mortality.py:smoke,published,end_to_end'),
-      f'--workdir={workdir}',
-      *(f'--config.{field}={value}' for field, value in changes.items()),
-      devices=8,  # as here, where its programs have been compiled
+  def run(code):
+    ended = main_command.run(
+      *('--mode=audit', f'--config={ROOT}/configs/replay.py:{workdir}/config.json'),
+      *(f'--workdir={workdir}', f'--config.data.dir={data}'),
     )
-    with command:
-      return command.finish(code), command.lines()
+    assert ended.code == code
+    return json.loads(ended.lines[-1]), ended.lines
 
-  summary, lines = run('clean', 0)
-  assert json.loads(lines[-1]) == summary
+  summary, lines = run(0)
   assert all(line.startswith('PASS  ') for line in lines[:-1])
   assert summary['passed'] and summary['checks'] == len(lines) - 1 and not summary['failed']
   written = json.loads((workdir / 'eval' / 'audit.json').read_text())
   assert len(written['checks']) == summary['checks'] and written['folds'] == [0]
 
   renamed(data, 'dischtime')
-  spoiled, lines = run('spoiled', 1)
-  assert json.loads(lines[-1]) == spoiled and spoiled['failed'] == ['inputs by name']
+  spoiled, lines = run(1)
+  assert spoiled['failed'] == ['inputs by name']
   # All checks are told, not only those before the failure.
   assert len(lines) - 1 == summary['checks']
   assert next(line for line in lines if line.startswith('FAIL')).endswith('(weight)')

@@ -62,7 +62,7 @@ def _replace_labels(raw, sample_id, labels):
   samples.to_parquet(raw / 'samples.parquet')
 
 
-def _evaluated(folder, target, change):
+def _evaluated(folder, target, change, baselines):
   data = open_dataset(
     static_data.build(
       folder, change=change, subjects=SUBJECTS, target=target, task='weighing'
@@ -70,11 +70,13 @@ def _evaluated(folder, target, change):
   )
   config = task.get_config('weighing,smoke').unlock()
   config.data.dir = str(data.directory)
-  config.model.ensemble = 2
+  # Encoders and their stages: train_test.py, tasks_test.py.
+  config.model.update(ensemble=2, deep='none', single_stages='none')
+  config.stages = 'multimodal'
+  config.recipe.multimodal.update(starts_from=(), frozen=())
   config.evaluation.update(
-    batch_size=32, baselines=('logistic_regression', 'boosted_trees', 'gru'),
-    bootstrap=20, explained=2, explained_globally=4,
-  )  # fmt: skip
+    batch_size=32, baselines=baselines, bootstrap=20, explained=2, explained_globally=4
+  )
   config.blend = ('boosted_trees', 'logistic_regression')
   for fields in config.recipe.values():
     fields.update(batch_size=8, epochs=4)
@@ -87,12 +89,14 @@ def _evaluated(folder, target, change):
 
 @pytest.fixture(scope='module')
 def labels(tmp_path_factory):
-  return _evaluated(tmp_path_factory.mktemp('labels'), LABELS, _with_labels)
+  return _evaluated(
+    tmp_path_factory.mktemp('labels'), LABELS, _with_labels, baselines=('gru',)
+  )
 
 
 @pytest.fixture(scope='module')
 def grams(tmp_path_factory):
-  return _evaluated(tmp_path_factory.mktemp('grams'), GRAMS, _with_grams)
+  return _evaluated(tmp_path_factory.mktemp('grams'), GRAMS, _with_grams, baselines=())
 
 
 def metrics_of(fold):

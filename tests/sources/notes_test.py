@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from configs import common
 from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.heads import read_head
 from data_pipeline.format.modalities import Notes
 from data_pipeline.format.schema import DataError
 from data_pipeline.reading.alignment import Alignment
-from data_pipeline.sources import Staged
-from data_pipeline.sources.common.notes import NAME
+from data_pipeline.sources import Resources, Staged
+from data_pipeline.sources.common.notes import NAME, write_notes
+from data_pipeline.sources.common.raw_tables import in_scratch
 from medm2t_jax.evaluation import evaluate
 from medm2t_jax.experiment import read
 from medm2t_jax.runs.run import make_runs
@@ -38,11 +38,10 @@ def table(**columns):
   return pd.DataFrame({name: each for name, each in made.items() if each is not None})
 
 
-def staged(tmp_path, frame):
+def written(tmp_path, frame):
   path = tmp_path / 'notes.parquet'
   pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), path)
-  hospital = Hospital(tmp_path / 'hospital')
-  return hospital.stage(notes=path), hospital
+  return path
 
 
 @pytest.mark.parametrize('key', ['subject_id', 'stay_id', 'sample_id'])
@@ -50,7 +49,8 @@ def test_notes_of_the_observation_window_are_staged_and_the_others_counted(tmp_p
   number = 1 if key == 'subject_id' else 100
   frame = table(**{'subject_id': None, key: [number] * len(TIMES)})
   unknown = frame.iloc[:2].assign(**{key: [9, None]})
-  result, hospital = staged(tmp_path, pd.concat([frame, unknown]))
+  hospital = Hospital(tmp_path / 'hospital')
+  result = hospital.stage(notes=written(tmp_path, pd.concat([frame, unknown])))
   assert result.schema.modalities[NAME] == Notes(WIDTH)
   assert result.cohort['rows'][NAME] == {
     'read': 6, 'dropped: missing key or time': 1, 'dropped: of no sample': 1,
@@ -61,6 +61,12 @@ def test_notes_of_the_observation_window_are_staged_and_the_others_counted(tmp_p
   assert found['time'].tolist() == [-12, 0]
   assert [vector[0] for vector in found['vector']] == [3, 1]
   assert set(found['sample_id']) == {100}
+
+
+@pytest.fixture(scope='module')
+def raw(tmp_path_factory):
+  with in_scratch(tmp_path_factory.mktemp('staging'), Resources('1GB')) as (tables, _):
+    yield tables
 
 
 ZONED = table()['time'].dt.tz_localize('UTC')
@@ -82,9 +88,10 @@ ZONED = table()['time'].dt.tz_localize('UTC')
     ({'Category': ['Discharge summary', 'x', None, 'DISCHARGE']}, '2 rows are discharge'),
   ],
 )
-def test_what_is_no_such_file_is_refused_in_one_line(tmp_path, columns, message):
+def test_what_is_no_such_file_is_refused_in_one_line(raw, tmp_path, columns, message):
   with pytest.raises(DataError, match=message) as caught:
-    staged(tmp_path, table(**columns))
+    path = written(tmp_path, table(**columns))
+    write_notes(raw, path, tmp_path / 'out.parquet', stays=True, observation_hours=24)
   assert '--notes=' in str(caught.value) and '\n' not in str(caught.value)
 
 
@@ -132,14 +139,18 @@ def test_vectors_of_another_length_are_not_read(dataset):
 
 def test_a_model_learns_from_notes_and_says_so(dataset, tmp_path):
   config = static_data.config(dataset.directory)
-  config.stages = 'all'
-  config.recipe.notes = common.stage(8, 1e-2, epochs=4, patience=4)
-  config.recipe.multimodal.update(batch_size=8, epochs=4, patience=4, learning_rate=1e-2)
+  config.stages = 'multimodal'
+  config.recipe.multimodal.update(
+    batch_size=8, epochs=6, patience=6, learning_rate=1e-2, starts_from=(), frozen=()
+  )
   config.evaluation.update(
     baselines=('logistic_regression',), robustness=False, bootstrap=10, explained=1,
     explained_globally=8,
   )  # fmt: skip
-  config.model.update(trunk='ensemble', ensemble=2, size='tiny')
+  # The trunk reads their summary, the deep network beside it all of them.
+  config.model.update(
+    trunk='ensemble', ensemble=2, size='tiny', single_stages='none', fusion='none'
+  )
   folds = make_runs(read(config), dataset, tmp_path)
   train.train(folds)
   metrics = evaluate.evaluate(folds)

@@ -1,4 +1,4 @@
-"""The main command in this process: as in one of its own, but for the seconds of imports."""
+"""The main command in this process: in one of its own it imports for seconds."""
 
 from __future__ import annotations
 
