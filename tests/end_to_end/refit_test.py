@@ -152,7 +152,7 @@ def test_an_interrupted_refit_ends_as_an_uninterrupted_one(run, tmp_path, monkey
   expected, _ = run
   home = tmp_path / 'run'
   shutil.copytree(expected.workdir / 'fold0', home / 'fold0')
-  fold = make(expected.dataset.directory, home, training={'save_every_steps': 2})
+  fold = make(expected.dataset.directory, home, training={'save_every_steps': 4})
   read = Reader.read
 
   def die_in_the_second_epoch(self, plan, modalities, start_step=0):
