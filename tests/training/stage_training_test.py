@@ -177,9 +177,9 @@ def test_where_there_are_many_programs_a_finished_stage_leaves_none(
   dataset, tmp_path, monkeypatch
 ):
   monkeypatch.setattr(devices, '_MOST_MAPPINGS', 0)
+  devices.release_programs()
+  mappings = lambda: len(MAPPINGS.read_text().splitlines())
+  before = mappings()
   config = experiment(dataset.directory).changed({'recipe.static.epochs': 1})
-  mappings = []
-  for index in range(2):
-    train.train_stage(Run(config, dataset, index, tmp_path), 'static')
-    mappings.append(len(MAPPINGS.read_text().splitlines()))
-  assert mappings[1] - mappings[0] < 100, mappings  # the stage's programs are some 400
+  train.train_stage(Run(config, dataset, 0, tmp_path), 'static')
+  assert mappings() - before < 100  # the stage's programs are some 400
