@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 240  # no process of a test lives longer
 
 
-def static_dataset(out: Path, patients: int = 60) -> None:
+def static_dataset(out: Path) -> None:
   """Prepares a small simulated data set that has the static modality alone."""
   from data_pipeline.preparation import build
 
@@ -30,7 +30,7 @@ def static_dataset(out: Path, patients: int = 60) -> None:
     task='cvd',
     out=out,
     raw=out.parent / 'raw',
-    patients=patients,
+    patients=60,
     workers=1,
   )
   path = out / 'dataset.json'
