@@ -141,7 +141,7 @@ def _fitted(path: tuple[Any, ...], array: np.ndarray) -> np.ndarray:
 
 
 def random_blend(config: Any, seed: int) -> dict[str, Any]:
-  """Random trees and a linear model beside a network; a seed has its own number of trees."""
+  """Random trees, more for a higher seed, and a linear model beside a network."""
   rng = np.random.default_rng(seed)
   columns, outputs = sum(kind.count for _, kind in config.columns), config.outputs
   weights = {OURS: 0.5, 'boosted_trees': 0.3, 'logistic_regression': 0.2}
