@@ -11,7 +11,6 @@ that of packed entries (`m`); padded lengths are the bucket's.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -24,13 +23,12 @@ from typing import Any
 import jax
 import numpy as np
 from flax import traverse_util
-from jax import export
 
 from data_pipeline.format.modalities import Modality
 from data_pipeline.format.schema import DataError, write_json
-from data_pipeline.reading.padding import padding
 from medm2t_jax.inference.example import ROWS, padded
 from medm2t_jax.inference.program import program
+from medm2t_jax.inference.traced_programs import exported, symbolic_batch
 from medm2t_jax.inference.trained_model import TOLERANCE, TrainedModel
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -70,14 +68,16 @@ def export_model(model: TrainedModel, folder: Path) -> dict[str, Any]:
     raise DataError(f'{folder}: holds other files than an export. Name a new folder.')
   lengths = [dict(bucket) for bucket in model.batching.buckets] or [{}]
   run = _of_flat(program(model))
-  programs = [_exported(run, _inputs(model, bucket)) for bucket in lengths]
+  programs = [
+    exported(run, _inputs(model, bucket), platforms=PLATFORMS) for bucket in lengths
+  ]
   request = _request(model, lengths[0])
   answer = np.asarray(jax.jit(programs[0].call)(request))
   _check(answer, model.answer)
   partial = folder.with_name(f'{folder.name}.{uuid.uuid4().hex[:8]}.partial')
   partial.mkdir(parents=True)
-  for number, exported in enumerate(programs):
-    (partial / _program(number)).write_bytes(exported.serialize())
+  for number, each in enumerate(programs):
+    (partial / _program(number)).write_bytes(each.serialize())
   np.savez(partial / 'example.npz', allow_pickle=False, **request)
   np.save(partial / 'answer.npy', answer, allow_pickle=False)
   manifest = {**_described(model, lengths), 'files': _checksums(partial)}
@@ -109,28 +109,8 @@ def _flat(model: TrainedModel, batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _inputs(model: TrainedModel, lengths: Mapping[str, int]) -> dict[str, Any]:
-  """Shapes and dtypes of the arrays of a bucket, rows and packed entries symbolic."""
-  batching = dataclasses.replace(model.batching, buckets=(lengths,))
-  batch = padding(model.schema, modalities=model.schema.names, batching=batching, rows=1)
-  scope = export.SymbolicScope()
-  (rows,) = export.symbolic_shape('b', scope=scope)
-  (entries,) = export.symbolic_shape('m', scope=scope)
-  result = {}
-  for name, array in _flat(model, batch).items():
-    modality = model.schema.modalities.get(name.split('/')[0])
-    lead = entries if modality is not None and modality.layout == 'packed' else rows
-    result[name] = jax.ShapeDtypeStruct((lead, *array.shape[1:]), array.dtype)
-  return result
-
-
-def _exported(run: Callable[[Flat], Any], inputs: Flat) -> export.Exported:
-  try:
-    return export.export(jax.jit(run), platforms=PLATFORMS)(inputs)
-  except (NotImplementedError, ValueError) as error:
-    raise DataError(
-      f'the model cannot be exported for {", ".join(PLATFORMS)}: '
-      f'{str(error).splitlines()[0]}. Predict with the bundle.'
-    ) from error
+  """Shapes and dtypes of the arrays of a bucket, by path."""
+  return _flat(model, symbolic_batch(model, lengths))
 
 
 def _request(model: TrainedModel, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ from data_pipeline.reading.arranging import Example, arrange, bucket_of
 from data_pipeline.reading.planning import recordings_capacity
 from medm2t_jax.inference.example import ROWS, padded
 from medm2t_jax.inference.program import with_arrays
+from medm2t_jax.inference.traced_programs import kept_or_traced
 from medm2t_jax.inference.trained_model import TOLERANCE, TrainedModel
 
 _LOGGER = logging.getLogger(__name__)
@@ -69,11 +70,14 @@ class CompiledModel:
       for bucket in buckets
       for rows in self._rows
     }
-    # One is compiled, or loaded, while Python traces the next.
+    lengths = self.model.batching.buckets or ({},)
+    programs = [
+      jax.jit(kept_or_traced(model, predict, self._of_model, each).call) for each in lengths
+    ]
     with concurrent.futures.ThreadPoolExecutor(processors.available()) as pool:
       compiling = {
-        key: pool.submit(jax.jit(predict).lower(self._of_model, arrays).compile)
-        for key, arrays in shapes.items()
+        (bucket, rows): pool.submit(programs[bucket].lower(self._of_model, arrays).compile)
+        for (bucket, rows), arrays in shapes.items()
       }
     for (bucket, rows), arrays in shapes.items():
       self._compiled[bucket, rows] = compiling[bucket, rows].result()

@@ -116,7 +116,7 @@ def test_a_wrong_answer_is_not_exported(untrained, tmp_path, monkeypatch):
   wrong = dataclasses.replace(untrained, answer=untrained.answer + 1e-3)
   answer = untrained.answer.astype(np.float32)
   fake = type('Exported', (), {'call': staticmethod(lambda flat: answer)})
-  monkeypatch.setattr(exporting, '_exported', lambda run, inputs: fake)
+  monkeypatch.setattr(exporting, 'exported', lambda *_, **__: fake)
   with pytest.raises(DataError, match='answers the example of the bundle differently'):
     exporting.export_model(wrong, tmp_path / 'out')
   assert not list(tmp_path.iterdir())
