@@ -160,7 +160,6 @@ class MicroBatches:
     """
     self._model, self._explainer, self._metrics = model, explainer, metrics
     self._waiting = _Waiting(max_waiting, metrics.waiting)
-    # One that is predicted, one that waits for it: more would only wait longer.
     self._read: queue.Queue[_Read | None] = queue.Queue(1)
     thread = lambda run, name: threading.Thread(target=run, name=name, daemon=True)
     self._threads = thread(self._reads, 'reading'), thread(self._predicts, 'predictions')
@@ -220,6 +219,7 @@ class MicroBatches:
   def _predicts(self) -> None:
     """The predicting thread."""
     while (read := self._read.get()) is not None:
+      self._read.task_done()
       self._answer(read)
 
   def _read_together(self, works: Sequence[_Work]) -> None:
@@ -235,6 +235,7 @@ class MicroBatches:
           self._read_together([work])
     else:
       self._read.put(_Read(works, read.examples, read.coverage, batches))
+      self._read.join()  # until it is being predicted: what comes by then is read together
 
   def _answer(self, read: _Read) -> None:
     """Every one of these requests gets its predictions, or the error that they ended in."""
@@ -260,7 +261,8 @@ class MicroBatches:
     answers: dict[int, PredictedPatient] = {}
     for batch in read.batches:
       predictions = self._model.predict(batch)
-      found, present = self._model.found(batch), self._model.present(batch)
+      found = self._model.found(batch)
+      present = self._model.present(batch, found)
       self._metrics.batch_rows.observe(len(batch.patients))
       for row, index in enumerate(batch.patients):
         has = {name: of[row] for name, of in found.items()}

@@ -108,10 +108,17 @@ class CompiledModel:
     arrays = jax.tree.map(lambda array: array[None], dict(batch.arrays))
     return dict(found_in(self.model.schema.modalities, arrays))
 
-  def present(self, batch: PatientBatch) -> dict[str, np.ndarray]:
-    """Modality -> which patients of a batch have something of it, bool (n)."""
+  def present(
+    self, batch: PatientBatch, found: Mapping[str, np.ndarray]
+  ) -> dict[str, np.ndarray]:
+    """Modality -> which patients of a batch have something of it, bool (n).
+
+    Args:
+      batch: of patients.
+      found: of the same, from `found`.
+    """
     count = len(batch.patients)
-    result = {name: np.asarray(of.any(axis=1)) for name, of in self.found(batch).items()}
+    result = {name: np.asarray(of.any(axis=1)) for name, of in found.items()}
     for name in self._packed:  # an entry counts, whatever is told of it
       arrays = batch.arrays[name]
       owned = np.bincount(arrays['owner'][arrays['mask']], minlength=count)

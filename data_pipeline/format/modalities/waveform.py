@@ -137,7 +137,7 @@ class Waveform(base.Modality):
 
   def found(self, arrays: Arrays, rows: tuple[int, int]) -> np.ndarray:
     """A row has a term of the reports if one of them says so."""
-    has = np.zeros((*rows, len(self.variables)), bool)
+    has = np.zeros((*rows, len(ECG_MEASUREMENTS) + len(self.terms)), bool)
     measured = arrays['measurements_mask'] & arrays['mask'][..., np.newaxis]
     reported = (arrays['terms'] > 0) & arrays['mask'][..., np.newaxis]
     each = np.concatenate([measured, reported], axis=-1)
