@@ -14,6 +14,7 @@ usage: ./run.sh [COMMAND]
   smoke       the same at its smallest: does everything run?
   test [...]  the whole test suite; further arguments go to pytest, as -k NAME or PATH
   check       ruff and pyright
+  docs        the documentation as a site: docs/_build/index.html
   setup       only make .venv; `setup beam` makes .venv-beam (docs/beam.md)
   exec CMD... any command inside the environment, for example
               ./run.sh exec python -m medm2t_jax.main --config=configs/mortality.py:small
@@ -79,6 +80,11 @@ case "${1:-}" in
     python -m pytest --numprocesses="$workers" --dist=loadfile --no-loadscope-reorder "$@"
     ;;
   check) setup '.[dev]'; ruff format --check .; ruff check .; pyright ;;
+  docs)
+    setup '.[dev]'
+    sphinx-build --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build
+    echo "$PWD/docs/_build/index.html"
+    ;;
   setup)
     if [ "${2:-}" = beam ]; then
       install .venv-beam '.[beam]' constraints-beam.txt
