@@ -82,7 +82,7 @@ case "${1:-}" in
   check) setup '.[dev]'; ruff format --check .; ruff check .; pyright ;;
   docs)
     setup '.[dev]'
-    sphinx-build --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build
+    sphinx-build --fresh-env --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build
     echo "$PWD/docs/_build/index.html"
     ;;
   setup)

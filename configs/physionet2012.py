@@ -1,6 +1,7 @@
 """PhysioNet/CinC Challenge 2012: in-hospital death, or length of stay (variant `los`).
 
-Open data without credentials. Download and prepare them once per task (README.md):
+Open data without credentials. Download and prepare them once per task
+(docs/sources.md, "PhysioNet 2012"):
 
   python -m data_pipeline.prepare --source=physionet2012 --physionet2012=DIR \\
       --task=mortality --out=data/physionet2012-mortality

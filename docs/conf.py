@@ -24,12 +24,13 @@ project = 'medm2t_jax'
 author = 'The medm2t_jax authors'
 version = release = medm2t_jax.__version__
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon']
-exclude_patterns = ['_build', 'example_report/model_card.md']
+exclude_patterns = ['_build']
 nitpicky = True
 # Names of other packages: their documentation is not at hand without a network.
 nitpick_ignore_regex = [(r'py:.*', r'.*')]
 
 myst_heading_anchors = 6
+suppress_warnings = ['myst.header']  # a model card starts inside a report
 
 highlight_language = 'text'  # of blocks that name none
 default_role = 'literal'

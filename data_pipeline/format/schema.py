@@ -68,7 +68,7 @@ class Target:
 
   @property
   def outputs(self) -> int:
-    """Number of model outputs: one per class or label, or 1."""
+    """Number of model outputs, one per class or label, or 1."""
     return max(1, len(self.classes))
 
   @property

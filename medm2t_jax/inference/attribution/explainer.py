@@ -66,7 +66,7 @@ class Explained:
 
   @property
   def output(self) -> float:
-    """What the model says, on the scale of the link: log odds, or the number."""
+    """What the model says, on the scale of the link (log odds, or the number)."""
     return self.completeness.output
 
   @property
@@ -141,7 +141,7 @@ class Explainer:
       batch: as of `explain`.
 
     Returns:
-      Modality -> predictions of the batch's rows: probabilities (b c), or numbers (b).
+      Modality -> predictions of the batch's rows, probabilities (b c) or numbers (b).
     """
     batch = self._read(batch)
     return {
