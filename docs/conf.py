@@ -26,7 +26,8 @@ version = release = medm2t_jax.__version__
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon']
 exclude_patterns = ['_build']
 nitpicky = True
-# Names of other packages: their documentation is not at hand without a network.
+# Types in signatures: of other packages, whose documentation is not at hand without a
+# network, and of ours that nobody calls.
 nitpick_ignore_regex = [(r'py:.*', r'.*')]
 
 myst_heading_anchors = 6

@@ -158,7 +158,7 @@ def command(module: str) -> tuple[str, list[Field]]:
   """What a command says of itself, and its flags.
 
   Raises:
-    ElementTree.ParseError: it does not answer --helpxml.
+    ValueError: it does not answer --helpxml.
   """
   told = subprocess.run(
     [sys.executable, '-m', module, '--helpxml'],
@@ -167,6 +167,8 @@ def command(module: str) -> tuple[str, list[Field]]:
     text=True,
     check=False,  # absl ends with 1 after help
   )
+  if not told.stdout:
+    raise ValueError(f'python -m {module} --helpxml: {told.stderr.strip()}')
   tree = ElementTree.fromstring(told.stdout)
   flags = [_flag(each) for each in tree.iter('flag') if each.find('key') is not None]
   return inspect.cleandoc(tree.findtext('usage', '')), flags
