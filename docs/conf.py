@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from sphinx import addnodes
@@ -36,6 +38,7 @@ suppress_warnings = ['myst.header']  # a model card starts inside a report
 highlight_language = 'text'  # of blocks that name none
 default_role = 'literal'
 smartquotes = False  # of --flags and 'values'
+autoclass_content = 'both'  # with what __init__ takes
 autodoc_typehints = 'signature'
 autodoc_typehints_format = 'short'
 autodoc_member_order = 'bysource'
@@ -80,6 +83,20 @@ class Command(SphinxDirective):
     return [told, *self.parse_text_to_nodes('\n'.join(lines))]
 
 
+def _readable(
+  app: Sphinx, what: str, name: str, obj: Any, options: Any, call: str | None, result: Any
+) -> tuple[str | None, Any]:
+  """Signatures with `Array`, and without what Linen adds to those of its modules."""
+  del app, what, name, obj, options
+  call, result = (
+    re.sub(r'~?jaxlib\._jax\.Array', 'Array', text) if text else text
+    for text in (call, result)
+  )
+  if call:
+    call = re.sub(r', parent: .*_Sentinel object.*, name: str \| None = None', '', call)
+  return call, result
+
+
 def _dashes(app: Sphinx, document: nodes.document) -> None:
   """Those between a parameter and what it means, without `smartquotes`."""
   del app
@@ -111,6 +128,7 @@ def setup(app: Sphinx) -> None:
   """What is beside the extensions."""
   app.add_directive('options', Options)
   app.add_directive('command', Command)
+  app.connect('autodoc-process-signature', _readable)
   # Before Sphinx collects what is to be downloaded.
   app.connect('doctree-read', _pages_stay_pages, priority=100)
   app.connect('doctree-read', _dashes)
