@@ -83,18 +83,24 @@ class _Read:
 class _Waiting:
   """Requests that wait to be read, and how many patients wait for an answer."""
 
-  def __init__(self, most: int, gauge: Any):
+  def __init__(self, most: int, gauge: Any, works: Callable[[], bool]):
     """Takes the limit.
 
     Args:
       most: patients who may wait.
       gauge: of those who do.
+      works: whether there is who takes them.
     """
-    self._most, self._gauge = most, gauge
+    self._most, self._gauge, self._works = most, gauge, works
     self._queue: collections.deque[_Work] = collections.deque()
     self._patients = 0
     self._changed = threading.Condition()
-    self.closed = False
+    self._closed = False
+
+  @property
+  def open(self) -> bool:
+    """Whether requests are admitted."""
+    return not self._closed and self._works()
 
   def admit(self, patients: int, work: _Work | None = None) -> None:
     """Counts patients who will wait, with the request that is to be read, if there is one.
@@ -103,7 +109,7 @@ class _Waiting:
       Refused: too many wait, or the service ends.
     """
     with self._changed:
-      if self.closed:
+      if not self.open:
         raise Refused(503, 'closing', 'the service ends', headers={'Retry-After': '5'})
       if self._patients and self._patients + patients > self._most:
         text = f'{self._patients} patients wait, at most {self._most} may'
@@ -121,7 +127,7 @@ class _Waiting:
   def take(self) -> list[_Work]:
     """What waits now, not too much of it; nothing at the end."""
     with self._changed:
-      self._changed.wait_for(lambda: self._queue or self.closed)
+      self._changed.wait_for(lambda: self._queue or self._closed)
       taken = []
       while self._queue and (
         not taken or sum(map(len, taken)) + len(self._queue[0]) <= _MOST_TOGETHER
@@ -132,7 +138,7 @@ class _Waiting:
   def close(self) -> None:
     """Nobody is admitted any more."""
     with self._changed:
-      self.closed = True
+      self._closed = True
       self._changed.notify()
 
   def _count(self, patients: int) -> None:
@@ -159,16 +165,17 @@ class MicroBatches:
       max_waiting: patients.
     """
     self._model, self._explainer, self._metrics = model, explainer, metrics
-    self._waiting = _Waiting(max_waiting, metrics.waiting)
     self._read: queue.Queue[_Read | None] = queue.Queue(1)
     thread = lambda run, name: threading.Thread(target=run, name=name, daemon=True)
     self._threads = thread(self._reads, 'reading'), thread(self._predicts, 'predictions')
     self._explanations = concurrent.futures.ThreadPoolExecutor(1, 'explanations')
+    works = lambda: all(each.is_alive() for each in self._threads)
+    self._waiting = _Waiting(max_waiting, metrics.waiting, works)
 
   @property
   def ready(self) -> bool:
     """Whether requests are answered."""
-    return all(each.is_alive() for each in self._threads) and not self._waiting.closed
+    return self._waiting.open
 
   def start(self) -> None:
     """Begins to work."""

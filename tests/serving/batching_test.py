@@ -15,6 +15,7 @@ from data_pipeline.sources.meds.patients import Patients, Read
 from medm2t_jax.serving.batching import MicroBatches
 from medm2t_jax.serving.compiled import PatientBatch
 from medm2t_jax.serving.metrics import ServiceMetrics
+from medm2t_jax.serving.refusals import Refused
 
 SECONDS = 20  # nothing here takes as long
 
@@ -144,3 +145,11 @@ def test_what_was_accepted_is_answered_at_the_end(model):
   *answers, _ = asyncio.run(run())
   assert [predictions(each) for each in answers] == [[1], [2], [3]]
   assert not batches.ready
+
+
+def test_where_nobody_works_nobody_waits(model):
+  """Before it is started, or where a thread has ended, requests are refused at once."""
+  batches = MicroBatches(model, None, ServiceMetrics(), 100)
+  with pytest.raises(Refused) as refused:
+    asyncio.run(batches.predict(patients(1), Reader()))
+  assert refused.value.status == 503 and not batches.ready
