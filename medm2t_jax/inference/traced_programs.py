@@ -1,8 +1,8 @@
 """Programs of a model for any number of rows, traced once, by `jax.export`.
 
 To trace a model takes Python seconds, to read what was traced a fraction of one. A kept
-program is that of the same bundle, the same versions of JAX and the same source code of
-ours: the name of its file is a hash of all of these.
+program is that of the same bundle, the same versions and settings of JAX and the same
+source code of ours: the name of its file is a hash of all of these.
 """
 
 from __future__ import annotations
@@ -105,9 +105,11 @@ def kept_or_traced(
   folder = jax.config.values['jax_compilation_cache_dir']
   if not folder:
     return exported(predict, *inputs, platforms=platforms)
+  # Precision and the like, which a variable of the environment may change.
+  settings = sorted((name, str(value)) for name, value in jax.config.values.items())
   depends_on = (
     model.version, repr(model.model_config), str(inputs), platforms, jax.__version__,
-    importlib.metadata.version('jaxlib'), _sources(),
+    importlib.metadata.version('jaxlib'), settings, _sources(),
   )  # fmt: skip
   name = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:32]
   path = Path(folder) / 'traced' / f'{name}.jax'
