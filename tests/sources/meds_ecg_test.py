@@ -213,8 +213,14 @@ ARRAY = {'sampling_rate': [500], 'unit': ['mV'], 'leads': [LEADS]}
 )
 def test_tables_that_are_refused(data, columns, without, message):
   ecg = table((1, -1, 'a')).assign(**columns).drop(columns=[without] if without else [])
+  path = data.folder / 'ecg.parquet'
+  ecg.to_parquet(path)
+  settings = dataclasses.replace(data.write(), ecg=path)
+  # Before the data, which may take hours, are read.
+  for shard in (data.folder / 'meds' / 'data').rglob('*.parquet'):
+    shard.write_bytes(b'damaged')
   with pytest.raises(DataError, match=message) as error:
-    stage_with(data, ecg)
+    stage('mortality', data.folder / 'staged', settings, Resources(threads=1))
   assert 'S1' not in str(error.value)
 
 

@@ -14,7 +14,7 @@ from data_pipeline.format.modalities import Notes
 from data_pipeline.format.schema import DataError
 from data_pipeline.reading.alignment import Alignment
 from data_pipeline.sources import Resources, Staged
-from data_pipeline.sources.common.notes import NAME, write_notes
+from data_pipeline.sources.common.notes import NAME, checked
 from data_pipeline.sources.common.raw_tables import in_scratch
 from medm2t_jax.evaluation import evaluate
 from medm2t_jax.experiment import read
@@ -91,8 +91,16 @@ ZONED = table()['time'].dt.tz_localize('UTC')
 def test_what_is_no_such_file_is_refused_in_one_line(raw, tmp_path, columns, message):
   with pytest.raises(DataError, match=message) as caught:
     path = written(tmp_path, table(**columns))
-    write_notes(raw, path, tmp_path / 'out.parquet', stays=True, observation_hours=24)
+    checked(raw, path, stays=True)
   assert '--notes=' in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_refused_before_any_table_is(tmp_path):
+  hospital = Hospital(tmp_path / 'hospital')
+  hospital.write()
+  (hospital.root / 'hosp' / 'patients.csv').unlink()
+  with pytest.raises(DataError, match='column vector is missing'):
+    hospital.run(notes=written(tmp_path, table(vector=None)))
 
 
 def build(folder, width=WIDTH):

@@ -9,6 +9,7 @@ ended, so that such a file is refused.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,25 +26,28 @@ _TYPES = ('note_type', 'category')
 _REMEDY = 'See docs/sources.md, "Notes".'
 
 
-def write_notes(
-  raw: RawTables,
-  path: Path,
-  output: Path,
-  *,
-  stays: bool,
-  observation_hours: float | None,
-) -> tuple[Notes, dict[str, int]]:
-  """Writes the staging table of the notes of the observation window.
+@dataclasses.dataclass(frozen=True)
+class NotesFile:
+  """A file of notes that can be read.
+
+  Attributes:
+    path: the user's file.
+    key: the column that names the sample or the subject.
+    width: numbers of a vector.
+  """
+
+  path: Path
+  key: str
+  width: int
+
+
+def checked(raw: RawTables, path: Path, *, stays: bool) -> NotesFile:
+  """Checks a file of notes: before the hours that other tables take.
 
   Args:
-    raw: with the table `samples` (sample_id, subject_id, prediction_time).
+    raw: any connection; no table of it is read.
     path: the user's file.
-    output: parquet with columns sample_id, vector, time (hours to the prediction).
     stays: whether samples are stays, so that `stay_id` names one.
-    observation_hours: how far before the prediction time they are read; None: all.
-
-  Returns:
-    The modality, and row counts.
 
   Raises:
     DataError: the file is not as above; the message names the column.
@@ -51,7 +55,24 @@ def write_notes(
   key = _check_columns(path, stays)
   source = parquet(path)
   _refuse_discharge_summaries(raw, path, source)
-  width = _width(raw, path, source)
+  return NotesFile(path, key, _width(raw, path, source))
+
+
+def write_notes(
+  raw: RawTables, file: NotesFile, output: Path, *, observation_hours: float | None
+) -> tuple[Notes, dict[str, int]]:
+  """Writes the staging table of the notes of the observation window.
+
+  Args:
+    raw: with the table `samples` (sample_id, subject_id, prediction_time).
+    file: as `checked` found it.
+    output: parquet with columns sample_id, vector, time (hours to the prediction).
+    observation_hours: how far before the prediction time they are read; None: all.
+
+  Returns:
+    The modality, and row counts.
+  """
+  source, key, width = parquet(file.path), file.key, file.width
   column = 'subject_id' if key == 'subject_id' else 'sample_id'
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE notes_of_samples AS

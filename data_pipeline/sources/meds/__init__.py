@@ -136,6 +136,8 @@ def _stage(
   settings: Settings,
   chosen: Mapping,
 ) -> Staged:
+  file = settings.notes and notes.checked(raw, settings.notes, stays=False)
+  unreadable = settings.ecg and ecg_table.open_table(raw, settings.ecg)
   versions = files.open_metadata(raw, settings.meds)
   counts = {'data': files.open_data(raw, settings.meds, chosen.unit_column)}
   assert isinstance(settings.labels, LabelFiles)
@@ -181,9 +183,9 @@ def _stage(
     else:
       counts[name] |= rows.write_events(raw, resolved, output)
   report: dict[str, object] = {}
-  if settings.ecg is not None:
+  if unreadable is not None:
     counts['ecg_table'], report['unmatched_report_lines'] = ecg_table.write_recordings(
-      raw, settings.ecg, scratch, staging / 'recordings.parquet', task
+      raw, unreadable, scratch, staging / 'recordings.parquet', task
     )
     outputs.append(staging / 'recordings.parquet')
   counts['static'] = static.write_static(raw, chosen, distinct, scratch, staging)
@@ -192,10 +194,10 @@ def _stage(
   if settings.ecg is not None:
     _require_free(settings, found, 'ecg', '--ecg')
     found['ecg'] = modalities.Waveform(terms())
-  if settings.notes is not None:
+  if file is not None:
     _require_free(settings, found, notes.NAME, '--notes')
     found[notes.NAME], counts[notes.NAME] = notes.write_notes(
-      raw, settings.notes, staging / f'notes_{notes.NAME}.parquet', stays=False,
+      raw, file, staging / f'notes_{notes.NAME}.parquet',
       observation_hours=chosen.observation_hours,
     )  # fmt: skip
     outputs.append(staging / f'notes_{notes.NAME}.parquet')

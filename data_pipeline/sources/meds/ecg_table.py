@@ -37,20 +37,15 @@ _OPTIONAL = {
 _ENDINGS = ('.parquet', '.csv', '.csv.gz')
 
 
-def write_recordings(
-  raw: RawTables, table: Path, folder: Path, output: Path, task: str
-) -> tuple[dict[str, int], list[dict[str, Any]]]:
-  """Writes `recordings.parquet` of docs/design.md.
+def open_table(raw: RawTables, table: Path) -> dict[str, int]:
+  """Opens a table of recordings, and checks it: before the hours that other tables take.
 
   Args:
-    raw: with the table `samples`.
+    raw: connection in which views of it are made.
     table: of the recordings, parquet or csv.
-    folder: scratch folder inside staging.
-    output: the file.
-    task: whose samples these are.
 
   Returns:
-    Rows by reason, and the most frequent unmatched report lines.
+    Counts of unreadable cells.
 
   Raises:
     DataError: a column is missing, is of another type or has too many unreadable cells,
@@ -59,6 +54,24 @@ def write_recordings(
   columns = _open(raw, table)
   unreadable = raw.unreadable(_VIEW, _VIEW, columns)
   _check_paths(raw, table, columns)
+  return unreadable
+
+
+def write_recordings(
+  raw: RawTables, unreadable: dict[str, int], folder: Path, output: Path, task: str
+) -> tuple[dict[str, int], list[dict[str, Any]]]:
+  """Writes `recordings.parquet` of docs/design.md.
+
+  Args:
+    raw: with the table `samples`, and that of the recordings open.
+    unreadable: as `open_table` counted.
+    folder: scratch folder inside staging.
+    output: the file.
+    task: whose samples these are.
+
+  Returns:
+    Rows by reason, and the most frequent unmatched report lines.
+  """
   counts = sample_recordings.list_recordings(raw, 'ecg_list', (*_DESCRIPTION,))
   sample_recordings.choose(raw)
   found, unmatched = sample_recordings.write(
@@ -134,11 +147,7 @@ def _open(raw: RawTables, table: Path) -> dict[str, str]:
 
 
 def _check_paths(raw: RawTables, table: Path, columns: dict[str, str]) -> None:
-  """What can be told of the paths before the work of hours.
-
-  Raises:
-    DataError: arrays without a column that describes them, or a package is missing.
-  """
+  """Checks that arrays are described, and that their packages are installed."""
   endings = raw.run(
     "SELECT DISTINCT regexp_extract(path, '\\.[A-Za-z]+$') FROM ecg_list"
   ).fetchall()

@@ -106,6 +106,7 @@ def _stage(
   raw: RawTables, task: Task, staging: Path, scratch: Path, settings: Settings
 ) -> Staged:
   root, ecg_root = settings.mimic_iv, settings.mimic_iv_ecg
+  file = settings.notes and notes.checked(raw, settings.notes, stays=task.of_stays)
   rows = tables.open_patients_and_admissions(raw, root)
   if ecg_root is not None:
     rows['record_list'] = recordings.open_recordings(raw, ecg_root, deciding=task.of_ecgs)
@@ -136,9 +137,9 @@ def _stage(
   _merge(rows, counts)
   if absent := extras.check_tables(settings.extra, root):
     report['notes'] = absent
-  if settings.notes is not None:
+  if file is not None:
     modalities[notes.NAME], rows[notes.NAME] = notes.write_notes(
-      raw, settings.notes, staging / f'notes_{notes.NAME}.parquet', stays=task.of_stays,
+      raw, file, staging / f'notes_{notes.NAME}.parquet',
       observation_hours=task.observation_hours,
     )  # fmt: skip
   attributes = tuple(n for n in _ATTRIBUTES if not task.of_ecgs or n != 'unit')

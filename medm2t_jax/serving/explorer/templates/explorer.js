@@ -376,9 +376,9 @@
 
   function limits(of) {
     const told = of.low === null && of.high === null ? ''
-      : of.low === null ? `, possible up to ${plain(of.high)}`
-      : of.high === null ? `, possible from ${plain(of.low)}`
-      : `, possible ${plain(of.low)} to ${plain(of.high)}`;
+      : of.low === null ? `, plausible up to ${plain(of.high)}`
+      : of.high === null ? `, plausible from ${plain(of.low)}`
+      : `, plausible ${plain(of.low)} to ${plain(of.high)}`;
     return [make('span', {class: 'limits'}, `${of.modality}${of.unit ? `, ${of.unit}` : ''}${told}`)];
   }
 
