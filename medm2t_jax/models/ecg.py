@@ -132,7 +132,28 @@ class EcgEncoder(nn.Module):
   def recordings(
     self, ecg: Mapping[str, Array], valid: Bool[Array, ' b'], *, train: bool
   ) -> Float[Array, 'm e']:
-    """One vector per recording: the three views fused, hidden layer of the decoder."""
+    """One vector per recording: the three views fused, hidden layer of the decoder.
+
+    A batch without a recording does not compute those that are padding: of patients without
+    an ECG that would be most of a prediction.
+    """
+    keeps = self.is_initializing() or self.is_mutable_collection('intermediates')
+    if train or keeps:  # variables, which both branches would have to have
+      return self._of_views(ecg, valid, train=train)
+    return nn.cond(
+      jnp.any(ecg['mask']),
+      lambda encoder, ecg, valid: encoder._of_views(ecg, valid, train=False),
+      lambda encoder, ecg, _: jnp.zeros(
+        (ecg['mask'].shape[0], encoder.config.recording), encoder.dtype
+      ),
+      self,
+      ecg,
+      valid,
+    )
+
+  def _of_views(
+    self, ecg: Mapping[str, Array], valid: Bool[Array, ' b'], *, train: bool
+  ) -> Float[Array, 'm e']:
     views = {
       view: self.view(view, ecg, valid, train=train, attend_over=self.config.attend_over)
       for view in VIEWS

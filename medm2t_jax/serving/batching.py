@@ -1,7 +1,9 @@
 """Requests that wait are read and predicted together, in two threads beside the server's.
 
-One reads patients while the other predicts those that were read before. Explanations take
-long, and have a thread of their own: no prediction waits for them.
+One reads patients while the other predicts those that were read before. Less than a full
+batch is read only where the other has nothing to do: patients who are read and predicted
+together take less time each. Explanations take long, and have a thread of their own: no
+prediction waits for them.
 """
 
 from __future__ import annotations
@@ -9,17 +11,19 @@ from __future__ import annotations
 import asyncio
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
+import itertools
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from data_pipeline.reading.arranging import Example
 from data_pipeline.sources.meds.patients import PatientReader, Patients
-from medm2t_jax.serving.compiled import CompiledModel, PatientBatch
+from medm2t_jax.serving.compiled import CompiledModel
 from medm2t_jax.serving.explaining import ExplainedPatient, explained
 from medm2t_jax.serving.metrics import ServiceMetrics
 from medm2t_jax.serving.refusals import Refused
@@ -65,37 +69,38 @@ class _Work:
 
 @dataclasses.dataclass(frozen=True)
 class _Read:
-  """Requests whose patients are read: what the predicting thread takes.
+  """A request whose patients are read: what the predicting thread takes.
 
   Attributes:
-    works: the requests, which have one reader.
-    examples: their patients, one after the other.
+    work: the request.
+    examples: its patients.
     coverage: of each patient.
-    batches: of all of them.
   """
 
-  works: Sequence[_Work]
+  work: _Work
   examples: Sequence[Example]
   coverage: Sequence[Mapping[str, Any]]
-  batches: Sequence[PatientBatch]
 
 
 class _Waiting:
   """Requests that wait to be read, and how many patients wait for an answer."""
 
-  def __init__(self, most: int, gauge: Any, works: Callable[[], bool]):
-    """Takes the limit.
+  def __init__(self, most: int, enough: int, gauge: Any, works: Callable[[], bool]):
+    """Takes the limits.
 
     Args:
       most: patients who may wait.
+      enough: patients who are read while others are predicted; fewer wait for more.
       gauge: of those who do.
       works: whether there is who takes them.
     """
-    self._most, self._gauge, self._works = most, gauge, works
+    self._most, self._enough = most, enough
+    self._gauge, self._works = gauge, works
     self._queue: collections.deque[_Work] = collections.deque()
     self._patients = 0
     self._changed = threading.Condition()
     self._closed = False
+    self._idle = True
 
   @property
   def open(self) -> bool:
@@ -124,10 +129,19 @@ class _Waiting:
     with self._changed:
       self._count(-patients)
 
+  @contextlib.contextmanager
+  def idle(self) -> Iterator[None]:
+    """While nothing is there to be predicted: whatever waits is read at once."""
+    self._set_idle(True)
+    try:
+      yield
+    finally:
+      self._set_idle(False)
+
   def take(self) -> list[_Work]:
     """What waits now, not too much of it; nothing at the end."""
     with self._changed:
-      self._changed.wait_for(lambda: self._queue or self._closed)
+      self._changed.wait_for(lambda: self._closed or self._worth_reading())
       taken = []
       while self._queue and (
         not taken or sum(map(len, taken)) + len(self._queue[0]) <= _MOST_TOGETHER
@@ -140,6 +154,17 @@ class _Waiting:
     with self._changed:
       self._closed = True
       self._changed.notify()
+
+  def _set_idle(self, idle: bool) -> None:
+    with self._changed:
+      self._idle = idle
+      self._changed.notify()
+
+  def _queued(self) -> int:
+    return sum(map(len, self._queue))
+
+  def _worth_reading(self) -> bool:
+    return bool(self._queue) and (self._idle or self._queued() >= self._enough)
 
   def _count(self, patients: int) -> None:
     self._patients += patients
@@ -165,12 +190,12 @@ class MicroBatches:
       max_waiting: patients.
     """
     self._model, self._explainer, self._metrics = model, explainer, metrics
-    self._read: queue.Queue[_Read | None] = queue.Queue(1)
+    self._read: queue.SimpleQueue[Sequence[_Read]] = queue.SimpleQueue()
     thread = lambda run, name: threading.Thread(target=run, name=name, daemon=True)
     self._threads = thread(self._reads, 'reading'), thread(self._predicts, 'predictions')
     self._explanations = concurrent.futures.ThreadPoolExecutor(1, 'explanations')
     works = lambda: all(each.is_alive() for each in self._threads)
-    self._waiting = _Waiting(max_waiting, metrics.waiting, works)
+    self._waiting = _Waiting(max_waiting, model.most_rows, metrics.waiting, works)
 
   @property
   def ready(self) -> bool:
@@ -221,19 +246,31 @@ class MicroBatches:
     while together := self._waiting.take():
       for reader in {id(work.reader): work.reader for work in together}.values():
         self._read_together([work for work in together if work.reader is reader])
-    self._read.put(None)
+    self._read.put([])
 
   def _predicts(self) -> None:
     """The predicting thread."""
-    while (read := self._read.get()) is not None:
-      self._read.task_done()
-      self._answer(read)
+    while together := self._all_read():
+      self._answer(together)
+
+  def _all_read(self) -> list[_Read]:
+    """What is read by now, not too much of it; nothing at the end."""
+    taken: list[_Read] = []
+    while sum(len(each.work) for each in taken) < _MOST_TOGETHER:
+      if taken and self._read.empty():
+        break
+      with self._waiting.idle() if self._read.empty() else contextlib.nullcontext():
+        more = self._read.get()
+      if not more:  # the end, once these are predicted
+        self._read.put(more)
+        break
+      taken += more
+    return taken
 
   def _read_together(self, works: Sequence[_Work]) -> None:
     """Hands these requests on, each that cannot be read its error."""
     try:
       read = works[0].reader.read(joined([work.patients for work in works]))
-      batches = [*self._model.batches(read.examples)]
     except Exception as error:
       if len(works) == 1:
         self._give(works[0], error)
@@ -241,32 +278,36 @@ class MicroBatches:
         for work in works:
           self._read_together([work])
     else:
-      self._read.put(_Read(works, read.examples, read.coverage, batches))
-      self._read.join()  # until it is being predicted: what comes by then is read together
+      places = zip(works, _slices(works), strict=True)
+      self._read.put(
+        [_Read(work, read.examples[of], read.coverage[of]) for work, of in places]
+      )
 
-  def _answer(self, read: _Read) -> None:
+  def _answer(self, together: Sequence[_Read]) -> None:
     """Every one of these requests gets its predictions, or the error that they ended in."""
     try:
-      answers = self._predicted(read)
+      answers = self._predicted(together)
     except Exception as error:
-      for work in read.works:
-        self._give(work, error)
-      return
-    end = 0
-    for work in read.works:
-      of = slice(end, end + len(work))
-      end = of.stop
-      if not all(np.isfinite(each.prediction).all() for each in answers[of]):
-        self._give(work, FloatingPointError('a prediction is not finite'))
-      elif work.explain:
-        self._explanations.submit(self._explain, work, answers[of], read.examples[of])
+      if len(together) == 1:
+        self._give(together[0].work, error)
       else:
-        self._give(work, answers[of])
+        for each in together:
+          self._answer([each])
+      return
+    for each, of in zip(together, _slices([each.work for each in together]), strict=True):
+      if not all(np.isfinite(one.prediction).all() for one in answers[of]):
+        self._give(each.work, FloatingPointError('a prediction is not finite'))
+      elif each.work.explain:
+        self._explanations.submit(self._explain, each, answers[of])
+      else:
+        self._give(each.work, answers[of])
 
-  def _predicted(self, read: _Read) -> list[PredictedPatient]:
+  def _predicted(self, together: Sequence[_Read]) -> list[PredictedPatient]:
     """All patients of these requests."""
+    examples = [example for each in together for example in each.examples]
+    coverage = [one for each in together for one in each.coverage]
     answers: dict[int, PredictedPatient] = {}
-    for batch in read.batches:
+    for batch in self._model.batches(examples):
       predictions = self._model.predict(batch)
       found = self._model.found(batch)
       present = self._model.present(batch, found)
@@ -275,26 +316,24 @@ class MicroBatches:
         has = {name: of[row] for name, of in found.items()}
         answers[index] = PredictedPatient(
           predictions[row],
-          read.coverage[index],
+          coverage[index],
           has,
           {name: bool(of[row]) for name, of in present.items()},
         )
     self._metrics.patients.inc(len(answers))
-    return [answers[index] for index in range(len(read.examples))]
+    return [answers[index] for index in range(len(examples))]
 
-  def _explain(
-    self, work: _Work, answers: Sequence[PredictedPatient], examples: Sequence[Example]
-  ) -> None:
+  def _explain(self, read: _Read, answers: Sequence[PredictedPatient]) -> None:
     try:
       full = []
-      for answer, example in zip(answers, examples, strict=True):
+      for answer, example in zip(answers, read.examples, strict=True):
         (batch,) = self._model.batches([example])
         found = explained(self._model.model, self._explainer, batch.arrays)
         full.append(dataclasses.replace(answer, explanation=found))
     except Exception as error:
-      self._give(work, error)
+      self._give(read.work, error)
     else:
-      self._give(work, full)
+      self._give(read.work, full)
 
   def _give(self, work: _Work, answer: Sequence[PredictedPatient] | Exception) -> None:
     """Hands an answer or an error to the event loop of a request, which may be gone."""
@@ -309,3 +348,9 @@ class MicroBatches:
 
     self._waiting.leave(len(work))
     work.loop.call_soon_threadsafe(give)
+
+
+def _slices(works: Sequence[_Work]) -> list[slice]:
+  """The places of each request's patients among those of all."""
+  ends = [*itertools.accumulate(map(len, works))]
+  return [slice(end - len(work), end) for work, end in zip(works, ends, strict=True)]

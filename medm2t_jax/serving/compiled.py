@@ -87,6 +87,11 @@ class CompiledModel:
     count = len(self._compiled)
     _LOGGER.info('%d programs compiled and tested in %.1f s', count, seconds)
 
+  @property
+  def most_rows(self) -> int:
+    """Patients of the largest program."""
+    return self._rows[-1]
+
   def batches(self, examples: Sequence[Example]) -> Iterator[PatientBatch]:
     """All examples, in batches of few shapes."""
     schema, batching = self.model.schema, self.model.batching

@@ -23,6 +23,8 @@ SECONDS = 20  # nothing here takes as long
 class Model:
   """Predicts what is read of a patient, two patients a batch."""
 
+  most_rows = 2
+
   def __init__(self):
     self.may_predict = threading.Event()
     self.may_predict.set()
@@ -112,23 +114,30 @@ def test_each_request_gets_its_own_answer_or_its_own_error(batches):
   assert reader.reads == 6  # one, all the others together, then each of them alone
 
 
-def test_the_next_patients_are_read_while_others_are_predicted(batches, model):
+def test_a_full_batch_is_read_while_others_are_predicted_and_less_waits(batches, model):
   reader = Reader()
+
+  async def reads(count):
+    async with asyncio.timeout(SECONDS / 2):
+      while reader.reads < count:
+        await asyncio.sleep(0.01)
 
   async def run():
     model.may_predict.clear()
-    first = await tasks_of(batches, reader, [patients(1)])
-    while reader.reads < 1:
-      await asyncio.sleep(0.01)
-    second = await tasks_of(batches, reader, [patients(2)])
-    async with asyncio.timeout(SECONDS / 2):
-      while reader.reads < 2:
-        await asyncio.sleep(0.01)
-    assert not first[0].done()
+    tasks = await tasks_of(batches, reader, [patients(1)])  # at once: nobody is predicted
+    await reads(1)
+    tasks += await tasks_of(batches, reader, [patients(2)])
+    await asyncio.sleep(0.05)
+    assert reader.reads == 1
+    tasks += await tasks_of(batches, reader, [patients(3)])
+    await reads(2)
+    assert not any(task.done() for task in tasks)
+    tasks += await tasks_of(batches, reader, [patients(4)])
     model.may_predict.set()
-    return await asyncio.gather(*first, *second)
+    return await asyncio.gather(*tasks)
 
-  assert [predictions(each) for each in asyncio.run(run())] == [[1], [2]]
+  assert [predictions(each) for each in asyncio.run(run())] == [[1], [2], [3], [4]]
+  assert reader.reads == 3  # the last one, less than a batch, once nobody is predicted
 
 
 def test_what_was_accepted_is_answered_at_the_end(model):

@@ -48,9 +48,10 @@ class Interpreter:
     """`readings` of these variables; codes that none of them has are no rows of it."""
     self._variables = variables
     self._readings = readings
-    self._of_code: dict[str, list[int]] = {}
+    of_code: dict[str, list[int]] = {}
     for place, one in enumerate(readings):
-      self._of_code.setdefault(one.code, []).append(place)
+      of_code.setdefault(one.code, []).append(place)
+    self._of_code = {code: np.array(places) for code, places in of_code.items()}
     of = lambda name, kind: np.array([getattr(one, name) for one in readings], kind)
     self._item = of('index', np.int32)
     self._scale, self._offset = of('scale', np.float64), of('offset', np.float64)
@@ -73,37 +74,47 @@ class Interpreter:
     return tuple(self._of_code)
 
   def __call__(
-    self, code: Sequence[str], number: np.ndarray, text: Sequence[str | None]
+    self,
+    distinct: Sequence[str],
+    place: np.ndarray,
+    number: np.ndarray,
+    text: np.ndarray,
   ) -> Values:
     """Reads rows.
 
     Args:
-      code: of each row (n).
+      distinct: codes.
+      place: of the code of each row among them, int (n,).
       number: float64 (n,), NaN where there is none.
-      text: of each row (n), None where there is none; of a row with a number it is not
-        read.
+      text: of each row, object (n,), None where there is none; of a row with a number it
+        is not read.
     """
-    places = [self._of_code.get(each, ()) for each in code]
-    row = np.repeat(np.arange(len(places)), [len(each) for each in places])
-    reading = np.array([place for each in places for place in each], np.int64)
+    nobody = np.zeros(0, np.int64)
+    places = [self._of_code.get(code, nobody) for code in distinct]
+    count = np.array([len(each) for each in places], np.int64)[place]
+    first = np.cumsum([0, *map(len, places)])[:-1][place]
+    row = np.repeat(np.arange(len(place)), count)
+    # The readings of a row's code, one after the other.
+    within = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+    reading = np.concatenate([*places, nobody])[np.repeat(first, count) + within]
     item = self._item[reading]
     number = number[row]
     parsed_category = np.full(len(row), -1, np.int32)
     reason = np.full(len(row), '', object)
     is_text = np.isnan(number)
     has_value = ~is_text
-    for place in np.flatnonzero(is_text):
-      said = text[row[place]]
+    for each in np.flatnonzero(is_text):
+      said: str | None = text[row[each]]  # pyright: ignore[reportAssignmentType]
       if said is None:
         continue
-      has_value[place] = True
-      result = self._parse(int(reading[place]), said)
+      has_value[each] = True
+      result = self._parse(int(reading[each]), said)
       if result.reason is not None:
-        reason[place] = f'dropped: {result.reason}'
+        reason[each] = f'dropped: {result.reason}'
       elif result.number is not None:
-        number[place] = result.number
+        number[each] = result.number
       elif result.category is not None:
-        parsed_category[place] = result.category
+        parsed_category[each] = result.category
     return self._judged(row, reading, item, number, parsed_category, has_value, reason)
 
   def _judged(

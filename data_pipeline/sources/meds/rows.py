@@ -116,7 +116,13 @@ def resolve(
       is_read = pc.call_function('is_in', [whole['code']], pc.SetLookupOptions(codes))
       batch = whole.filter(pc.call_function('and', [whole['kept'], is_read]))
       number = batch['number'].to_numpy(zero_copy_only=False).astype(np.float64)
-      values = interpreter(batch['code'].to_pylist(), number, batch['text'].to_pylist())
+      coded = batch['code'].dictionary_encode()
+      values = interpreter(
+        coded.dictionary.to_pylist(),
+        coded.indices.to_numpy(),
+        number,
+        batch['text'].to_numpy(zero_copy_only=False),
+      )
       usable = values.reason == ''
       reasons.update(values.reason[~usable])
       repairs.update(values.repair[usable & (values.repair != '')])

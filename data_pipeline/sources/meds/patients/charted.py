@@ -65,26 +65,24 @@ class Part:
     del static
     itemid_of = {one.code: int(one.itemid) for one in own.readings if one.itemid}
     rows = own.rows
-    is_charted = np.array(
-      [rows.distinct[rows.place[row]] in itemid_of for row in own.kept], bool
-    )
-    plain = dataclasses.replace(
-      own,
-      kept=own.kept[~is_charted],
-      readings=tuple(one for one in own.readings if not one.itemid),
-    )
+    is_charted = own.of_codes(itemid_of)
+    plain = dataclasses.replace(own, kept=own.kept[~is_charted])
     row, values = plain.values(self._name, tally)
-    events = [
-      (rows.patient[each], rows.time[each], item, category, rows.bare(rows.place[each]))
-      for each, item, category in zip(row, values.item, values.category, strict=True)
-    ]
-    events += self._paired(rows, own.kept[is_charted], itemid_of, tally)
+    paired = self._paired(rows, own.kept[is_charted], itemid_of, tally)
+    given = (rows.patient[row], rows.time[row], values.item, values.category)
     patient, time, item, category = (
-      np.array([event[place] for event in events], np.int64) for place in range(4)
+      np.concatenate([of, np.array([event[place] for event in paired], of.dtype)])
+      for place, of in enumerate(given)
     )
+
+    def code(each: int) -> str:
+      if each < len(row):
+        return rows.bare(rows.place[row[each]])
+      return paired[each - len(row)][4]
+
     return staged_events(
-      self._name, patient, time, item.astype(np.int32), np.full(len(events), np.nan),
-      category.astype(np.int32), prediction_time, tally, [event[4] for event in events],
+      self._name, patient, time, item, np.full(len(item), np.nan), category,
+      prediction_time, tally, code,
     )  # fmt: skip
 
   def _paired(
@@ -96,7 +94,7 @@ class Part:
     for row in charted:
       code = rows.distinct[rows.place[row]]
       itemid, number = itemid_of[code], rows.number[row]
-      said = rows.text[row] or ('' if np.isnan(number) else str(number))
+      said = str(rows.text[row] or ('' if np.isnan(number) else number))
       item, category, reason = vitals.read_charted(itemid, said)
       patient, time = int(rows.patient[row]), int(rows.time[row])
       if reason is not None:

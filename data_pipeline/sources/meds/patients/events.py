@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class Part:
     return staged_events(
       self._name, rows.patient[row], rows.time[row], values.item, values.value,
       values.category, prediction_time, tally,
-      [rows.bare(rows.place[each]) for each in row],
+      lambda each: rows.bare(rows.place[row[each]]),
     )  # fmt: skip
 
 
@@ -54,7 +55,7 @@ def staged_events(
   category: np.ndarray,
   prediction_time: np.ndarray,
   tally: Tally,
-  code: list[str],
+  code: Callable[[int], str],
 ) -> pa.Table:
   """Distinct events as `events_{name}.parquet` has them; copies are counted.
 
@@ -67,7 +68,7 @@ def staged_events(
     category: int32 (n,), -1 of a number.
     prediction_time: of each patient, microseconds.
     tally: counts what is used, and copies.
-    code: of each, for the tally.
+    code: of an event by its place among these, for the tally.
   """
   # As `rows.write_events`: equal before they are rounded to 32 bits.
   order = np.lexsort((value, category, item, time, patient))
@@ -79,7 +80,7 @@ def staged_events(
     equal = (numbers[1:] == numbers[:-1]) | (np.isnan(numbers[1:]) & np.isnan(numbers[:-1]))
     same[1:] = np.logical_and.reduce([*with_nan, equal])
   for each in np.flatnonzero(same):
-    tally.add(int(columns[0][each]), name, code[order[each]], DUPLICATE)
+    tally.add(int(columns[0][each]), name, code(order[each]), DUPLICATE)
   patient, time, item, category, value = (each[~same] for each in columns)
   tally.use(patient)
   hours = ((time - prediction_time[patient]) / 3.6e9).astype(np.float32)

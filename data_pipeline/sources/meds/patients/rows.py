@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+import threading
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,35 +50,43 @@ class Tally:
 
 
 class CodeBook:
-  """Which items of one modality a code is read by; remembers the codes that it has met."""
+  """Which items of one modality a code is read by; remembers the codes that it has met.
+
+  Several threads may ask it.
+  """
 
   def __init__(self, modality: str, variables: Sequence[Variable], two_items: TwoItems):
     """`two_items` of one code: as `codes.readings`."""
-    self.variables = variables
+    self._variables = variables
     self._two_items: TwoItems = two_items
     self._modality = modality
-    self._known: collections.OrderedDict[str, tuple[Reading, ...]] = (
-      collections.OrderedDict()
-    )
+    self._known: dict[str, tuple[Reading, ...]] = {}
+    self._interpreter = Interpreter(variables, ())
+    self._lock = threading.Lock()
 
-  def readings(self, codes: Sequence[str]) -> tuple[Reading, ...]:
-    """How the codes are read that an item has.
+  def read(self, codes: Sequence[str]) -> tuple[tuple[Reading, ...], Interpreter]:
+    """How the codes are read that an item has, and what reads their rows.
 
     Raises:
       DataError: two items claim one code, and that is refused.
     """
-    new = [code for code in codes if code not in self._known]
-    if new:
-      of: dict[str, list[Reading]] = {code: [] for code in new}
-      found = readings(self._modality, self.variables, new, two_items=self._two_items)
-      for one in found:
-        of[one.code].append(one)
-      for code, its_own in of.items():
-        self._known[code] = tuple(its_own)
-    result = tuple(one for code in codes for one in self._known[code])
-    while len(self._known) > _CODES_KEPT:
-      self._known.popitem(last=False)
-    return result
+    with self._lock:
+      new = [code for code in codes if code not in self._known]
+      if new:
+        if len(self._known) + len(new) > _CODES_KEPT:
+          self._known, new = {}, [*codes]
+        self._add(new)
+      return tuple(one for code in codes for one in self._known[code]), self._interpreter
+
+  def _add(self, new: Sequence[str]) -> None:
+    of: dict[str, list[Reading]] = {code: [] for code in new}
+    found = readings(self._modality, self._variables, new, two_items=self._two_items)
+    for one in found:
+      of[one.code].append(one)
+    self._known |= {code: tuple(its_own) for code, its_own in of.items()}
+    if found:
+      every = [one for its_own in self._known.values() for one in its_own]
+      self._interpreter = Interpreter(self._variables, every)
 
 
 class Rows:
@@ -88,7 +97,7 @@ class Rows:
     time: microseconds since 1970, int64 (n,); 0 where there is none.
     code: of each, with its unit behind `UNIT_SEPARATOR` where one was given.
     number: float64 (n,), NaN where there is none.
-    text: of each, None where there is none or where there is a number.
+    text: of each, object (n,), None where there is none or where there is a number.
     reason: why no modality but a static one can use it, object (n,), '' where one can.
   """
 
@@ -108,12 +117,12 @@ class Rows:
     self.distinct: list[str] = coded.dictionary.to_pylist()
     self.place = coded.indices.to_numpy()
     self.number = charted_numbers(events['numeric_value'])
-    self.text = [
-      said.strip() or None if said is not None and missing else None
-      for said, missing in zip(
-        events['text_value'].to_pylist(), np.isnan(self.number), strict=True
-      )
-    ]
+    self.text = np.full(len(self), None, object)
+    missing = np.flatnonzero(np.isnan(self.number))
+    for row, said in zip(
+      missing, events['text_value'].take(missing).to_pylist(), strict=True
+    ):
+      self.text[row] = None if said is None else said.strip() or None
     before = np.zeros(len(self), bool)
     if window is not None:
       before = self.time < prediction_time[self.patient] - window
@@ -134,11 +143,12 @@ class Rows:
       history: everything up to the prediction time, with what has no time; else the
         observation window alone.
     """
-    found = book.readings(self.distinct)
-    reads = np.isin(self.distinct, [one.code for one in found])
-    known = reads[self.place] if len(self) else np.zeros(0, bool)
+    found, interpreter = book.read(self.distinct)
+    read = {one.code for one in found}
+    reads = np.array([code in read for code in self.distinct], bool)
+    known = reads[self.place]
     lost = self.after if history else self.reason != ''
-    return RowsOfBook(self, known, np.flatnonzero(known & ~lost), lost, book, found)
+    return RowsOfBook(self, known, np.flatnonzero(known & ~lost), lost, found, interpreter)
 
   def bare(self, place: int) -> str:
     """The code of an entry of `distinct` as it was given."""
@@ -159,16 +169,21 @@ class RowsOfBook:
     known: bool (n,): of this modality.
     kept: the places of those that are in time.
     lost: bool (n,): which are not.
-    book: of the modality.
     readings: of their codes.
+    interpreter: that reads them.
   """
 
   rows: Rows
   known: np.ndarray
   kept: np.ndarray
   lost: np.ndarray
-  book: CodeBook
   readings: tuple[Reading, ...]
+  interpreter: Interpreter
+
+  def of_codes(self, codes: Collection[str]) -> np.ndarray:
+    """Which of the kept rows have one of some codes, bool (k,)."""
+    has = np.array([code in codes for code in self.rows.distinct], bool)
+    return has[self.rows.place[self.kept]]
 
   def count_lost(self, modality: str, tally: Tally) -> None:
     """Counts the rows that are not in time."""
@@ -184,12 +199,9 @@ class RowsOfBook:
     Counts what is dropped and what is repaired.
     """
     rows = self.rows
-    read = Interpreter(self.book.variables, self.readings)
-    place = rows.place[self.kept]
-    values = read(
-      [rows.distinct[each] for each in place],
-      rows.number[self.kept],
-      [rows.text[each] for each in self.kept],
+    kept = self.kept
+    values = self.interpreter(
+      rows.distinct, rows.place[kept], rows.number[kept], rows.text[kept]
     )
     of_row = self.kept[values.row]
     said = np.where(values.reason == '', values.repair, values.reason)

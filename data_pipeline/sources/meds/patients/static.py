@@ -62,15 +62,9 @@ class Part:
     """The staged row of each patient. What is given as a static value counts most."""
     count = len(prediction_time)
     found: list[dict[int, float | str]] = [{} for _ in range(count)]
-    is_birth = np.array(
-      [own.rows.distinct[own.rows.place[row]] == self._birth for row in own.kept], bool
-    )
+    is_birth = own.of_codes(() if self._birth is None else (self._birth,))
     self._find_ages(own, own.kept[is_birth], prediction_time, found, tally)
-    rest = dataclasses.replace(
-      own,
-      kept=own.kept[~is_birth],
-      readings=tuple(one for one in own.readings if one.code != self._birth),
-    )
+    rest = dataclasses.replace(own, kept=own.kept[~is_birth])
     self._find_last(rest, found, tally)
     for patient, given in enumerate(static):
       for code, value in given.items():
