@@ -38,14 +38,6 @@ runpy.run_module('benchmarks.models', run_name='__main__')
 """
 
 
-def names():
-  stages = Case('mortality', 'multimodal', 'tiny').config.stages
-  # All blocks are in this task, and of segments one length is like the other. Of the other
-  # tasks the outputs are different.
-  found = [('mortality', stage) for stage in stages if stage != 'vitals_segments_24']
-  return [*found, ('cvd', 'static'), ('los', 'static')]
-
-
 class Still(Case):
   """A case without dropout, so that training is the same on both sides."""
 
@@ -58,7 +50,11 @@ class Still(Case):
     return Case(*dataclasses.astuple(self)).shapes()
 
 
-@pytest.mark.parametrize(('task', 'stage'), names())
+# All encoders are in the first one. Of the other tasks the outputs are different; of every
+# stage that is measured the benchmark itself compares them.
+@pytest.mark.parametrize(
+  ('task', 'stage'), [('mortality', 'multimodal'), ('cvd', 'static'), ('los', 'static')]
+)
 def test_logits_are_the_same(task, stage):
   case = Case(task, stage, 'tiny', rows=ROWS)
   variables, theirs = same_weights(case)
@@ -72,7 +68,7 @@ def test_logits_are_the_same(task, stage):
 
 # Where all rows have all modalities, which PyTorch's BatchNorm does not ask.
 @pytest.mark.parametrize(
-  ('task', 'stage'), [('cvd', 'multimodal'), ('mortality', 'vitals'), ('los', 'static')]
+  ('task', 'stage'), [('cvd', 'multimodal'), ('los', 'static')]
 )
 def test_gradients_are_the_same(task, stage):
   case = Still(task, stage, 'tiny', rows=ROWS)

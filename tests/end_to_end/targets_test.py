@@ -13,6 +13,7 @@ from configs import task
 from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import Target
 from medm2t_jax import audit
+from medm2t_jax.audit import shuffled
 from medm2t_jax.evaluation import evaluate
 from medm2t_jax.experiment import read
 from medm2t_jax.inference import bundling, predicting
@@ -148,15 +149,17 @@ def test_numbers_in_grams_are_learnt_as_well_as_in_kilograms(grams):
 
 
 @pytest.mark.parametrize('name', ['labels', 'grams'])
-def test_they_are_explained_audited_and_bundled(name, request, tmp_path):
+def test_they_are_explained_audited_and_bundled(name, request, monkeypatch):
+  monkeypatch.setattr(shuffled, 'EPOCHS', 2)
   fold = request.getfixturevalue(name)
   explained = metrics_of(fold)['explanation']
   assert explained['items'] and len(explained['patients']) == 2
   page = (fold.workdir / 'eval' / 'patients' / '1.html').read_text()
   assert {'labels': 'log odds of', 'grams': 'predicted g'}[name] in page
-  found = audit.audit([fold])
-  # On purpose, static columns tell the label.
-  assert set(found['failed']) <= {'inputs against the label'}
+  if name == 'labels':  # of numbers: tests/audit
+    found = audit.audit([fold])
+    # On purpose, static columns tell the label.
+    assert set(found['failed']) <= {'inputs against the label'}
   model = TrainedModel.load(bundling.folder_of(fold.workdir, fold.fold))
   assert model.check() < 1e-5
   again = predicting.predict(model, fold.dataset, allow_seen=True)

@@ -178,7 +178,7 @@ def test_undamaged_samples_are_predicted_as_in_the_report(trained):
   fold, _ = trained
   table = pq.read_table(fold.workdir / 'eval' / 'predictions.parquet').to_pandas()
   before = table[table.split == 'test'].set_index('sample_id')
-  curves = robustness.pooled([robustness.damaged_predictions(fold, restored(fold), 16)])
+  curves = robustness.pooled([robustness.damaged_predictions(fold, restored(fold), 8)])
   for curve in curves:
     assert curve.undamaged is not None, curve.reason
     expected = before.loc[curve.samples, [f'p{c}' for c in range(4)]].to_numpy()

@@ -15,6 +15,7 @@ from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.heads import read_head
 from data_pipeline.sources import Staged
 from medm2t_jax import audit, modalities
+from medm2t_jax.audit import shuffled
 from medm2t_jax.evaluation import evaluate
 from medm2t_jax.experiment import read
 from medm2t_jax.inference import bundling, predicting
@@ -127,7 +128,8 @@ def test_it_is_damaged(metrics):
   assert removed[-1] < curves['modalities_lost']['undamaged']['value']
 
 
-def test_it_is_audited(fold):
+def test_it_is_audited(fold, monkeypatch):
+  monkeypatch.setattr(shuffled, 'EPOCHS', 2)
   found = audit.audit([fold])
   checks = json.loads((fold.workdir / 'eval' / 'audit.json').read_text())['checks']
   by_name = {check['name']: check for check in checks}

@@ -125,7 +125,7 @@ def _line(cells):
   return text.getvalue().encode()
 
 
-@settings(max_examples=8, deadline=None, database=None, derandomize=True)
+@settings(max_examples=5, deadline=None, database=None, derandomize=True)
 @given(data=st.data())
 def test_an_illegal_cell_is_counted_or_refused(hospital, data):
   name, row, position, _ = _place(data, hospital)
@@ -134,7 +134,7 @@ def test_an_illegal_cell_is_counted_or_refused(hospital, data):
   _check(hospital, name, row, _line(cells), cells[position])
 
 
-@settings(max_examples=4, deadline=None, database=None, derandomize=True)
+@settings(max_examples=3, deadline=None, database=None, derandomize=True)
 @given(data=st.data())
 def test_a_damaged_line_is_counted_or_refused(hospital, data):
   name = data.draw(st.sampled_from(sorted(HEADERS)), 'table')
@@ -155,7 +155,7 @@ def _check(hospital, name, row, line, cell):
   assert tables == expected or counts != expected_counts, 'changed, and not counted'
 
 
-@settings(max_examples=5, deadline=None, database=None, derandomize=True)
+@settings(max_examples=3, deadline=None, database=None, derandomize=True)
 @given(data=st.data())
 def test_another_spelling_is_the_same_cell(hospital, data):
   name, row, position, column = _place(data, hospital)
