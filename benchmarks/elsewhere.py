@@ -36,12 +36,7 @@ from medm2t_jax.runs.hosts import start_up
 
 _TEST_SEED, _TRAIN_SEED = 1, 2
 _AS_IT_IS = 'as it is'
-_SHORT = (
-  '--config.evaluation.robustness=False',
-  '--config.evaluation.explained=0',
-  '--config.evaluation.explained_globally=0',
-  '--config.evaluation.baselines=()',
-)
+_SHORT = ('--config.evaluation.sections=("discrimination","calibration")',)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -143,7 +143,9 @@ def apply_variants(
     config.evaluation.baselines = ('logistic_regression',)
     if config.blend:
       config.blend = ('logistic_regression',)
-    config.evaluation.robustness = False
+    config.evaluation.sections = tuple(
+      name for name in config.evaluation.sections if name != 'robustness'
+    )
     config.evaluation.explained = 0
     config.evaluation.explained_globally = 0
     for fields in config.recipe.values():

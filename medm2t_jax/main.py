@@ -76,8 +76,9 @@ def main(_: list[str]) -> None:
       if _MODE.value == 'audit':
         summary = audit.audit(folds)
       # Without its last stage, as with --config.stages=labs, there is nothing to predict.
-      elif _MODE.value == 'eval' or all(
-        is_complete(fold, evaluate.STAGE) for fold in folds
+      elif _MODE.value == 'eval' or (
+        config.evaluation.sections
+        and all(is_complete(fold, evaluate.STAGE) for fold in folds)
       ):
         metrics = evaluate.evaluate(folds, again=_MODE.value == 'eval')
         summary = _evaluated(metrics, directory / 'eval')

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.format.schema import Schema
-from medm2t_jax.evaluation.explain.explanation import Explanation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +64,8 @@ class Context:
     stages: one entry a trained stage: {'fold', 'refit', 'stage', 'epochs', 'best_epoch',
       'validation_loss', 'parameters', 'seconds', 'history': [{'epoch', 'train_loss',
       'validation_loss'}]}; figures may be None, and a refit's history has no validation.
-    scenarios: name -> test predictions with only some modalities given, float
-      (n c) or (n,), rows in the order of the test rows of the predictions.
-    baselines: name -> test predictions of another predictor, shaped and ordered likewise.
-    baselines_left_out: sentences on what is not compared, and why.
-    damage: test predictions from damaged input.
-    explanation: what predictions depend on; None where nothing is explained.
+    sections: names of those that the report has.
+    seconds: section -> of predicting what it wanted.
     dataset_version: version of the prepared data.
     fold_hashes: the keyed hashes of the folds as in `dataset.json`; the report shows
       one digest of them.
@@ -83,11 +78,8 @@ class Context:
   environment: Mapping[str, Any]
   trained_on: Sequence[Mapping[str, int]] = ()
   stages: Sequence[Mapping[str, Any]] = ()
-  scenarios: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-  baselines: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
-  baselines_left_out: Sequence[str] = ()
-  damage: Sequence[DamageCurve] = ()
-  explanation: Explanation | None = None
+  sections: Sequence[str] = ()
+  seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
   dataset_version: str = ''
   fold_hashes: Any = None
   notes: Sequence[str] = ()

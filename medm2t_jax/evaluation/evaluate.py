@@ -8,9 +8,9 @@ is compared with (`baselines`) is fitted here, on the same subjects.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,10 +20,11 @@ import pyarrow as pa
 from data_pipeline.format.dataset import Dataset, Split
 from data_pipeline.format.schema import DataError
 from data_pipeline.format.subjects import fingerprint
-from medm2t_jax import baselines
 from medm2t_jax.baselines.inputs import Inputs
-from medm2t_jax.evaluation import explain, finished, reporting, robustness
+from medm2t_jax.evaluation import finished, reporting, sections
+from medm2t_jax.evaluation.context import Context
 from medm2t_jax.evaluation.rows import predictions_table
+from medm2t_jax.evaluation.sections.section import Needs, Tested
 from medm2t_jax.inference import blend, bundling
 from medm2t_jax.models.medm2t import MULTIMODAL
 from medm2t_jax.runs import workdir
@@ -38,8 +39,6 @@ _LOGGER = logging.getLogger(__name__)
 
 STAGE = MULTIMODAL
 _ALL = 'all modalities'
-# Of more modalities there are too many subsets to predict them all.
-MOST_IN_SUBSETS = 5
 
 
 def evaluate(folds: Sequence[Run], *, again: bool = True) -> dict[str, Any]:
@@ -67,22 +66,30 @@ def evaluate(folds: Sequence[Run], *, again: bool = True) -> dict[str, Any]:
         results / 'report.html',
       )
       return kept
+  if not config.evaluation.sections:
+    raise DataError(
+      'config.evaluation.sections is empty: there is nothing to evaluate. Leave it out, or '
+      'name some.'
+    )
+  chosen = sections.chosen(config.evaluation.sections)
+  needs = {each.NAME: each.needs(folds) for each in chosen}
   tables = []
-  tests: dict[str, list[np.ndarray]] = {}
-  tested: list[tuple[np.ndarray, np.ndarray]] = []
-  damaged: list[list[reporting.DamageCurve]] = []
-  measured = config.evaluation.robustness
-  scenarios = modality_scenarios(dataset.schema.names, every_subset=measured)
-  inputs = [Inputs(fold) for fold in folds]
+  tested: list[dict[str, np.ndarray]] = []
+  rows_of: list[np.ndarray] = []
   alone: list[np.ndarray] = []
-  for fold, given in zip(folds, inputs, strict=True):
+  of_folds: dict[str, list[Any]] = {
+    name: [] for name, need in needs.items() if need.of_fold is not None
+  }
+  seconds = dict.fromkeys(needs, 0.0)
+  inputs = [Inputs(fold) for fold in folds]
+  for fold, own in zip(folds, inputs, strict=True):
     variables, _ = restore_best(fold, STAGE)
     _LOGGER.info('%s: predicting from the best checkpoint of %s', fold.name, STAGE)
     predictor = steps.predictor(fold.model, STAGE, variables)
     rows, predictions = predict(fold, predictor, 'validation', {_ALL: ()})
     validated = predictions[_ALL]
     if config.blend:
-      validated = blend.fit(fold, given, validated)
+      validated = blend.fit(fold, own, validated)
     tables.append(predictions_table(dataset, fold.fold, 'validation', rows, validated))
     final = fold.final
     variables, _ = restore_best(final, STAGE)
@@ -91,32 +98,39 @@ def evaluate(folds: Sequence[Run], *, again: bool = True) -> dict[str, Any]:
     predictor = blend.predictor(fold, ours)
     if config.blend:
       alone.append(predict(final, ours, 'test', {_ALL: ()})[1][_ALL])
-    rows, predictions = predict(final, predictor, 'test', {_ALL: (), **scenarios})
+    rows, predictions = predict(final, predictor, 'test', _masked(needs))
     tables.append(predictions_table(dataset, final.fold, 'test', rows, predictions[_ALL]))
-    tested.append((rows, predictions[_ALL]))
-    for name in scenarios:
-      tests.setdefault(name, []).append(predictions[name])
-    if measured:
-      _LOGGER.info('%s: predicting from damaged input', final.name)
-      share = max(1, config.evaluation.robustness_samples // len(folds))
-      damaged.append(robustness.damaged_predictions(final, predictor, share))
-  compared, left_out = baselines.predict(folds, inputs)
-  if alone:
-    compared = {blend.ALONE: np.concatenate(alone), **compared}
-  explanation = explain.explain(folds, *zip(*tested, strict=True))
+    rows_of.append(rows)
+    tested.append(predictions)
+    for name, parts in of_folds.items():
+      of_fold = needs[name].of_fold
+      assert of_fold is not None
+      _LOGGER.info('%s: predicting for the section %s', final.name, name)
+      began = time.monotonic()
+      parts.append(of_fold(final, predictor))
+      seconds[name] += time.monotonic() - began
+  whole = Tested(folds, inputs, rows_of, [each[_ALL] for each in tested], alone)
+  given: dict[str, Any] = dict(of_folds)
+  for name, need in needs.items():
+    if need.of_all is not None:
+      began = time.monotonic()
+      given[name] = need.of_all(whole)
+      seconds[name] += time.monotonic() - began
+    if need.without:
+      given[name] = {
+        scenario: np.concatenate([each[_key(absent)] for each in tested])
+        for scenario, absent in need.without.items()
+      }
   table = pa.concat_tables(tables)
-  context = reporting.Context(
+  context = Context(
     schema=dataset.schema,
     config=config.to_json(),
     cohort=json.loads((dataset.directory / 'cohort.json').read_text()),
     environment=workdir.environment(),
     trained_on=[_trained_on(fold) for fold in folds],
     stages=_stage_records(folds),
-    scenarios={name: np.concatenate(parts) for name, parts in tests.items()},
-    baselines=compared,
-    baselines_left_out=left_out,
-    damage=robustness.pooled(damaged) if damaged else (),
-    explanation=explanation,
+    sections=config.evaluation.sections,
+    seconds=seconds,
     dataset_version=dataset.version,
     fold_hashes=dataset.metadata['folds'],
     notes=_notes(dataset, folds, table),
@@ -125,7 +139,7 @@ def evaluate(folds: Sequence[Run], *, again: bool = True) -> dict[str, Any]:
   def write() -> dict[str, Any]:
     _LOGGER.info('writing the report, with %d resamples', config.evaluation.bootstrap)
     metrics = reporting.write_report(
-      results, table, context, resamples=config.evaluation.bootstrap
+      results, table, context, given, resamples=config.evaluation.bootstrap
     )
     finished.write(results, made_from)
     return metrics
@@ -179,39 +193,14 @@ def predict(
   )
 
 
-def modality_scenarios(
-  modalities: tuple[str, ...], every_subset: bool
-) -> dict[str, tuple[str, ...]]:
-  """Name -> modalities to drop.
-
-  Args:
-    modalities: of the data set.
-    every_subset: all subsets but the empty and the whole one, or, of more than
-      `MOST_IN_SUBSETS` modalities, each alone, each pair and each left out; if false,
-      each alone and each left out.
-  """
-  count = len(modalities)
-  sizes = dict.fromkeys((1, count - 1))
-  if every_subset:
-    sizes = dict.fromkeys((1, 2, count - 1))
-    if count <= MOST_IN_SUBSETS:
-      sizes = dict.fromkeys(range(1, count))
-  return {
-    _scenario_name(given, modalities): tuple(
-      name for name in modalities if name not in given
-    )
-    for size in sizes
-    if 0 < size < count
-    for given in itertools.combinations(modalities, size)
-  }
+def _masked(needs: Mapping[str, Needs]) -> dict[str, tuple[str, ...]]:
+  """All subsets of the modalities that sections need, each once, and all modalities."""
+  every = [absent for need in needs.values() for absent in need.without.values()]
+  return {_ALL: (), **{_key(absent): absent for absent in every}}
 
 
-def _scenario_name(given: tuple[str, ...], modalities: tuple[str, ...]) -> str:
-  if len(given) == 1:
-    return f'only {given[0]}'
-  if len(given) == len(modalities) - 1:
-    return f'without {next(name for name in modalities if name not in given)}'
-  return ' + '.join(given)
+def _key(absent: Sequence[str]) -> str:
+  return f'without {", ".join(absent)}' if absent else _ALL
 
 
 def _trained_on(fold: Run) -> dict[str, int]:

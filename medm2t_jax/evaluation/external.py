@@ -15,9 +15,9 @@ from medm2t_jax import targets
 from medm2t_jax.evaluation.metrics import calibration
 from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES
 from medm2t_jax.evaluation.metrics.metrics import NAMES, headline_figure, score
-from medm2t_jax.evaluation.results import json_ready
+from medm2t_jax.evaluation.results import LEAST_EVENTS, json_ready
 from medm2t_jax.evaluation.rows import Rows, predictions_table, read_rows
-from medm2t_jax.evaluation.subgroups import LEAST_EVENTS, subgroups
+from medm2t_jax.evaluation.sections.subgroups import subgroups
 from medm2t_jax.inference.predicting import Predicted
 from medm2t_jax.inference.trained_model import TrainedModel
 from medm2t_jax.report import plots

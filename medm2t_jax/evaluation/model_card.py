@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from data_pipeline.format.schema import Schema
-from medm2t_jax.evaluation.baseline_sections import title
 from medm2t_jax.evaluation.context import Context
 from medm2t_jax.evaluation.results import Evaluation, fold_digest
+from medm2t_jax.evaluation.sections.baselines import title
 from medm2t_jax.report.blocks import (
   Block,
   Bullets,
@@ -43,7 +43,7 @@ def model_card(evaluation: Evaluation) -> list[Block]:
   schema = context.schema
   source = source_name(schema.source)
   test = metrics['test']
-  seconds = [stage['seconds'] for stage in metrics['stages'] if stage['seconds']]
+  seconds = [stage['seconds'] for stage in context.stages if stage['seconds']]
   hours = schema.observation_hours
   facts = [
     ('Predicts', _predicts(schema)),
@@ -145,7 +145,7 @@ def _limits(evaluation: Evaluation) -> Iterator[str]:
   )
   small = [
     f'{grouping["by"]}: {group["name"]}'
-    for grouping in metrics['subgroups']
+    for grouping in metrics.get('subgroups', ())
     for group in grouping['groups']
     if group['warning']
   ]

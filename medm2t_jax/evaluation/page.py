@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import html
-import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from data_pipeline.format.schema import Target
-from medm2t_jax.evaluation.baseline_sections import ALONE, title
+from medm2t_jax.evaluation import sections
 from medm2t_jax.evaluation.results import Evaluation
-from medm2t_jax.evaluation.sections import SECTIONS
-from medm2t_jax.report.blocks import Bullets, Callout, Section, to_html
+from medm2t_jax.evaluation.sections.baselines import ALONE, title
+from medm2t_jax.report.blocks import Section
 from medm2t_jax.report.document import document
+from medm2t_jax.report.template import render as from_template
 from medm2t_jax.report.text import count, in_words, interval, number, source_name, task_name
 
-_SUMMARY = string.Template("""$notes
-<div class="headline">
-<div class="main"><p class="label">$name</p><p class="value">$value</p>
-<p class="interval">$interval</p></div>
-<dl>$facts</dl>
-</div>""")
 
-
-def render(evaluation: Evaluation) -> str:
-  """The whole page as HTML."""
+def render(evaluation: Evaluation) -> tuple[str, dict[str, str]]:
+  """The whole page as HTML, and the pages beside it: path -> HTML."""
   metrics = evaluation.metrics
-  sections = [section for make in SECTIONS if (section := make(evaluation)) is not None]
+  made = [each.render(evaluation) for each in sections.chosen(evaluation.context.sections)]
+  shown = [section for section in made if section is not None]
   headline = metrics['headline']
   bootstrap = metrics['bootstrap']
   footer = (
@@ -35,16 +30,17 @@ def render(evaluation: Evaluation) -> str:
     'subject). Discrimination is that of the probabilities as predicted. Every figure '
     'is in metrics.json, every prediction in predictions.parquet.'
   )
-  return page(
+  text = page(
     kicker='MedM2T evaluation',
     title=task_name(metrics['task'], evaluation.test.target.description),
     source=metrics['source'],
     notes=metrics['notes'],
     headline=_headline(headline, evaluation.test.target),
     facts=_facts(evaluation),
-    sections=sections,
+    sections=shown,
     footer=footer,
   )
+  return text, {path: file for each in shown for path, file in each.files.items()}
 
 
 def page(
@@ -71,29 +67,17 @@ def page(
     footer: below them.
   """
   name, value, spread = headline
-  summary = _SUMMARY.substitute(
-    notes=_notes(notes),
-    name=html.escape(name),
-    value=html.escape(value),
-    interval=html.escape(spread),
-    facts=''.join(
-      f'<dt>{html.escape(term)}</dt><dd>{html.escape(text)}</dd>' for term, text in facts
-    ),
+  summary = from_template(
+    'headline.html', notes=notes, name=name, value=value, interval=spread, facts=facts
   )
   return document(
     kicker=kicker,
     title=title,
     subtitle=source_name(source),
     sections=sections,
-    summary=summary,
+    summary=Markup(summary),
     footer=footer,
   )
-
-
-def _notes(notes: Sequence[str]) -> str:
-  if len(notes) < 2:
-    return ''.join(to_html(Callout(note)) for note in notes)
-  return f'<div class="warning">{to_html(Bullets(notes))}</div>'
 
 
 def _headline(headline: Mapping[str, Any], target: Target) -> tuple[str, str, str]:
@@ -140,7 +124,7 @@ def _predictors(evaluation: Evaluation) -> list[tuple[str, str]]:
   *most, last = ['the network', *(title(name, target) for name in blend)]
   what = f'a blend of {", ".join(most)} and {last}' if most else last
   facts = [('Predicts', what)]
-  for each in evaluation.metrics['baselines']:
+  for each in evaluation.metrics.get('baselines', ()):
     if each['name'] not in ALONE:
       continue
     figure, found = next(iter(each['figures'].items()))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from data_pipeline.format.items import DataError
 from data_pipeline.format.options import (
@@ -29,6 +29,10 @@ Baseline = Literal[
   'logistic_regression', 'boosted_trees', 'gru', 'single_modalities'
 ]  # fmt: skip
 Adapted = Literal['all', 'head']
+Shown = Literal[
+  'discrimination', 'baselines', 'calibration', 'decisions', 'subgroups',
+  'missing_modality', 'robustness', 'explanation', 'training', 'card',
+]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +132,8 @@ class EvaluationOptions(Options):
     batch_size: of predictions, over all devices.
     bootstrap: resamples of the subjects.
     baselines: what the model is compared with.
-    robustness: whether predictions from damaged input and from every subset of the
-      modalities are in the report.
+    sections: of the report; with `robustness` predictions from every subset of the
+      modalities are in it, else from some. Without any there is no evaluation.
     robustness_samples: of how many test samples at most those of each damage are.
     explained: how many test samples get a page that shows what their prediction depends
       on.
@@ -142,7 +146,7 @@ class EvaluationOptions(Options):
   baselines: tuple[Baseline, ...] = (
     'logistic_regression', 'boosted_trees', 'gru', 'single_modalities'
   )  # fmt: skip
-  robustness: bool = True
+  sections: tuple[Shown, ...] = get_args(Shown)
   robustness_samples: Count = 1000
   explained: CountFromZero = 4
   explained_globally: CountFromZero = 64

@@ -1,7 +1,7 @@
-"""Parts of a report, rendered as HTML or Markdown. All text is escaped.
+"""Parts of a report; `template.py` makes HTML of them, `to_markdown` Markdown.
 
-`Markup` is the one way to put HTML on a page unescaped; it is built by `plots.py` and
-here only, never from data.
+All text is escaped, but markupsafe's `Markup`: that is made by `plots.py` and here only,
+never from data.
 """
 
 from __future__ import annotations
@@ -9,16 +9,10 @@ from __future__ import annotations
 import dataclasses
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-
-@dataclasses.dataclass(frozen=True)
-class Markup:
-  """HTML of our own making."""
-
-  code: str
-
+from markupsafe import Markup
 
 Cell = str | Markup
 
@@ -71,12 +65,14 @@ class Figure:
     alt: says what is seen.
     caption: below it.
     width: that of a column of text, or of the whole page.
+    numbers: what is drawn, as CSV; '' where it is not offered.
   """
 
   source: str
   alt: str
   caption: str = ''
   width: Literal['column', 'page'] = 'column'
+  numbers: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,38 +95,19 @@ Block = Heading | Paragraph | Callout | Bullets | Table | Figure | Gallery | Det
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-  """A titled part of the page; `name` is its anchor."""
+  """A titled part of the page.
+
+  Attributes:
+    name: its anchor.
+    title: its heading.
+    blocks: what it shows.
+    files: path beside the page -> HTML of a page of its own, to which a block links.
+  """
 
   name: str
   title: str
   blocks: Sequence[Block]
-
-
-def to_html(block: Block) -> str:
-  """HTML of a block, text escaped."""
-  match block:
-    case Heading(text):
-      return f'<h3>{html.escape(text)}</h3>'
-    case Paragraph(text):
-      return f'<p>{html.escape(text)}</p>'
-    case Callout(text):
-      return f'<p class="warning">{html.escape(text)}</p>'
-    case Bullets(items):
-      listed = ''.join(f'<li>{html.escape(item)}</li>' for item in items)
-      return f'<ul>{listed}</ul>'
-    case Figure(source, alt, caption, width):
-      label = f'<figcaption>{html.escape(caption)}</figcaption>' if caption else ''
-      image = f'<img src="{html.escape(source)}" alt="{html.escape(alt)}">'
-      wide = ' class="wide"' if width == 'page' else ''
-      return f'<figure{wide}>{image}{label}</figure>'
-    case Gallery(figures):
-      return f'<div class="gallery">{"".join(map(to_html, figures))}</div>'
-    case Details(title, blocks):
-      inner = ''.join(map(to_html, blocks))
-      summary = f'<summary>{html.escape(title)}</summary>'
-      return f'<details>{summary}{inner}</details>'
-    case Table():
-      return _table_html(block)
+  files: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def to_markdown(block: Block) -> str:
@@ -144,7 +121,7 @@ def to_markdown(block: Block) -> str:
       return f'> **Note.** {_plain(text)}\n'
     case Bullets(items):
       return ''.join(f'- {_plain(item)}\n' for item in items)
-    case Figure(_, alt, _, _):
+    case Figure(_, alt):
       return f'*{_plain(alt)}*\n'
     case Gallery(figures):
       return '\n'.join(map(to_markdown, figures))
@@ -156,36 +133,14 @@ def to_markdown(block: Block) -> str:
 
 def link(address: str, text: str) -> Markup:
   """A table cell that leads to another page of the report."""
-  return Markup(f'<a href="{html.escape(address)}">{html.escape(text)}</a>')
+  return Markup('<a href="{}">{}</a>').format(address, text)
 
 
-def cell_html(cell: Cell) -> str:
-  """HTML of a table cell."""
-  return cell.code if isinstance(cell, Markup) else html.escape(cell)
-
-
-def _table_html(table: Table) -> str:
-  side = lambda column: ' class="number"' if column in table.numeric else ''
-  header = ''.join(
-    f'<th scope="col"{side(column)}>{html.escape(title)}</th>'
-    for column, title in enumerate(table.header)
-  )
-  body = []
-  for row in table.rows:
-    if len(row) == 1:
-      span = len(table.header)
-      cells = f'<th class="group" scope="rowgroup" colspan="{span}">'
-      cells += f'{cell_html(row[0])}</th>'
-    else:
-      cells = ''.join(
-        f'<td{side(column)}>{cell_html(cell)}</td>' for column, cell in enumerate(row)
-      )
-    body.append(f'<tr>{cells}</tr>')
-  caption = f'<caption>{html.escape(table.caption)}</caption>' if table.caption else ''
-  return (
-    f'<div class="scroll"><table>{caption}<thead><tr>{header}</tr></thead>'
-    f'<tbody>{"".join(body)}</tbody></table></div>'
-  )
+def plain_cell(cell: Cell) -> str:
+  """A table cell as text; '' of a picture."""
+  if not isinstance(cell, Markup):
+    return cell
+  return '' if cell.startswith('<svg') else str(cell.striptags())
 
 
 def _table_markdown(table: Table) -> str:
@@ -197,7 +152,7 @@ def _table_markdown(table: Table) -> str:
   text = f'{_plain(table.caption)}\n\n' if table.caption else ''
   text += line([_plain(title) for title in table.header]) + line(rule)
   for row in table.rows:
-    cells = [_plain(cell) if isinstance(cell, str) else '' for cell in row]
+    cells = [_plain(plain_cell(cell)) for cell in row]
     text += line([f'**{cells[0]}**', *blank] if len(cells) == 1 else cells)
   return text
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from medm2t_jax.report.blocks import Section, to_html
+from medm2t_jax.report.blocks import Section
 from medm2t_jax.report.template import render
 
 
@@ -16,7 +16,7 @@ def document(
   title: str,
   subtitle: str,
   sections: Sequence[Section],
-  summary: str = '',
+  summary: Markup | None = None,
   footer: str = '',
 ) -> str:
   """A whole file as HTML.
@@ -26,7 +26,7 @@ def document(
     title: its heading.
     subtitle: beside it.
     sections: of the page.
-    summary: HTML above the first section.
+    summary: above the first section.
     footer: below the last one.
   """
   return render(
@@ -34,14 +34,7 @@ def document(
     kicker=kicker,
     title=title,
     subtitle=subtitle,
-    summary=Markup(summary),
-    sections=[
-      {
-        'name': section.name,
-        'title': section.title,
-        'content': Markup(''.join(map(to_html, section.blocks))),
-      }
-      for section in sections
-    ],
+    summary=summary or '',
+    sections=sections,
     footer=footer,
   )

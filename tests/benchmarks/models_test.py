@@ -67,9 +67,7 @@ def test_logits_are_the_same(task, stage):
 
 
 # Where all rows have all modalities, which PyTorch's BatchNorm does not ask.
-@pytest.mark.parametrize(
-  ('task', 'stage'), [('cvd', 'multimodal'), ('los', 'static')]
-)
+@pytest.mark.parametrize(('task', 'stage'), [('cvd', 'multimodal'), ('los', 'static')])
 def test_gradients_are_the_same(task, stage):
   case = Still(task, stage, 'tiny', rows=ROWS)
   variables, theirs = same_weights(case)

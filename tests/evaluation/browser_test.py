@@ -42,7 +42,7 @@ onload = () => {{
 def report(request, tmp_path_factory, predictions, context):
   folder = tmp_path_factory.mktemp(request.param)
   table = predictions(request.param, 240)
-  write_report(folder, table, context(request.param, 240), resamples=30)
+  write_report(folder, table, *context(request.param, 240), resamples=30)
   return folder / 'report.html'
 
 

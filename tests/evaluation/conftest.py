@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +12,8 @@ from scipy import special
 
 from data_pipeline.format.modalities import Events, Static, Waveform
 from data_pipeline.format.schema import Item, Schema, Target
-from medm2t_jax.evaluation.context import Context
+from medm2t_jax.evaluation.context import Context, DamageCurve
+from medm2t_jax.evaluation.sections import SECTIONS
 
 CLASSES = {
   'mortality': ('survived', 'died'),
@@ -116,8 +117,27 @@ def _labels(n: int, random: np.random.Generator) -> dict[str, Any]:
   return {'label': listed, **{f'p{index}': probability[:, index] for index in range(4)}}
 
 
-def _context(task: str, test: int = 0, **fields: Any) -> Context:
-  """A context; `test` rows in each of two scenarios, none where 0."""
+class About(NamedTuple):
+  """What a report is made of beside the predictions."""
+
+  context: Context
+  given: Mapping[str, Any]
+
+  @property
+  def schema(self) -> Schema:
+    return self.context.schema
+
+
+def _context(
+  task: str,
+  test: int = 0,
+  *,
+  damage: Sequence[DamageCurve] = (),
+  baselines: Mapping[str, np.ndarray] | None = None,
+  left_out: Sequence[str] = (),
+  **fields: Any,
+) -> About:
+  """All sections; `test` rows in each of two scenarios, none where 0."""
   random = np.random.default_rng(5)
   outputs = max(1, len(CLASSES[task]))
   shape = (test,) if task == 'los' else (test, outputs)
@@ -155,12 +175,18 @@ def _context(task: str, test: int = 0, **fields: Any) -> Context:
     },
     'environment': {'python': '3.11', 'jax': '0.10.2', 'devices': '8 CPU'},
     'stages': stages,
-    'scenarios': {'labs': values, 'static, labs': values[::-1]} if test else {},
     'dataset_version': 'simulated-1.0.0',
     'fold_hashes': [['a1', 'b2'], ['c3']],
     'notes': ['Simulated data: no clinical meaning.'],
+    'sections': [each.NAME for each in SECTIONS],
   }
-  return Context(**{**defaults, **fields})
+  given = {
+    'missing_modality': {'labs': values, 'static, labs': values[::-1]} if test else {},
+    'baselines': (baselines or {}, left_out),
+    'robustness': [damage] if damage else [],
+    'explanation': None,
+  }
+  return About(Context(**{**defaults, **fields}), given)
 
 
 @pytest.fixture(scope='session')
@@ -170,6 +196,6 @@ def predictions() -> Callable[..., pa.Table]:
 
 
 @pytest.fixture(scope='session')
-def context() -> Callable[..., Context]:
-  """`context(task, test=0, **fields)`: see `_context`."""
+def context() -> Callable[..., About]:
+  """`context(task, test=0, ...)`: see `_context`."""
   return _context

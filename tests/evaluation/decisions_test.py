@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from sklearn.metrics import roc_curve
 
-from medm2t_jax.evaluation.decisions import decision_curve, operating_points
 from medm2t_jax.evaluation.rows import read_rows
+from medm2t_jax.evaluation.sections.decisions import decision_curve, operating_points
 
 
 def test_points_are_what_counting_at_their_threshold_gives(predictions, context):

@@ -81,7 +81,7 @@ def test_recalibration_moves_each_label_to_its_share(rows):
 
 def test_the_report_is_written(predictions, context, tmp_path):
   metrics = reporting.write_report(
-    tmp_path, predictions(TASK, 120), context(TASK, test=120), resamples=20
+    tmp_path, predictions(TASK, 120), *context(TASK, test=120), resamples=20
   )
   assert metrics['headline']['name'] == 'AUROC'
   page = (tmp_path / 'report.html').read_text()

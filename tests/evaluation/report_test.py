@@ -65,7 +65,7 @@ def _figures(value):
 @pytest.mark.parametrize('samples', [4, 240])
 def test_report_of_every_task_and_size(task, samples, tmp_path, predictions, context):
   table = predictions(task, samples)
-  metrics = write_report(tmp_path / 'eval', table, context(task, samples), resamples=30)
+  metrics = write_report(tmp_path / 'eval', table, *context(task, samples), resamples=30)
   written = sorted(path.name for path in (tmp_path / 'eval').iterdir())
   assert written == ['metrics.json', 'model_card.md', 'predictions.parquet', 'report.html']
   text = (tmp_path / 'eval' / 'metrics.json').read_text()
@@ -76,7 +76,7 @@ def test_report_of_every_task_and_size(task, samples, tmp_path, predictions, con
     'baselines', 'bootstrap', 'calibration', 'dataset_version', 'folds', 'format',
     'explanation', 'headline', 'missing_modality', 'modalities', 'notes', 'pooled',
     'predicted', 'robustness', 'source', 'stages', 'subgroups', 'target', 'task', 'test',
-    'trained_on',
+    'trained_on', 'baselines_left_out', 'seconds',
   }  # fmt: skip
   assert set(metrics) == common | ({'decisions'} if task != 'los' else set())
   assert metrics['test']['n'] == samples
@@ -93,7 +93,7 @@ def test_report_of_every_task_and_size(task, samples, tmp_path, predictions, con
 def test_page_is_self_contained_and_escaped(task, tmp_path, predictions, context):
   hostile = '<img src=x onerror=alert(1)> $title'
   notes = context(task, 200, notes=[hostile], environment={hostile: hostile})
-  write_report(tmp_path, predictions(task, 200), notes, resamples=20)
+  write_report(tmp_path, predictions(task, 200), *notes, resamples=20)
   text = (tmp_path / 'report.html').read_text()
   page = _Page(text)
   assert page.open == []
@@ -101,7 +101,7 @@ def test_page_is_self_contained_and_escaped(task, tmp_path, predictions, context
   assert 'link' not in page.tags
   assert page.links
   for link in page.links:
-    assert re.match(r'data:image/svg\+xml;base64,|#', link)
+    assert re.match(r'data:(image/svg\+xml|text/csv);base64,|#', link)
     assert not link.startswith('#') or link[1:] in page.ids
   assert not re.search(r'url\(|@import|onerror=alert\(1\)>', text)
   assert '&lt;script&gt;alert(1)&lt;/script&gt;' in text
@@ -114,7 +114,7 @@ def test_page_is_self_contained_and_escaped(task, tmp_path, predictions, context
 
 def test_first_screen_says_what_matters(tmp_path, predictions, context):
   metrics = write_report(
-    tmp_path, predictions('mortality', 400), context('mortality', 400), resamples=50
+    tmp_path, predictions('mortality', 400), *context('mortality', 400), resamples=50
   )
   header = (tmp_path / 'report.html').read_text().split('</header>')[0]
   headline = metrics['headline']
@@ -128,12 +128,12 @@ def test_first_screen_says_what_matters(tmp_path, predictions, context):
 
 def test_undefined_figures_are_said_on_the_first_screen(tmp_path, predictions, context):
   table = predictions('mortality', 20, rate=0.0)
-  metrics = write_report(tmp_path, table, context('mortality', 20), resamples=20)
+  metrics = write_report(tmp_path, table, *context('mortality', 20), resamples=20)
   assert metrics['headline']['value'] is None
   assert metrics['calibration']['after'] is None
   header = (tmp_path / 'report.html').read_text().split('</header>')[0]
   assert 'undefined' in header
-  assert 'no sample of class &quot;died&quot; among 20' in header
+  assert 'no sample of class &#34;died&#34; among 20' in header
   assert 'Only 20 test samples' in header
   assert 'Temperature scaling was not possible' in header
   assert 'Undefined on the test samples' in (tmp_path / 'model_card.md').read_text()
@@ -141,7 +141,7 @@ def test_undefined_figures_are_said_on_the_first_screen(tmp_path, predictions, c
 
 def test_headline_reads_test_rows_only(tmp_path, predictions, context):
   table = predictions('los', 200)
-  metrics = write_report(tmp_path, table, context('los'), resamples=10)
+  metrics = write_report(tmp_path, table, *context('los'), resamples=10)
   frame = table.to_pandas()
   test = frame[frame.split == 'test']
   expected = (test.prediction - test.label).abs().mean()
@@ -151,10 +151,13 @@ def test_headline_reads_test_rows_only(tmp_path, predictions, context):
 def test_same_predictions_give_the_same_bytes(tmp_path, predictions, context):
   for name in ('a', 'b'):
     write_report(
-      tmp_path / name, predictions('mortality', 60), context('mortality'), resamples=20
+      tmp_path / name, predictions('mortality', 60), *context('mortality'), resamples=20
     )
-  for name in ('metrics.json', 'report.html', 'model_card.md'):
+  for name in ('report.html', 'model_card.md'):
     assert (tmp_path / 'a' / name).read_bytes() == (tmp_path / 'b' / name).read_bytes()
+  found = [json.loads((tmp_path / name / 'metrics.json').read_text()) for name in 'ab']
+  assert found[0].pop('seconds').keys() == found[1].pop('seconds').keys()
+  assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +177,7 @@ def test_bad_predictions_are_refused(
   frame.loc[0, column] = value
   table = predictions('mortality', 40).from_pandas(frame)
   with pytest.raises(DataError, match=message):
-    write_report(tmp_path / 'eval', table, context('mortality'), resamples=5)
+    write_report(tmp_path / 'eval', table, *context('mortality'), resamples=5)
   assert not (tmp_path / 'eval').exists()
 
 
@@ -184,20 +187,20 @@ def test_subject_in_two_splits_is_refused(tmp_path, predictions, context):
   frame.loc[validation[0], 'subject_id'] = frame.subject_id[0]
   table = predictions('mortality', 40).from_pandas(frame)
   with pytest.raises(DataError, match='1 subjects of fold 0 are in both'):
-    write_report(tmp_path, table, context('mortality'), resamples=5)
+    write_report(tmp_path, table, *context('mortality'), resamples=5)
 
 
 def test_missing_column_is_named(tmp_path, predictions, context):
   table = predictions('mortality', 40).drop_columns(['p1'])
   with pytest.raises(DataError, match='column p1 is missing'):
-    write_report(tmp_path, table, context('mortality'), resamples=5)
+    write_report(tmp_path, table, *context('mortality'), resamples=5)
 
 
 def test_loss_that_is_not_a_number_is_null(tmp_path, predictions, context):
   history = [{'epoch': 0, 'train_loss': math.nan, 'validation_loss': math.inf}]
-  stage = {**context('mortality').stages[0], 'validation_loss': math.nan}
+  stage = {**context('mortality').context.stages[0], 'validation_loss': math.nan}
   about = context('mortality', stages=[{**stage, 'history': history}])
-  metrics = write_report(tmp_path, predictions('mortality', 40), about, resamples=5)
+  metrics = write_report(tmp_path, predictions('mortality', 40), *about, resamples=5)
   assert _no_nan(json.loads((tmp_path / 'metrics.json').read_text()))
   assert metrics['stages'][0]['validation_loss'] is None
   assert metrics['stages'][0]['history'][0]['train_loss'] is None

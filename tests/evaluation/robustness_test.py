@@ -29,7 +29,7 @@ def curve(table, name='times_earlier', share=0.5, seed=0):
 def test_days_are_those_of_the_same_samples(tmp_path, predictions, context):
   table = predictions('los', 200)
   frame, damage = curve(table)
-  metrics = write_report(tmp_path, table, context('los', damage=[damage]), resamples=20)
+  metrics = write_report(tmp_path, table, *context('los', damage=[damage]), resamples=20)
   (found,) = metrics['robustness']
   error = (frame.prediction - frame.label).abs()
   worse = (frame.prediction + 2 - frame.label).abs()
@@ -52,7 +52,7 @@ def test_the_page_shows_curves_and_says_what_is_absent(
   _, damage = curve(table)
   absent = DamageCurve('ecg_white', 'White noise', 'dB', reason=NOT_FOUND)
   about = context(task, damage=[damage, absent])
-  metrics = write_report(tmp_path, table, about, resamples=20)
+  metrics = write_report(tmp_path, table, *about, resamples=20)
   page = (tmp_path / 'report.html').read_text()
   section = page.split('id="robustness"')[1].split('</section>')[0]
   figure = 'MAE (days)' if task == 'los' else 'AUROC'
@@ -70,13 +70,13 @@ def test_undefined_figures_do_not_stop_the_page(tmp_path, predictions, context):
   table = predictions('mortality', 40, rate=0.0)
   _, damage = curve(table)
   about = context('mortality', damage=[damage])
-  metrics = write_report(tmp_path, table, about, resamples=5)
+  metrics = write_report(tmp_path, table, *about, resamples=5)
   assert metrics['robustness'][0]['undamaged']['value'] is None
   assert 'id="robustness"' in (tmp_path / 'report.html').read_text()
 
 
 def test_without_damage_there_is_no_section(tmp_path, predictions, context):
-  write_report(tmp_path, predictions('los', 40), context('los'), resamples=5)
+  write_report(tmp_path, predictions('los', 40), *context('los'), resamples=5)
   assert 'id="robustness"' not in (tmp_path / 'report.html').read_text()
 
 
@@ -85,5 +85,5 @@ def test_samples_that_are_not_tested_are_refused(tmp_path, predictions, context)
   _, damage = curve(table)
   damage.samples[0] = -1
   with pytest.raises(DataError, match='19 are test rows'):
-    write_report(tmp_path, table, context('los', damage=[damage]), resamples=5)
+    write_report(tmp_path, table, *context('los', damage=[damage]), resamples=5)
   assert np.isin(damage.samples[1:], table['sample_id'].to_numpy()).all()

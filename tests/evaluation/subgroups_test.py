@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
+
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from data_pipeline.format.schema import DataError
-from medm2t_jax.evaluation.missing_modality import missing_modality
+from medm2t_jax.evaluation.reporting import write_report
 from medm2t_jax.evaluation.rows import read_rows
-from medm2t_jax.evaluation.subgroups import subgroups
+from medm2t_jax.evaluation.sections.missing_modality import missing_modality
+from medm2t_jax.evaluation.sections.subgroups import subgroups
 
 
 def test_groups_partition_the_samples(predictions, context):
@@ -54,3 +60,35 @@ def test_scenario_of_other_rows_is_refused(predictions, context):
   rows, _ = read_rows(predictions('mortality', 40), context('mortality').schema)
   with pytest.raises(DataError, match='scenario labs: predictions of shape'):
     missing_modality(rows, {'labs': np.full((39, 2), 0.5)}, resamples=5)
+
+
+def test_small_groups_are_folded_away(tmp_path, predictions, context):
+  about = context('mortality', 600, sections=['subgroups'])
+  metrics = write_report(tmp_path, predictions('mortality', 600), *about, resamples=5)
+  page = (tmp_path / 'report.html').read_text()
+  shown, _, folded = page.partition('<details>')
+  groups = [group for each in metrics['subgroups'] for group in each['groups']]
+  small = [group for group in groups if group['warning']]
+  assert f'<summary>{len(small)} groups too small to judge alone</summary>' in folded
+  assert 'fewer than' in folded and 'fewer than' not in shown
+  assert 0 < len(small) < len(groups)
+
+
+def test_tables_and_curves_can_be_saved_as_csv(tmp_path, predictions, context):
+  table = predictions('mortality', 300)
+  about = context('mortality', 300, sections=['discrimination', 'subgroups'])
+  metrics = write_report(tmp_path, table, *about, resamples=5)
+  page = (tmp_path / 'report.html').read_text()
+  saved = {
+    name: pd.read_csv(io.StringIO(base64.b64decode(data).decode()))
+    for name, data in re.findall(
+      r'download="([a-z0-9_]+)\.csv" href="data:text/csv;base64,([^"]+)"', page
+    )
+  }
+  test = table.to_pandas().query('split == "test"')
+  curve = saved['roc_curve_died']
+  area = np.trapezoid(curve.iloc[:, 2], curve.iloc[:, 1])
+  assert area == pytest.approx(roc_auc_score(test.label, test.p1), abs=1e-4)
+  figures = saved['one_class_against_the_rest_all_test_samples'].set_index('Unnamed: 0')
+  auroc = metrics['pooled']['classes']['died']['auroc']
+  assert float(figures.loc['AUROC', 'Value']) == pytest.approx(auroc['value'], abs=5e-4)

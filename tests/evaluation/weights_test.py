@@ -12,10 +12,11 @@ from sklearn.linear_model import LogisticRegression
 
 from data_pipeline.format.schema import DataError
 from medm2t_jax import targets
-from medm2t_jax.evaluation import decisions, external, results
+from medm2t_jax.evaluation import external, reporting
 from medm2t_jax.evaluation.metrics import calibration
 from medm2t_jax.evaluation.metrics.metrics import score
 from medm2t_jax.evaluation.rows import read_rows
+from medm2t_jax.evaluation.sections import decisions
 from medm2t_jax.training import selection
 
 TASKS = ('mortality', 'cvd', 'phenotypes', 'los')
@@ -203,12 +204,12 @@ def test_intervals_draw_subjects_whatever_their_samples_weigh(predictions, conte
 
 def test_the_report_says_that_samples_have_weights(predictions, context):
   table = predictions('mortality', 240)
-  equal = results.evaluate(table, context('mortality'), 5)
+  equal = reporting.evaluated(table, *context('mortality'), 5)
   assert not any('weights' in note for note in equal.metrics['notes'])
   weights = np.where(np.arange(len(table)) % 2, 0.25, 1.0)
   place = table.column_names.index('weight')
   unequal = table.set_column(place, 'weight', [weights])
-  notes = results.evaluate(unequal, context('mortality'), 5).metrics['notes']
+  notes = reporting.evaluated(unequal, *context('mortality'), 5).metrics['notes']
   assert any('0.25 to 1' in note for note in notes)
   with pytest.raises(DataError, match='weight'):
     read_rows(table.set_column(place, 'weight', [0 * weights]), context('mortality').schema)

@@ -57,7 +57,9 @@ def make(data, home, **changes):
   for stage in ('static', 'labs', 'multimodal'):
     config.recipe[stage].update(batch_size=16, epochs=2)
   config.evaluation.update(
-    baselines=(), bootstrap=20, robustness=False, explained=0, explained_globally=0
+    baselines=(),
+    bootstrap=20,
+    sections=('discrimination', 'baselines', 'calibration', 'card'),
   )
   config.update(changes)
   return Run(read(config), open_dataset(data), 0, home)

@@ -66,7 +66,7 @@ def fold(dataset, tmp_path_factory):
     batch_size=8, epochs=EPOCHS, patience=EPOCHS, learning_rate=1e-2
   )
   config.evaluation.update(
-    baselines=('logistic_regression', 'gru', 'single_modalities'), robustness=True,
+    baselines=('logistic_regression', 'gru', 'single_modalities'),
     robustness_samples=16, bootstrap=20, explained=1, explained_globally=7,
   )  # fmt: skip
   config.model.update(trunk='ensemble', ensemble=2, size='tiny', fusion='none')

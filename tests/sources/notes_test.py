@@ -152,7 +152,7 @@ def test_a_model_learns_from_notes_and_says_so(dataset, tmp_path):
     batch_size=8, epochs=6, patience=6, learning_rate=1e-2, starts_from=(), frozen=()
   )
   config.evaluation.update(
-    baselines=('logistic_regression',), robustness=False, bootstrap=10, explained=1,
+    sections=('missing_modality', 'explanation'), bootstrap=10, explained=1,
     explained_globally=8,
   )  # fmt: skip
   # The trunk reads their summary, the deep network beside it all of them.

@@ -1,20 +1,15 @@
-"""What single predictions and the model as a whole depend on: attributions as figures."""
+"""What single predictions and the model as a whole depend on: attributions."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from medm2t_jax.inference.attribution.integrated_gradients import Completeness
 from medm2t_jax.modalities import Modality
 from medm2t_jax.modalities.shown import Arrays, ItemAttribution
-
-_LEAST_SAMPLES = 5  # for a correlation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,67 +79,3 @@ class Explanation:
   explained: str = ''
   samples: Sequence[Sequence[ItemAttribution]] = ()
   completeness: Sequence[Completeness] = ()
-
-
-def explanation(found: Explanation | None) -> dict[str, Any] | None:
-  """The figures of an explanation: importance of every variable, pages, residuals."""
-  if found is None:
-    return None
-  return {
-    'explained': found.explained,
-    'samples': len(found.samples),
-    'incomplete': sum(not each.holds for each in found.completeness),
-    'largest_residual': max(
-      (abs(each.residual) for each in found.completeness), default=None
-    ),
-    'items': _importance(found.samples),
-    'patients': [
-      {
-        'page': f'patients/{number}.html',
-        'sample': each.hash,
-        'fold': each.fold,
-        'verdict': each.verdict,
-        'label': each.label,
-        'prediction': each.prediction,
-        'explained': each.explained,
-        'output': each.completeness.output,
-        'baseline': each.completeness.baseline,
-        'residual': each.completeness.residual,
-        'complete': each.completeness.holds,
-      }
-      for number, each in enumerate(found.patients, start=1)
-    ],
-  }
-
-
-def _importance(samples: Sequence[Sequence[ItemAttribution]]) -> list[dict[str, Any]]:
-  """One entry a variable, the most important first; means are over all samples."""
-  found: dict[tuple[str, str, str], list[ItemAttribution]] = defaultdict(list)
-  for items in samples:
-    for each in items:
-      found[each.modality, each.name, each.unit].append(each)
-  entries = []
-  for (modality, name, unit), group in found.items():
-    attributions = np.array([each.attribution for each in group])
-    entries.append(
-      {
-        'modality': modality,
-        'name': name,
-        'unit': unit,
-        'samples': len(group),
-        'mean_absolute': float(np.abs(attributions).sum() / len(samples)),
-        'mean': float(attributions.sum() / len(samples)),
-        'correlation': _correlation(group),
-      }
-    )
-  return sorted(entries, key=lambda each: (-each['mean_absolute'], each['name']))
-
-
-def _correlation(group: Sequence[ItemAttribution]) -> float | None:
-  """Rank correlation of value and attribution over the samples."""
-  pairs = [(each.value, each.attribution) for each in group if each.value is not None]
-  values, attributions = np.array(pairs, np.float64).reshape(-1, 2).T
-  if len(pairs) < _LEAST_SAMPLES or np.ptp(values) == 0 or np.ptp(attributions) == 0:
-    return None
-  ranks = [stats.rankdata(each) for each in (values, attributions)]
-  return float(np.corrcoef(*ranks)[0, 1])

@@ -41,7 +41,8 @@ def bars(
     axes.set(xlabel=axis)
 
   height = 0.9 + 0.26 * len(names)
-  return figure(draw, f'{axis}: {", ".join(names)}', inches=(7.2, height), width='page')
+  title = f'{axis}: {", ".join(names)}'
+  return figure(draw, title, inches=(7.2, height), width='page', numbers=False)
 
 
 def course(
@@ -93,6 +94,7 @@ def strip(recording: Recording) -> Figure:
     'ones lower it; the deeper the colour, the more.',
     inches=size,
     width='page',
+    numbers=False,
   )
 
 

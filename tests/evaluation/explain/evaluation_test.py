@@ -38,7 +38,11 @@ def evaluated(tmp_path_factory):
     batch_size=16, epochs=15, patience=15, learning_rate=3e-3, starts_from=()
   )
   config.evaluation.update(
-    baselines=(), robustness=False, bootstrap=10, explained=4, explained_globally=16
+    baselines=(),
+    sections=('explanation',),
+    bootstrap=10,
+    explained=4,
+    explained_globally=16,
   )
   folds = make_runs(read(config), dataset, folder / 'workdir')
   train.train(folds)

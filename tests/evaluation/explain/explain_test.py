@@ -208,7 +208,9 @@ def test_pages_name_nobody_and_need_no_file(found):
     for sample in SAMPLE_IDS:
       assert str(sample) not in page
     links = re.findall(r'(?:src|href)="([^"]*)"', page)
-    assert all(re.match(r'data:image/svg\+xml;base64,|#', each) for each in links)
+    assert all(
+      re.match(r'data:(image/svg\+xml|text/csv);base64,|#', each) for each in links
+    )
     assert '<script' not in page and '@import' not in page
     for anchor in ('prediction', 'contributions', 'course', 'events', 'ecg', 'attention'):
       assert f'<section id="{anchor}">' in page

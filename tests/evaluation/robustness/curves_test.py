@@ -13,6 +13,7 @@ import pytest
 from data_pipeline.format.dataset import open_dataset
 from data_pipeline.reading.batching import Batching
 from medm2t_jax.evaluation import evaluate, robustness
+from medm2t_jax.evaluation.sections import missing_modality
 from medm2t_jax.experiment.model_config import model_config
 from medm2t_jax.runs.reader import Reader
 from medm2t_jax.runs.splits import Splits
@@ -166,7 +167,7 @@ def test_folds_are_pooled_and_one_may_have_nothing(curves):
 @pytest.mark.parametrize('count', [1, 2, 3, 4, 5])
 def test_scenarios_are_every_subset_once(count):
   names = ('static', 'labs', 'vitals', 'rhythm', 'ecg')[:count]
-  found = evaluate.modality_scenarios(names, every_subset=True)
+  found = missing_modality.modality_scenarios(names, every_subset=True)
   dropped = {frozenset(drop) for drop in found.values()}
   assert len(dropped) == len(found) == max(0, 2**count - 2)
   assert all(0 < len(drop) < count for drop in dropped)
@@ -180,9 +181,9 @@ def test_scenarios_are_every_subset_once(count):
 
 def test_scenarios_of_many_modalities_and_of_a_quick_report():
   names = tuple('abcdefg')
-  found = evaluate.modality_scenarios(names, every_subset=True)
+  found = missing_modality.modality_scenarios(names, every_subset=True)
   sizes = [len(names) - len(drop) for drop in found.values()]
   assert {size: sizes.count(size) for size in set(sizes)} == {1: 7, 2: 21, 6: 7}
-  quick = evaluate.modality_scenarios(names, every_subset=False)
+  quick = missing_modality.modality_scenarios(names, every_subset=False)
   assert len(quick) == 14 and 'only a' in quick and 'without g' in quick
   assert quick.items() <= found.items()

@@ -1,0 +1,1 @@
+"""Experiments: one file a task, `get_config(variant)` returns a locked ConfigDict."""

@@ -1,0 +1,31 @@
+"""The job of `./run.sh`: in-hospital mortality of 2,000 simulated patients.
+
+  python -m medm2t_jax.main --config=configs/first.py   # five minutes on two CPU cores
+
+Enough deaths among the test stays of one fold that the figures of most subgroups have
+intervals. Static columns, laboratory values and ECGs: the stages of vital signs would take
+as long as all others (`configs/mortality.py:small` has them).
+"""
+
+from __future__ import annotations
+
+from configs import mortality
+from medm2t_jax.experiment import Config
+
+
+def get_config() -> Config:
+  """Returns the locked experiment."""
+  config = mortality.get_config('small')
+  with config.unlocked():
+    config.name = 'first'
+    config.data.update(simulated_patients=2000, modalities=('static', 'labs', 'ecg'))
+    # What fits into some five minutes.
+    config.refit = False
+    for stage in ('ecg_signal', 'ecg_fusion', 'ecg'):
+      config.recipe[stage].epochs = 5
+    config.recipe.multimodal.epochs = 8
+    config.evaluation.update(explained_globally=16, robustness_samples=60)
+    config.evaluation.baselines = (
+      'logistic_regression', 'boosted_trees', 'single_modalities'
+    )  # fmt: skip
+  return config

@@ -1,0 +1,1 @@
+"""Sweeps over the experiments of `configs`, for `python -m medm2t_jax.sweep`."""

@@ -1,0 +1,176 @@
+"""The raw recordings behind a prepared data set, read again and damaged on purpose.
+
+A prepared data set holds conditioned signals only; `recordings.parquet` beside them says
+where each came from. What is read here meets `conditioning.condition` after the damage,
+as any recording of a source does, and without damage gives the prepared bytes again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fractions
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from scipy import signal as scipy_signal
+
+from data_pipeline.ecg import noise, raw_recording
+from data_pipeline.ecg.conditioning import condition
+from data_pipeline.ecg.raw_recording import RawRecording
+from data_pipeline.ecg.reading import EcgError
+from data_pipeline.format.dataset import RECORDINGS, Dataset
+from data_pipeline.format.schema import DataError
+
+SAMPLING_RATE = 'sampling_rate'
+
+
+class RawRecordingsNotFound(DataError):
+  """The raw files are not where they were when the data set was prepared."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+  """A recording of a prepared data set."""
+
+  study_id: int
+  raw: RawRecording
+
+
+@dataclasses.dataclass(frozen=True)
+class Damage:
+  """What happens to a raw recording.
+
+  Attributes:
+    kind: `SAMPLING_RATE`, or one of `noise.KINDS`.
+    level: the new rate in Hz, or the signal-to-noise ratio in dB.
+  """
+
+  kind: str
+  level: float
+
+
+def locate(
+  dataset: Dataset, rows: Sequence[int] | np.ndarray, most: int
+) -> dict[int, tuple[Recording, ...]]:
+  """Finds the raw recordings of some samples.
+
+  Args:
+    dataset: a prepared data set with ECG.
+    rows: of its index.
+    most: recordings of a sample that a batch keeps, the most recent ones.
+
+  Returns:
+    Row -> its recordings in the order of the batch.
+
+  Raises:
+    RawRecordingsNotFound: the list of recordings or one of the files is not there.
+    DataError: a shard is damaged, or does not fit the list.
+  """
+  # It imports tensorflow_datasets: not where a model is only built.
+  from data_pipeline.format import heads
+
+  rows = np.asarray(rows, np.int64)
+  listed = _listed(dataset, rows)
+  result = {}
+  for row in rows.tolist():
+    sample = int(dataset.index['sample_id'][row])
+    studies = heads.read_head(dataset, row)['ecg/study_id'][-most:].tolist()
+    unlisted = [study for study in studies if (sample, study) not in listed]
+    if unlisted:
+      raise DataError(
+        f'{dataset.directory / RECORDINGS}: study {unlisted[0]} of sample '
+        f'{sample} is not listed. Prepare the data set again.'
+      )
+    result[row] = tuple(Recording(study, listed[sample, study]) for study in studies)
+  paths = sorted({each.raw.path for recordings in result.values() for each in recordings})
+  absent = [path for path in paths if raw_recording.first_file(path) is None]
+  if absent:
+    first = raw_recording.possible_files(absent[0])[0]
+    raise RawRecordingsNotFound(
+      f'raw recordings not found at {first} ({len(absent)} of {len(paths)})'
+    )
+  return result
+
+
+def read_damaged(
+  recording: Recording, damage: Damage | None, seed: int
+) -> tuple[np.ndarray, float] | None:
+  """Reads, damages and conditions a raw recording.
+
+  Args:
+    recording: of `locate`.
+    damage: None for none.
+    seed: of the noise.
+
+  Returns:
+    int16 (1250, 12) and the gain in units per mV; None where the conditioning refuses
+    what the damage has left, so that a preparation would have dropped it.
+
+  Raises:
+    DataError: the file can no longer be read.
+  """
+  try:
+    signal, rate = raw_recording.read(recording.raw)
+  except EcgError as error:
+    raise DataError(
+      f'raw recording {recording.raw.path} could be read when the data set was prepared '
+      f'and cannot now ({error}). Put it back, or evaluate with '
+      '--config.evaluation.robustness=False.'
+    ) from error
+  if damage is None:
+    return condition(signal, rate)
+  if damage.kind == SAMPLING_RATE:
+    signal, rate = resample(signal, rate, damage.level), damage.level
+  else:
+    signal = noise.add_noise(
+      signal, rate, damage.kind, damage.level, seed=seed, study_id=recording.study_id
+    )
+  try:
+    return condition(signal, rate)
+  except EcgError:
+    return None
+
+
+def resample(signal_mv: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
+  """The recording as a device of another rate would have stored it.
+
+  Args:
+    signal_mv: (samples, leads) in mV, NaN where missing.
+    rate: of the signal, Hz.
+    new_rate: Hz; where it is `rate`, the signal comes back as it is.
+
+  Returns:
+    float64 (samples', leads), missing where the nearest sample was missing.
+  """
+  ratio = fractions.Fraction(new_rate / rate).limit_denominator(2000)
+  if ratio == 1:
+    return signal_mv
+  seen = np.isfinite(signal_mv)
+  filled = np.where(seen, signal_mv, 0.0)
+  steps = np.arange(len(signal_mv))
+  for lead in np.flatnonzero(~seen.all(axis=0) & seen.any(axis=0)):
+    known = seen[:, lead]
+    filled[~known, lead] = np.interp(steps[~known], steps[known], filled[known, lead])
+  result = np.asarray(
+    scipy_signal.resample_poly(
+      filled, ratio.numerator, ratio.denominator, axis=0, padtype='line'
+    )
+  )
+  nearest = np.rint(np.arange(len(result)) * float(1 / ratio)).astype(np.int64)
+  result[~seen[np.minimum(nearest, len(signal_mv) - 1)]] = np.nan
+  return result
+
+
+def _listed(dataset: Dataset, rows: np.ndarray) -> dict[tuple[int, int], RawRecording]:
+  """(sample, study) -> where it is."""
+  path = dataset.directory / RECORDINGS
+  if not path.exists():
+    raise RawRecordingsNotFound(
+      f'raw recordings not found: {path} does not exist, prepare the data set again'
+    )
+  samples = dataset.index['sample_id'][rows]
+  table = pq.read_table(path, filters=pc.field('sample_id').isin(samples.tolist()))
+  keys = zip(table['sample_id'].to_pylist(), table['study_id'].to_pylist(), strict=True)
+  return dict(zip(keys, raw_recording.listed(table), strict=True))

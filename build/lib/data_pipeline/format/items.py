@@ -1,0 +1,41 @@
+"""One variable of a modality, and the error that all bad input becomes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+
+class DataError(Exception):
+  """Bad input. The message names the file, row or key, and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+  """One variable of a modality.
+
+  Attributes:
+    itemid: the source's own code, for example '50813' (MIMIC-IV) or 'HR'.
+    name: a readable label.
+    unit: physical unit after conversion, '' where there is none.
+    categories: the known categories; empty for a numeric item.
+    low: physiologic lower limit; a value below it is missing. None: no limit.
+    high: physiologic upper limit, likewise.
+  """
+
+  itemid: str
+  name: str
+  unit: str = ''
+  categories: tuple[str, ...] = ()
+  low: float | None = None
+  high: float | None = None
+
+  @property
+  def kind(self) -> Literal['numeric', 'categorical']:
+    return 'categorical' if self.categories else 'numeric'
+
+  @classmethod
+  def from_json(cls, row: Mapping[str, Any]) -> Item:
+    """Inverse of `dataclasses.asdict`."""
+    return cls(**{**row, 'categories': tuple(row['categories'])})

@@ -1,0 +1,244 @@
+"""Options: frozen dataclasses whose values are checked when they are made.
+
+What a field may be stands in its type: numbers (`Annotated` with `Limits`), names
+(`Literal`), tuples, mappings and further options. What is wrong is one line, with the
+allowed values and the nearest name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import json
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal, Self
+
+from data_pipeline.format.items import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+  """Limits of a number; None: none.
+
+  Attributes:
+    least, most: that it may have.
+    above, below: that it may not have.
+  """
+
+  least: float | None = None
+  above: float | None = None
+  most: float | None = None
+  below: float | None = None
+
+  def __str__(self) -> str:
+    limits = {
+      'at least': self.least, 'above': self.above, 'at most': self.most, 'below': self.below
+    }  # fmt: skip
+    return ' and '.join(f'{word} {x:g}' for word, x in limits.items() if x is not None)
+
+  def hold(self, value: float) -> bool:
+    """Whether a number is inside; NaN never is."""
+    return (
+      (self.least is None or value >= self.least)
+      and (self.above is None or value > self.above)
+      and (self.most is None or value <= self.most)
+      and (self.below is None or value < self.below)
+    )
+
+
+Rate = Annotated[float, Limits(least=0, below=1)]
+NotNegative = Annotated[float, Limits(least=0)]
+Positive = Annotated[float, Limits(above=0)]
+Count = Annotated[int, Limits(least=1)]
+CountFromZero = Annotated[int, Limits(least=0)]
+
+
+class Options:
+  """Base of frozen dataclasses; their values are checked, and lists become tuples.
+
+  Raises:
+    DataError: a value that its field cannot have.
+  """
+
+  def __post_init__(self) -> None:
+    for name, hint in _hints(type(self)).items():
+      object.__setattr__(self, name, _checked(getattr(self, name), hint, name))
+
+  @classmethod
+  def from_fields(cls, fields: Mapping[str, Any], where: str = '') -> Self:
+    """Options of nested mappings, such as those of a JSON file.
+
+    Args:
+      fields: all of them; nothing is filled in.
+      where: the path of these options, for messages.
+
+    Raises:
+      DataError: a field is missing or unknown, or has a value that it cannot have.
+    """
+    hints = _hints(cls)
+    for name in hints:
+      if name not in fields:
+        raise DataError(f'{_path(where, name)} is missing')
+    for name in fields:
+      if name not in hints:
+        raise DataError(f'{_path(where, name)} is unknown{nearest(name, hints)}')
+    return cls(
+      **{name: _checked(fields[name], hints[name], _path(where, name)) for name in hints}
+    )
+
+  def to_fields(self) -> dict[str, Any]:
+    """Nested dicts and tuples: the inverse of `from_fields`."""
+    return {name: _plain(getattr(self, name)) for name in _hints(type(self))}
+
+  def to_json(self) -> dict[str, Any]:
+    """As a JSON file holds it: tuples are lists. `from_fields` reads it, too."""
+    return json.loads(json.dumps(self.to_fields()))
+
+  def changed(self, changes: Mapping[str, Any], where: str = '') -> Self:
+    """A copy with other values at some paths, as {'model.ensemble': 8}.
+
+    Raises:
+      DataError: there is no such path, or it cannot have this value.
+    """
+    hints = _hints(type(self))
+    made = {}
+    for name, of_name in _by_name(changes).items():
+      path = _path(where, name)
+      if name not in hints:
+        raise DataError(f'{path} is unknown{nearest(name, hints)}')
+      new = _replaced(getattr(self, name), of_name, path)
+      made[name] = _checked(new, hints[name], path)
+    return dataclasses.replace(self, **made)  # pyright: ignore[reportArgumentType]
+
+  def paths(self, prefix: str = '') -> Iterator[str]:
+    """The paths of all values, those inside mappings too."""
+    for name in _hints(type(self)):
+      yield from _paths(getattr(self, name), f'{prefix}{name}')
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+  """What to add to a message on an unknown name: a guess, and what there is."""
+  known = [str(each) for each in known]
+  close = closest(str(name), known)
+  guess = ';' if close is None else f': did you mean {close!r}?'
+  return f'{guess} known: {", ".join(known)}'
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+  """The known name that is most like a name; None where none is like it."""
+  return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+
+
+@functools.cache
+def _hints(cls: type[Options]) -> dict[str, Any]:
+  hints = typing.get_type_hints(cls, include_extras=True)
+  return {field.name: hints[field.name] for field in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+
+
+def _path(where: str, name: str) -> str:
+  return f'{where}.{name}' if where else name
+
+
+def _paths(value: Any, path: str) -> Iterator[str]:
+  if isinstance(value, Options):
+    yield from value.paths(f'{path}.')
+  elif isinstance(value, Mapping):
+    for name, each in value.items():
+      yield from _paths(each, f'{path}.{name}')
+  else:
+    yield path
+
+
+def _plain(value: Any) -> Any:
+  if isinstance(value, Options):
+    return value.to_fields()
+  if isinstance(value, Mapping):
+    return {name: _plain(each) for name, each in value.items()}
+  return tuple(map(_plain, value)) if isinstance(value, tuple) else value
+
+
+def _replaced(value: Any, changes: Mapping[str, Any], path: str) -> Any:
+  """The value with changes at paths inside it; '' is the value itself."""
+  if '' in changes:
+    return changes['']
+  if isinstance(value, Options):
+    return value.changed(changes, path)
+  if not isinstance(value, Mapping):
+    raise DataError(f'{path} has no {next(iter(changes))!r}: it is {value!r}')
+  made = dict(value)
+  for name, of_name in _by_name(changes).items():
+    if '' not in of_name and name not in value:
+      raise DataError(f'{path}.{name} is unknown{nearest(name, value)}')
+    made[name] = _replaced(value.get(name), of_name, f'{path}.{name}')
+  return made
+
+
+def _by_name(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+  """First name of a path -> the rest of it ('' for none) -> value."""
+  inner: dict[str, dict[str, Any]] = {}
+  for path, value in changes.items():
+    name, _, rest = path.partition('.')
+    inner.setdefault(name, {})[rest] = value
+  return inner
+
+
+def _checked(value: Any, hint: Any, path: str) -> Any:
+  """The value as its type has it: whole numbers as float, lists as tuples.
+
+  Mappings become the options that a field has.
+  """
+  if isinstance(hint, type) and issubclass(hint, Options):
+    return _checked_options(value, hint, path)
+  origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+  if origin is Annotated:
+    number = _checked(value, arguments[0], path)
+    limits: Limits = arguments[1]
+    if not limits.hold(number):
+      raise DataError(f'{path}={value!r}: it is {limits}')
+    return number
+  if origin is Literal:
+    if value not in arguments:
+      raise DataError(f'{path}={value!r} is unknown{nearest(value, arguments)}')
+    return value
+  if origin is tuple:
+    return _checked_tuple(value, arguments, path)
+  if origin is Mapping:
+    if not isinstance(value, Mapping):
+      raise DataError(f'{path}={value!r}: it is a mapping')
+    return {
+      str(name): _checked(each, arguments[1], f'{path}.{name}')
+      for name, each in value.items()
+    }
+  if hint is float and type(value) is int:
+    return float(value)
+  if hint is Any or (
+    isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+  ):
+    return value
+  raise DataError(f'{path}={value!r}: it is {_KINDS.get(hint, hint.__name__)}')
+
+
+_KINDS = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a text'}
+
+
+def _checked_options(value: Any, kind: type[Options], path: str) -> Options:
+  if isinstance(value, kind):
+    return value
+  if not isinstance(value, Mapping):
+    raise DataError(f'{path}={value!r}: its fields are missing')
+  return kind.from_fields(value, path)
+
+
+def _checked_tuple(value: Any, hints: tuple[Any, ...], path: str) -> tuple[Any, ...]:
+  if not isinstance(value, tuple | list):
+    raise DataError(f"{path}={value!r}: it is a tuple, as ('a', 'b')")
+  if hints[-1] is Ellipsis:
+    hints = (hints[0],) * len(value)
+  if len(value) != len(hints):
+    raise DataError(f'{path}={value!r}: it has {len(hints)} parts')
+  return tuple(
+    _checked(each, hint, f'{path}[{place}]')
+    for place, (each, hint) in enumerate(zip(value, hints, strict=True))
+  )

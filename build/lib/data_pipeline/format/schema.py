@@ -1,0 +1,209 @@
+"""The sample schema: what one prepared data set contains, in physical units.
+
+A `Schema` is written to `dataset.json` beside the shards and is all that the
+model and the input pipeline need to know about the source: item dictionaries,
+category lists, ECG term list, static columns. It holds nothing fitted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from data_pipeline.format import modalities
+from data_pipeline.format.items import DataError, Item
+from data_pipeline.format.modalities import Modality
+from data_pipeline.format.modalities.base import table_of
+
+SCHEMA_VERSION = 4
+NUM_FOLDS = 5
+
+_NAME = re.compile('[a-z][a-z0-9_]*')
+# What a batch and a record hold beside modalities.
+_TAKEN = (
+  'subject_id', 'sample_id', 'prediction_time', 'label', 'weight', 'fold', 'validates',
+  'row', 'multimodal', 'decoder',
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """What is predicted.
+
+  Attributes:
+    kind: 'binary' and 'multiclass': the label is the index of one class. 'multilabel': the
+      label is a vector, 1 where that one is true, 0 where it is not, null where it is not
+      known. 'regression': the label is a number.
+    classes: names of the classes in the order of the index (two of a binary target, the
+      second is the event), or of the labels; empty for a regression.
+    unit: of a regression, for example 'days'.
+    low: least value of a regression's label; None: no limit.
+    high: greatest, likewise.
+    description: what is predicted, as in 'death in hospital'.
+    horizon: until when, as in 'within 30 days of discharge'.
+  """
+
+  kind: Literal['binary', 'multiclass', 'multilabel', 'regression']
+  classes: tuple[str, ...] = ()
+  unit: str = ''
+  low: float | None = None
+  high: float | None = None
+  description: str = ''
+  horizon: str = ''
+
+  def __post_init__(self):
+    least = {'binary': 2, 'multiclass': 2, 'multilabel': 1, 'regression': 0}[self.kind]
+    most = {'binary': 2, 'regression': 0}.get(self.kind, len(self.classes))
+    if not least <= len(self.classes) <= most:
+      raise DataError(f'a {self.kind} target has not {len(self.classes)} class names')
+    if len(set(self.classes)) < len(self.classes):
+      raise DataError(f'a {self.kind} target has a class name twice: {self.classes}')
+
+  @property
+  def outputs(self) -> int:
+    """Number of model outputs, one per class or label, or 1."""
+    return max(1, len(self.classes))
+
+  @property
+  def label_length(self) -> int:
+    """Entries of a label: one per label of a multilabel target, else 1."""
+    return len(self.classes) if self.kind == 'multilabel' else 1
+
+  @property
+  def numeric(self) -> bool:
+    """Whether the label is a number; else predictions are probabilities of classes."""
+    return self.kind == 'regression'
+
+  def known(self, label: np.ndarray) -> np.ndarray:
+    """bool (n,): something is known of a label (n,), or of one of several (n, l)."""
+    known = np.isfinite(label)
+    return np.any(known, axis=tuple(range(1, known.ndim)))
+
+  def accepts(self, label: np.ndarray) -> np.ndarray:
+    """bool, of the shape of `label`: it is possible, or NaN, which is not known."""
+    if self.numeric:
+      low = -np.inf if self.low is None else self.low
+      high = np.inf if self.high is None else self.high
+      return np.isnan(label) | (np.isfinite(label) & (label >= low) & (label <= high))
+    count = 2 if self.kind == 'multilabel' else len(self.classes)
+    return np.isnan(label) | np.isin(label, np.arange(count))
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+  """Everything that is the same for all samples of a data set.
+
+  Attributes:
+    task: its name, for example 'mortality'.
+    source: name of the source, for example 'mimic_iv'.
+    target: what the label means.
+    modalities: name -> the modality, in the order in which models read them.
+    attributes: names of the subgroup attributes; never model inputs.
+    observation_hours: length of the observation window before the prediction
+      time, None when it has no fixed length: the whole history, or an admission.
+    condition: what is true of every sample and not yet known at its prediction time, so
+      that a risk is conditional on it; a sentence's end, '' where there is nothing.
+  """
+
+  task: str
+  source: str
+  target: Target
+  modalities: Mapping[str, Modality]
+  attributes: tuple[str, ...]
+  observation_hours: float | None
+  condition: str = ''
+
+  def __post_init__(self):
+    """Raises DataError for a name that a modality cannot have, and for two ECGs."""
+    for name in self.modalities:
+      if not _NAME.fullmatch(name) or name in _TAKEN:
+        raise DataError(
+          f'modality {name!r}: a name has lower-case letters, digits and _, begins with a '
+          f'letter, and is none of {", ".join(_TAKEN)}.'
+        )
+    tables = [table_of(name, each).name for name, each in self.modalities.items()]
+    for table in tables:
+      if tables.count(table) > 1 or table == 'samples':
+        raise DataError(f'two modalities are staged as {table}.parquet: only one can be.')
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """Of the modalities, in model order."""
+    return tuple(self.modalities)
+
+  def variables(self, modality: str) -> tuple[Item, ...]:
+    """The variables of a modality."""
+    return self.modalities[modality].variables
+
+  def only(self, modalities: Sequence[str]) -> Schema:
+    """The schema with these modalities alone, in model order."""
+    kept = {name: each for name, each in self.modalities.items() if name in modalities}
+    return dataclasses.replace(self, modalities=kept)
+
+  def to_json(self) -> dict[str, Any]:
+    """JSON-able: modalities as a list, for their order counts."""
+    fields = {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(self)
+      if field.name not in ('modalities', 'target')
+    }
+    as_json: Any = dataclasses.asdict  # of modalities, whose classes are dataclasses
+    return {
+      'schema_version': SCHEMA_VERSION,
+      **fields,
+      'target': dataclasses.asdict(self.target),
+      'modalities': [
+        {'name': name, 'kind': each.kind, **as_json(each)}
+        for name, each in self.modalities.items()
+      ],
+    }
+
+  @classmethod
+  def from_json(
+    cls,
+    fields: Mapping[str, Any],
+    *,
+    where: Path | str,
+    remedy: str = 'Prepare the shards again with `python -m data_pipeline.prepare`.',
+  ) -> Schema:
+    """Inverse of `to_json`.
+
+    Args:
+      fields: of `to_json`.
+      where: the file, for the message.
+      remedy: what to do about another schema version.
+
+    Raises:
+      DataError: the schema version is not the one that this code reads.
+    """
+    fields = dict(fields)
+    version = fields.pop('schema_version', None)
+    if version != SCHEMA_VERSION:
+      raise DataError(
+        f'{where}: schema version {version}, this code reads {SCHEMA_VERSION}. {remedy}'
+      )
+    return cls(
+      task=fields['task'],
+      source=fields['source'],
+      target=Target(**{**fields['target'], 'classes': tuple(fields['target']['classes'])}),
+      modalities={
+        each['name']: modalities.from_json(each, where) for each in fields['modalities']
+      },
+      attributes=tuple(fields['attributes']),
+      observation_hours=fields['observation_hours'],
+      condition=fields['condition'],
+    )
+
+
+def write_json(path: Path, value: Any) -> None:
+  """Writes `value` as indented JSON, atomically; of several writers the last wins."""
+  partial = path.with_name(f'{path.name}.{uuid.uuid4().hex[:8]}.partial')
+  partial.write_text(json.dumps(value, indent=1, sort_keys=True) + '\n')
+  partial.replace(path)

@@ -1,0 +1,1 @@
+"""From staged tables to a prepared data set."""

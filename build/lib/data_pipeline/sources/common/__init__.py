@@ -1,0 +1,1 @@
+"""What all sources share: reading raw tables, their cells and units."""

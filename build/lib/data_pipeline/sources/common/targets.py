@@ -1,0 +1,27 @@
+"""Targets of the tasks that several sources have."""
+
+from __future__ import annotations
+
+from data_pipeline.format.schema import Target
+
+MORTALITY = Target(
+  'binary', ('survived', 'died'), description='death in hospital', horizon='until discharge'
+)
+LOS = Target(
+  'regression',
+  unit='days',
+  low=0.0,
+  description='length of the ICU stay',
+  horizon='until the end of the ICU stay',
+)
+CVD = Target(
+  'multiclass',
+  ('non_CVD', 'CHD', 'stroke', 'HF'),
+  description='cardiovascular disease as the reason of the next admission',
+  horizon='90 days after the ECG',
+)
+# Of all ECGs: whoever is not admitted is a class of its own.
+CVD_ALL = Target(
+  'multiclass', (*CVD.classes, 'no_admission'),
+  description='the next admission and its reason', horizon=CVD.horizon,
+)  # fmt: skip

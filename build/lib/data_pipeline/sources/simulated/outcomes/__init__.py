@@ -1,0 +1,32 @@
+"""Outcomes beyond those of the paper, with rows of their own.
+
+Each is drawn from the latent state by a random stream of its own, so that the rows of the
+other tables and tasks stay what they are. docs/simulated_hospital.md says what is planted.
+"""
+
+from __future__ import annotations
+
+from data_pipeline.sources.simulated.hosp import Rows
+from data_pipeline.sources.simulated.latent import Patient
+from data_pipeline.sources.simulated.outcomes import conditions, returns, urine
+
+
+def planted() -> dict[str, object]:
+  """Coefficients of the log-odds, by outcome."""
+  return {
+    'readmission': returns.READMISSION,
+    'oliguria': urine.OLIGURIA,
+    'conditions': {
+      each.phenotype: {'intercept': each.intercept, each.component: each.slope}
+      for each in conditions.CONDITIONS
+    },
+  }
+
+
+def simulate(patient: Patient, seed: int, people: dict[str, Rows]) -> list[dict[str, Rows]]:
+  """Rows of these outcomes of one patient; `people` is of `hosp.simulate_hosp`."""
+  return [
+    conditions.simulate(patient, seed, people),
+    returns.simulate(patient, seed, people),
+    urine.simulate(patient, seed),
+  ]

@@ -1,0 +1,74 @@
+"""Trains and compares variants of an experiment: what is each part of the model worth?
+
+  python -m medm2t_jax.ablate --config=configs/mortality.py [--workdir=W]
+      [--ablations=without_ecg,windows_1] [--seeds=0,1,2]
+
+Run again, it continues. The last line on stdout is one JSON object: how many ablations
+there are, and where the table is. Exit codes are those of `medm2t_jax.main`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from data_pipeline.format.schema import DataError
+from medm2t_jax import command_line
+from medm2t_jax.runs.hosts import start_up
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Experiment, for example configs/cvd.py or configs/cvd.py:small.'
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, "The full model's workdir; by default runs/<config name>."
+)
+_ABLATIONS = flags.DEFINE_list(
+  'ablations', [], 'Names; by default all that apply to the data set.'
+)
+_SEEDS = flags.DEFINE_list(
+  'seeds', [], "Seeds of training to average over; by default the config's."
+)
+
+
+def main(_: list[str]) -> None:
+  if not all(seed.isdecimal() for seed in _SEEDS.value):
+    sys.exit(f'error: --seeds={",".join(_SEEDS.value)}: give whole numbers, as 0,1,2')
+  # Imported here so that --help and wrong flags answer at once.
+  from medm2t_jax import experiment
+  from medm2t_jax.runs.hosts import preemption
+  from medm2t_jax.studies import ablation_study
+  from medm2t_jax.training import stage_training
+
+  start_up.start()
+  config = _CONFIG.value
+  directory = Path(_WORKDIR.value or f'runs/{config.name}').resolve()
+  seeds = [int(seed) for seed in _SEEDS.value]
+  try:
+    with preemption.deferred():
+      summary = ablation_study.run(
+        experiment.read(config), directory, _ABLATIONS.value, seeds
+      )
+  except (DataError, stage_training.TrainingError) as error:
+    sys.exit(f'error: {error}')
+  except preemption.Preempted as stop:
+    print(f'preempted: {stop}', file=sys.stderr)
+    sys.exit(preemption.EXIT_CODE)
+  result = {
+    'task': config.task,
+    'ablations': len(summary['ablations']),
+    'left_out': len(summary['left_out']),
+    'report': str(directory / 'ablations/ablations.html'),
+    'workdir': str(directory),
+  }
+  print(json.dumps(result))
+
+
+if __name__ == '__main__':
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  flags.mark_flag_as_required('config')
+  app.run(main, flags_parser=command_line.parse_flags)

@@ -1,0 +1,79 @@
+"""Check: a prediction is the same alone, in another batch and in another order."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from data_pipeline.reading import planning
+from medm2t_jax.audit.check import Check
+from medm2t_jax.evaluation import evaluate
+from medm2t_jax.runs.run import Run
+from medm2t_jax.training import prediction
+from medm2t_jax.training.steps import Predictor
+
+SAMPLES = 256
+TOLERANCE = 1e-5  # docs/design.md, "What is promised"; of days above 1, relative
+
+
+def check(fold: Run, predictor: Predictor) -> Check:
+  """Predicts some test samples three times: together, in other company, and alone.
+
+  Args:
+    fold: whose test split it is.
+    predictor: of its multimodal stage.
+  """
+  modalities = fold.dataset.schema.names
+  size = fold.config.evaluation.batch_size
+  generator = np.random.default_rng(fold.config.seed)
+  tests = fold.splits.rows('test')
+  chosen = generator.permutation(tests)[:SAMPLES]
+  halves = np.array_split(chosen, 2)
+  plans = {
+    'together': fold.reader.plan(chosen, modalities, size),
+    # Half of the company is gone, and the rest stands in another order.
+    'in another order': _joined(
+      [fold.reader.plan(half, modalities, size, shuffle=(1, 0)) for half in halves]
+    ),
+    'alone': _alone(fold, chosen, modalities),
+  }
+  found = {}
+  for name, plan in plans.items():
+    rows, predictions = prediction.predict(fold, evaluate.STAGE, predictor, plan, name)
+    np.testing.assert_array_equal(rows, np.sort(chosen))
+    found[name] = predictions['all']
+  together = found['together']
+  scale = np.maximum(1.0, np.abs(together))
+  differences = {
+    name: float((np.abs(found[name] - together) / scale).max())
+    for name in ('in another order', 'alone')
+  }
+  largest = max(differences.values())
+  measured = ', '.join(f'{name} {value:.2g}' for name, value in differences.items())
+  return Check(
+    f'predictions, {fold.name}',
+    largest <= TOLERANCE,
+    largest,
+    f'largest difference of {len(chosen)} of {len(tests)} test samples from their '
+    f'prediction together: {measured} (at most {TOLERANCE:g}): nobody is predicted from '
+    'the other patients of a batch',
+  )
+
+
+def _joined(plans: list[planning.Plan]) -> planning.Plan:
+  return dataclasses.replace(
+    plans[0],
+    bucket=np.concatenate([plan.bucket for plan in plans]),
+    rows=np.concatenate([plan.rows for plan in plans]),
+  )
+
+
+def _alone(fold: Run, rows: np.ndarray, modalities: tuple[str, ...]) -> planning.Plan:
+  """One sample a step, on the first device; the others have nothing."""
+  plan = planning.plan_epoch(
+    fold.dataset, rows, modalities=modalities, batching=fold.config.data, batch_rows=1
+  )
+  idle = ((0, 0), (0, jax.device_count() - 1), (0, 0))
+  return dataclasses.replace(plan, rows=np.pad(plan.rows, idle, constant_values=-1))

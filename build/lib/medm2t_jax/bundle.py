@@ -1,0 +1,48 @@
+"""Makes one bundle of the trained models of all folds of a workdir.
+
+  python -m medm2t_jax.bundle --workdir=W --out=BUNDLE
+
+The bundle needs neither the workdir nor the data set: copy it to where it is used. Its
+members are the models of the folds that were run, and predictions are their mean: of new
+subjects, for those of the run were trained on by some of them. The last line on stdout is
+one JSON object.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+from data_pipeline.format.schema import DataError
+from medm2t_jax import command_line
+from medm2t_jax.runs.hosts import start_up
+
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Of a run that was trained and evaluated.', required=True
+)
+_OUT = flags.DEFINE_string('out', None, 'Folder of the bundle.', required=True)
+
+
+def main(_: list[str]) -> None:
+  # Imported here so that --help and wrong flags answer at once.
+  from medm2t_jax.inference import bundling
+
+  start_up.start()
+  workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
+  try:
+    model = bundling.of_workdir(workdir)
+    model.save(out)
+  except DataError as error:
+    sys.exit(f'error: {error}')
+  summary = {'task': model.schema.task, 'members': len(model.members), 'bundle': str(out)}
+  print(json.dumps(summary))
+
+
+if __name__ == '__main__':
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  app.run(main, flags_parser=functools.partial(command_line.parse_flags, config=None))

@@ -1,0 +1,153 @@
+"""Pictures of attributions: bars, courses over time, an ECG on paper, attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MultipleLocator
+
+from medm2t_jax.evaluation.explain.explanation import Attention
+from medm2t_jax.modalities.shown import Recording
+from medm2t_jax.report.blocks import Figure
+from medm2t_jax.report.plots import COLORS, figure
+
+RAISES, LOWERS = COLORS[1], COLORS[0]
+_LONGEST_NAME = 42
+_LEAD_SPACING = 2.0  # mV between the lines of two leads
+_SHADE_SECONDS = 0.2  # of a shaded piece of the ECG: one large square
+
+
+def bars(
+  names: Sequence[str], values: Sequence[float], signs: Sequence[float | None], axis: str
+) -> Figure:
+  """Horizontal bars, the first on top.
+
+  Args:
+    names: one a bar.
+    values: their lengths.
+    signs: above 0, below 0, or None: the colour.
+    axis: what a length is.
+  """
+
+  def draw(axes: Axes) -> None:
+    places = np.arange(len(names))[::-1]
+    axes.barh(places, values, color=[_color(sign) for sign in signs], height=0.7)
+    axes.set_yticks(places, [_short(name) for name in names])
+    axes.axvline(0, color='#9aa5b1', linewidth=1)
+    axes.grid(visible=False, axis='y')
+    axes.set(xlabel=axis)
+
+  height = 0.9 + 0.26 * len(names)
+  title = f'{axis}: {", ".join(names)}'
+  return figure(draw, title, inches=(7.2, height), width='page', numbers=False)
+
+
+def course(
+  name: str, unit: str, hours: np.ndarray, values: np.ndarray, attributions: np.ndarray
+) -> Figure:
+  """Values (n) over time, each point coloured and sized by its attribution."""
+
+  def draw(axes: Axes) -> None:
+    axes.plot(hours, values, color='#c3ccd5', linewidth=1, zorder=1)
+    largest = float(np.abs(attributions).max()) or 1.0
+    sizes = 8 + 70 * np.abs(attributions) / largest
+    colors = [_color(each) for each in attributions]
+    axes.scatter(hours, values, s=sizes, c=colors, zorder=2, linewidths=0)
+    axes.set(xlabel='Hours relative to the prediction', ylabel=unit or 'Value', title=name)
+    axes.set_xlim(min(float(hours.min()), -1.0) * 1.04, 0.3)
+
+  return figure(draw, f'{name} over time', inches=(4.6, 2.8))
+
+
+def strip(recording: Recording) -> Figure:
+  """A recording at 25 mm/s and 10 mm/mV, its leads shaded by their attributions."""
+  seconds = len(recording.signal) / recording.rate
+  leads = len(recording.leads)
+  top = _LEAD_SPACING * leads
+
+  def draw(axes: Axes) -> None:
+    axes.xaxis.set_minor_locator(MultipleLocator(0.04))
+    axes.yaxis.set_minor_locator(MultipleLocator(0.1))
+    axes.xaxis.set_major_locator(MultipleLocator(0.2))
+    axes.yaxis.set_major_locator(MultipleLocator(0.5))
+    axes.grid(which='minor', color='#fbe9e9', linewidth=0.3)
+    axes.grid(which='major', color='#f3c6c6', linewidth=0.5)
+    axes.tick_params(which='both', length=0, labelleft=False, labelbottom=False)
+    _shade(axes, recording, top)
+    time = np.arange(len(recording.signal)) / recording.rate
+    for place, lead in enumerate(recording.leads):
+      line = top - _LEAD_SPACING * (place + 0.5)
+      axes.plot(time, recording.signal[:, place] + line, color='#1f2933', linewidth=0.7)
+      axes.text(0.02, line + 0.55, lead, fontsize=8, fontweight='bold')
+    axes.set(xlim=(0, seconds), ylim=(0, top))
+    axes.set_aspect(0.4)  # 10 mm/mV against 25 mm/s
+
+  millimetre = 1 / 25.4
+  size = (25 * seconds * millimetre + 0.3, 10 * top * millimetre + 0.3)
+  return figure(
+    draw,
+    'Most recent ECG, twelve leads',
+    '25 mm/s, 10 mm/mV, band-passed 0.5 to 40 Hz. Orange pieces raise the output, blue '
+    'ones lower it; the deeper the colour, the more.',
+    inches=size,
+    width='page',
+    numbers=False,
+  )
+
+
+def _shade(axes: Axes, recording: Recording, top: float) -> None:
+  attributions = recording.attributions
+  length = round(_SHADE_SECONDS * recording.rate)
+  pieces = np.add.reduceat(attributions, np.arange(0, len(attributions), length), axis=0)
+  largest = float(np.abs(pieces).max())
+  for piece, lead in np.argwhere(np.abs(pieces) > 0.1 * largest):
+    value = float(pieces[piece, lead])
+    axes.add_patch(
+      Rectangle(
+        (piece * _SHADE_SECONDS, top - _LEAD_SPACING * (lead + 1)),
+        _SHADE_SECONDS,
+        _LEAD_SPACING,
+        color=_color(value),
+        alpha=0.45 * abs(value) / largest,
+        linewidth=0,
+      )
+    )
+
+
+def attention(of: str, looks: Sequence[Attention]) -> Figure:
+  """Weights over the tokens of one part, a line for each part that looked at it."""
+  tokens = looks[0].tokens
+
+  def draw(axes: Axes) -> None:
+    weights = np.stack([look.weights for look in looks])
+    drawn = axes.pcolormesh(weights, cmap='Blues', vmin=0, vmax=max(weights.max(), 1e-9))
+    axes.set_yticks(np.arange(len(looks)) + 0.5, [f'by {look.by}' for look in looks])
+    every = max(1, len(tokens) // 12)
+    shown = range(0, len(tokens), every)
+    axes.set_xticks(
+      [place + 0.5 for place in shown], [tokens[place] for place in shown],
+      rotation=40, ha='right', fontsize=8,
+    )  # fmt: skip
+    axes.grid(visible=False)
+    axes.figure.colorbar(drawn, ax=axes, label='Weight')
+
+  return figure(
+    draw,
+    f'What was looked at in {of}',
+    f'{of}: weights over its parts, mean over the heads; each line sums to 1.',
+    inches=(9.2, 1.9 + 0.3 * len(looks)),
+    width='page',
+  )
+
+
+def _color(sign: float | None) -> str:
+  if sign is None or sign == 0:
+    return '#8a949e'
+  return RAISES if sign > 0 else LOWERS
+
+
+def _short(name: str) -> str:
+  return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + '…'

@@ -1,0 +1,67 @@
+"""Writes the page of one patient: the prediction, how it came about, and what it rests on.
+
+  python -m medm2t_jax.explore --model=BUNDLE --data=DIR --sample=ID --out=FILE.html
+
+The page is one file, needs no network, and names nobody unless asked (docs/explorer.md).
+The last line on stdout is one JSON object.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+from data_pipeline.format.schema import DataError
+from medm2t_jax import command_line
+from medm2t_jax.runs.hosts import start_up
+
+_MODEL = flags.DEFINE_string(
+  'model', None, 'A bundle, for example runs/first/fold0/model.', required=True
+)
+_DATA = flags.DEFINE_string('data', None, 'Folder of a prepared data set.', required=True)
+_SAMPLE = flags.DEFINE_integer(
+  'sample', None, 'Which one: sample_id of its index.parquet.', required=True
+)
+_OUT = flags.DEFINE_string('out', None, 'HTML file of the page.', required=True)
+_IDENTIFY = flags.DEFINE_boolean(
+  'identify', False, 'Name sample, subject and prediction time on the page.'
+)
+
+
+def main(_: list[str]) -> None:
+  # Imported here so that --help and wrong flags answer at once.
+  from data_pipeline.format.dataset import open_dataset
+  from data_pipeline.reading import one_sample
+  from medm2t_jax.inference.attribution.explainer import Explainer
+  from medm2t_jax.inference.trained_model import TrainedModel
+  from medm2t_jax.serving.explorer.of_dataset import identity_of, notes_of
+  from medm2t_jax.serving.explorer.page import page
+  from medm2t_jax.serving.explorer.story import Identity, StoryTeller
+
+  start_up.start()
+  out = Path(_OUT.value)
+  try:
+    model = TrainedModel.load(Path(_MODEL.value))
+    dataset = open_dataset(Path(_DATA.value))
+    row = one_sample.row_of(dataset, _SAMPLE.value)
+    example = one_sample.sample_of(dataset, model.schema, row)
+    notes = notes_of(model, dataset, row)
+  except DataError as error:
+    sys.exit(f'error: {error}')
+  identity = identity_of(dataset, row) if _IDENTIFY.value else Identity()
+  story = StoryTeller(model, Explainer(model)).tell(example, identity, notes)
+  out.parent.mkdir(parents=True, exist_ok=True)
+  out.write_text(page(story), encoding='utf-8')
+  headline = story['outputs'][story['headline']]
+  summary = {'task': model.schema.task, 'output': headline['name'], 'page': str(out)}
+  print(json.dumps({**summary, 'prediction': headline['values'][-1]}))
+
+
+if __name__ == '__main__':
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  app.run(main, flags_parser=functools.partial(command_line.parse_flags, config=None))

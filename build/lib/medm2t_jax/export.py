@@ -1,0 +1,46 @@
+"""Exports a trained model for programs that have JAX and NumPy alone.
+
+  python -m medm2t_jax.export --model=BUNDLE --out=DIR
+
+DIR holds a program for each bucket, weights inside, for CPUs, CUDA and TPUs, and
+`manifest.json`, which says what goes in and what comes out (docs/trained_model.md,
+"Export"). The last line on stdout is one JSON object.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+from data_pipeline.format.schema import DataError
+from medm2t_jax import command_line
+from medm2t_jax.runs.hosts import start_up
+
+_MODEL = flags.DEFINE_string(
+  'model', None, 'A bundle, for example runs/first/fold0/model.', required=True
+)
+_OUT = flags.DEFINE_string('out', None, 'Folder of the export.', required=True)
+
+
+def main(_: list[str]) -> None:
+  # Imported here so that --help and wrong flags answer at once.
+  from medm2t_jax.inference import exporting
+  from medm2t_jax.inference.trained_model import TrainedModel
+
+  start_up.start_without_data_sets()
+  out = Path(_OUT.value)
+  try:
+    manifest = exporting.export_model(TrainedModel.load(Path(_MODEL.value)), out)
+  except DataError as error:
+    sys.exit(f'error: {error}')
+  names = ('task', 'bundle_version', 'platforms', 'readable')
+  summary = {name: manifest[name] for name in names}
+  print(json.dumps({**summary, 'programs': len(manifest['programs']), 'export': str(out)}))
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=functools.partial(command_line.parse_flags, config=None))

@@ -1,0 +1,1 @@
+"""What a prediction depends on: attributions of the whole model that predicts."""

@@ -1,0 +1,71 @@
+"""An invented request to a model: its self-test, with nobody's data in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from data_pipeline.format.schema import Schema
+from data_pipeline.reading.batching import Batching
+from data_pipeline.reading.padding import padding
+
+ROWS = 2
+
+
+def invented(schema: Schema, batching: Batching) -> dict[str, Any]:
+  """A batch of `ROWS` rows without a device axis, with something of every modality.
+
+  Args:
+    schema: of the model's data.
+    batching: capacities of a batch.
+  """
+  generator = np.random.default_rng(0)
+  batch = {
+    **padding(schema, modalities=schema.names, batching=batching, rows=ROWS),
+    'row': np.arange(ROWS, dtype=np.int32),
+    'weight': np.ones(ROWS, np.float32),
+  }
+  for name, modality in schema.modalities.items():
+    batch[name] = modality.invented(batch[name], generator)
+  return batch
+
+
+def padded(
+  example: Mapping[str, Any],
+  schema: Schema,
+  rows: int,
+  capacity: int,
+  lengths: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+  """The example as a batch of the usual shapes, so that no program is compiled for it.
+
+  Args:
+    example: of `invented`.
+    schema: of the model's data.
+    rows: of a device's batch.
+    capacity: entries of a packed modality that a device's batch holds.
+    lengths: padded modality -> its number of entries; of others it stays as it is.
+  """
+  lengths = lengths or {}
+
+  def longer(array: np.ndarray, *counts: int, padding: int) -> np.ndarray:
+    shape = (*counts, *array.shape[len(counts) :])
+    widths = [(0, new - old) for new, old in zip(shape, array.shape, strict=True)]
+    return np.pad(array, widths, constant_values=padding)
+
+  result: dict[str, Any] = {
+    key: longer(value, rows, padding=-1 if key == 'row' else 0)
+    for key, value in example.items()
+    if key not in schema.modalities
+  }
+  for name, modality in schema.modalities.items():
+    counts = [capacity if modality.layout == 'packed' else rows]
+    counts += [lengths[name]] if name in lengths else []
+    padding = {key: each.padding for key, each in modality.arrays.items()}
+    result[name] = {
+      key: longer(array, *counts, padding=padding.get(key, 0))
+      for key, array in example[name].items()
+    }
+  return result

@@ -1,0 +1,354 @@
+"""A trained model as a folder that needs nothing else: the bundle.
+
+  bundle.json             format, versions, members, and the checksum of every other file
+  schema.json             variables with codes, units, limits, categories; target
+  model.json              options of model and batches, from which every size follows
+  members/{n}/arrays      orbax: parameters, batch statistics, fitted state, blend
+  members/{n}/provenance.json   fold, whom it has seen (keyed hashes), data and code version
+  found.json              share of the training samples that have each variable
+  tests.json              metrics on its own test subjects
+  card.md                 the model card
+  example/arrays, example/answer.json   an invented request and its answer: the self-test
+
+No patient's data are in it. Nothing is unpickled, and no shape is taken from a batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import json
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+import medm2t_jax
+from data_pipeline.format.schema import DataError, Schema, write_json
+from data_pipeline.reading import planning
+from data_pipeline.reading.batching import Batching
+from medm2t_jax import targets
+from medm2t_jax.experiment.model_config import model_config
+from medm2t_jax.inference.blended import blended
+from medm2t_jax.inference.example import ROWS, padded
+from medm2t_jax.modalities import Modality
+from medm2t_jax.models.config import ModelConfig
+from medm2t_jax.models.medm2t import MULTIMODAL, MedM2T
+from medm2t_jax.models.options import ModelOptions
+from medm2t_jax.runs.checkpoint import Lineage
+from medm2t_jax.runs.hosts import devices
+from medm2t_jax.training import steps
+from medm2t_jax.training.steps import Predictor
+
+FORMAT = 3
+STAGE = MULTIMODAL
+TOLERANCE = 1e-5  # of the self-test: another processor adds in another order
+_MANIFEST = 'bundle.json'
+_AGAIN = 'Make it again from its workdir, or use the version of medm2t_jax that made it.'
+_VARIABLES = ('params', 'batch_stats', 'fitted')
+
+Batch = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+  """One trained network with its blend.
+
+  Attributes:
+    variables: of the multimodal stage: `params`, `batch_stats`, `fitted`.
+    blend: `medm2t_jax.inference.blend.restore`; None where the network predicts alone.
+    lineage: whom it has seen.
+  """
+
+  variables: Mapping[str, Any]
+  blend: Mapping[str, Any] | None
+  lineage: Lineage
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+  """A trained model: an ensemble of one member or more.
+
+  Attributes:
+    schema: of its data.
+    options: what the model is.
+    batching: capacities of its batches.
+    batch_size: of its predictions, over all devices.
+    members: their predictions are averaged: probabilities, or numbers.
+    found: modality -> share of the training samples that have each of its variables.
+    key_fingerprint: of the key of the subject hashes (`fingerprint`).
+    tests: metrics on its own test subjects, JSON-able.
+    card: the model card, Markdown.
+    example: one request without a device axis, and `answer`: its predictions (b c) or (b).
+    version: hash over the files of its bundle; '' before it is saved.
+  """
+
+  schema: Schema
+  options: ModelOptions
+  batching: Batching
+  batch_size: int
+  members: tuple[Member, ...]
+  found: Mapping[str, Sequence[float]]
+  key_fingerprint: str
+  tests: Mapping[str, Any]
+  card: str
+  example: Mapping[str, Any]
+  answer: np.ndarray
+  version: str = ''
+
+  @functools.cached_property
+  def model_config(self) -> ModelConfig[Modality]:
+    """Its modalities, and the sizes of every module."""
+    return model_config(self.schema.task, self.options, self.schema)
+
+  @functools.cached_property
+  def predictors(self) -> tuple[Predictor, ...]:
+    """Of each member, for batches with a leading device axis."""
+    config = self.model_config
+    model = MedM2T(config, axis_name=devices.DEVICE_AXIS)
+    found = []
+    for member in self.members:
+      predictor = steps.predictor(model, STAGE, dict(member.variables))
+      if member.blend is not None:
+        predictor = blended(config, member.blend, predictor)
+      found.append(predictor)
+    return tuple(found)
+
+  def predict(self, batch: Batch) -> np.ndarray:
+    """Probabilities (d b c) or numbers (d b), float64, the mean of the members.
+
+    Args:
+      batch: of docs/design.md, with a leading device axis, in the model's terms
+        (`Alignment`).
+    """
+    kind = targets.of(self.schema.target)
+    outputs = [np.asarray(each(batch)) for each in self.predictors]
+    return np.mean([kind.predictions(each) for each in outputs], axis=0)
+
+  @property
+  def seen(self) -> dict[str, frozenset[str]]:
+    """Hashes of all subjects that a member, or a model it started from, was trained on.
+
+    By fingerprint of their key: hashes of different keys cannot be compared.
+    """
+    found: dict[str, frozenset[str]] = {}
+    for member in self.members:
+      for key, subjects in member.lineage.seen(self.key_fingerprint).items():
+        found[key] = found.get(key, frozenset()) | subjects
+    return found
+
+  def answer_again(self) -> np.ndarray:
+    """Predicts the example: probabilities (b c) or days (b)."""
+    count = jax.local_device_count()
+    rows = max(ROWS, self.batch_size // jax.device_count())
+    per_row = self.batching.recordings_per_row
+    capacity = planning.recordings_capacity(self.batching, rows, per_row)
+    one = padded(self.example, self.schema, rows, capacity)
+    batch = jax.tree.map(lambda array: np.stack([array] * count), one)
+    return self.predict(batch)[0, :ROWS]
+
+  def check(self) -> float:
+    """Predicts the example again: the largest difference from its answer.
+
+    Raises:
+      DataError: it is more than `TOLERANCE`, of days above 1 relative.
+    """
+    again = self.answer_again()
+    scale = np.maximum(1.0, np.abs(self.answer))
+    difference = float((np.abs(again - self.answer) / scale).max())
+    if not difference <= TOLERANCE:
+      raise DataError(
+        f'the self-test of the model failed: its example is predicted differently by '
+        f'{difference:.3g} (at most {TOLERANCE:g}). Do not use it with these versions of '
+        'jax and jaxlib on this machine.'
+      )
+    return difference
+
+  def save(self, folder: Path) -> None:
+    """Writes the bundle, in place of one that is there; whole or not at all.
+
+    Raises:
+      DataError: `folder` holds something else.
+    """
+    folder = folder.resolve()
+    if folder.exists() and not (folder / _MANIFEST).exists() and any(folder.iterdir()):
+      raise DataError(f'{folder}: holds other files than a bundle. Name a new folder.')
+    partial = folder.with_name(f'{folder.name}.{uuid.uuid4().hex[:8]}.partial')
+    partial.mkdir(parents=True)
+    write_json(partial / 'schema.json', self.schema.to_json())
+    write_json(
+      partial / 'model.json',
+      {
+        'model': self.options.to_fields(),
+        'data': self.batching.to_fields(),
+        'evaluation': {'batch_size': self.batch_size},
+      },
+    )
+    write_json(partial / 'found.json', dict(self.found))
+    write_json(partial / 'tests.json', dict(self.tests))
+    (partial / 'card.md').write_text(self.card, encoding='utf-8')
+    for number, member in enumerate(self.members):
+      home = partial / 'members' / str(number)
+      tree = {**member.variables, **({'blend': member.blend} if member.blend else {})}
+      _save_arrays(home / 'arrays', tree)
+      write_json(home / 'provenance.json', member.lineage.to_json())
+    _save_arrays(partial / 'example' / 'arrays', self.example)
+    write_json(partial / 'example' / 'answer.json', self.answer.tolist())
+    write_json(
+      partial / _MANIFEST,
+      {
+        'format': FORMAT,
+        'task': self.schema.task,
+        'members': len(self.members),
+        'key_fingerprint': self.key_fingerprint,
+        'versions': {
+          'medm2t_jax': medm2t_jax.__version__,
+          **{name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')},
+        },
+        'files': _checksums(partial),
+      },
+    )
+    if folder.exists():
+      shutil.rmtree(folder)
+    partial.replace(folder)
+
+  @classmethod
+  def load(cls, folder: Path | str) -> TrainedModel:
+    """Reads a bundle; needs neither the data set nor the workdir.
+
+    Raises:
+      DataError: not a bundle, of another format, or with a file that is missing,
+        unknown or changed.
+    """
+    folder = Path(folder).resolve()
+    manifest = _manifest(folder)
+    schema_path = folder / 'schema.json'
+    fields = json.loads((folder / 'model.json').read_text())
+    return cls(
+      schema=Schema.from_json(
+        json.loads(schema_path.read_text()), where=schema_path, remedy=_AGAIN
+      ),
+      options=ModelOptions.from_fields(fields['model'], f'{folder / "model.json"}: model'),
+      batching=Batching.from_fields(fields['data'], f'{folder / "model.json"}: data'),
+      batch_size=fields['evaluation']['batch_size'],
+      members=tuple(
+        _read_member(folder / 'members' / str(number))
+        for number in range(manifest['members'])
+      ),
+      found=json.loads((folder / 'found.json').read_text()),
+      key_fingerprint=manifest['key_fingerprint'],
+      tests=json.loads((folder / 'tests.json').read_text()),
+      card=(folder / 'card.md').read_text(encoding='utf-8'),
+      example=_restore_arrays(folder / 'example' / 'arrays'),
+      answer=np.array(json.loads((folder / 'example' / 'answer.json').read_text())),
+      version=_version(manifest['files']),
+    )
+
+
+def joined(models: Sequence[TrainedModel], tests: Mapping[str, Any]) -> TrainedModel:
+  """One model of the members of several, which were trained in the same way.
+
+  Args:
+    models: of the folds of one run.
+    tests: metrics on the test subjects of all of them.
+
+  Raises:
+    DataError: they are of different experiments or data.
+  """
+  first = models[0]
+  for other in models[1:]:
+    same = lambda model: (model.schema, model.options, model.batching, model.batch_size)
+    if same(other) != same(first):
+      raise DataError('the models to be joined are of different experiments')
+  members = tuple(member for model in models for member in model.members)
+  made = dataclasses.replace(first, members=members, tests=tests)
+  return with_answer(made)
+
+
+def with_answer(model: TrainedModel) -> TrainedModel:
+  """The model with its own answer to its example."""
+  return dataclasses.replace(model, answer=model.answer_again())
+
+
+def _read_member(home: Path) -> Member:
+  tree = _restore_arrays(home / 'arrays')
+  return Member(
+    variables={name: tree.get(name, {}) for name in _VARIABLES},
+    blend=tree.get('blend'),
+    lineage=Lineage.from_json(json.loads((home / 'provenance.json').read_text())),
+  )
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+  path = folder / _MANIFEST
+  try:
+    manifest = json.loads(path.read_text())
+  except (OSError, json.JSONDecodeError) as error:
+    raise DataError(
+      f'{folder}: not a bundle of a trained model ({type(error).__name__} on '
+      f'{_MANIFEST}). Make one with `python -m medm2t_jax.bundle`.'
+    ) from error
+  if manifest.get('format') != FORMAT:
+    raise DataError(
+      f'{path}: bundle format {manifest.get("format")}, this code reads {FORMAT}. {_AGAIN}'
+    )
+  found = _checksums(folder)
+  for name in sorted(found.keys() | manifest['files'].keys()):
+    if found.get(name) != manifest['files'].get(name):
+      what = 'is missing' if name not in found else 'was changed or added'
+      raise DataError(f'{folder / name}: {what} since the bundle was made. Copy it again.')
+  return manifest
+
+
+def _version(files: Mapping[str, str]) -> str:
+  content = json.dumps(files, sort_keys=True)
+  return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+  """SHA-256 of every file but the manifest."""
+  return {
+    str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+    for path in sorted(folder.rglob('*'))
+    if path.is_file() and path.relative_to(folder) != Path(_MANIFEST)
+  }
+
+
+def _checkpointer() -> ocp.Checkpointer:
+  """For work that one process does alone."""
+  this = jax.process_index()
+  options = ocp.options.MultiprocessingOptions(
+    primary_host=this, active_processes={this}, barrier_sync_key_prefix='bundle'
+  )
+  return ocp.Checkpointer(
+    ocp.PyTreeCheckpointHandler(multiprocessing_options=options),
+    multiprocessing_options=options,
+  )
+
+
+def _save_arrays(folder: Path, tree: Mapping[str, Any]) -> None:
+  arrays = jax.tree.map(np.asarray, _plain(tree))
+  with _checkpointer() as checkpointer:
+    checkpointer.save(folder, args=ocp.args.PyTreeSave(arrays))
+
+
+def _restore_arrays(folder: Path) -> dict[str, Any]:
+  with _checkpointer() as checkpointer:
+    metadata = checkpointer.metadata(folder).item_metadata.tree
+    numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
+    return checkpointer.restore(folder, args=ocp.args.PyTreeRestore(restore_args=numpy))
+
+
+def _plain(tree: Any) -> Any:
+  """Mappings as dicts, without empty ones."""
+  if not isinstance(tree, Mapping):
+    return tree
+  plain = {name: _plain(part) for name, part in tree.items()}
+  return {name: part for name, part in plain.items() if not isinstance(part, dict) or part}

@@ -1,0 +1,111 @@
+"""Trains, evaluates and audits MedM2T.
+
+  python -m medm2t_jax.main --config=configs/cvd.py [--workdir=W] [--mode=train|eval|audit]
+
+The last line on stdout is one JSON object: task, test metrics and paths; of an audit,
+which checks failed. Exit codes: 0, done; 1, an error, or a check of the audit failed;
+75, SIGTERM came while training, and all is saved: run it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from data_pipeline.format.schema import DataError
+from medm2t_jax import command_line
+from medm2t_jax.runs.hosts import start_up
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'Experiment, for example configs/cvd.py or configs/cvd.py:small.'
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Where checkpoints and results go; by default runs/<config name>.'
+)
+_MODE = flags.DEFINE_enum(
+    'mode', 'train', ('train', 'eval', 'audit'),
+    'train: train what is not complete yet, then evaluate; eval: restore and evaluate; '
+    'audit: test the data and the checkpoints for leaks.',
+)  # fmt: skip
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator_address', None, 'Several processes: host:port of the first one.'
+)
+_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes there are.')
+_PROCESS = flags.DEFINE_integer('process_id', None, 'Which one this is, from 0.')
+
+
+def main(_: list[str]) -> None:
+  # Imported here so that --help and wrong flags answer at once.
+  from medm2t_jax import audit, experiment
+  from medm2t_jax.evaluation import evaluate
+  from medm2t_jax.experiment.default_data import open_or_simulate
+  from medm2t_jax.inference import adapting
+  from medm2t_jax.runs import workdir
+  from medm2t_jax.runs.hosts import distributed, preemption
+  from medm2t_jax.runs.run import is_complete, make_runs
+  from medm2t_jax.training import stage_training, train
+
+  try:
+    # Before anything touches a device.
+    distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+  except DataError as error:
+    sys.exit(f'error: {error}')
+  start_up.start()
+  directory = Path(_WORKDIR.value or f'runs/{_CONFIG.value.name}').resolve()
+  with contextlib.ExitStack() as stack:
+    try:
+      beginning = adapting.begin(experiment.read(_CONFIG.value))
+      config = beginning.config
+      dataset = distributed.first_then_others(
+        lambda: open_or_simulate(config, beginning.schema)
+      )
+      folds = make_runs(config, dataset, directory, beginning.starts)
+      held = workdir.held(directory, [fold.fold for fold in folds])
+      distributed.from_first(lambda: stack.enter_context(held))
+      distributed.from_first(lambda: workdir.claim(directory, config, dataset.version))
+      if _MODE.value == 'train':
+        with preemption.deferred():
+          train.train(folds)
+      if _MODE.value == 'audit':
+        summary = audit.audit(folds)
+      # Without its last stage, as with --config.stages=labs, there is nothing to predict.
+      elif _MODE.value == 'eval' or (
+        config.evaluation.sections
+        and all(is_complete(fold, evaluate.STAGE) for fold in folds)
+      ):
+        metrics = evaluate.evaluate(folds, again=_MODE.value == 'eval')
+        summary = _evaluated(metrics, directory / 'eval')
+      else:
+        summary = {'trained': config.stages}
+    except (DataError, stage_training.TrainingError) as error:
+      sys.exit(f'error: {error}')
+    except preemption.Preempted as stop:
+      if distributed.is_first():
+        print(f'preempted: {stop}', file=sys.stderr)
+      sys.exit(preemption.EXIT_CODE)
+  if distributed.is_first():
+    print(json.dumps({'task': _CONFIG.value.task, **summary, 'workdir': str(directory)}))
+  if not summary.get('passed', True):
+    sys.exit(1)
+
+
+def _evaluated(metrics: dict[str, Any], results: Path) -> dict[str, Any]:
+  return {
+    'test': metrics['headline'],
+    'report': str(results / 'report.html'),
+    'metrics': str(results / 'metrics.json'),
+    'predictions': str(results / 'predictions.parquet'),
+  }
+
+
+if __name__ == '__main__':
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  flags.mark_flag_as_required('config')
+  app.run(main, flags_parser=command_line.parse_flags)

@@ -1,0 +1,26 @@
+"""One change of an experiment, to see what it is worth."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+  """One change of an experiment.
+
+  Attributes:
+    name: of its folder.
+    group: its heading in the table.
+    question: what it asks.
+    changes: path of a config value -> its value here.
+    reason: why it does not apply to the data set or the experiment; '' where it does.
+  """
+
+  name: str
+  group: str
+  question: str
+  changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  reason: str = ''

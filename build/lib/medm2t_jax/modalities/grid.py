@@ -1,0 +1,308 @@
+"""Grids: what is fitted of them, their encoder, and what is told of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool
+
+from data_pipeline.format import modalities as format_kinds
+from data_pipeline.format.items import DataError
+from medm2t_jax.modalities import base, draws
+from medm2t_jax.modalities.ablation import Ablation
+from medm2t_jax.modalities.base import Arrays, Fitted, Observations, Setting
+from medm2t_jax.modalities.columns import center_and_scale
+from medm2t_jax.modalities.fusion import ATTENTION_DROPOUT, RESNET_DROPOUT
+from medm2t_jax.modalities.shown import (
+  ColumnVariable,
+  Course,
+  ItemAttribution,
+  Shown,
+  columns_of,
+  hour,
+)
+from medm2t_jax.models.hierarchical_fusion import (
+  GridConfig,
+  HierarchicalTimeAwareFusion,
+  MicroConfig,
+)
+from medm2t_jax.models.modality import DecoderSize, Units
+from medm2t_jax.models.options import ModelOptions
+from medm2t_jax.models.trunk.column_statistics import STATISTICS
+from medm2t_jax.models.trunk.columns import GridColumns
+
+MICRO_STEPS = 12  # steps for which `_MicroSize` holds: the paper's shorter segments
+_SEGMENTS = 'segments'
+
+
+@dataclasses.dataclass(frozen=True)
+class _MicroSize:
+  """Widths of a micro encoder, per `MICRO_STEPS` of its segments (paper, Table B1).
+
+  Attributes:
+    linear: channels after the self-attention.
+    channels: of both ResNet1d units.
+    mlp: width of a segment's vector.
+    decoder: hidden width of its decoder.
+  """
+
+  linear: int
+  channels: tuple[int, int]
+  mlp: int
+  decoder: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Size:
+  """Widths (paper, Table B1).
+
+  Attributes:
+    micro: of the encoders of segments.
+    mlp: width of the summary.
+    decoder: hidden width of its decoder.
+  """
+
+  micro: _MicroSize
+  mlp: int
+  decoder: int
+
+
+_PAPER: dict[str, _Size] = dict.fromkeys(
+  ('cvd', 'mortality', 'los'), _Size(_MicroSize(8, (16, 32), 128, 64), 256, 128)
+)
+_SMALL = _Size(_MicroSize(8, (8, 16), 32, 16), 64, 32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid(base.Modality):
+  """Regularly sampled signals of a model. Its parts are micro encoders of one length."""
+
+  spec: format_kinds.Grid
+  config: GridConfig
+
+  of = format_kinds.Grid
+  kind = of.kind
+  described = 'grid of signals'
+  gates: ClassVar[Mapping[str, str]] = {'value': 'value'}
+  windowed = True
+  thinned_by_damage = True
+
+  @classmethod
+  def make(cls, name: str, spec: format_kinds.Grid, setting: Setting) -> Self:
+    options, size = setting.options, setting.pick(_PAPER, _SMALL)
+    segments, lengths = options.segments, options.segment_lengths
+    if not lengths or any(not 1 <= n <= spec.steps for n in lengths):
+      raise DataError(
+        f'config.model.segment_lengths={lengths}: they are numbers of grid steps from 1 to '
+        f'{spec.steps}'
+      )
+    if len(set(lengths)) < len(lengths):
+      raise DataError(f'config.model.segment_lengths={lengths}: one is there twice')
+    micro = tuple(_micro(length, size) for length in lengths)
+    channels = sum(one.mlp for one in micro)
+    config = GridConfig(
+      signals=len(spec.items),
+      steps=spec.steps,
+      segments=segments,
+      levels=options.grid_levels,
+      micro=micro,
+      heads=next(heads for heads in (4, 3, 2, 1) if len(spec.items) % heads == 0),
+      plan=((channels, segments), (channels // 2, _halved(segments))),
+      mlp=size.mlp,
+      kernel=3,
+      resnet_dropout=RESNET_DROPOUT,
+      attention_dropout=ATTENTION_DROPOUT,
+      dropout=0.1,
+      decoder=size.decoder,
+      decoder_dropout=0.25,
+    )
+    return cls(name, spec, config)
+
+  @property
+  def columns(self) -> GridColumns:
+    return GridColumns(len(self.spec.items), self.spec.step_hours)
+
+  def column_names(self) -> list[str]:
+    each = (*STATISTICS, 'spread')
+    return [f'{item.itemid}/{key}' for item in self.spec.items for key in each]
+
+  def column_variables(self) -> list[ColumnVariable]:
+    each = (*STATISTICS, 'spread')
+    return [ColumnVariable.of(item) for item in self.spec.items for _ in each]
+
+  def encoder(self, axis_name: str | None, dtype: DTypeLike) -> HierarchicalTimeAwareFusion:
+    return HierarchicalTimeAwareFusion(self.config, axis_name, dtype)
+
+  def decoder(self, part: str | None) -> DecoderSize:
+    if part is None:
+      return DecoderSize(self.config.decoder, self.config.decoder_dropout)
+    return DecoderSize(self._micro_of(part).decoder, self.config.decoder_dropout)
+
+  @property
+  def parts(self) -> tuple[str, ...]:
+    return tuple(_segments_of(micro.length) for micro in self.config.micro)
+
+  def family(self, part: str) -> str:
+    return _SEGMENTS
+
+  def units(
+    self,
+    encoder: Any,
+    part: str,
+    arrays: Mapping[str, Array],
+    valid: Bool[Array, ' b'],
+    *,
+    train: bool,
+  ) -> Units:
+    length = self._micro_of(part).length
+    vectors = encoder.segments(arrays, valid, length=length, train=train)
+    rows, segments, width = vectors.shape
+    owner = jnp.repeat(jnp.arange(rows, dtype=jnp.int32), segments)
+    present = self.present(arrays, rows)[owner]
+    return Units(vectors.reshape(rows * segments, width), owner, present)
+
+  def present(self, arrays: Mapping[str, Any], rows: int) -> Bool[Array, ' b']:
+    return jnp.any(arrays['observed'], axis=(1, 2))
+
+  def masked(
+    self, arrays: Mapping[str, Any], change: Callable[[Any], Any]
+  ) -> dict[str, Any]:
+    return {**arrays, 'observed': change(arrays['observed'])}
+
+  def fit(self, seen: Mapping[str, np.ndarray]) -> Fitted:
+    flat = lambda array: array.reshape(-1, len(self.spec.items))
+    center, scale = center_and_scale(
+      flat(seen['value']), flat(seen['observed']).astype(bool)
+    )
+    return {'center': center, 'scale': scale}
+
+  def attributed(self, arrays: Arrays, attributions: Arrays) -> Iterator[ItemAttribution]:
+    value, seen = arrays['value'], arrays['observed']
+    return columns_of(self.name, self.spec.items, value, seen, attributions['value'])
+
+  def shown(self, arrays: Arrays, attributions: Arrays) -> Shown:
+    steps = self.spec.steps
+    hours = (np.arange(steps) + 0.5 - steps) * self.spec.step_hours
+    signals = []
+    for column, item in enumerate(self.spec.items):
+      seen = arrays['observed'][:, column]
+      if seen.any():
+        of_column = (arrays['value'][seen, column], attributions['value'][seen, column])
+        signals.append(Course(item, hours[seen], *of_column))
+    return Shown(signals=signals)
+
+  def tokens(self, fitted: Mapping[str, Any]) -> Sequence[str]:
+    config, hours = self.config, self.spec.step_hours
+    order = np.arange(config.segments)
+    longest = max(micro.length for micro in config.micro)
+    # As `HierarchicalTimeAwareFusion` lays them; shorter scales lie inside.
+    last = max(config.segments - 1, 1)
+    starts = order * (config.steps - longest) // last - config.steps
+    return [
+      f'{hour(start * hours)} to {hour((start + longest) * hours)} h' for start in starts
+    ]
+
+  def observations(self, arrays: Arrays) -> tuple[Observations, None]:
+    sample, step, signal = np.nonzero(arrays['observed'])
+    steps = arrays['observed'].shape[1]
+    value = arrays['value'][sample, step, signal].astype(np.float64)
+    hours = (step + 0.5 - steps) * self.spec.step_hours
+    return Observations(sample, signal, value, hours), None
+
+  @property
+  def timed(self) -> bool:
+    return True
+
+  def known_since(self, arrays: Arrays, hours: float) -> Arrays:
+    """A grid ends at the prediction time and keeps its last whole steps."""
+    steps = self.spec.steps
+    # Rounded: 3 h of 0.1 h are 30 steps, not 29.
+    known = min(steps, np.floor(round(hours / self.spec.step_hours, 6)))
+    keep = np.arange(steps) >= steps - known
+    return _kept_cells(arrays, keep[None, None, :, None])
+
+  def earlier(self, arrays: Arrays, hours: float) -> Arrays:
+    """Cells move by whole steps; those that leave the grid are lost."""
+    steps = min(round(hours / self.spec.step_hours), self.spec.steps)
+    return {
+      key: np.concatenate([array[:, :, steps:], np.zeros_like(array[:, :, :steps])], axis=2)
+      for key, array in arrays.items()
+    }
+
+  def thinned(self, arrays: Arrays, rows: np.ndarray, share: float, seed: int) -> Arrays:
+    drawn = draws.uniform(rows, seed, f'thin {self.name}', arrays['value'].shape[2:])
+    return _kept_cells(arrays, drawn >= share)
+
+  def definition(self, part: str | None) -> dict[str, Any]:
+    if part is None:
+      return super().definition(part)
+    levels = 'both' if self.config.levels == 'micro' else self.config.levels
+    read = dataclasses.replace(
+      self.config, micro=(self._micro_of(part),), plan=(), levels=levels
+    )
+    return {'config': dataclasses.asdict(read)}
+
+  @classmethod
+  def ablations(cls, options: ModelOptions) -> Sequence[Ablation]:
+    group, lengths = 'Dense signals', options.segment_lengths
+    one = 'the model has one scale' if len(lengths) == 1 else ''
+    return (
+      Ablation(
+        'without_micro_level',
+        group,
+        "Is the course inside a segment worth more than the segment's mean?",
+        {'model.grid_levels': 'macro'},
+      ),
+      Ablation(
+        'without_macro_level',
+        group,
+        'Is the course over segments worth more than their mean?',
+        {'model.grid_levels': 'micro'},
+      ),
+      *(
+        Ablation(
+          f'single_scale_{length}',
+          group,
+          f'Do segments of {length} steps alone do as well as several scales?',
+          {'model.segment_lengths': (length,)},
+          one,
+        )
+        for length in lengths
+      ),
+    )
+
+  def _micro_of(self, part: str) -> MicroConfig:
+    return {_segments_of(micro.length): micro for micro in self.config.micro}[part]
+
+
+def _segments_of(length: int) -> str:
+  """The part that is the micro encoder of a segment length."""
+  return f'{_SEGMENTS}_{length}'
+
+
+def _kept_cells(grid: Arrays, keep: np.ndarray) -> Arrays:
+  """The cells where `keep` (d b g v) is true and one was observed."""
+  observed = grid['observed'] & keep
+  return {'value': np.where(observed, grid['value'], np.float32(0)), 'observed': observed}
+
+
+def _micro(length: int, size: _Size) -> MicroConfig:
+  first, second = size.micro.channels
+  factor = max(1, round(length / MICRO_STEPS))
+  return MicroConfig(
+    length=length,
+    linear=size.micro.linear * factor,
+    plan=((first * factor, length), (second * factor, _halved(length))),
+    mlp=size.micro.mlp * factor,
+    decoder=size.micro.decoder * factor,
+  )
+
+
+def _halved(length: int) -> int:
+  """Half of an even length; an odd one stays, for a stride must divide it."""
+  return length // 2 if length % 2 == 0 else length

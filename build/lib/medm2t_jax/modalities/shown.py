@@ -1,0 +1,166 @@
+"""What is told of one sample's modality: its variables, courses, events and recordings.
+
+Figures alone; `medm2t_jax.evaluation.explain` draws them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from data_pipeline.format.items import Item
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class ItemAttribution:
+  """What one variable added to one output.
+
+  Attributes:
+    modality: of the variable.
+    name: of the variable, with its category where it has one.
+    unit: physical unit.
+    value: mean of what was observed; None without a number.
+    observed: how many values.
+    attribution: sum over these.
+  """
+
+  modality: str
+  name: str
+  unit: str
+  value: float | None
+  observed: int
+  attribution: float
+
+
+class ColumnVariable(NamedTuple):
+  """Which variable a column tells of (`medm2t_jax.models.trunk.columns`).
+
+  Attributes:
+    name: as in `ItemAttribution`, with its category where it tells of one.
+    variable: without its category.
+    unit: physical unit.
+  """
+
+  name: str
+  variable: str
+  unit: str = ''
+
+  @classmethod
+  def of(cls, item: Item, category: str = '') -> ColumnVariable:
+    """Of an item, or of one of its categories."""
+    name = f'{item.name}: {category}' if category else item.name
+    return cls(name, item.name, item.unit)
+
+
+@dataclasses.dataclass(frozen=True)
+class Course:
+  """Numbers of a variable over time: hours, values and attributions (n)."""
+
+  item: Item
+  hours: np.ndarray
+  values: np.ndarray
+  attributions: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+  """One event; `value` is None where it is a category or nothing is known."""
+
+  hours: float
+  item: Item
+  value: float | None
+  category: str
+  attribution: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+  """The most recent recording of a signal, in mV, with its findings.
+
+  Attributes:
+    hours: when.
+    recordings: how many there are.
+    signal: (s l), of `leads`, `rate` samples a second.
+    attributions: likewise.
+    all_signals: sum of the attributions of the signals of all recordings.
+    findings: (name, value or None, attribution) of the same recording.
+  """
+
+  hours: float
+  recordings: int
+  signal: np.ndarray
+  leads: Sequence[str]
+  rate: float
+  attributions: np.ndarray
+  all_signals: float
+  findings: Sequence[tuple[str, float | None, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+  """What the page of a sample shows of a modality.
+
+  Attributes:
+    courses: drawn where they contribute most among those of all modalities.
+    signals: all drawn, under the name of the modality.
+    events: listed.
+    recording: drawn on its own.
+  """
+
+  courses: Sequence[Course] = ()
+  signals: Sequence[Course] = ()
+  events: Sequence[Event] = ()
+  recording: Recording | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Looks:
+  """Weights of an attention between parts of one modality.
+
+  Attributes:
+    weights: (target, querying part, heads, 1, tokens); the latter skips the target.
+    tokens: part -> names of its tokens.
+    present: part -> whether the sample has it.
+  """
+
+  weights: np.ndarray
+  tokens: Mapping[str, Sequence[str]]
+  present: Mapping[str, bool]
+
+
+def columns_of(
+  modality: str,
+  items: Sequence[Item],
+  value: np.ndarray,
+  seen: np.ndarray,
+  attribution: np.ndarray,
+) -> Iterator[ItemAttribution]:
+  """Variables that are the columns of arrays (n v)."""
+  for column, item in enumerate(items):
+    there = seen[:, column]
+    if there.any():
+      yield ItemAttribution(
+        modality,
+        item.name,
+        item.unit,
+        mean(value[there, column]),
+        int(there.sum()),
+        float(attribution[:, column].sum()),
+      )
+
+
+def mean(values: np.ndarray) -> float | None:
+  """Of the finite values; None without any."""
+  finite = values[np.isfinite(values)]
+  return float(finite.mean(dtype=np.float64)) if len(finite) else None
+
+
+def hour(value: float) -> str:
+  """Hours in words, as the name of a token has them."""
+  digits = '.0f' if abs(value) >= 1000 else '.4g'
+  return f'{value:{digits}}'.replace('-', '\N{MINUS SIGN}')

@@ -1,0 +1,72 @@
+"""Time windows of a modality: those of `config.model.windows`, or by default."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from medm2t_jax.modalities.shown import hour
+from medm2t_jax.models.options import ModelOptions
+
+_EQUAL_WINDOWS = 8  # of the observation window
+_QUINTILES = (20.0, 40.0, 60.0, 80.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+  """Cuts between windows.
+
+  Attributes:
+    kind: 'percentiles' of the training entries' times, or 'hours' relative to the
+      prediction time.
+    cuts: ascending.
+  """
+
+  kind: str
+  cuts: tuple[float, ...]
+
+  @property
+  def count(self) -> int:
+    """Number of windows: one more than cuts."""
+    return len(self.cuts) + 1
+
+  def fitted(self, time: np.ndarray) -> np.ndarray:
+    """Cuts in hours, of training entries at some times; without any entry, zeros."""
+    if self.kind == 'hours':
+      return np.asarray(self.cuts, np.float64)
+    return np.percentile(time, self.cuts) if len(time) else np.zeros(len(self.cuts))
+
+
+def windows_of(
+  name: str, options: ModelOptions, observation_hours: float | None
+) -> Windows:
+  """The windows of a modality.
+
+  Without an entry in `config.model.windows`: equal parts of the observation window, or
+  without one, equal shares of the training entries.
+
+  Args:
+    name: of the modality.
+    options: `config.model`.
+    observation_hours: of the data set; None: the whole history.
+  """
+  if name not in options.windows:
+    if observation_hours is None:
+      return Windows('percentiles', _QUINTILES)
+    places = range(1 - _EQUAL_WINDOWS, 0)
+    cuts = tuple(observation_hours * place / _EQUAL_WINDOWS for place in places)
+    return Windows('hours', cuts)
+  return Windows(*options.windows[name])
+
+
+def token_names(fitted: Mapping[str, Any]) -> Sequence[str]:
+  """Names of windows as tokens, from the `time_cuts` of an encoder."""
+  ends = [hour(float(cut)) for cut in np.asarray(fitted.get('time_cuts', ()))]
+  if not ends:
+    return ['all times']
+  between = [f'{a} to {b} h' for a, b in itertools.pairwise(ends)]
+  return [f'up to {ends[0]} h', *between, f'after {ends[-1]} h']

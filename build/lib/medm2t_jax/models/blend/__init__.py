@@ -1,0 +1,1 @@
+"""What predicts beside the network, and how the two are blended."""

@@ -1,0 +1,1 @@
+"""Sparse time series: encoding of irregular events."""

@@ -1,0 +1,245 @@
+"""Hierarchical Time-Aware Fusion of regularly sampled signals (paper section 3.2).
+
+Micro encoders read short overlapping segments at several scales; a macro encoder
+reads the sequence of segment vectors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from medm2t_jax.models.encoded import Encoded, summary_as_token
+from medm2t_jax.models.layers.attention import CrossAttentionBlock
+from medm2t_jax.models.layers.mlp import Mlp
+from medm2t_jax.models.layers.resnet1d import ResNet1d
+from medm2t_jax.models.options import AttendOver, GridLevels
+
+
+@dataclasses.dataclass(frozen=True)
+class MicroConfig:
+  """Micro encoder of one segment length.
+
+  Attributes:
+    length: steps of a segment.
+    linear: channels after the self-attention.
+    plan: of the ResNet1d.
+    mlp: width of the segment's vector.
+    decoder: hidden width of the segment stage's decoder.
+  """
+
+  length: int
+  linear: int
+  plan: tuple[tuple[int, int], ...]
+  mlp: int
+  decoder: int
+
+
+@dataclasses.dataclass(frozen=True)
+class GridConfig:
+  """Sizes and options of one grid modality.
+
+  Attributes:
+    signals: number of signals.
+    steps: grid steps.
+    segments: overlapping segments per scale.
+    levels: 'both', or one level alone. 'micro': the mean of the segments that hold an
+      observation, in place of the macro encoder. 'macro': the mean of each segment's
+      steps, in place of self-attention and ResNet1d.
+    micro: one per segment length.
+    heads: of the self-attention over a segment's steps.
+    plan: of the macro ResNet1d.
+    mlp: width of the summary.
+    kernel: of all convolutions.
+    resnet_dropout: of all ResNet1d.
+    attention_dropout: of the self-attention.
+    dropout: of all MLPs.
+    decoder: hidden width of the macro stage's decoder.
+    decoder_dropout: of all decoders.
+  """
+
+  signals: int
+  steps: int
+  segments: int
+  levels: GridLevels
+  micro: tuple[MicroConfig, ...]
+  heads: int
+  plan: tuple[tuple[int, int], ...]
+  mlp: int
+  kernel: int
+  resnet_dropout: float
+  attention_dropout: float
+  dropout: float
+  decoder: int
+  decoder_dropout: float
+
+
+class HierarchicalTimeAwareFusion(nn.Module):
+  """Grid to segments to one vector.
+
+  Fitted variables `center` (median) and `scale` (signals). Values are carried forward,
+  then filled with the median, then scaled.
+
+  Attributes:
+    config: sizes and options.
+    axis_name: of BatchNorm.
+    dtype: of the computation.
+  """
+
+  config: GridConfig
+  axis_name: str | None = None
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self):
+    config = self.config
+    fitted = lambda name, init: self.variable('fitted', name, init, (config.signals,))
+    self.center = fitted('center', jnp.zeros)
+    self.scale = fitted('scale', jnp.ones)
+    shared = {'axis_name': self.axis_name, 'dtype': self.dtype}
+    self.micro = {
+      str(micro.length): SegmentMean(micro, config.dropout, **shared)
+      if config.levels == 'macro'
+      else MicroEncoder(
+        micro,
+        config.heads,
+        config.kernel,
+        config.attention_dropout,
+        config.resnet_dropout,
+        config.dropout,
+        **shared,
+      )
+      for micro in config.micro
+    }
+    if config.levels != 'micro':
+      self.macro = ResNet1d(config.plan, config.kernel, config.resnet_dropout, **shared)
+    self.mlp = Mlp((config.mlp,), config.dropout, **shared)
+    self.token_linear = nn.Dense(config.mlp, dtype=self.dtype)
+
+  def __call__(
+    self,
+    grid: Mapping[str, Array],
+    valid: Bool[Array, ' b'],
+    *,
+    train: bool,
+    attend_over: AttendOver = 'tokens',
+  ) -> Encoded:
+    """Encodes `value` and `observed` (b g v).
+
+    Args:
+      grid: docs/design.md, "The batch".
+      valid: rows that are not padding.
+      train: dropout and statistics of the batch.
+      attend_over: tokens are the segments, or the summary alone.
+    """
+    vectors = [
+      self.segments(grid, valid, length=micro.length, train=train)
+      for micro in self.config.micro
+    ]
+    x = jnp.concatenate(vectors, axis=-1)
+    present = jnp.any(grid['observed'], axis=(1, 2))
+    # A segment before anything was observed holds medians only.
+    ends = [self._starts(micro.length) + micro.length - 1 for micro in self.config.micro]
+    seen = jnp.cumsum(jnp.any(grid['observed'], axis=2), axis=1) > 0
+    token_mask = seen[:, np.max(ends, axis=0)]
+    if self.config.levels == 'micro':
+      known = token_mask[:, :, jnp.newaxis]
+      y = jnp.sum(x * known, axis=1) / jnp.maximum(jnp.sum(known, axis=1), 1)
+    else:
+      y = self.macro(x, valid & present, train=train)
+    summary = self.mlp(y.reshape(y.shape[0], -1), valid & present, train=train)
+    if attend_over == 'summary':
+      return summary_as_token(summary, present)
+    return Encoded(self.token_linear(x), token_mask, summary, present)
+
+  def segments(
+    self, grid: Mapping[str, Array], valid: Bool[Array, ' b'], *, length: int, train: bool
+  ) -> Float[Array, 'b t e']:
+    """Vectors of the segments of one scale."""
+    x = self.fill(grid)
+    index = self._starts(length)[:, np.newaxis] + np.arange(length)
+    pieces = x[:, index]
+    rows, segments = pieces.shape[:2]
+    present = valid & jnp.any(grid['observed'], axis=(1, 2))
+    pieces = pieces.reshape(rows * segments, length, x.shape[-1])
+    vectors = self.micro[str(length)](pieces, jnp.repeat(present, segments), train=train)
+    return vectors.reshape(rows, segments, -1)
+
+  def fill(self, grid: Mapping[str, Array]) -> Float[Array, 'b g f']:
+    """Last observed value or the median, scaled."""
+    value, observed = grid['value'], grid['observed']
+    step = jnp.arange(observed.shape[1])[jnp.newaxis, :, jnp.newaxis]
+    last = jax.lax.cummax(jnp.where(observed, step, -1), axis=1)
+    carried = jnp.take_along_axis(value, jnp.maximum(last, 0), axis=1)
+    row = lambda variable: variable.value[jnp.newaxis, jnp.newaxis]
+    filled = jnp.where(last >= 0, carried, row(self.center))
+    scaled = (filled - row(self.center)) / row(self.scale)
+    if 'value_gate' in grid:
+      # A value that is carried forward takes its gate along.
+      scaled = scaled * jnp.take_along_axis(
+        grid['value_gate'], jnp.maximum(last, 0), axis=1
+      )
+    return scaled
+
+  def _starts(self, length: int) -> np.ndarray:
+    """First step of each segment: evenly spread, the last ends with the grid."""
+    config = self.config
+    order = np.arange(config.segments)
+    return order * (config.steps - length) // max(config.segments - 1, 1)
+
+
+class MicroEncoder(nn.Module):
+  """Self-attention over the steps of a segment, Linear, ResNet1d, MLP."""
+
+  config: MicroConfig
+  heads: int
+  kernel: int
+  attention_dropout: float
+  resnet_dropout: float
+  dropout: float
+  axis_name: str | None = None
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, 'u s f'], mask: Bool[Array, ' u'], *, train: bool
+  ) -> Float[Array, 'u e']:
+    """Args: x pieces; mask valid ones, for BatchNorm; train."""
+    shared = {'axis_name': self.axis_name, 'dtype': self.dtype}
+    everything = jnp.ones(x.shape[:2], bool)
+    attention = CrossAttentionBlock(
+      self.heads, self.attention_dropout, self.dtype, name='attention'
+    )
+    x = attention(x, x, everything, train)
+    x = nn.Dense(self.config.linear, dtype=self.dtype, name='linear')(x)
+    resnet = ResNet1d(
+      self.config.plan, self.kernel, self.resnet_dropout, **shared, name='resnet'
+    )
+    x = resnet(x, mask, train=train)
+    mlp = Mlp((self.config.mlp,), self.dropout, **shared, name='mlp')
+    return mlp(x.reshape(x.shape[0], -1), mask, train=train)
+
+
+class SegmentMean(nn.Module):
+  """What is left of a segment without the micro level: the mean of its steps, MLP."""
+
+  config: MicroConfig
+  dropout: float
+  axis_name: str | None = None
+  dtype: DTypeLike = jnp.float32
+
+  def setup(self):
+    shared = {'axis_name': self.axis_name, 'dtype': self.dtype}
+    self.mlp = Mlp((self.config.mlp,), self.dropout, **shared)
+
+  def __call__(
+    self, x: Float[Array, 'u s f'], mask: Bool[Array, ' u'], *, train: bool
+  ) -> Float[Array, 'u e']:
+    """Args: x pieces; mask valid ones, for BatchNorm; train."""
+    return self.mlp(jnp.mean(x, axis=1), mask, train=train)

@@ -1,0 +1,1 @@
+"""The ensemble trunk, and the columns of summary statistics that it reads."""

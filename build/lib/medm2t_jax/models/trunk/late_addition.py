@@ -1,0 +1,47 @@
+"""Late addition: what an ensemble and a deep network say apart, added at the end.
+
+Classes are added as log probabilities, labels as log odds, numbers as they are. Letters:
+m parts, u units, c outputs.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from medm2t_jax.models.link import Link, normalized
+
+
+class LateAddition(nn.Module):
+  """The prior, plus the weighted sum of what each part says beyond it.
+
+  Fitted variables: `offset` (outputs), as of a decoder; `part_weights` (m), equal until
+  they are fitted on validation subjects.
+
+  Attributes:
+    outputs: number of classes or labels, or 1.
+    parts: their number.
+    link: of the outputs.
+  """
+
+  outputs: int
+  parts: int
+  link: Link
+
+  def setup(self):
+    self.offset = self.variable('fitted', 'offset', jnp.zeros, (self.outputs,))
+    self.part_weights = self.variable('fitted', 'part_weights', jnp.ones, (self.parts,))
+
+  def prior(self) -> Float[Array, ' c']:
+    """What is predicted where no part says anything."""
+    return jnp.asarray(self.offset.value)
+
+  def __call__(self, parts: Float[Array, 'm u c']) -> Float[Array, 'u c']:
+    """Args: parts: normalised outputs. Returns normalised outputs."""
+    if len(parts) == 1:
+      return parts[0]
+    weights = jnp.asarray(self.part_weights.value)
+    offset = self.prior()[jnp.newaxis]
+    beyond = jnp.einsum('m,muc->uc', weights, parts - offset[jnp.newaxis])
+    return normalized(offset + beyond, self.link)

@@ -1,0 +1,99 @@
+"""Predicts the samples of a prepared data set with a trained model.
+
+  python -m medm2t_jax.predict --model=BUNDLE --data=DIR --out=FILE.parquet
+
+Any data set of the model's task will do, of any source and version: variables meet by
+code and unit. `coverage.json` beside FILE says which were found, and in how many samples.
+Subjects that the model was trained on are left out. The last line on stdout is one JSON
+object.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from pathlib import Path
+
+from absl import app, flags
+
+from data_pipeline.format.schema import DataError
+from medm2t_jax import command_line
+from medm2t_jax.runs.hosts import start_up
+
+_MODEL = flags.DEFINE_string(
+  'model', None, 'A bundle, for example runs/first/fold0/model.', required=True
+)
+_DATA = flags.DEFINE_string('data', None, 'Folder of a prepared data set.', required=True)
+_OUT = flags.DEFINE_string('out', None, 'Parquet file of the predictions.', required=True)
+_FORMAT = flags.DEFINE_enum(
+    'format', 'table', ('table', 'meds'),
+    'table: one column a class, or the days; meds: the fields of meds-evaluation, of a '
+    'task of two classes.',
+)  # fmt: skip
+_MIN_COVERAGE = flags.DEFINE_float(
+  'min_coverage',
+  0.5,
+  "Least share that the data have of what the model's training samples had.",
+  lower_bound=0.0,
+  upper_bound=1.0,
+)
+_ALLOW_SEEN = flags.DEFINE_boolean(
+  'allow_seen', False, 'Also predict subjects that the model was trained on.'
+)
+_REPORT = flags.DEFINE_boolean(
+  'report',
+  False,
+  'Also write report.html and metrics.json beside FILE: of data with labels.',
+)
+_CHECK = flags.DEFINE_boolean(
+  'check', True, "Run the model's self-test before it predicts anybody."
+)
+
+
+def main(_: list[str]) -> None:
+  # Imported here so that --help and wrong flags answer at once.
+  from data_pipeline.format.dataset import open_dataset
+  from data_pipeline.format.schema import write_json
+  from medm2t_jax.inference import predicting, tables
+  from medm2t_jax.inference.trained_model import TrainedModel
+
+  start_up.start()
+  out = Path(_OUT.value)
+  try:
+    model = TrainedModel.load(Path(_MODEL.value))
+    dataset = open_dataset(Path(_DATA.value))
+    write = tables.writer(_FORMAT.value, model.schema)
+    if _CHECK.value:
+      model.check()
+    predicted = predicting.predict(model, dataset, allow_seen=_ALLOW_SEEN.value)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Also where it is too little, for the user to read.
+    write_json(out.with_name('coverage.json'), predicted.coverage)
+    predicting.require_coverage(predicted, _MIN_COVERAGE.value, dataset.directory)
+    write(out, dataset, predicted)
+    files = {'predictions': out, 'coverage_table': out.with_name('coverage.json')}
+    if _REPORT.value:
+      from medm2t_jax.evaluation import external  # with all that draws
+
+      result = external.compute(model, dataset, predicted)
+      files |= {'report': out.with_name('report.html')}
+      files |= {'metrics': out.with_name('metrics.json')}
+      write_json(files['metrics'], result)
+      files['report'].write_text(external.render(result), encoding='utf-8')
+  except DataError as error:
+    sys.exit(f'error: {error}')
+  coverage = predicted.coverage
+  summary = {
+    name: coverage[name] for name in ('samples', 'left_out', 'coverage', 'overlap')
+  }
+  written = {name: str(path) for name, path in files.items()}
+  if model.schema.condition:
+    summary['condition'] = model.schema.condition
+  print(json.dumps({'task': model.schema.task, **summary, **written}))
+
+
+if __name__ == '__main__':
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  app.run(main, flags_parser=functools.partial(command_line.parse_flags, config=None))

@@ -1,0 +1,1 @@
+"""Presentation of reports: blocks, pages and plots. No metric is computed here."""

@@ -1,0 +1,1 @@
+"""What a run leaves in its workdir, and how several processes share one."""

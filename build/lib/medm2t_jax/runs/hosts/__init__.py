@@ -1,0 +1,1 @@
+"""Hosts: how processes start, find each other, and use their devices."""

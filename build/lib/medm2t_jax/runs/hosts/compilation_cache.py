@@ -1,0 +1,49 @@
+"""Where compiled programs are kept: a folder for each jaxlib and each kind of processor.
+
+A program of another jaxlib, or for another processor's instructions, may crash the
+process that loads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import re
+from pathlib import Path
+
+import jax
+
+_BASE = Path('.cache/jax')
+
+
+def use() -> Path:
+  """Keeps all programs that this process compiles, and takes those that are kept.
+
+  In `$JAX_COMPILATION_CACHE_DIR`, by default `.cache/jax`, in the folder of this jaxlib
+  and processor, which is returned.
+  """
+  base = Path(os.environ.get('JAX_COMPILATION_CACHE_DIR') or _BASE)
+  folder = base.resolve() / kind()
+  jax.config.update('jax_compilation_cache_dir', str(folder))
+  # All of them: one that compiles in a tenth of a second is loaded in a hundredth.
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+  return folder
+
+
+def kind() -> str:
+  """Version of jaxlib and kind of processor, as the name of a folder."""
+  digest = hashlib.sha256('\n'.join(_processor()).encode()).hexdigest()[:12]
+  return f'jaxlib-{importlib.metadata.version("jaxlib")}-{platform.machine()}-{digest}'
+
+
+def _processor() -> list[str]:
+  """What tells processors apart: on Linux the model and its instruction sets."""
+  path = Path('/proc/cpuinfo')
+  if not path.exists():
+    return [platform.processor()]
+  lines = path.read_text().splitlines()
+  told = re.compile(r'(vendor_id|cpu family|model|model name|flags|Features|CPU part)\s*:')
+  return sorted({line for line in lines if told.match(line)})

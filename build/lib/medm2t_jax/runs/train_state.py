@@ -1,0 +1,37 @@
+"""The state of a training, as checkpoints keep it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import optax
+from flax import struct
+from jaxtyping import Array, Int
+
+
+@struct.dataclass
+class TrainState:
+  """All that changes in training, and the fitted state that travels with it.
+
+  Attributes:
+    step: number of updates made, int32.
+    params: parameters of the stage, which the optimizer moves.
+    batch_stats: running statistics of BatchNorm, of the averaged parameters if there are.
+    fitted: statistics of the training subjects; constant.
+    optimizer: state of the optax optimizer.
+    averaged: with `ema_decay`, the moving average of the parameters, else empty.
+  """
+
+  step: Int[Array, '']
+  params: Any
+  batch_stats: Any
+  fitted: Any
+  optimizer: optax.OptState
+  averaged: Any = ()
+
+  @property
+  def variables(self) -> dict[str, Any]:
+    """Those that predict: validation, checkpoints and later stages see no others."""
+    params = self.averaged if jax.tree.leaves(self.averaged) else self.params
+    return {'params': params, 'batch_stats': self.batch_stats, 'fitted': self.fitted}

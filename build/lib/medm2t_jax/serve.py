@@ -1,0 +1,161 @@
+"""Answers requests with a trained model over HTTP.
+
+  python -m medm2t_jax.serve --model=BUNDLE [--port=8080]
+
+docs/serving.md says what is asked and answered; http://127.0.0.1:8080/docs shows it, with
+an example of this model. Ends at SIGTERM, once what was accepted is answered.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from data_pipeline.format.schema import DataError
+from medm2t_jax import command_line
+from medm2t_jax.serving.service_options import ServiceOptions, read_token
+
+_MODEL = flags.DEFINE_string(
+  'model', None, 'A bundle, for example runs/first/fold0/model.', required=True
+)
+_MAPPING = flags.DEFINE_string(
+  'mapping',
+  '',
+  'Which codes of events become which variable: a shipped name or a YAML file '
+  "(docs/sources.md). By default that of the source of the model's data.",
+)
+_FHIR_MAPPING = flags.DEFINE_string(
+  'fhir_mapping',
+  '',
+  'The same of FHIR, whose codes are LOINC//{code}. By default omop_loinc for a model of '
+  'MIMIC-IV; of other models there is no FHIR without it.',
+)
+_HOST = flags.DEFINE_string('host', '127.0.0.1', 'Address that is listened on.')
+_PORT = flags.DEFINE_integer('port', 8080, 'Port.', lower_bound=0, upper_bound=65535)
+_TOKEN_FILE = flags.DEFINE_string(
+  'token_file', None, 'File with the token that every request but /health has to have.'
+)
+_DEFAULTS = ServiceOptions()
+_LIMITS = {
+  'max_body_mb': flags.DEFINE_float(
+    'max_body_mb', _DEFAULTS.max_body_mb, 'Of the body of a request.'
+  ),
+  'max_depth': flags.DEFINE_integer('max_depth', _DEFAULTS.max_depth, 'Levels of a JSON.'),
+  'max_patients': flags.DEFINE_integer(
+    'max_patients', _DEFAULTS.max_patients, 'Of a request.'
+  ),
+  'max_events': flags.DEFINE_integer('max_events', _DEFAULTS.max_events, 'Of a patient.'),
+  'max_recordings': flags.DEFINE_integer(
+    'max_recordings', _DEFAULTS.max_recordings, 'ECGs of a patient.'
+  ),
+  'max_samples': flags.DEFINE_integer(
+    'max_samples', _DEFAULTS.max_samples, 'Of an ECG, all leads.'
+  ),
+  'max_explained': flags.DEFINE_integer(
+    'max_explained', _DEFAULTS.max_explained, 'Patients, with explanation.'
+  ),
+  'max_waiting': flags.DEFINE_integer(
+    'max_waiting', _DEFAULTS.max_waiting, 'Patients who wait.'
+  ),
+  'body_seconds': flags.DEFINE_float(
+    'body_seconds', _DEFAULTS.body_seconds, 'In which a body arrives.'
+  ),
+}
+_BATCH_ROWS = flags.DEFINE_list(
+  'batch_rows', [*map(str, _DEFAULTS.batch_rows)], 'Rows of the compiled programs.'
+)
+
+# Source of a model's data -> mapping of the rows that its hospital has.
+_MAPPINGS = {
+  'mimic_iv': 'mimic_iv', 'simulated': 'mimic_iv', 'physionet2012': 'physionet2012'
+}  # fmt: skip
+_FHIR_MAPPINGS = {'mimic_iv': 'omop_loinc', 'simulated': 'omop_loinc'}
+_LOCAL = ('127.0.0.1', '::1', 'localhost')
+_LOGGER = logging.getLogger('medm2t_jax.serve')
+
+
+def main(_: list[str]) -> None:
+  # Imported here so that --help and wrong flags answer at once.
+  try:
+    import uvicorn
+  except ModuleNotFoundError as error:
+    sys.exit(f"error: serving needs {error.name}: pip install 'medm2t_jax[serve]'")
+  from medm2t_jax.runs.hosts import start_up
+
+  start_up.start_without_data_sets()
+  try:
+    options = ServiceOptions(
+      **{name: flag.value for name, flag in _LIMITS.items()},
+      batch_rows=tuple(map(int, _BATCH_ROWS.value)),
+    )
+    token = read_token(_TOKEN_FILE.value)
+    service = make(Path(_MODEL.value), options, token)
+  except (DataError, ValueError) as error:
+    sys.exit(f'error: {error}')
+  if _HOST.value not in _LOCAL and not token:
+    _LOGGER.warning(
+      '--host=%s without --token_file: whoever reaches this port may ask.', _HOST.value
+    )
+  config = uvicorn.Config(
+    service,
+    host=_HOST.value,
+    port=_PORT.value,
+    access_log=False,
+    log_level='warning',
+    server_header=False,
+    limit_concurrency=2 * options.max_waiting,
+  )
+  _LOGGER.info('listening on http://%s:%d', _HOST.value, _PORT.value)
+  uvicorn.Server(config).run()
+
+
+def make(bundle: Path, options: Any, token: str) -> Any:
+  """The application of a bundle.
+
+  Args:
+    bundle: the folder.
+    options: limits.
+    token: '' for none.
+
+  Raises:
+    DataError: no bundle, no mapping, or the self-test failed.
+  """
+  from data_pipeline.sources.meds import mapping
+  from data_pipeline.sources.meds.patients import PatientReader
+  from medm2t_jax.inference.attribution.explainer import Explainer
+  from medm2t_jax.inference.trained_model import TrainedModel
+  from medm2t_jax.serving.application import application
+
+  model = TrainedModel.load(bundle)
+  source = model.schema.source
+  name = _MAPPING.value or _MAPPINGS.get(source)
+  fhir_name = _FHIR_MAPPING.value or _FHIR_MAPPINGS.get(source)
+  loaded, of_fhir = (
+    mapping.load(mapping.path_of(each)) if each else None for each in (name, fhir_name)
+  )
+  if loaded is None:
+    _LOGGER.warning(
+      "the model's data were of source %r, which has no mapping of its own: events are "
+      'read by the codes of the model alone (GET /model), unless --mapping is given',
+      source,
+    )
+  return application(
+    model,
+    PatientReader(model.schema, loaded),
+    Explainer(model),
+    options,
+    mapping=loaded,
+    fhir_reader=PatientReader(model.schema, of_fhir) if of_fhir else None,
+    token=token,
+  )
+
+
+if __name__ == '__main__':
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  app.run(main, flags_parser=functools.partial(command_line.parse_flags, config=None))

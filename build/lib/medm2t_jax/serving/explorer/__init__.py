@@ -1,0 +1,1 @@
+"""The patient explorer: one page of one patient (docs/explorer.md)."""

@@ -1,0 +1,1 @@
+"""Training: stages, steps, losses, optimizer, the choice of an epoch."""

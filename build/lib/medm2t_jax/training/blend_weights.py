@@ -1,0 +1,93 @@
+"""Weights of a blend of several predictors, fitted on validation subjects.
+
+The blend is that of `medm2t_jax.models.blend.weighted_sum`. Weights are shrunk towards
+equal ones that sum to 1, so that few subjects cannot move them far.
+
+Outputs are normalised on the scale of the target's link (`models/link.py`). Letters: n
+samples, c outputs, m predictors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from jaxtyping import Float
+from scipy import optimize
+
+from data_pipeline.format.schema import Target
+from medm2t_jax import targets
+
+
+def fit_weights(
+  outputs: Mapping[str, Float[np.ndarray, 'n c']],
+  label: np.ndarray,
+  weight: np.ndarray,
+  prior: Float[np.ndarray, ' c'],
+  target: Target,
+  weight_sd: float = 0.2,
+) -> dict[str, float]:
+  """The most probable weights, none below 0, if each is near 1/m a priori.
+
+  Of samples that weigh little, many count as much as one of weight 1.
+
+  Args:
+    outputs: name of a predictor -> its outputs.
+    label: (n) or, of a multilabel target, (n l).
+    weight: of the samples, (n).
+    prior: outputs that say what training subjects do together.
+    target: what the label means.
+    weight_sd: a priori standard deviation of a weight around 1/m.
+
+  Returns:
+    Name -> weight, in the order of `outputs`. The order has no influence; the only
+    predictor has weight 1.
+
+  Raises:
+    ValueError: an output, label or prior is not finite.
+  """
+  if len(outputs) == 1:
+    return dict.fromkeys(outputs, 1.0)
+  names = sorted(outputs)
+  prior, label, weight = (np.asarray(x, np.float64) for x in (prior, label, weight))
+  said = np.stack([np.asarray(outputs[name], np.float64) for name in names]) - prior
+  if not (np.isfinite(said).all() and np.isfinite(label).all()):
+    raise ValueError('outputs, labels and prior are finite')
+  result = optimize.minimize(
+    _objective(said, label, weight, prior, target, weight_sd),
+    np.full(len(names), 1 / len(names)),
+    jac=True,
+    method='L-BFGS-B',
+    bounds=[(0, None)] * len(names),
+    options={'ftol': 1e-13, 'gtol': 1e-9},
+  )
+  weights = dict(zip(names, result.x.tolist(), strict=True))
+  return {name: weights[name] for name in outputs}
+
+
+def _objective(
+  said: Float[np.ndarray, 'm n c'],
+  label: np.ndarray,
+  weight: np.ndarray,
+  prior: Float[np.ndarray, ' c'],
+  target: Target,
+  weight_sd: float,
+) -> Callable[[Float[np.ndarray, ' m']], tuple[float, Float[np.ndarray, ' m']]]:
+  """Loss and penalty of weights, divided by what samples weigh, and their gradient."""
+  total = weight.sum()
+  equal = np.full(len(said), 1 / len(said))
+  blended = lambda weights: prior + np.tensordot(weights, said, 1)
+  loss = targets.of(target).summed_loss
+  # Of numbers: the mean error of equal weights, so that the loss is in nats, too.
+  scale = 1.0
+  if target.numeric:
+    scale = loss(blended(equal), label, weight)[0] / total
+
+  def objective(weights):
+    value, slope = loss(blended(weights), label, weight)
+    apart = weights - equal
+    value = value / scale + np.square(apart).sum() / (2 * weight_sd**2)
+    gradient = np.tensordot(said, slope, 2) / scale + apart / weight_sd**2
+    return value / total, gradient / total
+
+  return objective

@@ -1,0 +1,56 @@
+"""The history of a stage on disk: metrics.jsonl always, TensorBoard where asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.format.schema import DataError
+
+
+def require_tensorboard() -> None:
+  """Raises DataError where TensorBoard is not installed."""
+  if util.find_spec('tensorboard') is None:
+    raise DataError(
+      'config.training.tensorboard=True needs the package tensorboard: '
+      "pip install -c constraints.txt -e '.[tensorboard]', or leave it False "
+      '(metrics.jsonl is written always)'
+    )
+
+
+class MetricWriter:
+  """Writes the records of a stage's epochs into its folder."""
+
+  def __init__(self, directory: Path, *, tensorboard: bool):
+    """Args: directory of the stage; tensorboard whether to write event files too."""
+    self._directory = directory
+    directory.mkdir(parents=True, exist_ok=True)
+    self._events = None
+    if tensorboard:
+      import tensorflow as tf
+
+      self._events = tf.summary.create_file_writer(str(directory))
+
+  def write(self, history: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the history up to the epoch that has just ended.
+
+    Args:
+      history: one record an epoch; `metrics.jsonl` is rewritten with all of them, so
+        that a repeated epoch never stands there twice. Numbers of the last one become
+        TensorBoard scalars at step `epoch`.
+    """
+    partial = self._directory / 'metrics.jsonl.partial'
+    partial.write_text(''.join(json.dumps(record) + '\n' for record in history))
+    partial.replace(self._directory / 'metrics.jsonl')
+    if self._events is not None:
+      import tensorflow as tf
+
+      record = history[-1]
+      with self._events.as_default(step=record['epoch']):
+        for name, value in record.items():
+          if name != 'epoch':
+            tf.summary.scalar(name, value)
+      self._events.flush()
