@@ -8,10 +8,11 @@ is compared with (`baselines`) is fitted here, on the same subjects.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,14 @@ def evaluate(folds: Sequence[Run], *, again: bool = True) -> dict[str, Any]:
 
   Raises:
     DataError: a fold's multimodal stage is not complete, or was fitted on subjects
-      that it must not have seen; an unknown baseline.
+      that it must not have seen; an unknown baseline; no section is chosen.
   """
   config, dataset = folds[0].config, folds[0].dataset
+  if not config.evaluation.sections:
+    raise DataError(
+      'config.evaluation.sections is empty: there is nothing to evaluate. Leave it out, or '
+      'name some.'
+    )
   results = folds[0].workdir / 'eval'
   made_from = finished.made_from(folds)
   if not again:
@@ -66,62 +72,10 @@ def evaluate(folds: Sequence[Run], *, again: bool = True) -> dict[str, Any]:
         results / 'report.html',
       )
       return kept
-  if not config.evaluation.sections:
-    raise DataError(
-      'config.evaluation.sections is empty: there is nothing to evaluate. Leave it out, or '
-      'name some.'
-    )
   chosen = sections.chosen(config.evaluation.sections)
-  needs = {each.NAME: each.needs(folds) for each in chosen}
-  tables = []
-  tested: list[dict[str, np.ndarray]] = []
-  rows_of: list[np.ndarray] = []
-  alone: list[np.ndarray] = []
-  of_folds: dict[str, list[Any]] = {
-    name: [] for name, need in needs.items() if need.of_fold is not None
-  }
-  seconds = dict.fromkeys(needs, 0.0)
-  inputs = [Inputs(fold) for fold in folds]
-  for fold, own in zip(folds, inputs, strict=True):
-    variables, _ = restore_best(fold, STAGE)
-    _LOGGER.info('%s: predicting from the best checkpoint of %s', fold.name, STAGE)
-    predictor = steps.predictor(fold.model, STAGE, variables)
-    rows, predictions = predict(fold, predictor, 'validation', {_ALL: ()})
-    validated = predictions[_ALL]
-    if config.blend:
-      validated = blend.fit(fold, own, validated)
-    tables.append(predictions_table(dataset, fold.fold, 'validation', rows, validated))
-    final = fold.final
-    variables, _ = restore_best(final, STAGE)
-    ours = steps.predictor(final.model, STAGE, variables)
-    _LOGGER.info('%s: predicting from the best checkpoint of %s', final.name, STAGE)
-    predictor = blend.predictor(fold, ours)
-    if config.blend:
-      alone.append(predict(final, ours, 'test', {_ALL: ()})[1][_ALL])
-    rows, predictions = predict(final, predictor, 'test', _masked(needs))
-    tables.append(predictions_table(dataset, final.fold, 'test', rows, predictions[_ALL]))
-    rows_of.append(rows)
-    tested.append(predictions)
-    for name, parts in of_folds.items():
-      of_fold = needs[name].of_fold
-      assert of_fold is not None
-      _LOGGER.info('%s: predicting for the section %s', final.name, name)
-      began = time.monotonic()
-      parts.append(of_fold(final, predictor))
-      seconds[name] += time.monotonic() - began
-  whole = Tested(folds, inputs, rows_of, [each[_ALL] for each in tested], alone)
-  given: dict[str, Any] = dict(of_folds)
-  for name, need in needs.items():
-    if need.of_all is not None:
-      began = time.monotonic()
-      given[name] = need.of_all(whole)
-      seconds[name] += time.monotonic() - began
-    if need.without:
-      given[name] = {
-        scenario: np.concatenate([each[_key(absent)] for each in tested])
-        for scenario, absent in need.without.items()
-      }
-  table = pa.concat_tables(tables)
+  table, given, seconds = _predicted(
+    folds, {each.NAME: each.needs(folds) for each in chosen}
+  )
   context = Context(
     schema=dataset.schema,
     config=config.to_json(),
@@ -147,6 +101,62 @@ def evaluate(folds: Sequence[Run], *, again: bool = True) -> dict[str, Any]:
   metrics = distributed.from_first(write)
   _write_models(folds, metrics, (results / 'model_card.md').read_text(encoding='utf-8'))
   return metrics
+
+
+def _predicted(
+  folds: Sequence[Run], needs: Mapping[str, Needs]
+) -> tuple[pa.Table, dict[str, Any], dict[str, float]]:
+  """Predictions of all folds, what each section is given of others, and its seconds."""
+  config, dataset = folds[0].config, folds[0].dataset
+  tables = []
+  tested: list[dict[str, np.ndarray]] = []
+  rows_of: list[np.ndarray] = []
+  alone: list[np.ndarray] = []
+  given: dict[str, Any] = {name: [] for name, each in needs.items() if each.of_fold}
+  seconds = dict.fromkeys(needs, 0.0)
+
+  def timed(name: str, work: Callable[[], Any]) -> Any:
+    began = time.monotonic()
+    found = work()
+    seconds[name] += time.monotonic() - began
+    return found
+
+  inputs = [Inputs(fold) for fold in folds]
+  for fold, own in zip(folds, inputs, strict=True):
+    variables, _ = restore_best(fold, STAGE)
+    _LOGGER.info('%s: predicting from the best checkpoint of %s', fold.name, STAGE)
+    predictor = steps.predictor(fold.model, STAGE, variables)
+    rows, predictions = predict(fold, predictor, 'validation', {_ALL: ()})
+    validated = predictions[_ALL]
+    if config.blend:
+      validated = blend.fit(fold, own, validated)
+    tables.append(predictions_table(dataset, fold.fold, 'validation', rows, validated))
+    final = fold.final
+    variables, _ = restore_best(final, STAGE)
+    ours = steps.predictor(final.model, STAGE, variables)
+    _LOGGER.info('%s: predicting from the best checkpoint of %s', final.name, STAGE)
+    predictor = blend.predictor(fold, ours)
+    if config.blend:
+      alone.append(predict(final, ours, 'test', {_ALL: ()})[1][_ALL])
+    rows, predictions = predict(final, predictor, 'test', _masked(needs))
+    tables.append(predictions_table(dataset, final.fold, 'test', rows, predictions[_ALL]))
+    rows_of.append(rows)
+    tested.append(predictions)
+    for name, each in needs.items():
+      if each.of_fold is not None:
+        _LOGGER.info('%s: predicting for the section %s', final.name, name)
+        of_fold = functools.partial(each.of_fold, final, predictor)
+        given[name].append(timed(name, of_fold))
+  whole = Tested(folds, inputs, rows_of, [each[_ALL] for each in tested], alone)
+  for name, each in needs.items():
+    if each.of_all is not None:
+      given[name] = timed(name, functools.partial(each.of_all, whole))
+    if each.without is not None:
+      given[name] = {
+        scenario: np.concatenate([of_fold[_key(absent)] for of_fold in tested])
+        for scenario, absent in each.without.items()
+      }
+  return pa.concat_tables(tables), given, seconds
 
 
 def _write_models(folds: Sequence[Run], metrics: dict[str, Any], card: str) -> None:
@@ -195,7 +205,7 @@ def predict(
 
 def _masked(needs: Mapping[str, Needs]) -> dict[str, tuple[str, ...]]:
   """All subsets of the modalities that sections need, each once, and all modalities."""
-  every = [absent for need in needs.values() for absent in need.without.values()]
+  every = [absent for each in needs.values() for absent in (each.without or {}).values()]
   return {_ALL: (), **{_key(absent): absent for absent in every}}
 
 

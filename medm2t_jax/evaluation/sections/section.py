@@ -38,7 +38,7 @@ class Tested:
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
-  """What a section wants to have predicted besides.
+  """What a section wants to have predicted besides: one of these, or nothing.
 
   Attributes:
     without: name -> modalities that are masked. What several sections need is predicted
@@ -49,7 +49,7 @@ class Needs:
     of_all: makes `given` of all folds.
   """
 
-  without: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+  without: Mapping[str, tuple[str, ...]] | None = None
   of_fold: Callable[[Run, Predictor], Any] | None = None
   of_all: Callable[[Tested], Any] | None = None
 
