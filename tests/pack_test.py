@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import importlib.metadata
 import json
 import os
 import shutil
@@ -12,6 +13,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from docs import rooms
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ('configs', 'data_pipeline', 'medm2t_jax')
@@ -78,6 +83,50 @@ def instructions():
   text = (ROOT / 'Dockerfile').read_text(encoding='utf-8').replace('\\\n', ' ')
   lines = [line for line in text.splitlines() if line and not line.startswith('#')]
   return [(keyword, rest) for keyword, _, rest in (line.partition(' ') for line in lines)]
+
+
+SERVING = """
+import json
+import sys
+from medm2t_jax.serving import application
+from data_pipeline.sources.meds import mapping
+print(json.dumps([name for name in sys.modules if name.startswith(('data_', 'medm2t_'))]))
+"""
+
+
+def test_the_service_imports_what_its_extra_installs():
+  done = subprocess.run(
+    [sys.executable, '-c', SERVING], cwd=ROOT, check=True, capture_output=True, text=True
+  )
+  config = configparser.ConfigParser()
+  config.read(ROOT / 'setup.cfg')
+  wanted = config['options']['install_requires'].splitlines()
+  waiting = [*wanted, *config['options.extras_require']['serve'].splitlines()]
+  installed: set[str] = set()
+  while waiting:
+    line = waiting.pop()
+    if not line or 'extra ==' in line:
+      continue
+    name = canonicalize_name(Requirement(line).name)
+    if name not in installed:
+      try:
+        waiting += importlib.metadata.requires(name) or []
+      except importlib.metadata.PackageNotFoundError:
+        continue  # of another platform
+      installed.add(name)
+  loaded = set(json.loads(done.stdout.splitlines()[-1]))
+  distributions = importlib.metadata.packages_distributions()
+  imported = {
+    canonicalize_name(distribution)
+    for path in rooms.files()
+    if rooms.module_of(path) in loaded
+    for name in rooms.imports(path)  # those inside functions, too
+    for distribution in distributions.get(name.partition('.')[0], ())
+  }
+  assert {'fastapi', 'jax', 'jsonschema'} <= imported
+  # What reads DICOM files and MEDS data sets asks for its extra by name.
+  of_files = {'pydicom', 'meds', 'flexible-schema'}
+  assert imported - installed - of_files == {'medm2t-jax'}
 
 
 def test_the_image_has_what_the_wheel_needs():
