@@ -1,1 +1,0 @@
-"""Experiments: one file a task, `get_config(variant)` returns a locked ConfigDict."""

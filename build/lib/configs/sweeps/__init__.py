@@ -1,1 +1,0 @@
-"""Sweeps over the experiments of `configs`, for `python -m medm2t_jax.sweep`."""

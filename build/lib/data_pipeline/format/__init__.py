@@ -1,1 +1,0 @@
-"""The prepared data set: schema, examples, records."""

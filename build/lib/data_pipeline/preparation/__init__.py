@@ -1,1 +1,0 @@
-"""From staged tables to a prepared data set."""

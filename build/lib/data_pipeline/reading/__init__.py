@@ -1,1 +1,0 @@
-"""From a prepared data set to batches."""

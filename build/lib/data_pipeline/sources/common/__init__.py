@@ -1,1 +1,0 @@
-"""What all sources share: reading raw tables, their cells and units."""

@@ -1,1 +1,0 @@
-"""What is predicted in a MEDS data set: task files, label files, their values, samples."""

@@ -1,1 +1,0 @@
-"""Evaluation of a run: predictions, metrics and the report of them."""

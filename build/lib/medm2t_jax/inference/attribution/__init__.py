@@ -1,1 +1,0 @@
-"""What a prediction depends on: attributions of the whole model that predicts."""

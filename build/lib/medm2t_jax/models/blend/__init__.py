@@ -1,1 +1,0 @@
-"""What predicts beside the network, and how the two are blended."""

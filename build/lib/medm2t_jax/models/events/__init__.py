@@ -1,1 +1,0 @@
-"""Sparse time series: encoding of irregular events."""

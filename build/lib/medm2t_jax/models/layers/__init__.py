@@ -1,1 +1,0 @@
-"""Layers that several modules of the model are made of."""

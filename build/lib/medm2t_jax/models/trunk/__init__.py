@@ -1,1 +1,0 @@
-"""The ensemble trunk, and the columns of summary statistics that it reads."""

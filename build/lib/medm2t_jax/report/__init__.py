@@ -1,1 +1,0 @@
-"""Presentation of reports: blocks, pages and plots. No metric is computed here."""

@@ -1,1 +1,0 @@
-"""What a run leaves in its workdir, and how several processes share one."""

@@ -1,1 +1,0 @@
-"""Hosts: how processes start, find each other, and use their devices."""

@@ -1,1 +1,0 @@
-"""A trained model over HTTP (docs/serving.md)."""

@@ -1,1 +1,0 @@
-"""The patient explorer: one page of one patient (docs/explorer.md)."""

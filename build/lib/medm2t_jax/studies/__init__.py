@@ -1,1 +1,0 @@
-"""Studies of many runs: ablations and sweeps."""

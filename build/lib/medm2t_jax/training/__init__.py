@@ -1,1 +1,0 @@
-"""Training: stages, steps, losses, optimizer, the choice of an epoch."""
