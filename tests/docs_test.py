@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from configs import mortality
 from data_pipeline.format.options import Options
 from docs import reference
 
@@ -22,6 +23,23 @@ def test_the_code_of_the_model_page_runs_from_top_to_bottom():
   blocks = re.findall(r'```python\n(.*?)```', (DOCS / 'model.md').read_text(), re.DOTALL)
   assert len(blocks) == 8
   exec(compile('\n'.join(blocks), 'docs/model.md', 'exec'), {})
+
+
+def test_options_that_are_told_of_exist():
+  """On pages, in messages and in commands of the code."""
+  known = mortality.get_config('small').unlock()
+  code = [path for name in CODE[:4] for path in sorted((ROOT / name).rglob('*.py'))]
+  # Experiments are told with the commands of their day.
+  pages = [path for path in PAGES if path.name != 'experiments.md']
+  for path in (*pages, *code):
+    for name in re.findall(r'--config\.([a-z_.]*[a-z])=', path.read_text(encoding='utf-8')):
+      of, _, rest = name.partition('.')
+      if of == 'recipe':  # whose stages are those of the data
+        of, rest = 'recipe', f'multimodal.{rest.partition(".")[2]}'
+      fields = known
+      for field in filter(None, (of, *rest.split('.'))):
+        assert field in fields, f'{path.relative_to(ROOT)} tells of --config.{name}'
+        fields = fields[field]
 
 
 def headings(page):

@@ -116,8 +116,8 @@ def read_damaged(
   except EcgError as error:
     raise DataError(
       f'raw recording {recording.raw.path} could be read when the data set was prepared '
-      f'and cannot now ({error}). Put it back, or evaluate with '
-      '--config.evaluation.robustness=False.'
+      f'and cannot now ({error}). Put it back, or leave robustness out of '
+      '--config.evaluation.sections.'
     ) from error
   if damage is None:
     return condition(signal, rate)

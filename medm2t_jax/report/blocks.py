@@ -65,14 +65,14 @@ class Figure:
     alt: says what is seen.
     caption: below it.
     width: that of a column of text, or of the whole page.
-    numbers: what is drawn, as CSV; '' where it is not offered.
+    numbers: what is drawn; None where that is not offered.
   """
 
   source: str
   alt: str
   caption: str = ''
   width: Literal['column', 'page'] = 'column'
-  numbers: str = ''
+  numbers: Table | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,6 @@ the eye can see, so that a page stays small for any number of samples.
 from __future__ import annotations
 
 import base64
-import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -23,7 +22,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import StepPatch
 from matplotlib.ticker import MaxNLocator
 
-from medm2t_jax.report.blocks import Figure
+from medm2t_jax.report.blocks import Figure, Table
 from medm2t_jax.report.text import in_brackets
 
 COLORS = ('#0b5394', '#d55e00', '#007a5e', '#a3458b', '#8a6d00', '#3d8fc4', '#555555')
@@ -340,35 +339,33 @@ def figure(
     buffer = io.BytesIO()
     canvas.savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
   encoded = base64.b64encode(buffer.getvalue()).decode('ascii')
-  drawn = _drawn(axes) if numbers else ''
+  drawn = _drawn(axes) if numbers else None
   return Figure(f'data:image/svg+xml;base64,{encoded}', alt, caption, width, drawn)
 
 
-def _drawn(axes: Axes) -> str:
-  """Lines, steps and upright bars as CSV; lines without a label only guide the eye."""
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator='\n')
-  writer.writerow(['series', axes.get_xlabel() or 'x', axes.get_ylabel() or 'y'])
-  start = text.tell()
+def _drawn(axes: Axes) -> Table | None:
+  """Lines, steps and upright bars; lines without a label only guide the eye."""
+  rows: list[tuple[str, str, str]] = []
   lines = axes.get_lines()
   named = [line for line in lines if not str(line.get_label()).startswith('_')] or lines
   for line in named:
     label = str(line.get_label())
     name = '' if label.startswith('_') else label
     x, y = (np.asarray(of, float) for of in line.get_data())
-    writer.writerows((name, f'{a:.6g}', f'{b:.6g}') for a, b in zip(x, y, strict=True))
+    rows += [(name, f'{a:.6g}', f'{b:.6g}') for a, b in zip(x, y, strict=True)]
   for container in axes.containers:
     if not isinstance(container, BarContainer):
       continue
     for bar in container.patches:
       middle, height = bar.get_x() + bar.get_width() / 2, bar.get_height()
-      writer.writerow((str(container.get_label()), f'{middle:.6g}', f'{height:.6g}'))
+      rows.append((str(container.get_label()), f'{middle:.6g}', f'{height:.6g}'))
   for patch in axes.patches:
     if isinstance(patch, StepPatch):
       values, edges, _ = patch.get_data()
       for value, edge in zip(values, edges[:-1], strict=True):
-        writer.writerow((str(patch.get_label()), f'{edge:.6g}', f'{value:.6g}'))
-  return text.getvalue() if text.tell() > start else ''
+        rows.append((str(patch.get_label()), f'{edge:.6g}', f'{value:.6g}'))
+  header = ('series', axes.get_xlabel() or 'x', axes.get_ylabel() or 'y')
+  return Table(header, rows) if rows else None
 
 
 def cycle(names: Mapping[str, Any]) -> list[str]:

@@ -131,6 +131,17 @@ def test_any_subset_of_modalities_is_finite_and_matters(multimodal):
       assert not np.allclose(parts[place, 0], everything[place, 0], atol=1e-4), absent
 
 
+def test_a_batch_without_any_recording_predicts_as_one_in_which_others_have_some(
+  multimodal,
+):
+  batch, run, _ = multimodal
+  others = jax.tree.map(np.copy, batch)
+  others['ecg']['mask'] &= others['ecg']['owner'] != 0
+  assert others['ecg']['mask'].any() and not others['ecg']['mask'].all()
+  found, expected = run(masked(batch, ('ecg',))).parts, run(others).parts
+  np.testing.assert_allclose(found[:, 0], expected[:, 0], atol=1e-5)
+
+
 def test_dropping_by_argument_equals_dropping_by_mask(multimodal):
   batch, run, (model, variables) = multimodal
   absent = ('labs', 'ecg', 'static', 'vitals')  # one of every kind
