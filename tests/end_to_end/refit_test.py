@@ -40,8 +40,9 @@ def make(data, home, **changes):
     config.recipe[stage].update(optimizer='adam', select_by='loss')
   config.update(changes)
   config.evaluation.update(
-    baselines=('single_modalities',), bootstrap=20, explained=1, explained_globally=2
-  )
+    baselines=('single_modalities',), bootstrap=20, explained=1, explained_globally=2,
+    sections=('discrimination', 'explanation', 'training', 'card'),
+  )  # fmt: skip
   return Run(read(config), open_dataset(data), 0, home)
 
 

@@ -46,6 +46,7 @@ def experiment(**changes):
     config.data.buckets = ({'labs': 512},)
     config.evaluation.batch_size = 16
     config.evaluation.bootstrap = 20
+    config.evaluation.sections = ('discrimination', 'baselines', 'calibration', 'card')
     config.update_from_flattened_dict(
       {name.replace('__', '.'): value for name, value in changes.items()}
     )
