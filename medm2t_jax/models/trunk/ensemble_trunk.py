@@ -24,7 +24,7 @@ from medm2t_jax.models.layers.dropout import Dropout
 
 # Adam moves a parameter by about its rate in a step: tables of size 1 would hardly move.
 _TABLE_SCALE = 0.02
-_MANY = 16  # numbers of a chunk; the vectors of encoders have more
+_BLOCK = 32  # chunks whose vectors for a batch stay in the cache of a core
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,22 +84,26 @@ class EnsembleTrunk(nn.Module):
     dropout = lambda x: Dropout(config.dropout)(x, deterministic=not train)
     cast = lambda x: x.astype(self.dtype)
 
-    x = self._project('chunk_table', chunks)
+    count = chunks.shape[1]
+    chunks, table = cast(chunks), cast(self._table('chunk_table', chunks))
+    gated = None
     if vectors is not None:
+      count += vectors.shape[1]
       gate = self.param('vector_gate', nn.initializers.zeros, vectors.shape[1:2])
-      gate = cast(gate)[jnp.newaxis, :, jnp.newaxis]
-      x = jnp.concatenate([x, self._project('vector_table', vectors) * gate], axis=1)
-    rows, count = x.shape[:2]
+      of_vectors = cast(self._table('vector_table', vectors))
+      gated = jnp.einsum('bvp,vpw->bvw', cast(vectors), of_vectors)
+      gated = gated * cast(gate)[jnp.newaxis, :, jnp.newaxis]
     scale = jnp.ones((1, count))
     if members > 1:
       scale = self.param('chunk_scale', nn.initializers.normal(1.0), (members, count))
-    if train and config.chunk_dropout:
-      keep = 1 - config.chunk_dropout
-      shape = (members, rows, count)
-      kept = jax.random.bernoulli(self.make_rng('dropout'), keep, shape) / keep
-      x = jnp.einsum('bnw,kbn->kbw', x, cast(kept * scale[:, jnp.newaxis]))
+    if train:
+      x = each_by_its_table(chunks, table)
+      x = x if gated is None else jnp.concatenate([x, gated], axis=1)
+      x = self._kept(x, scale)
     else:
-      x = jnp.einsum('bnw,kn->kbw', x, cast(scale))
+      x = sum_of_chunks(chunks, table, cast(scale[:, : chunks.shape[1]]))
+      if gated is not None:
+        x = x + jnp.einsum('bvw,kv->kbw', gated, cast(scale[:, chunks.shape[1] :]))
     bias = cast(self.param('chunk_bias', nn.initializers.zeros, (width,)))
     x = x + bias[jnp.newaxis, jnp.newaxis]
     x = dropout(nn.relu(nn.LayerNorm(dtype=self.dtype, name='norm')(x)))
@@ -121,14 +125,22 @@ class EnsembleTrunk(nn.Module):
     outputs = jnp.einsum('kbw,kwc->kbc', x, cast(head)).astype(jnp.float32)
     return outputs * scale + (head_bias * scale + offset[jnp.newaxis])[:, jnp.newaxis]
 
-  def _project(self, name: str, x: Float[Array, 'b n p']) -> Float[Array, 'b n w']:
-    """Each chunk by a table of its own."""
+  def _table(self, name: str, x: Float[Array, 'b n p']) -> Float[Array, 'n p w']:
+    """A table for each chunk."""
     shape = (*x.shape[1:], self.config.width)
-    table = self.param(name, nn.initializers.normal(_TABLE_SCALE), shape)
-    x, table = x.astype(self.dtype), table.astype(self.dtype)
-    if x.shape[2] > _MANY:
-      return jnp.einsum('bnp,npw->bnw', x, table)
-    return each_by_its_table(x, table)
+    return self.param(name, nn.initializers.normal(_TABLE_SCALE), shape)
+
+  def _kept(
+    self, x: Float[Array, 'b n w'], scale: Float[Array, 'k n']
+  ) -> Float[Array, 'k b w']:
+    """The sum of each member's scaled chunks, without those that dropout hides."""
+    if not self.config.chunk_dropout:
+      return jnp.einsum('bnw,kn->kbw', x, scale.astype(self.dtype))
+    keep = 1 - self.config.chunk_dropout
+    shape = (len(scale), *x.shape[:2])
+    kept = jax.random.bernoulli(self.make_rng('dropout'), keep, shape) / keep
+    kept = (kept * scale[:, jnp.newaxis]).astype(self.dtype)
+    return jnp.einsum('bnw,kbn->kbw', x, kept)
 
   def _own(self, name: str, start) -> Float[Array, 'k 1 w']:
     """Numbers that each member has for itself."""
@@ -136,14 +148,44 @@ class EnsembleTrunk(nn.Module):
     return self.param(name, start, shape).astype(self.dtype)[:, jnp.newaxis]
 
 
+def sum_of_chunks(
+  x: Float[Array, 'b n p'], table: Float[Array, 'n p w'], scale: Float[Array, 'k n']
+) -> Float[Array, 'k b w']:
+  """`einsum('bnp,npw,kn->kbw')`: of each member, its scaled sum of the chunks' vectors.
+
+  On CPUs the vectors of a few chunks are added up before those of the next are made. All
+  of them together do not fit into a core's cache, which takes three times the processor
+  time (docs/performance.md, "Serving").
+  """
+  return jax.lax.platform_dependent(x, table, scale, cpu=_by_blocks, default=_sum)
+
+
+def _sum(x: Array, table: Array, scale: Array) -> Array:
+  return jnp.einsum('bnw,kn->kbw', jnp.einsum('bnp,npw->bnw', x, table), scale)
+
+
+def _by_blocks(x: Array, table: Array, scale: Array) -> Array:
+  whole = x.shape[1] // _BLOCK
+
+  def add(block: Array, total: Array) -> Array:
+    part = lambda array, axis: jax.lax.dynamic_slice_in_dim(
+      array, block * _BLOCK, _BLOCK, axis
+    )
+    return total + _sum(part(x, 1), part(table, 0), part(scale, 1))
+
+  rest = slice(whole * _BLOCK, None)
+  total = _sum(x[:, rest], table[rest], scale[:, rest])
+  return jax.lax.fori_loop(0, whole, add, total) if whole else total
+
+
 @jax.custom_vjp
 def each_by_its_table(
   x: Float[Array, 'b n p'], table: Float[Array, 'n p w']
 ) -> Float[Array, 'b n w']:
-  """`einsum('bnp,npw->bnw')`, seven times faster on CPUs.
+  """`einsum('bnp,npw->bnw')` of training, where it is seven times faster on CPUs.
 
-  XLA has no good product of many small matrices there. A sum of p products of vectors is
-  one loop; its own gradient would be a slow one, so that is a product of matrices.
+  A sum of p products of vectors is one loop; its own gradient would be a slow one, so
+  that is a product of matrices.
   """
   parts = (x[:, :, i, jnp.newaxis] * table[jnp.newaxis, :, i] for i in range(x.shape[2]))
   return functools.reduce(jnp.add, parts)
