@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
+from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
@@ -87,7 +88,9 @@ def application(
     yield
     batches.close()
 
-  app = FastAPI(
+  app = FastAPIOffline(
+    redoc_url=None,
+    swagger_ui_parameters={'validatorUrl': None},  # it would be another server's
     title=f'medm2t_jax: {model.schema.task}',
     version=medm2t_jax.__version__,
     description=_DESCRIPTION,

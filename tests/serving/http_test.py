@@ -290,7 +290,17 @@ def test_a_request_of_the_openapi_page_works(service):
   (one,) = answer.json()['patients']
   assert one['coverage']['used'] == len(of['example']['patients'][0]['events'])
   assert not any('UTC' in text for text in one['warnings'])
-  assert service.get('/docs').status_code == 200
+
+
+def test_the_openapi_page_needs_no_other_server(service):
+  page = service.get('/docs')
+  assert page.status_code == 200 and '/openapi.json' in page.text
+  links = re.findall(r'(?:src|href)="([^"]*)"', page.text)
+  assert any(link.endswith('.js') for link in links)
+  for link in links:
+    assert link.startswith('/') and not link.startswith('//')
+    assert service.get(link).status_code == 200
+  assert 'https:' not in page.text and '"validatorUrl": null' in page.text
 
 
 def test_the_model_tells_of_its_variables(service, model):
