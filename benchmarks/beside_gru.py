@@ -83,7 +83,7 @@ def main() -> None:
   }
   result = {
     name: {
-      **{figure: round(seconds, 3) for figure, seconds in each.items()},
+      **{key: round(seconds, 3) for key, seconds in each.items()},
       'epoch_ratio': round(median['gru']['s_per_epoch'] / each['s_per_epoch'], 2),
       'inference_ratio': round(
         median['gru']['s_per_1000_stays'] / each['s_per_1000_stays'], 2

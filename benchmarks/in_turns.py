@@ -67,12 +67,12 @@ def in_turns(work: Mapping[str, Work], options: argparse.Namespace) -> dict[str,
 
 
 def rounded(row: Mapping[str, float]) -> dict[str, float]:
-  """Figures to four digits."""
+  """Numbers to four digits."""
   return {name: float(f'{value:.4g}') for name, value in row.items()}
 
 
 def say(name: str, row: Mapping[str, Any]) -> None:
   """One line on stderr, while the rest is being measured."""
   show = lambda value: f'{value:g}' if isinstance(value, float) else str(value)
-  figures = '  '.join(f'{key} {show(value)}' for key, value in row.items())
-  print(f'{name}: {figures}', file=sys.stderr, flush=True)
+  shown = '  '.join(f'{key} {show(value)}' for key, value in row.items())
+  print(f'{name}: {shown}', file=sys.stderr, flush=True)

@@ -9,7 +9,7 @@ The model and recipe are those that a config file has by default: item statistic
 ensemble trunk beside the encoders, added late; the multimodal stage trains on frozen
 encoders and adds what the stages of its modalities predict. Both sides compute the same
 from the same weights and inputs (logits are compared first, to 1e-4), in one process,
-with the same number of threads, in turns; the figures are medians. On a GPU both compute
+with the same number of threads, in turns; the numbers are medians. On a GPU both compute
 there, and multiply float32 matrices as `--precision` says: with TF32, JAX's default, or
 without (logits are compared to 1e-2 and 1e-4). Ratios are samples a
 second, ours over PyTorch: above 1, ours is faster. `ste` is the window vectors of the

@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def planted_effects(directory: Path) -> dict[str, Any]:
-  """Figures of every model of a workdir, by its name.
+  """Metrics of every model of a workdir, by its name.
 
   Raises:
     DataError: the run is not one of mortality or length of stay on the simulated
@@ -83,11 +83,11 @@ def planted_effects(directory: Path) -> dict[str, Any]:
     'folds': len(reference),
     'models': {
       name: {
-        figure: {
+        metric: {
           **estimate(each, counts),
-          'difference': estimate(each - draws[_FULL][figure], counts),
+          'difference': estimate(each - draws[_FULL][metric], counts),
         }
-        for figure, each in found.items()
+        for metric, each in found.items()
       }
       for name, found in draws.items()
     },
@@ -154,8 +154,8 @@ def _statistic(score: np.ndarray, known: dict[str, np.ndarray], outcome: np.ndar
     left = np.einsum('rn,nij->rij', weights, outer)
     right = np.einsum('rn,ni->ri', weights, columns * score[:, np.newaxis])
     slopes = np.linalg.solve(left, right[..., np.newaxis])[..., 0]
-    figures = {name: slopes[:, i + 1] for i, name in enumerate(PLANTED)}
-    return {**_discrimination(score, outcome, weights), **figures}
+    metrics = {name: slopes[:, i + 1] for i, name in enumerate(PLANTED)}
+    return {**_discrimination(score, outcome, weights), **metrics}
 
   return statistic
 

@@ -10,8 +10,8 @@ Of ensembles with different numbers of members, in turns in one process, millise
   train    one update of the multimodal stage, as the config trains it
   predict  the prediction of one patient who has all modalities
 
-The model is the small one, of mortality with all modalities and of PhysioNet 2012. Figures
-are medians, ratios are those of medians over the first number of members. The goal is
+The model is the small one, of mortality with all modalities and of PhysioNet 2012. Times
+are medians; ratios are those of medians over the first number of members. The goal is
 that 16 members predict in at most 1.5 times the time of one. The last line on stdout is
 one JSON object. Flags of time and memory: `benchmarks/in_turns.py`.
 """

@@ -2,7 +2,7 @@
 
   python -m medm2t_jax.main --config=configs/first.py   # five minutes on two CPU cores
 
-Enough deaths among the test stays of one fold that the figures of most subgroups have
+Enough deaths among the test stays of one fold that the metrics of most subgroups have
 intervals. Static columns, laboratory values and ECGs: the stages of vital signs would take
 as long as all others (`configs/mortality.py:small` has them).
 """

@@ -1,4 +1,4 @@
-"""Searches config values for the best validation figure.
+"""Searches config values for the best validation metric.
 
   python -m medm2t_jax.sweep --sweep=configs/sweeps/mortality.py [--directory=D]
 

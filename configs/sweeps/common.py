@@ -23,7 +23,7 @@ def sweep(
       value; `*` stands for any name, and all values that match change together. Kinds:
       ('uniform', low, high), ('log_uniform', low, high), ('integer', low, high) and
       ('choice', (value, value, ...)).
-    stage: whose figure is the objective; `experiment.stages` must contain it.
+    stage: whose metric is the objective; `experiment.stages` must contain it.
     trials: number of trials, those that failed included.
   """
   fields = {

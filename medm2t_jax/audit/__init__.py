@@ -1,4 +1,4 @@
-"""The audit: tests on these data and these checkpoints what the figures rest on.
+"""The audit: tests, on this data and these checkpoints, whether the metrics can be trusted.
 
   python -m medm2t_jax.main --config=... --workdir=W --mode=audit
 

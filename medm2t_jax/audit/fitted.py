@@ -90,8 +90,8 @@ def _state(fold: Run, saved: Mapping[str, Any], again: fitting.Statistics) -> Ch
     not different,
     largest,
     f'{len(different)} of {len(ours)} fitted arrays of the checkpoint differ from those '
-    'fitted again with absurd values for everybody but the training subjects (figure: the '
-    f'largest relative difference){listed}',
+    'fitted again with absurd values for everybody but the training subjects (measured: '
+    f'the largest relative difference){listed}',
   )
 
 

@@ -63,7 +63,7 @@ def _words(text: str) -> str:
 def by_label(scan: Scan) -> Check:
   """Columns whose last value, or whose mere presence, alone predicts the label.
 
-  A figure counts where it is also significant after Bonferroni's correction: five
+  A metric counts where it is also significant after Bonferroni's correction: five
   observations separate two classes by chance.
   """
   label = scan.dataset.index['label']
@@ -72,21 +72,21 @@ def by_label(scan: Scan) -> Check:
   level = SIGNIFICANCE / max(1, 2 * len(scan.columns))
   for number, column in enumerate(scan.columns):
     values, rows = scan.sampled(number)
-    figures = [
+    metrics = [
       *_of_value(values, label[rows], column.categorical, target),
       *_of_presence(scan, number),
     ]
-    sure = [figure for figure, p in figures if p < level]
+    sure = [metric for metric, p in metrics if p < level]
     strongest = max(sure, default=0.0)
     best = max(best, strongest)
     if strongest > MOST_AUROC:
       named.append(f'{column} {strongest:.4f}')
-  figure = 'AUROC' if not target.numeric else 'rank correlation'
+  metric = 'AUROC' if not target.numeric else 'rank correlation'
   return Check(
     'inputs against the label',
     not named,
     best,
-    f'the best single input reaches {figure} {best:.3f} beyond chance (0: none does); '
+    f'the best single input reaches {metric} {best:.3f} beyond chance (0: none does); '
     f'above {MOST_AUROC} an input would be the label in disguise{_listed(named)}',
   )
 
@@ -94,7 +94,7 @@ def by_label(scan: Scan) -> Check:
 def _of_value(
   values: np.ndarray, label: np.ndarray, categorical: bool, target: Target
 ) -> list[tuple[float, float]]:
-  """(figure, p) of values (r,), one a class or label, or one for numbers."""
+  """(metric, p) of values (r,), one a class or label, or one for numbers."""
   if len(values) < 4 or np.ptp(values) == 0:
     return []
   if target.numeric:
@@ -103,14 +103,14 @@ def _of_value(
       return []  # no correlation is defined
     correlation, p = np.asarray(stats.spearmanr(score, label), float).tolist()
     return [(abs(correlation), p)]
-  figures = []
+  metrics = []
   for true in targets.of(target).is_true(label).T:
     known = ~np.isnan(true)
     positive, of_known = true[known] == 1, values[known]
     if 0 < positive.sum() < len(positive):
       score = _encoded(of_known, positive) if categorical else of_known
-      figures.append(_auroc_and_p(score, positive))
-  return figures
+      metrics.append(_auroc_and_p(score, positive))
+  return metrics
 
 
 def _auroc_and_p(score: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
@@ -136,7 +136,7 @@ def _encoded(category: np.ndarray, label: np.ndarray) -> np.ndarray:
 def _of_presence(scan: Scan, number: int) -> list[tuple[float, float]]:
   """(AUROC, p) of having the column at all, one a class, from exact counts."""
   true = targets.of(scan.dataset.schema.target).is_true(scan.dataset.index['label'])
-  figures = []
+  metrics = []
   for each, present in enumerate(scan.label_present[:, number].tolist()):
     positives = int((true[:, each] == 1).sum())
     negatives = int((true[:, each] == 0).sum())
@@ -145,8 +145,8 @@ def _of_presence(scan: Scan, number: int) -> list[tuple[float, float]]:
       continue
     area = 0.5 + (present / positives - others / negatives) / 2
     table = [[present, positives - present], [others, negatives - others]]
-    figures.append((max(area, 1 - area), float(np.asarray(stats.fisher_exact(table)[1]))))
-  return figures
+    metrics.append((max(area, 1 - area), float(np.asarray(stats.fisher_exact(table)[1]))))
+  return metrics
 
 
 def by_identifier(scan: Scan) -> Check:

@@ -34,7 +34,7 @@ TAILS = (0.0005, 0.9995)  # of the null distribution: one honest run in a thousa
 
 
 def check(fold: Run) -> Check:
-  """Trains on shuffled labels; the figure is AUROC, or for numbers the rank correlation."""
+  """Trains on shuffled labels; measures AUROC, or for numbers the rank correlation."""
   stage = fold.dataset.schema.names[0]  # static, where there is one
   name = f'shuffled labels, fold {fold.fold}'
   with tempfile.TemporaryDirectory(prefix='medm2t_audit_') as folder:
@@ -52,7 +52,7 @@ def check(fold: Run) -> Check:
     return Check(name, False, None, 'not tested: all test samples have the same label')
   score = _ranked(predictions['all'], fold.dataset.schema.target)
   true = _to_rank(label, fold.dataset.schema.target)
-  figure = association(score, true)
+  measured = association(score, true)
   generator = np.random.default_rng(fold.config.seed)
   null = [
     association(score, permute_by_subject(true, subject, generator))
@@ -62,10 +62,10 @@ def check(fold: Run) -> Check:
   kind = 'AUROC' if predictions['all'].ndim == 2 else 'rank correlation'
   return Check(
     name,
-    bool(low <= figure <= high),
-    figure,
-    f'trained on shuffled labels, {stage} reaches {kind} {figure:.3f} on {len(rows)} test '
-    f'samples; by chance alone it lies between {low:.3f} and {high:.3f}',
+    bool(low <= measured <= high),
+    measured,
+    f'trained on shuffled labels, {stage} reaches {kind} {measured:.3f} on {len(rows)} '
+    f'test samples; by chance alone it lies between {low:.3f} and {high:.3f}',
   )
 
 

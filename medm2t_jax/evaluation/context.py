@@ -60,10 +60,10 @@ class Context:
       {table: {reason: n}}}.
     environment: versions and devices, name -> value.
     trained_on: one entry a fold: {'fold', 'first', 'final'}: numbers of subjects that its
-      first run, of which all validation figures are, and its final one were trained on.
+      first run, of which all validation metrics are, and its final one were trained on.
     stages: one entry a trained stage: {'fold', 'refit', 'stage', 'epochs', 'best_epoch',
       'validation_loss', 'parameters', 'seconds', 'history': [{'epoch', 'train_loss',
-      'validation_loss'}]}; figures may be None, and a refit's history has no validation.
+      'validation_loss'}]}; metrics may be None, and a refit's history has no validation.
     sections: names of those that the report has.
     seconds: section -> of predicting what it wanted.
     dataset_version: version of the prepared data.

@@ -251,11 +251,11 @@ def _notes(dataset: Dataset, folds: Sequence[Run], table: pa.Table) -> list[str]
   if dataset.schema.condition:
     notes.append(f'Every risk here is conditional: {dataset.schema.condition}.')
   if dataset.schema.source == 'simulated':
-    notes.append('Simulated patients: these figures say nothing about real ones.')
+    notes.append('Simulated patients: these metrics say nothing about real ones.')
   tested = table['split'].to_numpy(zero_copy_only=False) == 'test'
   subjects = len(np.unique(table['subject_id'].to_numpy()[tested]))
   if subjects < 100:
     notes.append(
-      f'Only {subjects} test subjects: intervals are wide, some figures undefined.'
+      f'Only {subjects} test subjects: intervals are wide, some metrics undefined.'
     )
   return notes

@@ -14,7 +14,7 @@ from data_pipeline.format.schema import DataError
 from medm2t_jax import targets
 from medm2t_jax.evaluation.metrics import calibration
 from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES
-from medm2t_jax.evaluation.metrics.metrics import NAMES, headline_figure, score
+from medm2t_jax.evaluation.metrics.metrics import NAMES, headline_metric, score
 from medm2t_jax.evaluation.results import LEAST_EVENTS, json_ready
 from medm2t_jax.evaluation.rows import Rows, predictions_table, read_rows
 from medm2t_jax.evaluation.sections.subgroups import subgroups
@@ -76,7 +76,7 @@ def compute(
       'dataset_version': dataset.version,
       'target': dataclasses.asdict(model.schema.target),
       'condition': model.schema.condition,
-      'headline': headline_figure(rows),
+      'headline': headline_metric(rows),
       'here': {
         **score(rows, resamples, seed),
         'calibration': calibrated(rows, resamples, seed),
@@ -131,7 +131,7 @@ def render(result: Mapping[str, Any]) -> str:
         'by': grouping['by'],
         'name': group['name'],
         'n': count(group['n']),
-        'metric': in_words(group['figure']),
+        'metric': in_words(group['metric']),
         'warning': group['warning'] or '',
       }
       for grouping in result['subgroups']

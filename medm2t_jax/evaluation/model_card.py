@@ -30,7 +30,7 @@ _TARGETS = {
   'los': 'the length of a first ICU stay of at least 24 hours, in days',
 }
 _SOURCE_LIMITS = {
-  'simulated': 'The patients are simulated: no figure here has any clinical meaning.',
+  'simulated': 'The patients are simulated: no metric here has any clinical meaning.',
   'mimic_iv': 'One hospital (Beth Israel Deaconess Medical Center, Boston), 2008 to 2022: '
   'other hospitals measure and code otherwise, and need a validation of their own.',
   'physionet2012': 'ICU stays of 2001 to 2008: care has changed since.',
@@ -115,7 +115,7 @@ def _blended_with(context: Context) -> str:
 
 
 def _trained_on(context: Context) -> str:
-  """How many subjects the final model has learnt from, and whose validation figures are."""
+  """How many subjects the final model has learnt from, and whose validation metrics are."""
   if not context.trained_on:
     return NONE
   final = _span([each['final'] for each in context.trained_on])
@@ -124,7 +124,7 @@ def _trained_on(context: Context) -> str:
   first = _span([each['first'] for each in context.trained_on])
   return (
     f'{final} subjects a fold, training and validation together, for as many epochs as a '
-    f'first run on the {first} training subjects chose on the others. Validation figures '
+    f'first run on the {first} training subjects chose on the others. Validation metrics '
     'are those of the first run.'
   )
 
@@ -155,9 +155,9 @@ def _limits(evaluation: Evaluation) -> Iterator[str]:
     )
     yield f'Too few test samples to judge {len(small)} subgroups ({shown}).'
   undefined = [
-    f'{name} ({figure["reason"]})'
-    for name, figure in metrics['pooled']['overall'].items()
-    if figure['value'] is None
+    f'{name} ({metric["reason"]})'
+    for name, metric in metrics['pooled']['overall'].items()
+    if metric['value'] is None
   ]
   if undefined:
     yield f'Undefined on the test samples: {"; ".join(undefined)}.'

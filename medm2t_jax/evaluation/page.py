@@ -1,4 +1,4 @@
-"""The pages that begin with a headline figure."""
+"""The pages that begin with a headline metric."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def render(evaluation: Evaluation) -> tuple[str, dict[str, str]]:
   footer = (
     f'Intervals: central 95 % of {bootstrap["resamples"]:,} bootstrap resamples of '
     'subjects (calibration slope and intercept: Wald, robust to samples of one '
-    'subject). Discrimination is that of the probabilities as predicted. Every figure '
+    'subject). Discrimination is that of the probabilities as predicted. Every metric '
     'is in metrics.json, every prediction in predictions.parquet.'
   )
   text = page(
@@ -61,7 +61,7 @@ def page(
     title: of the task.
     source: key of the source.
     notes: warnings on top.
-    headline: name, value and interval of the figure that stands for the page.
+    headline: name, value and interval of the metric that stands for the page.
     facts: terms and texts beside it.
     sections: of the page.
     footer: below them.
@@ -81,7 +81,7 @@ def page(
 
 
 def _headline(headline: Mapping[str, Any], target: Target) -> tuple[str, str, str]:
-  """Name, value and interval of the headline figure in words."""
+  """Name, value and interval of the headline metric in words."""
   name, average = headline['name'], headline['average']
   if average:
     name = f'{name}, macro average' if average == 'macro' else f'{name}, {average}'
@@ -127,8 +127,8 @@ def _predictors(evaluation: Evaluation) -> list[tuple[str, str]]:
   for each in evaluation.metrics.get('baselines', ()):
     if each['name'] not in ALONE:
       continue
-    figure, found = next(iter(each['figures'].items()))
-    difference = in_words(each['differences'][figure], digits)
+    metric, found = next(iter(each['metrics'].items()))
+    difference = in_words(each['differences'][metric], digits)
     term = title(each['name'], target)
     facts.append(
       (
@@ -140,12 +140,13 @@ def _predictors(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 
 def _calibrated(metrics: Mapping[str, Any]) -> str:
-  figures = metrics['calibration']
-  before = _worst_error(figures['before'])
-  if figures['after'] is None:
+  calibration = metrics['calibration']
+  before = _worst_error(calibration['before'])
+  if calibration['after'] is None:
     return f'not calibrated, ECE {before}'
-  return f'temperature-scaled, ECE {before} before, {_worst_error(figures["after"])} after'
+  after = _worst_error(calibration['after'])
+  return f'temperature-scaled, ECE {before} before, {after} after'
 
 
-def _worst_error(figures: Mapping[str, Any]) -> str:
-  return number(max(each['ece']['value'] for each in figures['classes'].values()))
+def _worst_error(calibration: Mapping[str, Any]) -> str:
+  return number(max(each['ece']['value'] for each in calibration['classes'].values()))

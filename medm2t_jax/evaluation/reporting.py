@@ -145,16 +145,16 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _notes(test: Rows, metrics: Mapping[str, Any]) -> list[str]:
-  """What a reader must know before any figure."""
+  """What a reader must know before any metric."""
   notes = []
   if np.ptp(test.weight) > 0:
     notes.append(
       f'Samples have weights, here {test.weight.min():.3g} to {test.weight.max():.3g}, and '
-      'every figure counts a sample by its own; n and events are numbers of samples.'
+      'every metric counts a sample by its own; n and events are numbers of samples.'
     )
   if len(test) < LEAST_SAMPLES:
     notes.append(
-      f'Only {len(test)} test samples: the figures below say little about the model.'
+      f'Only {len(test)} test samples: the metrics below say little about the model.'
     )
   events = test.events()
   if events is not None and events < LEAST_EVENTS:

@@ -1,6 +1,6 @@
 """What is told of one sample's modality: its variables, courses, events and recordings.
 
-Figures alone; `medm2t_jax.evaluation.explain` draws them.
+Numbers only; `medm2t_jax.evaluation.explain` draws them.
 """
 
 from __future__ import annotations

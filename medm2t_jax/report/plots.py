@@ -1,4 +1,4 @@
-"""Figures of the report: SVG pictures that need no file beside the page.
+"""The charts of the report: SVG pictures that need no file beside the page.
 
 One style for all: colours that colour-blind readers can tell apart (Okabe and Ito),
 direct labels or a legend, light grid, units on every axis. Curves are thinned to what
@@ -237,13 +237,13 @@ def damage(
   axis: str,
   name: str,
 ) -> Figure:
-  """A figure under growing damage, with its intervals.
+  """A metric under growing damage, with its intervals.
 
   Args:
     curves: name -> estimates, one a level; None where there is none.
     levels: names of the levels, the first one without damage.
     axis: what a level counts.
-    name: of the figure.
+    name: of the metric.
   """
 
   def draw(axes: Axes) -> None:
@@ -288,7 +288,7 @@ def interval_bar(
     low: lower end of the interval, None where there is none.
     high: upper end.
     limits: values at the left and the right end of the cell.
-    reference: the figure on all samples.
+    reference: the metric on all samples.
   """
   span = (limits[1] - limits[0]) or 1.0
   place = lambda v: 4 + 152 * min(1.0, max(0.0, (v - limits[0]) / span))

@@ -1,4 +1,4 @@
-"""How figures are written in the report."""
+"""How numbers are written in the report."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def differences(
 
   Args:
     groups: heading -> name -> estimate of the difference.
-    name: of the figure, with its unit.
+    name: of the metric, with its unit.
     better: where a better model would be: 'left' or 'right'.
   """
   rows = [

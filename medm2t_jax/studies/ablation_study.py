@@ -52,7 +52,7 @@ def run(
     config: of the full model.
     directory: its workdir; made when absent.
     names: ablations to run; empty for all that apply.
-    seeds: of training; figures are means over them. Empty for that of the config.
+    seeds: of training; metrics are means over them. Empty for that of the config.
 
   Returns:
     The content of `ablations.json`.

@@ -12,8 +12,8 @@ from data_pipeline.format.schema import write_json
 from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES, Draws, estimate
 from medm2t_jax.evaluation.metrics.metrics import (
   NAMES,
-  compared_figures,
-  figure_draws,
+  compared_metrics,
+  metric_draws,
   why_undefined,
 )
 from medm2t_jax.evaluation.page import page
@@ -35,7 +35,7 @@ from medm2t_jax.studies import ablation_plots
 class Ablations:
   """The full model and the ablations so far, on the same test rows and resamples.
 
-  With several seeds of training every figure is the mean over them.
+  With several seeds of training every metric is the mean over them.
 
   Attributes:
     names: of the ablations so far.
@@ -48,7 +48,7 @@ class Ablations:
       DataError: the predictions do not fit the rows.
     """
     self._rows, self._resamples = rows, resamples
-    self._names = compared_figures(rows)
+    self._names = compared_metrics(rows)
     self._counts, self._reason = rows.counts(), why_undefined(rows)
     self._target = rows.target
     self._digits = 2 if rows.target.numeric else 3
@@ -70,14 +70,14 @@ class Ablations:
       DataError: the predictions do not fit the rows.
     """
     theirs = self._draws(predictions, f'ablation {described["name"]}')
-    figures, differences, by_seed = {}, {}, {}
+    metrics, differences, by_seed = {}, {}, {}
     for name in self._names:
       paired = [a - b for a, b in zip(theirs[name], self._full[name], strict=True)]
-      figures[name] = self._estimate(theirs[name])
+      metrics[name] = self._estimate(theirs[name])
       differences[name] = self._estimate(paired)
       by_seed[name] = [each.value for each in paired]
     self._entries.append(
-      {**described, 'figures': figures, 'differences': differences, 'by_seed': by_seed}
+      {**described, 'metrics': metrics, 'differences': differences, 'by_seed': by_seed}
     )
 
   def verdict(self) -> str:
@@ -115,11 +115,11 @@ class Ablations:
     return result
 
   def _draws(self, predictions: Sequence[np.ndarray], what: str) -> dict[str, list[Draws]]:
-    """Figure -> draws of every seed."""
+    """Metric -> draws of every seed."""
     result: dict[str, list[Draws]] = {name: [] for name in self._names}
     for prediction in predictions:
       rows = self._rows.with_prediction(prediction, what)
-      for name, draws in figure_draws(rows, self._names, self._resamples).items():
+      for name, draws in metric_draws(rows, self._names, self._resamples).items():
         result[name].append(draws)
     return result
 
@@ -205,7 +205,7 @@ class Ablations:
       for each in entries:
         cells = [each['name']]
         for name in self._names:
-          cells.append(number(each['figures'][name]['value'], self._digits))
+          cells.append(number(each['metrics'][name]['value'], self._digits))
           cells.append(words(each['differences'][name]))
         if several:
           values = each['by_seed'][self._names[0]]
@@ -238,7 +238,7 @@ class Ablations:
       sections=sections,
       footer=(
         f'Intervals: central 95 % of {result["resamples"]:,} bootstrap resamples of '
-        'subjects. Every figure is in ablations.json.'
+        'subjects. Every metric is in ablations.json.'
       ),
     )
 
@@ -249,7 +249,7 @@ class Ablations:
       if self._verdict(each).startswith('better')
     ]
     if result['source'] == 'simulated':
-      notes.append('Simulated patients: these figures say nothing about real ones.')
+      notes.append('Simulated patients: these metrics say nothing about real ones.')
     return notes
 
 

@@ -69,7 +69,7 @@ class Progress:
     share = self._waited / (time.perf_counter() - self._start)
     self._bar.set_postfix_str(f'loss {loss:.4f}, {share:.0%} waiting for data')
 
-  def figures(self) -> dict[str, float]:
+  def measurements(self) -> dict[str, float]:
     """Seconds since the start, samples a second, share of time waiting for data."""
     seconds = time.perf_counter() - self._start
     samples = int(self._samples[self._start_step : self._step].sum())

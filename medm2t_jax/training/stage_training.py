@@ -280,7 +280,7 @@ class StageTraining:
       'epoch': position.epoch + 1,
       'step': int(self._state.step),
       'train_loss': position.loss_total / position.loss_weight,
-      **progress.figures(),
+      **progress.measurements(),
     }
 
   def _validate(self, plan: planning.Plan) -> dict[str, float]:

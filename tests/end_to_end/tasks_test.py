@@ -140,14 +140,14 @@ def test_phenotypes_have_metrics_each_where_it_occurs(evaluated):
   varied = [0 < column.sum() < len(column) for column in label.T]
   assert 3 < sum(varied) < 25
   areas = []
-  for column, score, (name, figures), both in zip(
+  for column, score, (name, found), both in zip(
     label.T, probability.T, each.items(), varied, strict=True
   ):
     if both:
       areas.append(roc_auc_score(column, score))
-      assert figures['auroc']['value'] == pytest.approx(areas[-1])
+      assert found['auroc']['value'] == pytest.approx(areas[-1])
     else:
-      assert figures['auroc']['value'] is None and name in figures['auroc']['reason']
+      assert found['auroc']['value'] is None and name in found['auroc']['reason']
     assert name in found.page or '&' in name
   assert found.metrics['headline']['value'] == pytest.approx(np.mean(areas))
   micro = roc_auc_score(label.ravel(), probability.ravel())
@@ -169,7 +169,7 @@ def test_every_stay_of_decompensation_weighs_the_same(evaluated):
   [died] = found.metrics['pooled']['classes'].values()
   share = np.average(tested.label, weights=tested.weight)
   assert died['prevalence'] == pytest.approx(share) != tested.label.mean()
-  assert 'every figure counts a sample by its own' in found.page
+  assert 'every metric counts a sample by its own' in found.page
   # A model that knows nothing predicts what stays, not samples, have.
   trained = found.dataset.rows(0, 'train')
   label, weight = index['label'][trained], index['weight'][trained]

@@ -163,7 +163,7 @@ def test_a_model_learns_from_notes_and_says_so(dataset, tmp_path):
   train.train(folds)
   metrics = evaluate.evaluate(folds)
   scenarios = {
-    each['name']: each['figure']['value'] for each in metrics['missing_modality']
+    each['name']: each['metric']['value'] for each in metrics['missing_modality']
   }
   assert scenarios[f'only {NAME}'] > 0.9 > scenarios['only static']
   first = metrics['explanation']['items'][0]

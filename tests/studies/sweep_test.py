@@ -65,7 +65,7 @@ def straight(data, tmp_path_factory):
   return directory, best
 
 
-def test_the_best_trial_is_the_one_with_the_best_validation_figure(straight):
+def test_the_best_trial_is_the_one_with_the_best_validation_metric(straight):
   directory, best = straight
   trials = lines(directory)
   assert [trial['state'] for trial in trials] == ['complete', 'complete']

@@ -38,7 +38,7 @@ class Result:
   Attributes:
     reason: why there is no result: 'voided by comment', 'unlisted category' or
       'unreadable text'.
-    number: the value of a numeric item, or of a categorical one in figures.
+    number: the value of a numeric item, or of a categorical one written as digits.
     category: index into the item's categories.
   """
 

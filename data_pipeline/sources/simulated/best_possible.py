@@ -5,7 +5,7 @@
 draws patients without writing tables and prints one JSON object: the AUROC of the true
 risks, and what is lost when a planted effect cannot be seen. Where ECGs are rare the
 third effect can be seen in the stays with an ECG in the first 24 hours only; that
-figure is `observable`.
+metric is `observable`.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ Statistic = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-  """A figure and its resamples.
+  """A metric and its resamples.
 
   Attributes:
     value: on all rows; NaN where undefined.
@@ -75,7 +75,7 @@ def bootstrap(
   resamples: int = RESAMPLES,
   seed: int = 0,
 ) -> dict[str, Draws]:
-  """The figures of `statistic` on all rows and on each resample."""
+  """The metrics of `statistic` on all rows and on each resample."""
   values = statistic(np.asarray(weight, np.float64)[np.newaxis])
   chunks = [statistic(w) for w in resampled_weights(subjects, weight, resamples, seed)]
   return {
@@ -87,15 +87,15 @@ def bootstrap(
 def estimate(
   draws: Draws, counts: Mapping[str, int | None], reason: str | None = None
 ) -> dict[str, Any]:
-  """A JSON-able figure: {'value', 'low', 'high', 'reason', 'n', 'subjects', 'events'}.
+  """A JSON-able metric: {'value', 'low', 'high', 'reason', 'n', 'subjects', 'events'}.
 
   `value`, `low` and `high` are None where they are undefined, and `reason` then says
   why. The interval holds the central 95 % of the resamples (percentile method).
 
   Args:
-    draws: the figure.
+    draws: the metric.
     counts: n, subjects and events behind it.
-    reason: why the figure is undefined, where it is.
+    reason: why the metric is undefined, where it is.
   """
   result: dict[str, Any] = {'value': None, 'low': None, 'high': None, **counts}
   if not np.isfinite(draws.value):

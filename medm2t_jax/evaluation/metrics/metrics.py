@@ -1,9 +1,9 @@
-"""Discrimination and error figures with intervals from a bootstrap over subjects.
+"""Discrimination and error metrics with intervals from a bootstrap over subjects.
 
 Classes: AUROC and AUPRC one-vs-rest, per class and macro averaged (two classes: of the
 second). Labels: of each, macro averaged over those that have both values here, and micro
 averaged. Numbers: MAE, RMSE, median absolute error, R2, bias by band of the true value.
-Every figure counts a sample by its weight. A figure that is undefined is None and carries
+Every metric counts a sample by its weight. A metric that is undefined is None and carries
 a `reason`.
 """
 
@@ -23,7 +23,7 @@ from medm2t_jax.evaluation.rows import Outcome, Rows
 # Of the true value in days; the last band is open. In other units: its fifths.
 DAY_BANDS = (0.0, 2.0, 4.0, 7.0, 14.0, np.inf)
 _FIFTHS = (0.2, 0.4, 0.6, 0.8)
-CLASS_FIGURES = ('auroc', 'average_precision', 'auprc_trapezoid')
+CLASS_METRICS = ('auroc', 'average_precision', 'auprc_trapezoid')
 NAMES = {
   'auroc': 'AUROC',
   'average_precision': 'AUPRC (average precision)',
@@ -36,18 +36,18 @@ NAMES = {
 }
 
 
-def headline_figure(rows: Rows) -> str:
-  """Key of the figure that stands for a task: 'auroc' or 'mae'."""
-  return compared_figures(rows)[0]
+def headline_metric(rows: Rows) -> str:
+  """Key of the metric that stands for a task: 'auroc' or 'mae'."""
+  return compared_metrics(rows)[0]
 
 
 def score(rows: Rows, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
-  """All figures of some rows.
+  """All metrics of some rows.
 
   Returns:
-    {'overall': {figure: estimate}}, and beside it, for classes, 'classes': {name:
-    {figure: estimate, 'prevalence': share}} and 'average': 'macro' or the class that
-    `overall` is about, and of labels 'micro': {figure: estimate}; for numbers, 'bands':
+    {'overall': {metric: estimate}}, and beside it, for classes, 'classes': {name:
+    {metric: estimate, 'prevalence': share}} and 'average': 'macro' or the class that
+    `overall` is about, and of labels 'micro': {metric: estimate}; for numbers, 'bands':
     [{'low', 'high', 'bias': estimate, 'mae': estimate}]. Estimates are those of
     `bootstrap.estimate`.
   """
@@ -56,17 +56,17 @@ def score(rows: Rows, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, An
   return _score_classes(rows, resamples, seed)
 
 
-def compared_figures(rows: Rows) -> tuple[str, str]:
-  """Keys of the figures that models are compared by, the headline first."""
+def compared_metrics(rows: Rows) -> tuple[str, str]:
+  """Keys of the metrics that models are compared by, the headline first."""
   if rows.target.numeric:
     return 'mae', 'rmse'
   return 'auroc', 'average_precision'
 
 
-def figure_draws(
+def metric_draws(
   rows: Rows, names: Sequence[str], resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Draws]:
-  """Some of `compared_figures` with their resamples, for paired differences."""
+  """Some of `compared_metrics` with their resamples, for paired differences."""
   if rows.target.numeric:
     error = rows.prediction - rows.label
     in_days = {
@@ -91,12 +91,12 @@ def figure_draws(
 def headline_estimate(
   rows: Rows, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
-  """The headline figure as an estimate; None with a reason where undefined."""
+  """The headline metric as an estimate; None with a reason where undefined."""
   if not len(rows):
     empty = Draws(np.nan, np.full(resamples, np.nan))
     return estimate(empty, rows.counts(), 'no samples')
-  name = headline_figure(rows)
-  draws = figure_draws(rows, (name,), resamples, seed)[name]
+  name = headline_metric(rows)
+  draws = metric_draws(rows, (name,), resamples, seed)[name]
   return estimate(draws, rows.counts(), why_undefined(rows))
 
 
@@ -154,7 +154,7 @@ def _score_classes(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
   rankings = _rankings(rows)
   micro = _micro(rows) if _of_labels(rows) else None
 
-  def figures_of(ranking: Ranking, weights: np.ndarray) -> dict[str, np.ndarray]:
+  def metrics_of(ranking: Ranking, weights: np.ndarray) -> dict[str, np.ndarray]:
     curves = ranking.curves(weights)
     return {
       'auroc': curves.auroc(),
@@ -163,21 +163,21 @@ def _score_classes(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
     }
 
   def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
-    found = [figures_of(ranking, weights) for ranking in rankings]
-    figures = {
+    found = [metrics_of(ranking, weights) for ranking in rankings]
+    metrics = {
       f'overall/{name}': _averaged(rows, [each[name] for each in found])
-      for name in CLASS_FIGURES
+      for name in CLASS_METRICS
     }
     for position, each in enumerate(found):
-      figures |= {f'{position}/{name}': value for name, value in each.items()}
+      metrics |= {f'{position}/{name}': value for name, value in each.items()}
     if micro is not None:
-      of_micro = figures_of(micro, weights)
-      figures |= {f'micro/{name}': value for name, value in of_micro.items()}
-    return figures
+      of_micro = metrics_of(micro, weights)
+      metrics |= {f'micro/{name}': value for name, value in of_micro.items()}
+    return metrics
 
   draws = bootstrap(statistic, rows.subject, rows.weight, resamples, seed)
   estimates = lambda key, counts, reason: {
-    name: estimate(draws[f'{key}/{name}'], counts, reason) for name in CLASS_FIGURES
+    name: estimate(draws[f'{key}/{name}'], counts, reason) for name in CLASS_METRICS
   }
   classes = {}
   for position, outcome in enumerate(rows.outcomes):
@@ -212,7 +212,7 @@ def _score_numbers(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
     variance -= (mean - rows.label.mean()) ** 2
     # Rounding leaves a trace of variance in equal labels.
     varied = variance > 1e-12 * max(1.0, float(np.abs(rows.label).max()) ** 2)
-    figures = {
+    metrics = {
       'mae': _mean(weights, absolute),
       'rmse': np.sqrt(squared),
       'median_absolute_error': _median(weights[:, order], absolute[order]),
@@ -220,9 +220,9 @@ def _score_numbers(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
       'bias': _mean(weights, error),
     }
     for index, member in enumerate(inside):
-      figures[f'{index}/bias'] = _mean(weights * member, error)
-      figures[f'{index}/mae'] = _mean(weights * member, absolute)
-    return figures
+      metrics[f'{index}/bias'] = _mean(weights * member, error)
+      metrics[f'{index}/mae'] = _mean(weights * member, absolute)
+    return metrics
 
   draws = bootstrap(statistic, rows.subject, rows.weight, resamples, seed)
   overall = {

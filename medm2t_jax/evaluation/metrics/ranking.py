@@ -1,4 +1,4 @@
-"""Weighted ROC and precision-recall figures for many weightings at once.
+"""Weighted ROC and precision-recall metrics for many weightings at once.
 
 Scores are sorted once; cumulative sums of the weights (r n) then give the confusion
 counts at every distinct threshold for all r weightings. AUROC counts ties as one half.
@@ -44,7 +44,7 @@ class Ranking:
 class Curves:
   """Counts at descending thresholds and what follows from them.
 
-  Figures are (r) and NaN where a weighting lacks one of the classes.
+  Metrics are (r) and NaN where a weighting lacks one of the classes.
 
   Attributes:
     true: (r t) weight of flagged positives.
