@@ -52,6 +52,7 @@ _LEARNING_RATE = 1e-3
 
 
 def main() -> None:
+  """Times our stages and the GRU in turns, and prints the medians as JSON."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

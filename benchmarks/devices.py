@@ -31,6 +31,7 @@ _LEARNING_RATE = 5e-5  # the paper's
 
 
 def main() -> None:
+  """Trains on every number of devices; prints step times and loss differences as JSON."""
   parser = argparse.ArgumentParser(description='Losses by number of devices.')
   parser.add_argument('--steps', type=int, default=20)
   parser.add_argument('--patients', type=int, default=150, help='of the simulated hospital')

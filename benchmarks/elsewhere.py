@@ -78,6 +78,7 @@ class Case:
 
 
 def main() -> None:
+  """Parses the flags, compares all ways of predicting hospital b and prints JSON."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--model', type=Path, required=True, help='a bundle')
   parser.add_argument('--home', type=Path, required=True, help='folder to work in')

@@ -56,6 +56,7 @@ _TERMS = tuple(f'term {i}' for i in range(20))
 
 
 def main() -> None:
+  """Simulates the data sets, measures the input pipeline and prints JSON."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--samples', type=int, default=20_000)
   parser.add_argument('--samples_with_ecg', type=int, default=4_000)

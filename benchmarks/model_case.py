@@ -60,20 +60,24 @@ class Case:
 
   @functools.cached_property
   def experiment(self) -> Experiment:
+    """The experiment that the task's config file describes at this size."""
     paper = self.task == 'physionet2012' and self.size == 'paper'
     variant = 'paper' if paper else _VARIANTS[self.size]
     return experiment.read(_CONFIGS[self.task].get_config(variant))
 
   @property
   def recipe(self) -> Recipe:
+    """How the stage is trained."""
     return self.experiment.recipe[self.stage]
 
   @property
   def schema(self) -> Schema:
+    """The schema of synthetic data of the task."""
     return model_workload.schema(self.task)
 
   @functools.cached_property
   def config(self) -> ModelConfig:
+    """The model's configuration, with the case's dtype and number of ensemble members."""
     options = dataclasses.replace(self.experiment.model, dtype=self.dtype)
     if self.members:
       options = dataclasses.replace(options, ensemble=self.members)
@@ -81,12 +85,13 @@ class Case:
 
   @functools.cached_property
   def batch(self) -> dict[str, Any]:
+    """A synthetic batch of the case."""
     return model_workload.batch(
       self.task, self.stage, self.rows, self.capacity, self.events
     )
 
   def shapes(self) -> dict[str, Any]:
-    """Of the stage's variables."""
+    """Shapes and dtypes of the stage's variables."""
     return dict(_shapes(self))
 
 
@@ -135,7 +140,7 @@ class Ours:
   """
 
   def __init__(self, case: Case, variables: dict[str, Any] | None = None):
-    """Args: case; variables to start from, fresh ones if None."""
+    """Compiles the steps of a case; starts from `variables`, or from fresh ones if None."""
     self._key = jax.random.key(0, impl='unsafe_rbg')
     model = MedM2T(case.config, axis_name=devices.DEVICE_AXIS)
     frozen = (*case.recipe.frozen, *model.untrained(case.stage))

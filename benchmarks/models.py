@@ -58,6 +58,7 @@ _PEAK_SIZES = {'cpu': 2048, 'gpu': 8192}
 
 
 def main() -> None:
+  """Times our model and the PyTorch one in turns, and prints the ratios as JSON."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

@@ -35,6 +35,7 @@ _FULL = 'multimodal'
 
 
 def main() -> None:
+  """Reads the workdir, prints one JSON object, and exits with a message on bad input."""
   parser = argparse.ArgumentParser(description='Who has found the planted effects?')
   parser.add_argument('--workdir', type=Path, required=True, help='of a run or a study')
   options = parser.parse_args()

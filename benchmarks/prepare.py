@@ -48,6 +48,7 @@ _RECORDINGS_PER_EXAMPLE = 4
 
 
 def main() -> None:
+  """Prepares hospitals of all scales repeatedly and prints medians as JSON."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

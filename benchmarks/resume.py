@@ -35,7 +35,7 @@ _COMPARED = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  """Args: arguments: of the command line; those of the process if None."""
+  """Runs the benchmark; `arguments` replace those of the command line."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

@@ -53,6 +53,7 @@ _NOW = '2150-03-02T10:00:00Z'
 
 
 def main(_: list[str]) -> None:
+  """Starts the service, sends requests; prints latency, throughput and memory as JSON."""
   port = _free_port()
   began = time.perf_counter()
   service = subprocess.Popen(

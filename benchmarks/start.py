@@ -46,6 +46,7 @@ _LOADED = '/jax/compilation_cache/cache_hits'
 
 
 def main() -> None:
+  """Times cold, repeated and warm runs, or with `--first_step` the first step alone."""
   if sys.argv[1:2] == ['--measured']:
     _measured(Path(sys.argv[2]), sys.argv[3:])
     return

@@ -42,7 +42,7 @@ _GOAL = {'members': (1, 16), 'ratio': 1.5}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  """Args: arguments: of the command line; those of the process if None."""
+  """Runs the benchmark; `arguments` replace those of the command line."""
   arguments = list(sys.argv[1:] if arguments is None else arguments)
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -1,9 +1,9 @@
-"""PhysioNet/CinC Challenge 2012: in-hospital death, or length of stay (variant `los`).
+r"""PhysioNet/CinC Challenge 2012: in-hospital death, or length of stay (variant `los`).
 
 Open data without credentials. Download and prepare them once per task
 (docs/sources.md, "PhysioNet 2012"):
 
-  python -m data_pipeline.prepare --source=physionet2012 --physionet2012=DIR \\
+  python -m data_pipeline.prepare --source=physionet2012 --physionet2012=DIR \
       --task=mortality --out=data/physionet2012-mortality
   python -m medm2t_jax.main --config=configs/physionet2012.py --config.folds=all
   python -m medm2t_jax.main --config=configs/physionet2012.py:los

@@ -1,6 +1,6 @@
-"""The command that turns raw tables into a prepared data set.
+r"""The command that turns raw tables into a prepared data set.
 
-  python -m data_pipeline.prepare --source=mimic_iv --mimic_iv=DIR \\
+  python -m data_pipeline.prepare --source=mimic_iv --mimic_iv=DIR \
       --mimic_iv_ecg=DIR --task=cvd --out=DIR
   python -m data_pipeline.prepare --source=simulated --patients=2000 --task=los --out=DIR
 

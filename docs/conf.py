@@ -66,6 +66,7 @@ class Options(SphinxDirective):
   required_arguments = 1
 
   def run(self) -> list[nodes.Node]:
+    """Describes every field of the options as a config field."""
     fields = reference.fields_of(self.arguments[0])
     return self.parse_text_to_nodes('\n'.join(each.of_config() for each in fields))
 
@@ -76,6 +77,7 @@ class Command(SphinxDirective):
   required_arguments = 1
 
   def run(self) -> list[nodes.Node]:
+    """Shows the usage of the command and describes every flag."""
     usage, flags = reference.command(self.arguments[0])
     told = nodes.literal_block(usage, usage, language='text')
     lines = [f'```{{program}} {self.arguments[0]}\n```\n']

@@ -126,22 +126,27 @@ class Box:
 
   @property
   def left(self) -> float:
+    """The x of the left edge."""
     return _MARGIN + self.column * _PITCH + (_BETWEEN if self.column >= 2 else 0)
 
   @property
   def right(self) -> float:
+    """The x of the right edge."""
     return self.left + _WIDTH + (self.columns - 1) * _PITCH
 
   @property
   def top(self) -> float:
+    """The y of the top edge."""
     return _TOP + self.row * _ROW
 
   @property
   def bottom(self) -> float:
+    """The y of the bottom edge."""
     return self.top + _HEIGHT
 
   @property
   def middle(self) -> tuple[float, float]:
+    """(x, y) of the center."""
     return (self.left + self.right) / 2, self.top + _HEIGHT / 2
 
 
@@ -366,6 +371,7 @@ def _box(box: Box) -> str:
 
 
 def main() -> None:
+  """Writes the picture of the rooms to a file."""
   parser = argparse.ArgumentParser(description='Draws what the rooms import.')
   parser.add_argument('--out', type=Path, default=PICTURE, help='the SVG file')
   out = parser.parse_args().out

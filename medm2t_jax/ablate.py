@@ -36,6 +36,7 @@ _SEEDS = flags.DEFINE_list(
 
 
 def main(_: list[str]) -> None:
+  """Trains and compares all ablations, and prints where the table is."""
   if not all(seed.isdecimal() for seed in _SEEDS.value):
     sys.exit(f'error: --seeds={",".join(_SEEDS.value)}: give whole numbers, as 0,1,2')
   # Imported here so that --help and wrong flags answer at once.

@@ -29,6 +29,7 @@ _OUT = flags.DEFINE_string('out', None, 'Folder of the bundle.', required=True)
 
 
 def main(_: list[str]) -> None:
+  """Saves the bundle of a workdir and prints a summary."""
   # Imported here so that --help and wrong flags answer at once.
   from medm2t_jax.inference import bundling
 

@@ -34,6 +34,7 @@ _IDENTIFY = flags.DEFINE_boolean(
 
 
 def main(_: list[str]) -> None:
+  """Writes the page of one sample and prints its prediction."""
   # Imported here so that --help and wrong flags answer at once.
   from data_pipeline.format.dataset import open_dataset
   from data_pipeline.reading import one_sample

@@ -27,6 +27,7 @@ _OUT = flags.DEFINE_string('out', None, 'Folder of the export.', required=True)
 
 
 def main(_: list[str]) -> None:
+  """Exports the bundle and prints a summary of the manifest."""
   # Imported here so that --help and wrong flags answer at once.
   from medm2t_jax.inference import exporting
   from medm2t_jax.inference.trained_model import TrainedModel

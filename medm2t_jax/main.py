@@ -42,6 +42,7 @@ _PROCESS = flags.DEFINE_integer('process_id', None, 'Which one this is, from 0.'
 
 
 def main(_: list[str]) -> None:
+  """Trains, evaluates or audits the experiment, and prints a summary."""
   # Imported here so that --help and wrong flags answer at once.
   from medm2t_jax import audit, experiment
   from medm2t_jax.evaluation import evaluate

@@ -53,6 +53,7 @@ _CHECK = flags.DEFINE_boolean(
 
 
 def main(_: list[str]) -> None:
+  """Predicts the data set, writes all files and prints a summary."""
   # Imported here so that --help and wrong flags answer at once.
   from data_pipeline.format.dataset import open_dataset
   from data_pipeline.format.schema import write_json

@@ -81,6 +81,7 @@ _LOGGER = logging.getLogger('medm2t_jax.serve')
 
 
 def main(_: list[str]) -> None:
+  """Loads the bundle and serves it until SIGTERM."""
   # Imported here so that --help and wrong flags answer at once.
   try:
     import uvicorn

@@ -32,6 +32,7 @@ _DIRECTORY = flags.DEFINE_string(
 
 
 def main(_: list[str]) -> None:
+  """Runs or continues the sweep, and prints the best trial."""
   if util.find_spec('optuna') is None:
     sys.exit(
       "error: sweeps need the package optuna: pip install -c constraints.txt -e '.[sweeps]'"

@@ -71,7 +71,7 @@ class Head(nn.Module):
     chunks: torch.Tensor | None = None,
     others: Sequence[torch.Tensor] = (),
   ) -> Predictions:
-    """Args: vectors of the encoders, chunks, what other stages predict."""
+    """Predicts from encoder vectors, chunks and the predictions of other stages."""
     deep = self.decoder(vectors) + self.offset
     if self.trunk is None:
       return Predictions(deep, deep, None)
@@ -86,7 +86,7 @@ class TorchMedM2T(nn.Module):
   """The parts that one stage uses; options have the values of the configs."""
 
   def __init__(self, config: ModelConfig, fitted: Mapping[str, Any], stage: str):
-    """Args: sizes; our `fitted` collection of the stage and all encoders; stage."""
+    """Builds the parts of a stage; `fitted` is our collection of the same name."""
     super().__init__()
     assert config.deep == config.single_stages == 'late'
     self.stage = stage

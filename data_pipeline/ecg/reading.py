@@ -93,8 +93,9 @@ def read_record(path: Path | str) -> tuple[np.ndarray, float]:
 
 @contextlib.contextmanager
 def costing_one_file(path: Path) -> Iterator[None]:
-  """Whatever the content of a recording does, from the decoder of one of WFDB's formats to
-  memory, is an `EcgError` of that recording.
+  """Turns any failure to read a recording into an `EcgError`.
+
+  The content of a file can make WFDB's decoders raise any exception, even `MemoryError`.
   """
   try:
     yield

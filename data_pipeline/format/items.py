@@ -33,6 +33,7 @@ class Item:
 
   @property
   def kind(self) -> Literal['numeric', 'categorical']:
+    """'categorical' if the item has categories, else 'numeric'."""
     return 'categorical' if self.categories else 'numeric'
 
   @classmethod

@@ -82,7 +82,7 @@ class Target:
     return self.kind == 'regression'
 
   def known(self, label: np.ndarray) -> np.ndarray:
-    """bool (n,): something is known of a label (n,), or of one of several (n, l)."""
+    """Which labels are known at least in part: bool (n,) of labels (n,) or (n, l)."""
     known = np.isfinite(label)
     return np.any(known, axis=tuple(range(1, known.ndim)))
 

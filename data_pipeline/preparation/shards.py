@@ -102,6 +102,7 @@ class Job:
 
   @property
   def manifest(self) -> Path:
+    """The file that records the finished shard."""
     return self.manifests / f'{self.shard.name}.json'
 
 

@@ -239,7 +239,7 @@ def _vectors(column: pa.ChunkedArray, schema: Schema, path: Path) -> np.ndarray:
 
 
 def _of_last_years(samples: pa.Table) -> np.ndarray:
-  """bool (n,): the sample's subject is of the last `year_group`."""
+  """Whether each sample's subject is of the last `year_group`: bool (n,)."""
   if 'year_group' not in samples.schema.names:
     raise DataError('--split=year_group: this source has no year_group of its subjects.')
   years = np.array([year or '' for year in samples['year_group'].to_pylist()])

@@ -81,12 +81,11 @@ def arrange(
 
 
 def arrange_whole(schema: Schema, example: Example) -> dict[str, Any]:
-  """A batch of one example that holds all of its entries, however many, without a device
-  axis.
+  """A batch of one example with all of its entries, and without a device axis.
 
   Args:
     schema: of the example.
-    example: of its modalities.
+    example: the arrays of its modalities.
   """
   counts = {
     name: max(1, len(next(iter(arrays.values())))) for name, arrays in example.items()

@@ -67,16 +67,18 @@ class Source(Protocol):
   TASKS: tuple[str, ...] | None
   Settings: type
 
-  def stage(
-    self, task: str, staging: Path, settings: Any, resources: Resources
-  ) -> Staged: ...
+  def stage(self, task: str, staging: Path, settings: Any, resources: Resources) -> Staged:
+    """Writes the staging files of a task (docs/design.md) to the folder `staging`."""
+    ...
 
 
 @runtime_checkable
 class Identified(Protocol):
   """A setting that says by what it is identified: text that is in `recorded`."""
 
-  def identity(self) -> str: ...
+  def identity(self) -> str:
+    """The text that is recorded for this setting."""
+    ...
 
 
 def setting(

@@ -60,7 +60,8 @@ def fit(
   """The trees that are best on the validation samples, fitted on the training samples.
 
   Args:
-    train, validation: the samples.
+    train: training samples.
+    validation: validation samples.
     target: what the label means.
     seed: of the columns that a split sees.
     refit: whether as many trees with the same settings are then fitted on both.

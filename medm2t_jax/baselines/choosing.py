@@ -53,7 +53,8 @@ def fit(
 
   Args:
     one: fits it to samples with one label each.
-    train, validation: the samples.
+    train: training samples.
+    validation: validation samples.
     target: what the label means.
   """
   kind = targets.of(target)

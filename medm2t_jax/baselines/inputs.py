@@ -33,6 +33,7 @@ class Inputs:
 
   @property
   def schema(self) -> Schema:
+    """The schema of the fold's data set."""
     return self._fold.dataset.schema
 
   @property
@@ -42,6 +43,7 @@ class Inputs:
 
   @property
   def target(self) -> Target:
+    """What the label means."""
     return self.schema.target
 
   @property

@@ -51,7 +51,8 @@ def fit(train: Table, validation: Table, target: Target, *, refit: bool) -> choo
   indicator column each.
 
   Args:
-    train, validation: the samples.
+    train: training samples.
+    validation: validation samples.
     target: what the label means.
     refit: whether the final one is fitted on both.
   """

@@ -1,5 +1,4 @@
-"""A trained model as one pure function of a batch: what is compiled for a service, or
-exported.
+"""A trained model as one pure function of a batch, to be compiled or exported.
 
 Predictions of data sets go through `TrainedModel.predict`, on all devices.
 """

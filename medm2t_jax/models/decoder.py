@@ -36,7 +36,7 @@ class Decoder(nn.Module):
   def __call__(
     self, x: Float[Array, 'u e'], mask: Bool[Array, ' u'], *, train: bool
   ) -> Float[Array, 'u c']:
-    """Args: x encoded units; mask valid units, for BatchNorm; train."""
+    """Outputs for encoded units `x`; `mask` marks the valid ones, for BatchNorm."""
     mlp = Mlp((self.hidden,), self.dropout, self.axis_name, self.dtype, name='hidden')
     return OutputLayer(self.outputs, name='output')(mlp(x, mask, train=train))
 

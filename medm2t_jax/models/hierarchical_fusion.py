@@ -210,7 +210,7 @@ class MicroEncoder(nn.Module):
   def __call__(
     self, x: Float[Array, 'u s f'], mask: Bool[Array, ' u'], *, train: bool
   ) -> Float[Array, 'u e']:
-    """Args: x pieces; mask valid ones, for BatchNorm; train."""
+    """Encodes pieces `x`; `mask` marks the valid ones, for BatchNorm."""
     shared = {'axis_name': self.axis_name, 'dtype': self.dtype}
     everything = jnp.ones(x.shape[:2], bool)
     attention = CrossAttentionBlock(
@@ -241,5 +241,5 @@ class SegmentMean(nn.Module):
   def __call__(
     self, x: Float[Array, 'u s f'], mask: Bool[Array, ' u'], *, train: bool
   ) -> Float[Array, 'u e']:
-    """Args: x pieces; mask valid ones, for BatchNorm; train."""
+    """Encodes pieces `x`; `mask` marks the valid ones, for BatchNorm."""
     return self.mlp(jnp.mean(x, axis=1), mask, train=train)

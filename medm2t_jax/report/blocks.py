@@ -19,11 +19,15 @@ Cell = str | Markup
 
 @dataclasses.dataclass(frozen=True)
 class Heading:
+  """A heading inside a section."""
+
   text: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Paragraph:
+  """A paragraph of plain text."""
+
   text: str
 
 
@@ -36,6 +40,8 @@ class Callout:
 
 @dataclasses.dataclass(frozen=True)
 class Bullets:
+  """A bulleted list."""
+
   items: Sequence[str]
 
 

@@ -99,6 +99,7 @@ class Lineage:
   started_from: Mapping[str, Any] | None = None
 
   def to_json(self) -> dict[str, Any]:
+    """The fields as JSON values, with sorted lists in place of sets."""
     return {
       **dataclasses.asdict(self),
       'fitted_on': sorted(self.fitted_on),
@@ -107,6 +108,7 @@ class Lineage:
 
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> Lineage:
+    """The inverse of `to_json`."""
     return cls(
       **{
         **fields,
@@ -246,6 +248,7 @@ class Checkpoints:
 
   @property
   def latest_step(self) -> int | None:
+    """Step of the latest checkpoint; None if there is none."""
     return self._manager.latest_step()
 
   def save(
@@ -288,6 +291,7 @@ class Checkpoints:
       raise ValueError(f'{self.directory}: step {step} is older than the latest checkpoint')
 
   def lineage(self, step: int) -> Lineage:
+    """The lineage that was saved with the checkpoint of a step."""
     return Lineage.from_json(self._restore(step, lineage=ocp.args.JsonRestore())['lineage'])
 
   def restore_latest(self, template: TrainState) -> Restored | None:

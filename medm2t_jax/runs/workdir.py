@@ -112,20 +112,22 @@ def code_version() -> str:
 
 
 def stage_directory(workdir: Path, fold: int, stage: str) -> Path:
+  """The folder of a stage: `fold{fold}/{stage}` in the workdir."""
   return workdir / f'fold{fold}' / stage
 
 
 def checkpoint_directory(workdir: Path, fold: int, stage: str) -> Path:
+  """The folder of a stage's checkpoints."""
   return stage_directory(workdir, fold, stage) / 'checkpoints'
 
 
 def refit_directory(workdir: Path) -> Path:
-  """The workdir of the refits of a run, which has `workdir` itself."""
+  """The folder that serves the refits of a run as their workdir."""
   return workdir / 'refit'
 
 
 def run_name(fold: int, refit: bool) -> str:
-  """A run of a fold, for people."""
+  """The name of a run in messages, for example 'fold 0, refit'."""
   return f'fold {fold}, refit' if refit else f'fold {fold}'
 
 

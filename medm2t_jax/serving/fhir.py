@@ -40,17 +40,23 @@ class _Resource(BaseModel):
 
 
 class Coding(_Resource):
+  """FHIR Coding: a code of a code system."""
+
   system: Text | None = None
   code: Name | None = None
   display: Text | None = None
 
 
 class Concept(_Resource):
+  """FHIR CodeableConcept: codings of the same concept, or text."""
+
   coding: list[Coding] = []
   text: Text | None = None
 
 
 class Quantity(_Resource):
+  """FHIR Quantity."""
+
   value: Number | None = None
   comparator: Literal['<', '<=', '>=', '>'] | None = None
   unit: Name | None = None
@@ -58,11 +64,15 @@ class Quantity(_Resource):
 
 
 class Period(_Resource):
+  """FHIR Period."""
+
   start: DateTime | None = None
   end: DateTime | None = None
 
 
 class Component(_Resource):
+  """What an Observation and its components have in common: a code and a value."""
+
   code: Concept
   value_quantity: Quantity | None = None
   value_codeable_concept: Concept | None = None
@@ -71,6 +81,8 @@ class Component(_Resource):
 
 
 class Observation(Component):
+  """FHIR Observation: a measurement, or several as components."""
+
   resource_type: Literal['Observation']
   status: Name
   effective_date_time: DateTime | None = None
@@ -80,6 +92,8 @@ class Observation(Component):
 
 
 class Patient(_Resource):
+  """FHIR Patient, of which sex and birth date are read."""
+
   resource_type: Literal['Patient']
   id: Annotated[str, Field(pattern=r'^[A-Za-z0-9.-]{1,64}$')] | None = None
   gender: Name | None = None
@@ -87,6 +101,8 @@ class Patient(_Resource):
 
 
 class Entry(_Resource):
+  """An entry of a Bundle."""
+
   resource: dict[str, Any] | None = None
 
 

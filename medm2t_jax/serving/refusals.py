@@ -31,6 +31,7 @@ class Problem:
   event: int | None = None
 
   def to_json(self) -> dict[str, Any]:
+    """The error as it is in the answer."""
     fields = {'patient': self.patient, 'id': self.id, 'event': self.event}
     return {
       'field': spelled(self.place),
@@ -63,6 +64,7 @@ class Refused(Exception):
     self.problems, self.headers = problems, dict(headers or {})
 
   def to_json(self) -> dict[str, Any]:
+    """The body of the answer, with at most `MOST_ERRORS` errors."""
     found = [each.to_json() for each in self.problems[:MOST_ERRORS]]
     return {'detail': self.message, **({'errors': found} if found else {})}
 

@@ -42,7 +42,12 @@ class Ablations:
   """
 
   def __init__(self, rows: Rows, full: Sequence[np.ndarray], resamples: int = RESAMPLES):
-    """Args: test rows; predictions of the full model, one a seed; of the bootstrap.
+    """Computes the metrics of the full model.
+
+    Args:
+      rows: test rows.
+      full: predictions of the full model, one array per seed.
+      resamples: number of bootstrap resamples.
 
     Raises:
       DataError: the predictions do not fit the rows.
@@ -57,6 +62,7 @@ class Ablations:
 
   @property
   def names(self) -> tuple[str, ...]:
+    """Names of the ablations added so far."""
     return tuple(each['name'] for each in self._entries)
 
   def add(self, described: Mapping[str, Any], predictions: Sequence[np.ndarray]) -> None:

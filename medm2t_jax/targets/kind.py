@@ -32,10 +32,12 @@ Loss = Callable[[Any, Any], Any]
 
 
 class LossNumbers(Protocol):
-  """What a loss may depend on, of a stage's recipe."""
+  """Settings of a loss, from the stage's recipe."""
 
   @property
-  def huber_delta(self) -> float: ...
+  def huber_delta(self) -> float:
+    """The absolute error at which the Huber loss becomes linear, in the label's unit."""
+    ...
 
 
 LossMaker = Callable[[LossNumbers], Loss]
@@ -106,7 +108,8 @@ class TargetKind(abc.ABC):
     Args:
       score: of scikit-learn.
       outputs: (n c).
-      label, weight: of the samples.
+      label: of the samples, (n ...).
+      weight: of the samples, (n).
     """
 
   @abc.abstractmethod

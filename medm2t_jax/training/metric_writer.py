@@ -25,7 +25,7 @@ class MetricWriter:
   """Writes the records of a stage's epochs into its folder."""
 
   def __init__(self, directory: Path, *, tensorboard: bool):
-    """Args: directory of the stage; tensorboard whether to write event files too."""
+    """Opens the stage's directory; `tensorboard` also writes event files."""
     self._directory = directory
     directory.mkdir(parents=True, exist_ok=True)
     self._events = None

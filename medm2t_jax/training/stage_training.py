@@ -342,8 +342,7 @@ def _is_over(step: steps.LossSum) -> bool:
 
 
 def _gathered(units: list[steps.Units]) -> tuple[np.ndarray, ...]:
-  """Outputs (u c), parts (u m c), labels (u ...) and weights (u) of the units of all
-  processes."""
+  """Gathers units of all processes: outputs (u c), parts (u m c), labels, weights (u)."""
   arrays = []
   for each in units:
     parts = np.moveaxis(np.asarray(each.parts), 1, 2)

@@ -129,8 +129,11 @@ class Modality(abc.ABC):
   @property
   @abc.abstractmethod
   def arrays(self) -> dict[str, Feature]:
-    """Array -> how a record stores it. With a layout other than 'fixed' the leading
-    dimension of every one is the number of entries, in the order of their times."""
+    """Array name -> how a record stores it.
+
+    With a layout other than 'fixed' the leading dimension of every array is the number of
+    entries, in the order of their times.
+    """
 
   @abc.abstractmethod
   def examples(self, rows: StagedRows) -> Iterator[dict[str, np.ndarray]]:

@@ -99,8 +99,9 @@ class Static(base.Modality):
     }
 
   def known_at(self, arrays: Arrays, hours: float) -> dict[str, np.ndarray]:
-    """All of it, as it is: a record does not say since when a column was known, and an age
-    of days before is the same age.
+    """All values unchanged; `hours` has no effect.
+
+    A record does not say since when a column was known, and age hardly changes within days.
     """
     del hours
     return dict(arrays)

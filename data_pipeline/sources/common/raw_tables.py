@@ -254,6 +254,7 @@ class RawTables:
     self.run(f'COPY ({sql}) TO {text(path)} (FORMAT parquet, COMPRESSION zstd)')
 
   def close(self) -> None:
+    """Closes the database connection."""
     self.con.close()
 
   def columns(self, path: Path) -> Sequence[Column]:
@@ -312,6 +313,7 @@ class Column:
 
   @property
   def cell(self) -> str:
+    """The column as a quoted SQL identifier."""
     return _identifier(self.in_file)
 
 

@@ -36,7 +36,14 @@ def write_grid(
   """Writes `grid_vitals.parquet` of docs/design.md from resolved rows.
 
   Args:
+    raw: the database, with the table `samples`.
+    resolved: parquet file of resolved rows.
+    availability: 'charttime' or 'storetime': the time from which a value counts as known.
     hours: from each sample's start to its prediction time.
+    output: file to write.
+
+  Returns:
+    Row counts by reason.
   """
   known = 'known_time' if availability == 'storetime' else 'charttime'
   cell_us = round(GRID_STEP_HOURS * 3.6e9)

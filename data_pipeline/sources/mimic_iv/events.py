@@ -92,13 +92,19 @@ def scan_all(
   *,
   words: Collection[int] = (),
 ) -> dict[str, dict[str, int]]:
-  """Scans several tables at the same time, for one gzip is read by one core only.
+  """Scans several tables at once, because one gzip file keeps only one core busy.
 
   Args:
-    itemids: raw itemids to keep, by table; the other arguments are those of `scan`.
+    raw: the database, with the table `windows`.
+    root: the folder with hosp/ and icu/.
+    itemids: raw itemids to keep, by table.
+    availability: 'charttime' or 'storetime'.
+    folder: scratch folder; gets one parquet file per table.
+    words: itemids whose text is read even if there is a number, which is the code of the
+      text.
 
   Returns:
-    Counts as of `scan`, by table.
+    The counts of `scan`, by table.
   """
   windows = folder / 'windows.parquet'
   raw.copy('FROM windows', windows)
@@ -127,18 +133,18 @@ def scan(
   """Streams one raw table to `folder/{table}.parquet`.
 
   Args:
+    raw: the database, with the table `windows`.
     root: the folder with hosp/ and icu/.
     table: 'labevents' or 'chartevents'.
     itemids: raw itemids to keep.
     availability: 'charttime' or 'storetime'.
-    words: itemids whose text is read even where there is a number, which is its code.
+    folder: scratch folder.
+    words: itemids whose text is read even if there is a number, which is the code of the
+      text.
 
   Returns:
-    Rows of these items and subjects, and those without item or subject, by reason for
-    dropping them here, and unreadable cells.
-
-  Raises:
-    DataError: a column has too many unreadable cells.
+    Number of rows of these items and subjects, of rows without item or subject, of rows
+    dropped here by reason, and of unreadable cells.
   """
   columns = dict(_COLUMNS)
   if table == 'labevents':

@@ -37,6 +37,7 @@ def measure(
   charttime of every measurement that fulfils a criterion.
 
   Args:
+    raw: the database, with the table `stays`; gets the two tables.
     root: the folder of MIMIC-IV.
     scratch: folder for files.
     before_days: the measurements to judge begin so many days before the prediction time.

@@ -29,7 +29,9 @@ def open_recordings(raw: RawTables, root: Path, *, deciding: bool) -> dict[str, 
   """Loads record_list as the table `recordings`, one row a study.
 
   Args:
-    deciding: the recordings are the samples.
+    raw: the database; gets the table `recordings`.
+    root: folder of MIMIC-IV-ECG.
+    deciding: whether the recordings are the samples.
 
   Raises:
     DataError: times or keys are unreadable: of recordings that are the samples a single
@@ -51,8 +53,10 @@ def write_recordings(
   """Writes `recordings.parquet` of docs/design.md.
 
   Args:
+    raw: the database, with the table `recordings`.
     root: folder of MIMIC-IV-ECG.
     folder: scratch folder inside staging.
+    output: file to write.
 
   Returns:
     Row counts by table and reason, and the most frequent unmatched report lines.

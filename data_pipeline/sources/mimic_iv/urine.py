@@ -35,6 +35,7 @@ def read(
   """Makes `read_outputs`: rows of urine and irrigant, with the reason why one is not used.
 
   Args:
+    raw: the database; gets the table `read_outputs`.
     root: the folder of MIMIC-IV.
     of: table with subject_id, start_time and prediction_time.
     hours: rows are read until so many hours after the prediction time.

@@ -20,10 +20,10 @@ _BATCH = 250  # records, about 2 MB of text
 
 
 def read(raw: RawTables, sets: list[records.RecordSet]) -> None:
-  """Makes the table `cells` (record, line, time, parameter, value): texts, or null
-  in all three where a line does not have three cells.
+  """Makes the tables `cells` and `records` of all files of a set.
 
-  And the table `records` (record, of_set).
+  `cells` has record, line, time, parameter and value: the last three are texts, or null if
+  a line does not have three cells. `records` has record and of_set.
 
   Raises:
     DataError: as `records.texts`, or a record is there twice.

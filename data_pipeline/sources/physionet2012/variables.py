@@ -51,6 +51,7 @@ def variables() -> tuple[Variable, ...]:
 
 @functools.cache
 def repairs() -> tuple[Repair, ...]:
+  """The repairs of implausible values, from `repairs.csv`."""
   return tuple(
     Repair(
       variable=row['variable'],

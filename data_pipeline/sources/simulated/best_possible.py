@@ -162,6 +162,7 @@ def _correlation(days: np.ndarray, log_days: np.ndarray) -> float:
 
 
 def main() -> None:
+  """Prints the AUROC of the true risks, with and without each planted effect, as JSON."""
   parser = argparse.ArgumentParser(
     description='The best that any model can reach on the simulated hospital.'
   )

@@ -117,7 +117,7 @@ class _Rows:
 def simulate_chart(
   patient: Patient, copies: ChartCopies, seed: int, density: float
 ) -> list[Rows]:
-  """chartevents rows, one dict of columns for every ICU stay."""
+  """Rows of chartevents, one dict of columns per ICU stay."""
   rng = generator(seed, patient.index, 'chart', patient.hospital)
   density = density * patient.hospital.density
   result = []

@@ -39,12 +39,14 @@ class EcgWriter:
     self._measurements.write(_MEASUREMENT_HEADER + '\n')
 
   def append(self, patient: Patient, seed: int) -> None:
+    """Writes all recordings of a patient: signals, list and measurements."""
     rng = generator(seed, patient.index, 'ecg', patient.hospital)
     for recording in patient.recordings:
       self._write(rng, patient, recording)
       self.recordings += 1
 
   def close(self) -> None:
+    """Closes the list and the measurements."""
     self._list.close()
     self._measurements.close()
 

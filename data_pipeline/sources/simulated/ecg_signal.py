@@ -49,6 +49,7 @@ class Heart:
 
   @property
   def long_qt(self) -> bool:
+    """Whether QT corrected for the rate (Bazett) is above 470 ms."""
     return self.qt * (self.rate / 60) ** 0.5 > 0.47
 
 

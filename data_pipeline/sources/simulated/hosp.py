@@ -200,7 +200,9 @@ def admission_rows(
 
   Args:
     rng: draws them.
-    person: the columns of admissions that stay the same of a person.
+    patient: whose admissions they are.
+    admissions: the further admissions.
+    person: the columns of admissions that never change for a person.
   """
   tables = _Tables()
   for admission in admissions:
@@ -289,7 +291,7 @@ def _admission(
 def _movements(
   rng: np.random.Generator, tables: _Tables, patient: Patient, admission: Admission
 ) -> None:
-  """icustays and transfers: ward, ICU stays, ward, discharge."""
+  """Rows of icustays and transfers: ward, ICU stays, ward, discharge."""
   ids = {'subject_id': patient.subject_id, 'hadm_id': admission.hadm_id}
   time, kind = admission.admittime, 'admit'
 

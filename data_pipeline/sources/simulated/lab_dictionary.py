@@ -128,6 +128,7 @@ def read_table(name: str) -> list[dict[str, str]]:
 
 @functools.cache
 def numeric_items() -> NumericItems:
+  """All numeric laboratory items, as arrays in the order of `lab_items.csv`."""
   rows = read_table('lab_items.csv')
   column = lambda name: np.array([float(row[name] or 'nan') for row in rows])
   return NumericItems(

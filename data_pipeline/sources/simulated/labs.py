@@ -58,7 +58,7 @@ def drift_at(stay: Stay, seconds: np.ndarray) -> np.ndarray:
 
 
 def simulate_labs(patient: Patient, seed: int, density: float) -> tuple[Rows, ChartCopies]:
-  """labevents rows of one patient (columns of the table but the running numbers).
+  """Rows of labevents of one patient, without the running numbers.
 
   Returns:
     The rows, in order of time within each panel and in the hospital's units, and the

@@ -115,8 +115,11 @@ class Stay:
 
 @dataclasses.dataclass(frozen=True)
 class Admission:
-  """One hospitalisation. `cvd_class` indexes `CVD_CLASSES`, drawn from
-  `cvd_probabilities`; `state` are the components of this admission."""
+  """One hospital admission.
+
+  `cvd_class` indexes `CVD_CLASSES` and is drawn from `cvd_probabilities`; `state` holds the
+  latent components of this admission.
+  """
 
   hadm_id: int
   admittime: int
@@ -177,6 +180,7 @@ def year_start(year: int) -> int:
 
 
 def year_of(seconds: int) -> int:
+  """Calendar year of a time in seconds since 1970."""
   return int(np.datetime64(int(seconds), 's').astype('datetime64[Y]').astype(int)) + 1970
 
 
@@ -201,6 +205,7 @@ def linear_score(
 
 
 def sigmoid(x: float) -> float:
+  """Logistic function."""
   return float(1 / (1 + np.exp(-x)))
 
 

@@ -113,6 +113,7 @@ class Table:
     self._buffer += (','.join(column for column, _ in self._columns) + '\n').encode()
 
   def append(self, rows: Mapping[str, Any]) -> None:
+    """Adds rows, given as one array or list per column; writes once enough are pending."""
     count = len(rows[self._columns[0][0]])
     if not count:
       return
@@ -123,6 +124,7 @@ class Table:
       self._flush()
 
   def close(self) -> None:
+    """Writes the pending rows and closes the file."""
     self._flush()
     self._gzip.write(self._buffer)
     self._buffer.clear()

@@ -47,8 +47,10 @@ _VENTILATED_SIGN = 223835  # FiO2, which chart.py charts of nobody else
 
 
 class _Drug(NamedTuple):
-  """How inputevents names a drug, its units, and the amount of an hour at rate 1 (of
-  somebody of 80 kg, where the rate is by weight)."""
+  """How inputevents records a drug: item, units and the amount of an hour at rate 1.
+
+  If the rate is per weight, the amount is that of a patient of 80 kg.
+  """
 
   itemid: int
   amount: str

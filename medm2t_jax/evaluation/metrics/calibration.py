@@ -111,7 +111,7 @@ def predicted(rows: Rows) -> dict[str, list[float]]:
 
 
 def quantile_bins(values: np.ndarray, bins: int = BINS) -> np.ndarray:
-  """int (n): bin of each value (n); equal values share a bin, no bin is empty."""
+  """Bin of each value (n), int (n); equal values share a bin, no bin is empty."""
   cuts = np.unique(np.quantile(values, np.arange(1, bins) / bins))
   return np.unique(np.searchsorted(cuts, values, side='left'), return_inverse=True)[1]
 

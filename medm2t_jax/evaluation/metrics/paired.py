@@ -22,7 +22,14 @@ class Comparison:
   def __init__(
     self, rows: Rows, names: Sequence[str], resamples: int = RESAMPLES, seed: int = 0
   ):
-    """Args: rows with the reference; names of metrics; resamples and seed of all."""
+    """Computes the reference.
+
+    Args:
+      rows: test rows with the reference prediction.
+      names: keys of the metrics, from `compared_metrics`.
+      resamples: number of bootstrap resamples.
+      seed: of the resamples, which all predictions share.
+    """
     self._rows, self._names, self._bootstrap = rows, names, (resamples, seed)
     self._counts, self._reason = rows.counts(), why_undefined(rows)
     self._reference = metric_draws(rows, names, resamples, seed)
@@ -34,10 +41,14 @@ class Comparison:
   def other(
     self, prediction: np.ndarray, name: str
   ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Metric -> estimate of `prediction`, and of its difference from the reference.
+    """Estimates of another prediction, and of its difference from the reference, by metric.
+
+    Args:
+      prediction: of the same rows, (n) or (n c).
+      name: of the prediction, for messages.
 
     Raises:
-      DataError: `prediction`, called `name`, does not fit the rows.
+      DataError: the prediction does not fit the rows.
     """
     other = self._rows.with_prediction(prediction, name)
     draws = metric_draws(other, self._names, *self._bootstrap)

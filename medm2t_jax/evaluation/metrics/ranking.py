@@ -20,11 +20,13 @@ class Ranking:
   def __init__(
     self, scores: np.ndarray, positive: np.ndarray, row: np.ndarray | None = None
   ):
-    """Args:
+    """Sorts the scores.
 
-    scores: float (m), higher = more likely positive.
-    positive: bool (m).
-    row: int (m): the sample, and so the weight, that each belongs to; None: its place.
+    Args:
+      scores: float (m), higher = more likely positive.
+      positive: bool (m).
+      row: int (m): index of the sample that each score belongs to, whose weight it has;
+        None if score i is that of sample i.
     """
     order = np.argsort(-scores, kind='stable')
     ordered = scores[order]

@@ -31,10 +31,12 @@ class RawRecordings:
   """
 
   def __init__(self, name: str, located: Mapping[int, Sequence[Recording]], seed: int):
-    """Args:
-    name: of the modality.
-    located: index row -> its recordings, as `rereading.locate` finds them.
-    seed: of the noise.
+    """Prepares rereading.
+
+    Args:
+      name: of the modality.
+      located: index row -> its recordings, as `rereading.locate` finds them.
+      seed: of the noise.
     """
     self._name = name
     self.refused: Counter[Damage] = Counter()

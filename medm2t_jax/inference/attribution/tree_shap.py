@@ -1,23 +1,24 @@
-"""Shapley values of boosted trees, exact and path-dependent: TreeSHAP (Lundberg et al.,
-arXiv 1802.03888, Algorithm 2).
+"""Exact path-dependent Shapley values of boosted trees (TreeSHAP).
 
-What a tree is expected to say where only some columns are known: it is descended by these,
-and at a split on any other column into both children, in proportion to the training
-samples that came there (their cover). So a leaf of value v, whose path splits on the
-columns U, adds to what is expected when S is known
+Source: Lundberg et al., arXiv 1802.03888, Algorithm 2.
+
+The expected output of a tree given only some columns: at a split on a known column the
+sample's own branch is taken; at a split on any other column both branches are, weighted by
+the training samples that took them (their cover). So a leaf of value v, whose path splits
+on the columns U, contributes to the expectation given the columns S
 
   v * product over S of o_j * product over U without S of z_j,
 
-where o_j says whether the sample goes the leaf's way at all splits on j, and z_j is the
-share of the training samples that do. The Shapley value of j in this game is
+where o_j is 1 if the sample takes the leaf's branch at all splits on j, else 0, and z_j is
+the share of the training samples that do. The Shapley value of j in this game is
 
   v * (o_j - z_j) * integral over t from 0 to 1 of the product over U without j of
   (1 - t) z_k + t o_k,
 
-for the weight |S|! (|U| - |S| - 1)! / |U|! of a set is that integral of t^|S| (1 - t)^rest.
-The integrand is a polynomial of degree |U| - 1, which Gauss and Legendre integrate exactly
-with half as many nodes. So all leaves of all trees are a few operations on arrays, in
-float64, and every term is above 0.
+because the weight |S|! (|U| - |S| - 1)! / |U|! of a set is the integral of
+t^|S| (1 - t)^rest. The integrand is a polynomial of degree |U| - 1, which Gauss-Legendre
+quadrature integrates exactly with half as many nodes. So all leaves of all trees take a
+few array operations in float64, and every term is above 0.
 
 Letters: b samples, n columns, l leaves, u columns of a path, c outputs.
 """

@@ -97,7 +97,7 @@ class ItemStatistics(nn.Module):
     *,
     train: bool,
   ) -> Float[Array, 'b w e']:
-    """Args: those of `statistics`; train: with dropout."""
+    """Encodes windows. Arguments are those of `statistics`; `train` turns dropout on."""
     config = self.config
     values, rates = statistics(weights, counts, observations, ends, encode)
     if train and config.input_dropout:

@@ -109,7 +109,7 @@ class CrossAttentionBlock(nn.Module):
     token_mask: Bool[Array, 'b t'],
     train: bool,
   ) -> Float[Array, 'b q e']:
-    """Args: query; tokens to attend to; token_mask valid ones; train for dropout."""
+    """Lets `query` attend to the valid tokens; `train` turns dropout on."""
     width = query.shape[-1]
     drop = lambda x: Dropout(self.dropout)(x, deterministic=not train)
     norm = lambda name: nn.LayerNorm(LAYER_NORM_EPSILON, dtype=self.dtype, name=name)

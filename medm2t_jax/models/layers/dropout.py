@@ -30,7 +30,7 @@ class Dropout(nn.Module):
   def __call__(
     self, x: Float[Array, '*shape'], *, deterministic: bool
   ) -> Float[Array, '*shape']:
-    """Args: x activations; deterministic: leave them as they are."""
+    """Drops activations of `x` at random; `deterministic` leaves them unchanged."""
     if deterministic or not self.rate:
       return x
     seed = jax.random.bits(self.make_rng('dropout'), (2,), jnp.uint32)

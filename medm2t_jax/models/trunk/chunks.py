@@ -37,7 +37,12 @@ class Chunks(nn.Module):
 
   @nn.compact
   def __call__(self, arrays: Mapping[str, Array], rows: int) -> Float[Array, 'b n p']:
-    """Args: the modality's arrays of a batch (docs/design.md, "The batch"); its rows."""
+    """Chunks of the modality's arrays of a batch (docs/design.md, "The batch").
+
+    Args:
+      arrays: of the modality.
+      rows: number of samples in the batch.
+    """
     count = self.kind.count
     fitted = lambda name, *shape: self.variable('fitted', name, jnp.zeros, shape)
     knots = fitted('column_knots', count, PIECES + 1).value

@@ -1,5 +1,6 @@
-"""A parameter-efficient ensemble: members share all matrices and differ by their scales
-(after TabM, Gorishniy et al. 2025, arXiv 2410.24210).
+"""A parameter-efficient ensemble: members share all matrices and differ by their scales.
+
+Source: TabM, Gorishniy et al. 2025, arXiv 2410.24210.
 
 Every member multiplies every chunk by a number of its own, random at the start, before the
 first layer that mixes chunks: without these random numbers the members would all learn the

@@ -38,7 +38,7 @@ class LateAddition(nn.Module):
     return jnp.asarray(self.offset.value)
 
   def __call__(self, parts: Float[Array, 'm u c']) -> Float[Array, 'u c']:
-    """Args: parts: normalised outputs. Returns normalised outputs."""
+    """Adds the normalised outputs of all parts; returns normalised outputs."""
     if len(parts) == 1:
       return parts[0]
     weights = jnp.asarray(self.part_weights.value)

@@ -1,5 +1,8 @@
-"""The best that any model can reach on the outcomes of this folder, and on death within a
-day: from the true risks, which no model knows (best_possible.py)."""
+"""The best that any model can reach on the outcomes of this folder.
+
+Computed from the true risks, which no model knows (best_possible.py); also for death within
+a day.
+"""
 
 from __future__ import annotations
 
@@ -175,7 +178,7 @@ def _in_own_unit(hospital: Hospital) -> float:
 
 
 def _injured(time: np.ndarray, value: np.ndarray) -> np.ndarray:
-  """bool (n, t): KDIGO's criteria of creatinine at times (t,), values (n, t)."""
+  """KDIGO's creatinine criteria at times (t,), of values (n, t): bool (n, t)."""
   found = np.zeros(value.shape, bool)
   for i, now in enumerate(time.tolist()):
     before = value[:, :i]

@@ -13,8 +13,10 @@ from data_pipeline.sources.simulated.latent import CVD_CLASSES, Admission, Patie
 
 
 class Condition(NamedTuple):
-  """A phenotype, its code and title by ICD version, and its log-odds in an admission:
-  `intercept` + `slope` x `component`."""
+  """A phenotype, its code and title by ICD version, and its log odds in an admission.
+
+  The log odds are `intercept` + `slope` x `component`.
+  """
 
   phenotype: str
   codes: dict[int, tuple[str, str]]
@@ -122,7 +124,9 @@ def probabilities(
   """True probability of each phenotype in an admission, given its components.
 
   Args:
-    phenotypes: (ICD version, code) -> phenotype; codes of others are not in it.
+    patient: whose ICD version and traits count.
+    admission: one of the patient's admissions.
+    phenotypes: (ICD version, code) -> phenotype; codes without a phenotype are not in it.
   """
   version = hosp.icd_version(patient)
   absent: dict[str, float] = {}
