@@ -1,4 +1,4 @@
-"""What of the model is measured, and our side of it: train step and prediction."""
+"""The measured case of the model, and our side of it: train step and prediction."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ _VARIANTS = {'paper': '', 'small': 'small', 'tiny': 'smoke'}
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """What is measured: a stage of the model that a config file has by default.
+  """A stage of the model with the defaults of a config file.
 
   Attributes:
     task: name of a config file.
     stage: of the model.
     size: named size.
-    rows: samples of a batch.
-    capacity: packed recordings that there is room for, per real one.
+    rows: samples per batch.
+    capacity: capacity for packed recordings, per real recording.
     events: factor on the numbers of events.
     members: of the ensemble; 0 for the config's.
-    dtype: of the computation, as the config names it.
+    dtype: of the computation, as in the config.
   """
 
   task: str
@@ -97,7 +97,7 @@ class Case:
 
 @functools.lru_cache(maxsize=64)
 def _shapes(case: Case) -> dict[str, Any]:
-  """Traced once: those of the multimodal stage are asked for by every other stage."""
+  """Cached, because every other stage needs the shapes of the multimodal stage."""
   model = MedM2T(case.config)
   init: Any = lambda: model.init(
     jax.random.key(0), case.batch, stage=case.stage, train=False
@@ -106,7 +106,7 @@ def _shapes(case: Case) -> dict[str, Any]:
 
 
 def drawn(case: Case) -> dict[str, Any]:
-  """Variables of the stage: no time depends on their values, and init takes long."""
+  """Random variables of the stage; times do not depend on values, and init is slow."""
   rng = np.random.default_rng(0)
   shapes = case.shapes()
   draw = lambda leaf: rng.uniform(0.01, 0.1, leaf.shape).astype(leaf.dtype)
@@ -133,10 +133,10 @@ def without_dropout(config: Any) -> Any:
 
 
 class Ours:
-  """Our stage, through the steps that training and evaluation use.
+  """Our stage, with the steps of training and evaluation.
 
   Attributes:
-    state: of the training; `train` and `update` go on from it, and take its buffers.
+    state: of training; `train` and `update` continue from it and donate its buffers.
   """
 
   def __init__(self, case: Case, variables: dict[str, Any] | None = None):
@@ -149,7 +149,7 @@ class Ours:
     kind = case.schema.target.kind
     loss = losses.squared if kind == 'regression' else losses.nll
     self._model, self._stage = model, case.stage
-    # The leading axis is that of the devices, of which there is one.
+    # The leading axis is that of the single device.
     self._batch = jax.tree.map(lambda x: jnp.asarray(x[np.newaxis]), case.batch)
     if variables is None:
       made = jax.jit(self._init)(case.batch)
@@ -163,7 +163,7 @@ class Ours:
       optimizer=jax.jit(optimizer.init)(variables['params']),
     )
     self.state = jax.device_put(state, devices.replicated())
-    # The state's buffers are given to the train step, so inference has its own.
+    # The train step donates the state's buffers, so inference needs a copy.
     self._variables = jax.device_put(
       jax.tree.map(jnp.copy, variables), devices.replicated()
     )
@@ -186,17 +186,17 @@ class Ours:
     return init(self._key, batch, stage=self._stage, train=False)
 
   def train(self, times: int = 1) -> None:
-    """So many updates, one sent off behind the other."""
+    """Makes so many updates, dispatched one after the other."""
     for _ in range(times):
       self.state, _ = self.compiled(self.state, self._batch, self._key)
     jax.block_until_ready(self.state)
 
   def update(self) -> float:
-    """One update; its loss, before it."""
+    """Makes one update; returns the loss before it."""
     self.state, loss = self.compiled(self.state, self._batch, self._key)
     return float(loss.total) / float(loss.weight)
 
   def infer(self, times: int = 1) -> np.ndarray:
-    """Logits of all units (u c), computed so many times, one behind the other."""
+    """Logits of all units (u c), computed so many times, dispatched one after the other."""
     found = [self._predict(self._variables, self._batch).logits for _ in range(times)]
     return np.asarray(jax.block_until_ready(found)[-1])[0]

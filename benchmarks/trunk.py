@@ -1,12 +1,12 @@
-"""What members of the ensemble trunk cost, side by side.
+"""Measures the cost of the members of the ensemble trunk.
 
   python -m benchmarks.trunk                                    # about seven minutes
   python -m benchmarks.trunk --only=mortality --members=1,16    # about two
-  python -m benchmarks.trunk --of=predict --members=1,16        # the goal alone
+  python -m benchmarks.trunk --of=predict --members=1,16        # only the goal
 
-Of ensembles with different numbers of members, in turns in one process, milliseconds:
+Milliseconds of ensembles with different numbers of members, in turns in one process:
 
-  trunk    loss and gradient of the trunk alone, for the chunks of a batch
+  trunk    loss and gradient of only the trunk, for the chunks of a batch
   train    one update of the multimodal stage, as the config trains it
   predict  the prediction of one patient who has all modalities
 

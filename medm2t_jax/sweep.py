@@ -2,9 +2,9 @@
 
   python -m medm2t_jax.sweep --sweep=configs/sweeps/mortality.py [--directory=D]
 
-It needs the extra `sweeps`. Run again, it continues. The last line on stdout is one JSON
-object: the best trial, and its configuration for configs/replay.py. Exit codes are those
-of `medm2t_jax.main`.
+Needs the extra `sweeps`. An interrupted sweep continues when the same command is run again.
+The last line on stdout is one JSON object: the best trial, and its configuration for
+configs/replay.py. Exit codes are those of `medm2t_jax.main`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SWEEP = config_flags.DEFINE_config_file(
   'sweep', None, 'Sweep, for example configs/sweeps/mortality.py:small.'
 )
 _DIRECTORY = flags.DEFINE_string(
-  'directory', None, 'Where the trials go; by default sweeps/<sweep name>.'
+  'directory', None, 'Folder for the trials; by default sweeps/<sweep name>.'
 )
 
 

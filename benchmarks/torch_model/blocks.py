@@ -36,7 +36,7 @@ class Decoder(nn.Module):
 
 
 class CrossAttention(nn.Module):
-  """Attention and feed-forward, each with a residual and a LayerNorm behind it."""
+  """Attention and feed-forward, each followed by a residual and a LayerNorm."""
 
   def __init__(self, width: int, heads: int, dropout: float):
     super().__init__()

@@ -15,7 +15,7 @@ from medm2t_jax.models.trunk.ensemble_trunk import EnsembleConfig
 
 
 class Chunks(nn.Module):
-  """Of each column a thermometer, the standardised value and a flag (b n 10)."""
+  """For each column a thermometer, the standardised value and a flag (b n 10)."""
 
   low: torch.Tensor
   per_step: torch.Tensor
@@ -99,7 +99,7 @@ class _Layer(nn.Module):
 
 
 class LateAddition(nn.Module):
-  """The prior, plus the weighted sum of what each part says beyond it."""
+  """The prior, plus the weighted sum of each part's difference from it."""
 
   offset: torch.Tensor
   part_weights: torch.Tensor
@@ -117,7 +117,7 @@ class LateAddition(nn.Module):
 
 
 def log_probabilities(outputs: torch.Tensor) -> torch.Tensor:
-  """Class scores as log probabilities; days as they are (b c)."""
+  """Class scores as log probabilities; numbers unchanged (b c)."""
   return outputs if outputs.shape[-1] == 1 else outputs.log_softmax(dim=-1)
 
 

@@ -1,4 +1,4 @@
-"""The pages that begin with a headline metric."""
+"""Renders pages that begin with a headline metric."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medm2t_jax.report.text import count, in_words, interval, number, source_nam
 
 
 def render(evaluation: Evaluation) -> tuple[str, dict[str, str]]:
-  """The whole page as HTML, and the pages beside it: path -> HTML."""
+  """The whole page as HTML, and further pages: path -> HTML."""
   metrics = evaluation.metrics
   made = [each.render(evaluation) for each in sections.chosen(evaluation.context.sections)]
   shown = [section for section in made if section is not None]
@@ -26,9 +26,9 @@ def render(evaluation: Evaluation) -> tuple[str, dict[str, str]]:
   bootstrap = metrics['bootstrap']
   footer = (
     f'Intervals: central 95 % of {bootstrap["resamples"]:,} bootstrap resamples of '
-    'subjects (calibration slope and intercept: Wald, robust to samples of one '
-    'subject). Discrimination is that of the probabilities as predicted. Every metric '
-    'is in metrics.json, every prediction in predictions.parquet.'
+    'subjects (calibration slope and intercept: Wald, robust to several samples per '
+    'subject). Discrimination uses the uncalibrated probabilities. All metrics are in '
+    'metrics.json, all predictions in predictions.parquet.'
   )
   text = page(
     kicker='MedM2T evaluation',
@@ -57,14 +57,14 @@ def page(
   """A whole page as HTML.
 
   Args:
-    kicker: what kind of page it is.
+    kicker: kind of page.
     title: of the task.
     source: key of the source.
-    notes: warnings on top.
-    headline: name, value and interval of the metric that stands for the page.
-    facts: terms and texts beside it.
+    notes: warnings at the top.
+    headline: name, value and interval of the headline metric.
+    facts: terms and texts beside the headline.
     sections: of the page.
-    footer: below them.
+    footer: below the sections.
   """
   name, value, spread = headline
   summary = from_template(
@@ -117,7 +117,7 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 
 def _predictors(evaluation: Evaluation) -> list[tuple[str, str]]:
-  """What predicts, and how far the network and simple models get alone."""
+  """The parts of the model, and the metrics of the network and simple models alone."""
   target = evaluation.test.target
   digits = 2 if target.numeric else 3
   blend = evaluation.context.config.get('blend', ())

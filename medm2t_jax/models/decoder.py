@@ -13,10 +13,9 @@ from medm2t_jax.models.layers.mlp import Mlp
 class Decoder(nn.Module):
   """Hidden layer and outputs.
 
-  Fitted variables, of the training labels: `offset` (outputs), the outputs that say no more
-  than their shares, or mean, do; it is added, so that training starts there.
-  `output_scale` (), by which the layer's numbers are multiplied: 1 but for labels whose
-  spread is far from 1.
+  Fitted variables, from the training labels: `offset` (outputs), the outputs that predict
+  their shares or mean; it is added, so that training starts there. `output_scale` (), a
+  factor on the layer's numbers: 1 unless the spread of the labels is far from 1.
 
   Attributes:
     hidden: width of the hidden layer.

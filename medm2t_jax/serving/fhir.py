@@ -1,7 +1,7 @@
 """FHIR R4: a Bundle of Patient and Observations in, a RiskAssessment out.
 
-Observations become rows of MEDS with the code `LOINC//{code}` and their unit; a mapping
-says which variables these are. Of FHIR's fields only those below are looked at.
+Observations become rows of MEDS with the code `LOINC//{code}` and their unit, which a
+mapping assigns to variables. Other FHIR fields than those below are ignored.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DATE = (
   r'(Z|[+-][0-9]{2}:[0-9]{2}))?)?)?$'
 )
 _DAY = re.compile(r'[0-9]{4}-[0-9]{2}-[0-9]{2}')
-# Annotations of UCUM say what is counted and change no value: {beats}/min.
+# UCUM annotations say what is counted and do not change values: {beats}/min.
 _ANNOTATION = re.compile(r'\{[^{}]*\}')
 
 DateTime = Annotated[str, Field(strict=True, max_length=40, pattern=_DATE)]
@@ -107,7 +107,7 @@ class Entry(_Resource):
 
 
 class Bundle(_Resource):
-  """A Bundle, of whose entries Patient and Observation are read."""
+  """FHIR Bundle, from which Patient and Observation are read."""
 
   resource_type: Literal['Bundle']
   entry: list[Entry] = []
@@ -129,7 +129,7 @@ def resources_of(
     place: of the Bundle in the request.
 
   Raises:
-    Refused: 422, it is no Bundle.
+    Refused: 422, the JSON is not a Bundle.
   """
   try:
     found = TypeAdapter(Bundle).validate_python(bundle)
@@ -143,14 +143,14 @@ def resources_of(
 def patient_request(
   resources: Sequence[tuple[tuple[str | int, ...], Any]], prediction_time: str
 ) -> tuple[PatientRequest, dict[str, int]]:
-  """A patient of `POST /predict`, and how many resources were not used, by reason.
+  """A patient of `POST /predict`, and the number of unused resources by reason.
 
   Args:
-    resources: (place, JSON) of one Patient at most and of Observations.
+    resources: (place, JSON) of at most one Patient, and of Observations.
     prediction_time: ISO 8601 with an offset.
 
   Raises:
-    Refused: 422, a field that FHIR does not allow, or two patients.
+    Refused: 422, a field violates FHIR, or there are two patients.
   """
   problems: list[Problem] = []
   unused: collections.Counter[str] = collections.Counter()
@@ -173,7 +173,7 @@ def patient_request(
     else:
       events += _rows(found, unused)
   if patients > 1:
-    problems.append(Problem(('entry',), 'one Patient at most'))
+    problems.append(Problem(('entry',), 'at most one Patient is allowed'))
   if problems:
     raise invalid(problems)
   if patient.gender:
@@ -192,7 +192,7 @@ def risk_assessment(
   prediction_time: str,
   unused: Mapping[str, int],
 ) -> dict[str, Any]:
-  """The answer as RiskAssessment of FHIR R4, where probabilities are percentages."""
+  """The answer as a FHIR R4 RiskAssessment, with probabilities as percentages."""
   target = model.schema.target
   outcome = target.description or model.schema.task
   within = f' {target.horizon}' if target.horizon else ''
@@ -288,7 +288,7 @@ def _loinc(part: Component) -> str | None:
 
 
 def _time(text: str, *, end: bool) -> str | None:
-  """ISO 8601 of a FHIR time, of a day its end or beginning; None without a day."""
+  """ISO 8601 of a FHIR time, of a day its end or beginning; None if it has no day."""
   if 'T' in text:
     return text
   if not _DAY.fullmatch(text):
@@ -297,7 +297,7 @@ def _time(text: str, *, end: bool) -> str | None:
 
 
 def now() -> str:
-  """ISO 8601, UTC."""
+  """The current time, ISO 8601 in UTC."""
   return dt.datetime.now(dt.UTC).isoformat(timespec='seconds').replace('+00:00', 'Z')
 
 

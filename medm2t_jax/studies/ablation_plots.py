@@ -1,4 +1,4 @@
-"""Pictures of ablations."""
+"""Draws the differences of ablations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def differences(
   Args:
     groups: heading -> name -> estimate of the difference.
     name: of the metric, with its unit.
-    better: where a better model would be: 'left' or 'right'.
+    better: the side of better models: 'left' or 'right'.
   """
   rows = [
     (color, label, each)

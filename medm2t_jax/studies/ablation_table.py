@@ -69,8 +69,8 @@ class Ablations:
     """Adds an ablation.
 
     Args:
-      described: its name, group and question, and whatever `ablations.json` shall say.
-      predictions: of the test rows, one a seed, in the order of the full model's.
+      described: its name, group and question, and further content for `ablations.json`.
+      predictions: of the test rows, one array per seed, in the order of the full model's.
 
     Raises:
       DataError: the predictions do not fit the rows.
@@ -87,7 +87,7 @@ class Ablations:
     )
 
   def verdict(self) -> str:
-    """A sentence on the ablation that was added last."""
+    """A sentence on the last added ablation."""
     return self._verdict(self._entries[-1])
 
   def write(self, directory: Path, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +116,7 @@ class Ablations:
         task_name(result['task'], self._target.description), self._notes(result), sections
       ),
     )
-    # Last: where it is, the others are of the same ablations.
+    # Written last: if it exists, the other files are of the same ablations.
     write_json(directory / 'ablations.json', result)
     return result
 
@@ -130,7 +130,7 @@ class Ablations:
     return result
 
   def _estimate(self, draws: Sequence[Draws]) -> dict[str, Any]:
-    """Of the mean over seeds."""
+    """Estimate of the mean over seeds."""
     value = float(np.mean([each.value for each in draws]))
     resampled = np.mean([each.resampled for each in draws], axis=0)
     return estimate(Draws(value, resampled), self._counts, self._reason)
@@ -169,9 +169,9 @@ class Ablations:
     blocks.append(
       Paragraph(
         'Differences are ablation minus full model, on the same test samples and the same '
-        'resamples of their subjects. The intervals say how far other test subjects could '
-        'move a difference, not how far another training could: that is what several '
-        'seeds show. They are not corrected for the number of ablations.'
+        'resamples of their subjects. The intervals show the variation between test '
+        'subjects, not between trainings, which several seeds show. They are not '
+        'corrected for the number of ablations.'
       )
     )
     sections = [Section('differences', 'Differences to the full model', blocks)]
@@ -185,8 +185,10 @@ class Ablations:
         )
         for each in self._entries
       ]
-      header = ('', 'Question', 'What is changed', 'Stages trained for it')
-      sections.append(Section('questions', 'What each ablation is', [Table(header, rows)]))
+      header = ('', 'Question', 'Changed options', 'Stages trained for it')
+      sections.append(
+        Section('questions', 'Definition of each ablation', [Table(header, rows)])
+      )
     missing = [f'{name}: {reason}.' for name, reason in result['left_out'].items()]
     missing += [f'{name}: not run yet.' for name in result['to_run']]
     if missing:

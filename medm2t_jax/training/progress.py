@@ -21,10 +21,10 @@ T = TypeVar('T')
 
 
 class Progress:
-  """Iterates over the batches of an epoch, and measures while it does.
+  """Iterates over the batches of an epoch and measures throughput and waiting.
 
-  The bar shows samples a second, the time left, the loss, and the share of time in
-  which training waited for data.
+  The bar shows samples per second, the remaining time, the loss, and the share of time that
+  training waited for data.
   """
 
   def __init__(
@@ -80,7 +80,7 @@ class Progress:
     self._bar.set_postfix_str(f'loss {loss:.4f}, {share:.0%} waiting for data')
 
   def measurements(self) -> dict[str, float]:
-    """Seconds since the start, samples a second, share of time waiting for data."""
+    """Samples per second, share of time waiting for data, and seconds since the start."""
     seconds = time.perf_counter() - self._start
     samples = int(self._samples[self._start_step : self._step].sum())
     return {

@@ -29,7 +29,7 @@ PATIENTS = 100
 # What the report calls it, and what it says of who is a sample.
 WORDS = {
   'readmission': ('Unplanned readmission to the hospital', 'within 30 days of discharge'),
-  'aki': ('Acute kidney injury of KDIGO', 'Every risk here is conditional'),
+  'aki': ('Acute kidney injury of KDIGO', 'All risks are conditional'),
   'phenotypes': ('Conditions among the discharge diagnoses', 'until discharge'),
   'decompensation': ('Death', 'within 24 h of the prediction'),
   'los': ('Length of ICU stay', 'days'),
@@ -169,7 +169,7 @@ def test_every_stay_of_decompensation_weighs_the_same(evaluated):
   [died] = found.metrics['pooled']['classes'].values()
   share = np.average(tested.label, weights=tested.weight)
   assert died['prevalence'] == pytest.approx(share) != tested.label.mean()
-  assert 'every metric counts a sample by its own' in found.page
+  assert 'metrics are weighted; n and events' in found.page
   # A model that knows nothing predicts what stays, not samples, have.
   trained = found.dataset.rows(0, 'train')
   label, weight = index['label'][trained], index['weight'][trained]

@@ -120,7 +120,7 @@ def test_undefined_comparisons_say_why(tmp_path, predictions, context):
 
 def test_predictions_of_other_rows_are_refused(tmp_path, predictions, context):
   about = context('mortality', baselines={'gru': np.full((39, 2), 0.5)})
-  with pytest.raises(DataError, match='baseline gru: predictions of shape'):
+  with pytest.raises(DataError, match='baseline gru: predictions have shape'):
     write_report(tmp_path, predictions('mortality', 40), *about, resamples=10)
 
 

@@ -58,7 +58,7 @@ def test_differences_are_paired(predictions, context):
 
 def test_scenario_of_other_rows_is_refused(predictions, context):
   rows, _ = read_rows(predictions('mortality', 40), context('mortality').schema)
-  with pytest.raises(DataError, match='scenario labs: predictions of shape'):
+  with pytest.raises(DataError, match='scenario labs: predictions have shape'):
     missing_modality(rows, {'labs': np.full((39, 2), 0.5)}, resamples=5)
 
 

@@ -177,7 +177,7 @@ def test_a_directory_belongs_to_one_sweep_and_one_process(data, tmp_path):
     ((('recipe.static.learning_rate', 'uniform', 0.0),), 'low, high'),
     (
       (('recipe.static.epochs', 'choice', (1, 'two')),),
-      "static.epochs='two': it is a whole number",
+      "static.epochs='two': must be a whole number",
     ),
   ],
 )

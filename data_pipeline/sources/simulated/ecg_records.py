@@ -103,7 +103,7 @@ def write_record(
 
 
 def _damage(rng: np.random.Generator, signal: np.ndarray) -> str:
-  """Spoils a few recordings in place; returns what was done, '' for nothing."""
+  """Damages a few recordings in place; returns a description, '' if undamaged."""
   chance = rng.random()
   lead = int(rng.integers(0, signal.shape[1]))
   if chance < 0.02:  # a gap of half a second to two seconds

@@ -1,4 +1,4 @@
-"""Rows of the hospital's tables of one patient: who, when, where, codes, drugs.
+"""Simulates rows of the hospital's tables: persons, admissions, transfers, codes, drugs.
 
 Diagnosis codes are those of the classes and history flags of the CVD task. About one
 admission in eight names a cardiovascular disease that was not its reason.
@@ -126,7 +126,7 @@ OTHER_DRUGS = (
 
 
 def icd_rows(kind: str) -> Rows:
-  """d_icd_diagnoses or d_icd_procedures: every code that the hospital uses."""
+  """Rows of d_icd_diagnoses or d_icd_procedures: every code that the hospital uses."""
   if kind == 'procedures':
     tables = [list(versions.items()) for versions in PROCEDURES.values()]
     pairs = {(code, version, title) for rows in tables for version, (code, title) in rows}
@@ -211,7 +211,7 @@ def admission_rows(
 
 
 def _outpatient(rng: np.random.Generator, tables: _Tables, patient: Patient) -> None:
-  """omr: pressure, weight and height at visits, with gaps and absurd entries."""
+  """Rows of omr: pressure, weight and height at visits, with gaps and absurd entries."""
   if rng.random() < 0.2:
     return
   subject, first = patient.subject_id, patient.admissions[0].admittime
@@ -318,7 +318,7 @@ def _movements(
 
 
 def icd_version(patient: Patient) -> int:
-  """Of all codes of a patient."""
+  """ICD version of all codes of a patient."""
   return 9 if patient.year_group < 2 else 10
 
 

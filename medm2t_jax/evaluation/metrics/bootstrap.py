@@ -18,9 +18,9 @@ import numpy as np
 
 RESAMPLES = 1000
 COVERAGE = 0.95
-# An interval over fewer defined resamples would leave out the unlucky draws.
+# An interval over fewer defined resamples would be biased by leaving out bad draws.
 LEAST_DEFINED = 0.9
-# Cells of one chunk of weights: 16 MB in float64.
+# Size of one chunk of weights: 16 MB in float64.
 _CHUNK = 2_000_000
 
 Statistic = Callable[[np.ndarray], Mapping[str, np.ndarray]]
@@ -31,8 +31,8 @@ class Draws:
   """A metric and its resamples.
 
   Attributes:
-    value: on all rows; NaN where undefined.
-    resampled: float64 (r), NaN where undefined.
+    value: on all rows; NaN if undefined.
+    resampled: float64 (r), NaN if undefined.
   """
 
   value: float
@@ -45,7 +45,7 @@ class Draws:
 def resampled_weights(
   subjects: np.ndarray, weight: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
 ) -> Iterator[np.ndarray]:
-  """Yields chunks of float64 (r n) weights, `resamples` rows in all.
+  """Yields chunks of float64 (r n) weights, `resamples` rows in total.
 
   Args:
     subjects: (n) subject of each sample.
@@ -89,13 +89,13 @@ def estimate(
 ) -> dict[str, Any]:
   """A JSON-able metric: {'value', 'low', 'high', 'reason', 'n', 'subjects', 'events'}.
 
-  `value`, `low` and `high` are None where they are undefined, and `reason` then says
-  why. The interval holds the central 95 % of the resamples (percentile method).
+  `value`, `low` and `high` are None if undefined, and `reason` then says why. The interval
+  holds the central 95 % of the resamples (percentile method).
 
   Args:
     draws: the metric.
     counts: n, subjects and events behind it.
-    reason: why the metric is undefined, where it is.
+    reason: why the metric is undefined, if it is.
   """
   result: dict[str, Any] = {'value': None, 'low': None, 'high': None, **counts}
   if not np.isfinite(draws.value):

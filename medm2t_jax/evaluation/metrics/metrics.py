@@ -1,10 +1,9 @@
 """Discrimination and error metrics with intervals from a bootstrap over subjects.
 
-Classes: AUROC and AUPRC one-vs-rest, per class and macro averaged (two classes: of the
-second). Labels: of each, macro averaged over those that have both values here, and micro
+Classes: AUROC and AUPRC one-vs-rest, per class and macro averaged (with two classes: of the
+second). Labels: per label, macro averaged over those with both values here, and micro
 averaged. Numbers: MAE, RMSE, median absolute error, R2, bias by band of the true value.
-Every metric counts a sample by its weight. A metric that is undefined is None and carries
-a `reason`.
+Every metric weights the samples. An undefined metric is None and has a `reason`.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES, Draws, bootstrap,
 from medm2t_jax.evaluation.metrics.ranking import Ranking
 from medm2t_jax.evaluation.rows import Outcome, Rows
 
-# Of the true value in days; the last band is open. In other units: its fifths.
+# Bands of the true value in days; the last is open. In other units, fifths are used.
 DAY_BANDS = (0.0, 2.0, 4.0, 7.0, 14.0, np.inf)
 _FIFTHS = (0.2, 0.4, 0.6, 0.8)
 CLASS_METRICS = ('auroc', 'average_precision', 'auprc_trapezoid')
@@ -37,7 +36,7 @@ NAMES = {
 
 
 def headline_metric(rows: Rows) -> str:
-  """Key of the metric that stands for a task: 'auroc' or 'mae'."""
+  """Key of a task's main metric: 'auroc' or 'mae'."""
   return compared_metrics(rows)[0]
 
 
@@ -45,11 +44,10 @@ def score(rows: Rows, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, An
   """All metrics of some rows.
 
   Returns:
-    {'overall': {metric: estimate}}, and beside it, for classes, 'classes': {name:
-    {metric: estimate, 'prevalence': share}} and 'average': 'macro' or the class that
-    `overall` is about, and of labels 'micro': {metric: estimate}; for numbers, 'bands':
-    [{'low', 'high', 'bias': estimate, 'mae': estimate}]. Estimates are those of
-    `bootstrap.estimate`.
+    {'overall': {metric: estimate}}. For classes also 'classes': {name: {metric: estimate,
+      'prevalence': share}} and 'average': 'macro' or the class that `overall` is about; for
+      labels also 'micro': {metric: estimate}; for numbers also 'bands': [{'low', 'high',
+      'bias': estimate, 'mae': estimate}]. Estimates are those of `bootstrap.estimate`.
   """
   if rows.target.numeric:
     return _score_numbers(rows, resamples, seed)
@@ -57,7 +55,7 @@ def score(rows: Rows, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, An
 
 
 def compared_metrics(rows: Rows) -> tuple[str, str]:
-  """Keys of the metrics that models are compared by, the headline first."""
+  """Keys of the metrics used to compare models, the headline metric first."""
   if rows.target.numeric:
     return 'mae', 'rmse'
   return 'auroc', 'average_precision'
@@ -91,7 +89,7 @@ def metric_draws(
 def headline_estimate(
   rows: Rows, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
-  """The headline metric as an estimate; None with a reason where undefined."""
+  """The headline metric as an estimate; None with a reason if undefined."""
   if not len(rows):
     empty = Draws(np.nan, np.full(resamples, np.nan))
     return estimate(empty, rows.counts(), 'no samples')
@@ -109,7 +107,7 @@ def why_undefined(rows: Rows, outcome: Outcome | None = None) -> str | None:
       found.append(f'no sample of class "{each.name}" among {len(each.row)}')
     elif events == len(each.row):
       found.append(f'all {len(each.row)} samples are of class "{each.name}"')
-  # An average over labels leaves those out that are undefined.
+  # An average over labels leaves out undefined ones.
   needed = len(rows.outcomes) if outcome is None and _of_labels(rows) else 1
   return found[0] if len(found) >= max(1, needed) else None
 
@@ -121,9 +119,10 @@ def _of_labels(rows: Rows) -> bool:
 def _averaged(rows: Rows, values: Sequence[np.ndarray]) -> np.ndarray:
   """Macro average (r) of the values (r) of all outcomes.
 
-  Of classes one that is undefined makes it undefined: an average over fewer is another
-  metric. Labels are many and some are rare: those that all samples agree in are left out
-  here and in every resample, and a resample without one of the others averages the rest.
+  If the metric of one class is undefined, so is the average, because an average over fewer
+  classes is another metric. Labels are many and some are rare: labels that are the same in
+  all samples are left out here and in every resample, and a resample without one of the
+  others averages the rest.
   """
   if not _of_labels(rows):
     return np.mean(values, axis=0)
@@ -139,7 +138,7 @@ def _rankings(rows: Rows) -> list[Ranking]:
   for each in rows.outcomes:
     if len(each.row):
       found.append(Ranking(each.probability, each.positive, each.row))
-    else:  # known of nobody: undefined, as where all agree
+    else:  # unknown in all samples: undefined, as for constant labels
       found.append(Ranking(np.zeros(1), np.zeros(1, bool)))
   return found
 
@@ -208,9 +207,9 @@ def _score_numbers(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
   def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
     squared = _mean(weights, error**2)
     mean = _mean(weights, rows.label)
-    variance = _mean(weights, (rows.label - rows.label.mean()) ** 2)  # about any center
+    variance = _mean(weights, (rows.label - rows.label.mean()) ** 2)  # corrected below
     variance -= (mean - rows.label.mean()) ** 2
-    # Rounding leaves a trace of variance in equal labels.
+    # Rounding leaves a small variance in equal labels.
     varied = variance > 1e-12 * max(1.0, float(np.abs(rows.label).max()) ** 2)
     metrics = {
       'mae': _mean(weights, absolute),

@@ -1,4 +1,4 @@
-"""Metrics of another prediction of the same rows, and their paired differences."""
+"""Metrics of several predictions of the same rows, and their paired differences."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from medm2t_jax.evaluation.rows import Rows
 
 
 class Comparison:
-  """A prediction of some rows, to which others are compared on the same resamples.
+  """Compares predictions with a reference on the same rows and resamples.
 
-  The interval of a paired difference is far narrower than those of the two metrics
-  would suggest.
+  The interval of a paired difference is far narrower than those of the two metrics would
+  suggest.
   """
 
   def __init__(

@@ -44,9 +44,9 @@ class Ranking:
 
 
 class Curves:
-  """Counts at descending thresholds and what follows from them.
+  """Confusion counts at descending thresholds, and the metrics that follow from them.
 
-  Metrics are (r) and NaN where a weighting lacks one of the classes.
+  Metrics are (r), NaN if a weighting lacks one of the classes.
 
   Attributes:
     true: (r t) weight of flagged positives.
@@ -59,15 +59,15 @@ class Curves:
     self._undefined = (self.positives == 0) | (self.negatives == 0)
 
   def sensitivity(self) -> np.ndarray:
-    """(r t)."""
+    """Sensitivity (recall) at every threshold, (r t)."""
     return self.true / np.where(self._undefined, np.nan, self.positives)[:, None]
 
   def false_positive_rate(self) -> np.ndarray:
-    """(r t)."""
+    """False positive rate at every threshold, (r t)."""
     return self.false / np.where(self._undefined, np.nan, self.negatives)[:, None]
 
   def precision(self) -> np.ndarray:
-    """(r t); 1 where nothing is flagged yet, as the curve starts there."""
+    """Precision at every threshold, (r t); 1 before anything is flagged."""
     flagged = self.true + self.false
     return np.where(flagged > 0, self.true / np.where(flagged > 0, flagged, 1), 1.0)
 
@@ -88,7 +88,7 @@ class Curves:
   def precision_recall_area(self) -> np.ndarray:
     """Trapezoid area from (recall 0, precision 1), as the paper reports AUPRC.
 
-    It joins points by straight lines, which is optimistic: see average_precision.
+    It joins points by straight lines, which is optimistic: see `average_precision`.
     """
     total = np.where(self._undefined, np.nan, self.positives)
     precision = self.precision()

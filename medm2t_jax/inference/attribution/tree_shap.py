@@ -35,17 +35,17 @@ from jaxtyping import Bool, Float, Int
 class Paths(NamedTuple):
   """The leaves of all trees, each with the columns that its path splits on.
 
-  A path has each column once: several splits on it are one interval. A place without a
-  column has an interval and a share of all there is, which changes nothing.
+  A path has each column once: several splits on it form one interval. Unused positions have
+  the full interval and share 1, which change nothing.
 
   Attributes:
-    column: of each place of a path.
-    above, up_to: the values that go the leaf's way: above < x <= up_to.
-    missing: whether a missing value does.
-    share: of the training samples at these splits that do, z.
+    column: at each position of a path.
+    above, up_to: interval of values that take the leaf's branch: above < x <= up_to.
+    missing: whether a missing value takes it.
+    share: of the training samples at these splits that take it, z.
     value: of the leaf.
-    output: that the leaf's tree adds to.
-    start: what the trees are added to.
+    output: index of the output that the leaf's tree adds to.
+    start: the constant that the trees are added to.
   """
 
   column: Int[np.ndarray, 'l u']
@@ -63,14 +63,14 @@ def paths_of(arrays: Mapping[str, Any]) -> Paths:
 
   Args:
     arrays: of `medm2t_jax.models.blend.simple_models`; `cover` counts each training sample
-      once, whatever it weighs.
+      once, regardless of its weight.
   """
   arrays = {name: np.asarray(array) for name, array in arrays.items()}
   roots, classes = arrays['root'], arrays['tree_class']
   leaves: list[tuple[dict[int, list[float]], float, int]] = []
   for iteration in roots:
     for root, output in zip(iteration, classes, strict=True):
-      # Of each column on the way: above, up_to, missing, share.
+      # For each column on the path: above, up_to, missing, share.
       waiting: list[tuple[int, dict[int, list[float]]]] = [(int(root), {})]
       while waiting:
         node, way = waiting.pop()
@@ -109,7 +109,7 @@ def paths_of(arrays: Mapping[str, Any]) -> Paths:
 
 
 def expected(paths: Paths) -> Float[np.ndarray, ' c']:
-  """What the trees say where no column is known: the scores without any attribution."""
+  """Expected scores if no column is known: the scores without any attribution."""
   result = paths.start.copy()
   np.add.at(result, paths.output, paths.value * paths.share.prod(axis=1))
   return result
@@ -118,11 +118,11 @@ def expected(paths: Paths) -> Float[np.ndarray, ' c']:
 def attributions(
   paths: Paths, value: Float[np.ndarray, 'b n']
 ) -> Float[np.ndarray, 'b n c']:
-  """What every column adds to every score: they sum to the scores less `expected`.
+  """Attributions of every column to every score; they sum to the scores minus `expected`.
 
   Args:
     paths: of the trees.
-    value: NaN where missing.
+    value: columns (b n), NaN where missing.
   """
   rows, columns = value.shape
   outputs = len(paths.start)

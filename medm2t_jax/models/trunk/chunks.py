@@ -1,4 +1,4 @@
-"""Columns to chunks: a few numbers each, 0 where the column is not known.
+"""Converts columns to chunks of a few numbers each, 0 if the column is unknown.
 
 Letters: b rows, n columns, p numbers of a chunk.
 """
@@ -16,15 +16,15 @@ from medm2t_jax.models.trunk.columns import ColumnKind
 PIECES = 8  # of the thermometer, between quantiles of the training samples
 SIZE = PIECES + 2
 _CLIP = 5.0  # standard deviations
-_SCALE = 0.5  # beside the pieces, which are between -1 and 1
+_SCALE = 0.5  # matches the pieces, which are between -1 and 1
 
 
 class Chunks(nn.Module):
   """Chunks of one modality.
 
-  Of each column: a thermometer over its quantiles, centred at its mean over training
-  samples, so that absence is neutral; whether it is known, where that says something; its
-  standardised value. A column that no training sample had is 0.
+  A chunk has a thermometer over the column's quantiles, centred at its mean over training
+  samples, so that absence is neutral; whether it is known, if that is informative; and its
+  standardised value. A column without training samples is 0.
 
   Fitted variables: `column_knots` (n 9), `column_mean` (n 8) of the thermometer,
   `column_center` and `column_scale` (n), `column_flagged` (n).

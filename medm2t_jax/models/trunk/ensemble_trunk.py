@@ -2,9 +2,8 @@
 
 Source: TabM, Gorishniy et al. 2025, arXiv 2410.24210.
 
-Every member multiplies every chunk by a number of its own, random at the start, before the
-first layer that mixes chunks: without these random numbers the members would all learn the
-same.
+Every member multiplies every chunk by its own factor, random at the start, before the first
+layer that mixes chunks: without these factors, all members would learn the same.
 
 Letters: b rows, n chunks of p numbers, v vectors of e numbers, k members, w width,
 c outputs.
@@ -23,9 +22,10 @@ from jaxtyping import Array, Float
 
 from medm2t_jax.models.layers.dropout import Dropout
 
-# Adam moves a parameter by about its rate in a step: tables of size 1 would hardly move.
+# Adam moves a parameter by about the learning rate per step, so tables of size 1 would
+# hardly move.
 _TABLE_SCALE = 0.02
-_MANY = 16  # numbers of a chunk; the vectors of encoders have more
+_MANY = 16  # largest size of a chunk; the vectors of encoders are larger
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +33,11 @@ class EnsembleConfig:
   """Sizes of an ensemble trunk.
 
   Attributes:
-    members: of the ensemble; one has no scales of its own.
+    members: number of members; a single one has no scales.
     width: of all layers.
-    hidden: layers after the one that adds up the chunks.
+    hidden: number of layers after the one that adds up the chunks.
     dropout: after every layer.
-    chunk_dropout: share of the chunks hidden from a member, anew for every sample.
+    chunk_dropout: share of the chunks hidden from a member, drawn for every sample.
   """
 
   members: int
@@ -50,9 +50,8 @@ class EnsembleConfig:
 class EnsembleTrunk(nn.Module):
   """Outputs of every member from the chunks of a sample.
 
-  The vector of a chunk is computed once for all members, which differ only from there on.
-  Fitted variable `offset` (outputs): log class prior, or mean label in days; training
-  starts there.
+  The vector of a chunk is computed once for all members, which only differ after it.
+  Fitted variable `offset` (outputs): log class prior, or mean label; training starts there.
 
   Attributes:
     config: sizes.
@@ -76,9 +75,9 @@ class EnsembleTrunk(nn.Module):
 
     Args:
       chunks: 0 where absent.
-      vectors: of encoders, each times a learnt gate that is 0 at first, so that training
+      vectors: of encoders, each times a learnt gate that starts at 0, so that training
         starts from the chunks alone.
-      train: with dropout.
+      train: whether to use dropout.
     """
     config = self.config
     members, width = config.members, config.width
@@ -123,7 +122,7 @@ class EnsembleTrunk(nn.Module):
     return outputs * scale + (head_bias * scale + offset[jnp.newaxis])[:, jnp.newaxis]
 
   def _project(self, name: str, x: Float[Array, 'b n p']) -> Float[Array, 'b n w']:
-    """Each chunk by a table of its own."""
+    """Multiplies each chunk by its own table."""
     shape = (*x.shape[1:], self.config.width)
     table = self.param(name, nn.initializers.normal(_TABLE_SCALE), shape)
     x, table = x.astype(self.dtype), table.astype(self.dtype)
@@ -132,7 +131,7 @@ class EnsembleTrunk(nn.Module):
     return each_by_its_table(x, table)
 
   def _own(self, name: str, start) -> Float[Array, 'k 1 w']:
-    """Numbers that each member has for itself."""
+    """A parameter with separate values for each member."""
     shape = (self.config.members, self.config.width)
     return self.param(name, start, shape).astype(self.dtype)[:, jnp.newaxis]
 
@@ -143,8 +142,8 @@ def each_by_its_table(
 ) -> Float[Array, 'b n w']:
   """`einsum('bnp,npw->bnw')`, seven times faster on CPUs.
 
-  XLA has no good product of many small matrices there. A sum of p products of vectors is
-  one loop; its own gradient would be a slow one, so that is a product of matrices.
+  XLA is slow for products of many small matrices. A sum of p products of vectors is one
+  loop; its gradient would be slow, so that is computed as a product of matrices.
   """
   parts = (x[:, :, i, jnp.newaxis] * table[jnp.newaxis, :, i] for i in range(x.shape[2]))
   return functools.reduce(jnp.add, parts)
