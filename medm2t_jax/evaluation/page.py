@@ -1,4 +1,4 @@
-"""The pages that begin with a headline figure."""
+"""Renders pages that begin with a headline metric."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from medm2t_jax.report.text import count, in_words, interval, number, source_nam
 
 
 def render(evaluation: Evaluation) -> tuple[str, dict[str, str]]:
-  """The whole page as HTML, and the pages beside it: path -> HTML."""
+  """The whole page as HTML, and further pages: path -> HTML."""
   metrics = evaluation.metrics
   made = [each.render(evaluation) for each in sections.chosen(evaluation.context.sections)]
   shown = [section for section in made if section is not None]
@@ -26,9 +26,9 @@ def render(evaluation: Evaluation) -> tuple[str, dict[str, str]]:
   bootstrap = metrics['bootstrap']
   footer = (
     f'Intervals: central 95 % of {bootstrap["resamples"]:,} bootstrap resamples of '
-    'subjects (calibration slope and intercept: Wald, robust to samples of one '
-    'subject). Discrimination is that of the probabilities as predicted. Every figure '
-    'is in metrics.json, every prediction in predictions.parquet.'
+    'subjects (calibration slope and intercept: Wald, robust to several samples per '
+    'subject). Discrimination uses the uncalibrated probabilities. All metrics are in '
+    'metrics.json, all predictions in predictions.parquet.'
   )
   text = page(
     kicker='MedM2T evaluation',
@@ -57,14 +57,14 @@ def page(
   """A whole page as HTML.
 
   Args:
-    kicker: what kind of page it is.
+    kicker: kind of page.
     title: of the task.
     source: key of the source.
-    notes: warnings on top.
-    headline: name, value and interval of the figure that stands for the page.
-    facts: terms and texts beside it.
+    notes: warnings at the top.
+    headline: name, value and interval of the headline metric.
+    facts: terms and texts beside the headline.
     sections: of the page.
-    footer: below them.
+    footer: below the sections.
   """
   name, value, spread = headline
   summary = from_template(
@@ -81,7 +81,7 @@ def page(
 
 
 def _headline(headline: Mapping[str, Any], target: Target) -> tuple[str, str, str]:
-  """Name, value and interval of the headline figure in words."""
+  """Name, value and interval of the headline metric in words."""
   name, average = headline['name'], headline['average']
   if average:
     name = f'{name}, macro average' if average == 'macro' else f'{name}, {average}'
@@ -117,7 +117,7 @@ def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 
 def _predictors(evaluation: Evaluation) -> list[tuple[str, str]]:
-  """What predicts, and how far the network and simple models get alone."""
+  """The parts of the model, and the metrics of the network and simple models alone."""
   target = evaluation.test.target
   digits = 2 if target.numeric else 3
   blend = evaluation.context.config.get('blend', ())
@@ -127,8 +127,8 @@ def _predictors(evaluation: Evaluation) -> list[tuple[str, str]]:
   for each in evaluation.metrics.get('baselines', ()):
     if each['name'] not in ALONE:
       continue
-    figure, found = next(iter(each['figures'].items()))
-    difference = in_words(each['differences'][figure], digits)
+    metric, found = next(iter(each['metrics'].items()))
+    difference = in_words(each['differences'][metric], digits)
     term = title(each['name'], target)
     facts.append(
       (
@@ -140,12 +140,13 @@ def _predictors(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 
 def _calibrated(metrics: Mapping[str, Any]) -> str:
-  figures = metrics['calibration']
-  before = _worst_error(figures['before'])
-  if figures['after'] is None:
+  calibration = metrics['calibration']
+  before = _worst_error(calibration['before'])
+  if calibration['after'] is None:
     return f'not calibrated, ECE {before}'
-  return f'temperature-scaled, ECE {before} before, {_worst_error(figures["after"])} after'
+  after = _worst_error(calibration['after'])
+  return f'temperature-scaled, ECE {before} before, {after} after'
 
 
-def _worst_error(figures: Mapping[str, Any]) -> str:
-  return number(max(each['ece']['value'] for each in figures['classes'].values()))
+def _worst_error(calibration: Mapping[str, Any]) -> str:
+  return number(max(each['ece']['value'] for each in calibration['classes'].values()))

@@ -184,7 +184,7 @@ def test_place_and_calibration_among_the_test_samples(model):
     'was true of 52\xa0%.'
   )
   none = among_tests(dataclasses.replace(model, tests={}), 1, 0.4)
-  assert 'does not say' in none['sentences'][0] and not none['percentiles']
+  assert 'has no distribution' in none['sentences'][0] and not none['percentiles']
 
 
 def test_who_it_is_is_not_told_unless_asked(teller, story, dataset, example, row, model):
@@ -237,12 +237,12 @@ def test_a_number_and_a_patient_of_whom_nothing_is_known(dataset):
   found = StoryTeller(made, Explainer(made)).tell(empty)
   assert found['outputs'][0]['texts'][-1].endswith('days') and not found['variables']
   assert not found['band'] and found['ecg'] is None
-  assert any('Nothing of labs is known' in each for each in found['notes'])
-  assert 'Nothing of labs' in page(found)
+  assert any('No data for labs' in each for each in found['notes'])
+  assert 'No data for labs' in page(found)
 
 
 def test_samples_that_are_not_there_and_other_tasks(dataset, model):
-  with pytest.raises(DataError, match=r'has no sample -1\. Its samples'):
+  with pytest.raises(DataError, match=r'has no sample -1\. The column'):
     one_sample.row_of(dataset, -1)
   other = dataclasses.replace(dataset.schema, task='los')
   with pytest.raises(DataError, match="predicts 'los'"):

@@ -45,7 +45,7 @@ def _explained(tested: Tested) -> explain.Explanation | None:
 
 def compute(evaluation: Evaluation) -> dict[str, Any]:
   """Importance of every variable, pages, residuals; None where nothing is explained."""
-  return {'explanation': _figures(evaluation.given[NAME])}
+  return {'explanation': _as_json(evaluation.given[NAME])}
 
 
 def render(evaluation: Evaluation) -> Section | None:
@@ -168,7 +168,7 @@ def _pages(evaluation: Evaluation, found: Mapping[str, Any]) -> Table:
   return Table(header, rows, (5,))
 
 
-def _figures(found: explain.Explanation | None) -> dict[str, Any] | None:
+def _as_json(found: explain.Explanation | None) -> dict[str, Any] | None:
   if found is None:
     return None
   return {

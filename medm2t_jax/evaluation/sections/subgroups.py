@@ -1,4 +1,4 @@
-"""The headline figure in subgroups of patients and of available data.
+"""The headline metric in subgroups of patients and of available data.
 
 Groups come from the attributes (age in bands, the others by level) and from which
 modalities a sample has. Nothing here is a model input.
@@ -49,9 +49,9 @@ def render(evaluation: Evaluation) -> Section | None:
   groupings = evaluation.metrics['subgroups']
   if not groupings:
     return None
-  figures = [group['figure'] for each in groupings for group in each['groups']]
+  metrics = [group['metric'] for each in groupings for group in each['groups']]
   ends = (0.0, None) if evaluation.test.target.numeric else (None, 1.0)
-  limits = limits_of([evaluation.metrics['headline'], *figures], *ends)
+  limits = limits_of([evaluation.metrics['headline'], *metrics], *ends)
   large, small = (
     _table(evaluation, groupings, limits, small=small) for small in (False, True)
   )
@@ -84,18 +84,18 @@ def _table(
     groups = [each for each in grouping['groups'] if bool(each['warning']) == small]
     rows += [(grouping['by'].capitalize(),)] if groups else []
     for group in groups:
-      figure = group['figure']
+      metric = group['metric']
       bar = plots.interval_bar(
-        figure['value'], figure['low'], figure['high'], limits, headline['value']
+        metric['value'], metric['low'], metric['high'], limits, headline['value']
       )
       cells = [
         group['name'],
         count(group['n']),
         count(group['subjects']),
         count(group['events']),
-        number(figure['value'], digits),
+        number(metric['value'], digits),
         bar,
-        interval(figure, digits),
+        interval(metric, digits),
         *([group['warning']] if small else []),
       ]
       rows.append([*cells[:3], *cells[4:]] if target.numeric else cells)
@@ -112,9 +112,9 @@ def _table(
 def subgroups(
   rows: Rows, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[dict[str, Any]]:
-  """[{'by', 'groups': [{'name', 'n', 'subjects', 'events', 'figure', 'warning'}]}].
+  """[{'by', 'groups': [{'name', 'n', 'subjects', 'events', 'metric', 'warning'}]}].
 
-  `figure` is the estimate of the headline figure. `warning` is None or says what the
+  `metric` is the estimate of the headline metric. `warning` is None or says what the
   group has too few of to be read alone.
   """
   result = []
@@ -126,7 +126,7 @@ def subgroups(
         {
           'name': name,
           **group.counts(),
-          'figure': headline_estimate(group, resamples, seed),
+          'metric': headline_estimate(group, resamples, seed),
           'warning': too_few(group),
         }
       )
@@ -135,7 +135,7 @@ def subgroups(
 
 
 def too_few(rows: Rows) -> str | None:
-  """A warning where figures of `rows` rest on too little; None otherwise."""
+  """A warning where metrics of `rows` rest on too little; None otherwise."""
   if rows.target.numeric:
     small = len(rows) < LEAST_SAMPLES
     return f'fewer than {LEAST_SAMPLES} samples' if small else None

@@ -1,9 +1,9 @@
-"""A parameter-efficient ensemble: members share all matrices and differ by their scales
-(after TabM, Gorishniy et al. 2025, arXiv 2410.24210).
+"""A parameter-efficient ensemble: members share all matrices and differ by their scales.
 
-Every member multiplies every chunk by a number of its own, random at the start, before the
-first layer that mixes chunks: without these random numbers the members would all learn the
-same.
+Source: TabM, Gorishniy et al. 2025, arXiv 2410.24210.
+
+Every member multiplies every chunk by its own factor, random at the start, before the first
+layer that mixes chunks: without these factors, all members would learn the same.
 
 Letters: b rows, n chunks of p numbers, v vectors of e numbers, k members, w width,
 c outputs.
@@ -22,7 +22,8 @@ from jaxtyping import Array, Float
 
 from medm2t_jax.models.layers.dropout import Dropout
 
-# Adam moves a parameter by about its rate in a step: tables of size 1 would hardly move.
+# Adam moves a parameter by about the learning rate per step, so tables of size 1 would
+# hardly move.
 _TABLE_SCALE = 0.02
 _BLOCK = 32  # chunks whose vectors for a batch stay in the cache of a core
 
@@ -32,11 +33,11 @@ class EnsembleConfig:
   """Sizes of an ensemble trunk.
 
   Attributes:
-    members: of the ensemble; one has no scales of its own.
+    members: number of members; a single one has no scales.
     width: of all layers.
-    hidden: layers after the one that adds up the chunks.
+    hidden: number of layers after the one that adds up the chunks.
     dropout: after every layer.
-    chunk_dropout: share of the chunks hidden from a member, anew for every sample.
+    chunk_dropout: share of the chunks hidden from a member, drawn for every sample.
   """
 
   members: int
@@ -49,9 +50,8 @@ class EnsembleConfig:
 class EnsembleTrunk(nn.Module):
   """Outputs of every member from the chunks of a sample.
 
-  The vector of a chunk is computed once for all members, which differ only from there on.
-  Fitted variable `offset` (outputs): log class prior, or mean label in days; training
-  starts there.
+  The vector of a chunk is computed once for all members, which only differ after it.
+  Fitted variable `offset` (outputs): log class prior, or mean label; training starts there.
 
   Attributes:
     config: sizes.
@@ -75,9 +75,9 @@ class EnsembleTrunk(nn.Module):
 
     Args:
       chunks: 0 where absent.
-      vectors: of encoders, each times a learnt gate that is 0 at first, so that training
+      vectors: of encoders, each times a learnt gate that starts at 0, so that training
         starts from the chunks alone.
-      train: with dropout.
+      train: whether to use dropout.
     """
     config = self.config
     members, width = config.members, config.width
@@ -126,14 +126,14 @@ class EnsembleTrunk(nn.Module):
     return outputs * scale + (head_bias * scale + offset[jnp.newaxis])[:, jnp.newaxis]
 
   def _table(self, name: str, x: Float[Array, 'b n p']) -> Float[Array, 'n p w']:
-    """A table for each chunk."""
+    """A parameter with a table for each chunk."""
     shape = (*x.shape[1:], self.config.width)
     return self.param(name, nn.initializers.normal(_TABLE_SCALE), shape)
 
   def _kept(
     self, x: Float[Array, 'b n w'], scale: Float[Array, 'k n']
   ) -> Float[Array, 'k b w']:
-    """The sum of each member's scaled chunks, without those that dropout hides."""
+    """Sums the chunks, scaled by each member, without those that dropout hides."""
     if not self.config.chunk_dropout:
       return jnp.einsum('bnw,kn->kbw', x, scale.astype(self.dtype))
     keep = 1 - self.config.chunk_dropout
@@ -143,7 +143,7 @@ class EnsembleTrunk(nn.Module):
     return jnp.einsum('bnw,kbn->kbw', x, kept)
 
   def _own(self, name: str, start) -> Float[Array, 'k 1 w']:
-    """Numbers that each member has for itself."""
+    """A parameter with separate values for each member."""
     shape = (self.config.members, self.config.width)
     return self.param(name, start, shape).astype(self.dtype)[:, jnp.newaxis]
 
@@ -151,11 +151,11 @@ class EnsembleTrunk(nn.Module):
 def sum_of_chunks(
   x: Float[Array, 'b n p'], table: Float[Array, 'n p w'], scale: Float[Array, 'k n']
 ) -> Float[Array, 'k b w']:
-  """`einsum('bnp,npw,kn->kbw')`: of each member, its scaled sum of the chunks' vectors.
+  """`einsum('bnp,npw,kn->kbw')`: for each member the scaled sum of the chunks' vectors.
 
-  On CPUs the vectors of a few chunks are added up before those of the next are made. All
-  of them together do not fit into a core's cache, which takes three times the processor
-  time (docs/performance.md, "Serving").
+  On CPUs the vectors of one block of chunks are added up before those of the next are
+  computed. Together they do not fit into a core's cache, which takes three times the
+  processor time (docs/performance.md, "Serving").
   """
   return jax.lax.platform_dependent(x, table, scale, cpu=_by_blocks, default=_sum)
 
@@ -184,8 +184,8 @@ def each_by_its_table(
 ) -> Float[Array, 'b n w']:
   """`einsum('bnp,npw->bnw')` of training, where it is seven times faster on CPUs.
 
-  A sum of p products of vectors is one loop; its own gradient would be a slow one, so
-  that is a product of matrices.
+  A sum of p products of vectors is one loop; its gradient would be slow, so that is
+  computed as a product of matrices.
   """
   parts = (x[:, :, i, jnp.newaxis] * table[jnp.newaxis, :, i] for i in range(x.shape[2]))
   return functools.reduce(jnp.add, parts)

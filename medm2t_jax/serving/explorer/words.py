@@ -12,11 +12,11 @@ _YEAR = 365.25 * _DAY
 
 
 class Unit(NamedTuple):
-  """Of an axis of time.
+  """A unit of a time axis.
 
   Attributes:
     name: plural.
-    hours: how long one is.
+    hours: length of one unit.
   """
 
   name: str
@@ -27,7 +27,7 @@ HOURS, DAYS, YEARS = Unit('hours', 1.0), Unit('days', _DAY), Unit('years', _YEAR
 
 
 def unit_of(extent: float) -> Unit:
-  """The unit that suits an axis of so many hours."""
+  """The unit for an axis of so many hours."""
   if extent <= 4 * _DAY:
     return HOURS
   return DAYS if extent <= 120 * _DAY else YEARS
@@ -51,7 +51,7 @@ def value(number: float, target: Target) -> str:
 
 
 def moment(hours: float, unit: Unit) -> str:
-  """A moment, as in '6 hours before the prediction time'."""
+  """A moment, for example '6 hours before the prediction time'."""
   if hours == 0:
     return 'the prediction time'
   count = -hours / unit.hours
