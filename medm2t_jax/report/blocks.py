@@ -102,12 +102,14 @@ class Section:
     title: its heading.
     blocks: what it shows.
     files: path beside the page -> HTML of a page of its own, to which a block links.
+    verdict: the first line: what it means, in one sentence.
   """
 
   name: str
   title: str
   blocks: Sequence[Block]
   files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  verdict: str = ''
 
 
 def to_markdown(block: Block) -> str:
