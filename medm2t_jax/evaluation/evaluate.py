@@ -7,13 +7,13 @@ compared with (`baselines`) are fitted here, on the same subjects.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ from medm2t_jax.evaluation.context import Context
 from medm2t_jax.evaluation.rows import predictions_table
 from medm2t_jax.evaluation.sections.section import Needs, Tested
 from medm2t_jax.inference import blend, bundling
+from medm2t_jax.inference.blended import AloneAndBlended
 from medm2t_jax.models.medm2t import MULTIMODAL
 from medm2t_jax.runs import workdir
 from medm2t_jax.runs.hosts import distributed
@@ -39,6 +40,7 @@ from medm2t_jax.training.steps import Predictor
 _LOGGER = logging.getLogger(__name__)
 
 STAGE = MULTIMODAL
+PREDICTIONS = 'predictions'  # among the seconds of the sections: what they share
 _ALL = 'all modalities'
 
 
@@ -106,57 +108,79 @@ def evaluate(folds: Sequence[Run], *, again: bool = True) -> dict[str, Any]:
 def _predicted(
   folds: Sequence[Run], needs: Mapping[str, Needs]
 ) -> tuple[pa.Table, dict[str, Any], dict[str, float]]:
-  """Predictions of all folds, the additional inputs of each section, and durations."""
-  config, dataset = folds[0].config, folds[0].dataset
-  tables = []
-  tested: list[dict[str, np.ndarray]] = []
-  rows_of: list[np.ndarray] = []
-  alone: list[np.ndarray] = []
-  given: dict[str, Any] = {name: [] for name, each in needs.items() if each.of_fold}
-  seconds = dict.fromkeys(needs, 0.0)
+  """Predictions of all folds, what each section is given of others, and the seconds."""
+  seconds = dict.fromkeys((PREDICTIONS, *needs), 0.0)
 
-  def timed(name: str, work: Callable[[], Any]) -> Any:
+  @contextlib.contextmanager
+  def timed(name: str) -> Iterator[None]:
     began = time.monotonic()
-    found = work()
+    yield
     seconds[name] += time.monotonic() - began
-    return found
 
   inputs = [Inputs(fold) for fold in folds]
+  given: dict[str, Any] = {name: [] for name, each in needs.items() if each.of_fold}
+  tables: list[pa.Table] = []
+  tests: list[_Test] = []
   for fold, own in zip(folds, inputs, strict=True):
-    variables, _ = restore_best(fold, STAGE)
-    _LOGGER.info('%s: predicting from the best checkpoint of %s', fold.name, STAGE)
-    predictor = steps.predictor(fold.model, STAGE, variables)
-    rows, predictions = predict(fold, predictor, 'validation', {_ALL: ()})
-    validated = predictions[_ALL]
-    if config.blend:
-      validated = blend.fit(fold, own, validated)
-    tables.append(predictions_table(dataset, fold.fold, 'validation', rows, validated))
-    final = fold.final
-    variables, _ = restore_best(final, STAGE)
-    ours = steps.predictor(final.model, STAGE, variables)
-    _LOGGER.info('%s: predicting from the best checkpoint of %s', final.name, STAGE)
-    predictor = blend.predictor(fold, ours)
-    if config.blend:
-      alone.append(predict(final, ours, 'test', {_ALL: ()})[1][_ALL])
-    rows, predictions = predict(final, predictor, 'test', _masked(needs))
-    tables.append(predictions_table(dataset, final.fold, 'test', rows, predictions[_ALL]))
-    rows_of.append(rows)
-    tested.append(predictions)
+    with timed(PREDICTIONS):
+      tables.append(_validation(fold, own))
+      test = _test(fold, needs)
+    tables.append(test.table)
+    tests.append(test)
     for name, each in needs.items():
       if each.of_fold is not None:
-        _LOGGER.info('%s: predicting for the section %s', final.name, name)
-        of_fold = functools.partial(each.of_fold, final, predictor)
-        given[name].append(timed(name, of_fold))
-  whole = Tested(folds, inputs, rows_of, [each[_ALL] for each in tested], alone)
+        _LOGGER.info('%s: predicting for the section %s', fold.final.name, name)
+        with timed(name):
+          given[name].append(each.of_fold(fold.final, test.predictor))
+  of_all = lambda name: [each.predictions[name] for each in tests]
+  alone = of_all(blend.ALONE) if blend.ALONE in tests[0].predictions else []
+  whole = Tested(folds, inputs, [each.rows for each in tests], of_all(_ALL), alone)
   for name, each in needs.items():
     if each.of_all is not None:
-      given[name] = timed(name, functools.partial(each.of_all, whole))
+      with timed(name):
+        given[name] = each.of_all(whole)
     if each.without is not None:
       given[name] = {
-        scenario: np.concatenate([of_fold[_key(absent)] for of_fold in tested])
+        scenario: np.concatenate(of_all(_key(absent)))
         for scenario, absent in each.without.items()
       }
   return pa.concat_tables(tables), given, seconds
+
+
+def _validation(fold: Run, inputs: Inputs) -> pa.Table:
+  """What the first run of a fold predicts for its validation samples; fits its blend."""
+  variables, _ = restore_best(fold, STAGE)
+  _LOGGER.info('%s: predicting from the best checkpoint of %s', fold.name, STAGE)
+  predictor = steps.predictor(fold.model, STAGE, variables)
+  rows, predictions = predict(fold, predictor, 'validation', {_ALL: ()})
+  validated = predictions[_ALL]
+  if fold.config.blend:
+    validated = blend.fit(fold, inputs, validated)
+  return predictions_table(fold.dataset, fold.fold, 'validation', rows, validated)
+
+
+class _Test(NamedTuple):
+  """The test samples of a fold: their index rows (n), predictions by name, all as table."""
+
+  table: pa.Table
+  rows: np.ndarray
+  predictions: dict[str, np.ndarray]
+  predictor: Predictor
+
+
+def _test(fold: Run, needs: Mapping[str, Needs]) -> _Test:
+  """Predicts the test samples as all sections need them: one pass over the records."""
+  final = fold.final
+  variables, _ = restore_best(final, STAGE)
+  ours = steps.predictor(final.model, STAGE, variables)
+  _LOGGER.info('%s: predicting from the best checkpoint of %s', final.name, STAGE)
+  both = None
+  if any(each.alone for each in needs.values()):
+    both = blend.with_alone(fold, ours)
+  predictor = blend.predictor(fold, ours) if both is None else lambda batch: both(batch)[1]
+  rows, predictions = predict(final, predictor, 'test', _masked(needs), both)
+  table = predictions_table(fold.dataset, final.fold, 'test', rows, predictions[_ALL])
+  return _Test(table, rows, predictions, predictor)
 
 
 def _write_models(folds: Sequence[Run], metrics: dict[str, Any], card: str) -> None:
@@ -173,6 +197,7 @@ def predict(
   predictor: Predictor,
   split: Split,
   scenarios: Mapping[str, tuple[str, ...]],
+  both: AloneAndBlended | None = None,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
   """Predicts every sample of a split, once per scenario.
 
@@ -180,7 +205,9 @@ def predict(
     fold: of the checkpoint.
     predictor: of the multimodal stage.
     split: 'validation' or 'test'.
-    scenarios: name -> modalities to treat as absent.
+    scenarios: name -> modalities to treat as absent; of none in the first.
+    both: where given, the first scenario is predicted by it, and `blend.ALONE` is what
+      the network says alone.
 
   Returns:
     Rows of the data set's index, ascending (n,), and per scenario their predictions: class
@@ -193,14 +220,17 @@ def predict(
   plan = fold.plan(split, modalities, fold.config.evaluation.batch_size)
   if not len(plan):
     raise DataError(f'fold {fold.fold}: the {split} split has no sample')
+  names, dropped = list(scenarios), list(scenarios.values())
+  if both is not None:
+    names, dropped = [blend.ALONE, *names], dropped[1:]
 
-  def versions(batch: Batch) -> Iterator[Batch]:
-    for drop in scenarios.values():
-      yield {**batch, **{name: of(name).without(batch[name]) for name in drop}}
+  def outputs_of(batch: Batch) -> Iterator[Any]:
+    if both is not None:
+      yield from both(batch)
+    for drop in dropped:
+      yield predictor({**batch, **{name: of(name).without(batch[name]) for name in drop}})
 
-  return prediction.predict(
-    fold, STAGE, predictor, plan, split, names=tuple(scenarios), versions=versions
-  )
+  return prediction.predict_each(fold, STAGE, outputs_of, plan, split, names)
 
 
 def _masked(needs: Mapping[str, Needs]) -> dict[str, tuple[str, ...]]:

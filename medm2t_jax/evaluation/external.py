@@ -10,30 +10,32 @@ import numpy as np
 from scipy import optimize
 
 from data_pipeline.format.dataset import Dataset
-from data_pipeline.format.schema import DataError
+from data_pipeline.format.schema import DataError, Target
 from medm2t_jax import targets
 from medm2t_jax.evaluation.metrics import calibration
 from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES
 from medm2t_jax.evaluation.metrics.metrics import NAMES, headline_metric, score
+from medm2t_jax.evaluation.page import page
 from medm2t_jax.evaluation.results import LEAST_EVENTS, json_ready
 from medm2t_jax.evaluation.rows import Rows, predictions_table, read_rows
-from medm2t_jax.evaluation.sections.subgroups import subgroups
+from medm2t_jax.evaluation.sections.subgroups import blocks_of, subgroups, verdict_of
 from medm2t_jax.inference.predicting import Predicted
 from medm2t_jax.inference.trained_model import TrainedModel
 from medm2t_jax.report import plots
-from medm2t_jax.report.template import render as from_template
+from medm2t_jax.report.blocks import Block, Gallery, Heading, Paragraph, Section, Table
 from medm2t_jax.report.text import (
   count,
   in_brackets,
   in_words,
+  interval,
   number,
-  source_name,
   task_name,
 )
 from medm2t_jax.targets.kind import SMALLEST
 
 NEEDS = 'labels'  # of the predicted samples
-_RECALIBRATED_ON = 5  # one of so many subjects
+_RECALIBRATED_ON = 5  # one in so many subjects
+_RECALIBRATED = 'intercept and slope'
 
 Recalibration = Callable[[np.ndarray], np.ndarray]
 
@@ -93,51 +95,138 @@ def compute(
 def render(result: Mapping[str, Any]) -> str:
   """The HTML page of the result of `compute`."""
   key, here, there = result['headline'], result['here'], result['there']
-  source = source_name(result['source']['here'])
-  coverage = result['coverage']
-  names = [name for name in here['overall'] if name in NAMES]
-  unit = result['target']['unit']
-  return from_template(
-    'external.html',
+  target, name = Target(**result['target']), NAMES[result['headline']]
+  ours, theirs = here['overall'][key], there['overall'][key]
+  counts, digits = here['counts'], 2 if target.numeric else 3
+  spread = interval(ours, digits)
+  return page(
     kicker='External validation',
-    title=task_name(result['task'], result['target']['description']),
-    subtitle=source,
-    verdict=_verdict(here['overall'][key], there['overall'][key], NAMES[key]),
+    title=task_name(result['task'], target.description),
+    source=result['source']['here'],
     notes=_notes(result),
-    metrics=[
-      {
-        'name': NAMES[name],
-        'here': in_words(here['overall'][name]),
-        'there': in_words(there['overall'][name]),
-      }
-      for name in names
+    headline=(
+      f'{name} on these data',
+      f'{number(ours["value"], digits)} {target.unit}'.rstrip(),
+      spread if ours['low'] is None else f'95 % interval {spread}',
+    ),
+    facts=[
+      ('How good', _verdict(ours, theirs, name)),
+      ('Own test subjects', in_words(theirs, digits)),
+      ('Samples', f'{count(counts["n"])} of {count(counts["subjects"])} subjects'),
+      ('Events', count(counts['events'])),
+      ('Coverage', f'{result["coverage"]["coverage"]:.2f}'),
     ],
-    recalibration=_recalibration_table(result['recalibration'], unit),
-    pictures=_pictures(here['calibration'], result['recalibration'], unit),
-    coverage=f'{coverage["coverage"]:.2f}',
-    variables=[
-      {
-        **{name: one[name] for name in ('name', 'modality', 'code', 'unit')},
-        'share': f'{one["share"]:.1%}',
-        'training_share': f'{one["training_share"]:.1%}',
-        'drift': number(one.get('drift'), 2),
-      }
-      for one in coverage['variables']
+    sections=[
+      _discrimination(result),
+      _calibration(result, target),
+      _coverage(result['coverage']),
+      Section(
+        'subgroups',
+        'Subgroups',
+        blocks_of(result['subgroups'], {'name': name, **ours}, target),
+        verdict=verdict_of(result['subgroups'], {'name': name, **ours}, target),
+      ),
     ],
-    ignored=coverage['ignored'],
-    headline=NAMES[key],
-    subgroups=[
-      {
-        'by': grouping['by'],
-        'name': group['name'],
-        'n': count(group['n']),
-        'metric': in_words(group['metric']),
-        'warning': group['warning'] or '',
-      }
-      for grouping in result['subgroups']
-      for group in grouping['groups']
-    ],
+    footer='Intervals: central 95 % of bootstrap resamples of subjects.',
   )
+
+
+def _discrimination(result: Mapping[str, Any]) -> Section:
+  here, there = (result[where]['overall'] for where in ('here', 'there'))
+  rows = [
+    (NAMES[name], in_words(here[name]), in_words(there[name]))
+    for name in here
+    if name in NAMES
+  ]
+  key = result['headline']
+  return Section(
+    'discrimination',
+    "Here and on the model's own test subjects",
+    [Table(('Metric', 'These data', 'Own test subjects'), rows)],
+    verdict=_verdict(here[key], there[key], NAMES[key]),
+  )
+
+
+def _calibration(result: Mapping[str, Any], target: Target) -> Section:
+  """Calibration as it is, and what recalibration gives back."""
+  found = result['recalibration']
+  versions = found['versions']
+  titles = (
+    {'mae': 'MAE', 'rmse': 'RMSE', 'slope': 'Slope'}
+    if target.numeric
+    else {'log_loss': 'Log loss', 'brier': 'Brier score'}
+  )
+  header = [
+    'Predictions',
+    *(
+      title + ('' if key == 'slope' else in_brackets(target.unit))
+      for key, title in titles.items()
+    ),
+  ]
+  rows = [
+    (name, *(in_words(each[key]) for key in titles)) for name, each in versions.items()
+  ]
+  counts = lambda of: f'{count(of["subjects"])} subjects, {count(of["samples"])} samples'
+  blocks: list[Block] = [
+    Paragraph(
+      'Recalibrated on a random fifth of the subjects '
+      f'({counts(found["fitted_on"])}), measured on the other '
+      f'{counts(found["measured_on"])}.'
+    ),
+    Table(header, rows, tuple(range(1, len(header)))),
+    Gallery(_pictures(result['here']['calibration'], found, target.unit)),
+  ]
+  key, title = next(iter(titles.items()))
+  verdict = found['reason'] or _gained(versions, key, title)
+  return Section(
+    'calibration', 'Calibration, and what recalibration gives back', blocks, verdict=verdict
+  )
+
+
+def _gained(versions: Mapping[str, Any], key: str, title: str) -> str:
+  before, after = (versions[name][key] for name in ('as predicted', _RECALIBRATED))
+  if before['value'] is None or after['value'] is None:
+    return f'What recalibration gains cannot be judged: {before["reason"]}.'
+  less = after['value'] < before['value']
+  return (
+    f'{title} is {in_words(before)} as predicted and {in_words(after)} after '
+    f'recalibration: {"it gains" if less else "it gains nothing"}.'
+  )
+
+
+def _coverage(coverage: Mapping[str, Any]) -> Section:
+  """What of the model's variables was found."""
+  names = ('name', 'modality', 'code')
+  rows = [
+    (
+      *(each[name] for name in (*names, 'unit')),
+      f'{each["share"]:.1%}',
+      f'{each["training_share"]:.1%}',
+      number(each.get('drift'), 2),
+    )
+    for each in coverage['variables']
+  ]
+  of = ('Variable', 'Modality', 'Code')
+  header = (*of, 'Unit', 'Samples with it', 'In training', 'Drift')
+  blocks: list[Block] = [
+    Paragraph(
+      'Coverage: of the variables that the training samples had, the share that these '
+      'have. Drift is the mean of a variable here minus that of the training samples, in '
+      'standard deviations of these.'
+    ),
+    Table(header, rows, (4, 5, 6)),
+  ]
+  if coverage['ignored']:
+    ignored = [
+      tuple(each[name] for name in (*names, 'reason')) for each in coverage['ignored']
+    ]
+    blocks += [Heading('Not known to the model'), Table((*of, 'Why'), ignored)]
+  absent = len(coverage['absent'])
+  verdict = (
+    f'Coverage is {coverage["coverage"]:.2f}: {absent} of the {len(rows)} variables of the '
+    'model are not in these data.'
+  )
+  return Section('coverage', 'What the model found', blocks, verdict=verdict)
 
 
 def _rows(model: TrainedModel, dataset: Dataset, predicted: Predicted) -> Rows:
@@ -177,7 +266,7 @@ def _recalibration(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
     fitted = {
       'as predicted': lambda p: p,
       'intercept': recalibration(some, slope=False),
-      'intercept and slope': recalibration(some, slope=True),
+      _RECALIBRATED: recalibration(some, slope=True),
     }
   numeric = rows.target.numeric
   for name, change in fitted.items():
@@ -249,27 +338,6 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
   notes += coverage['notes']
   notes.append(f'Overlap with the subjects of the training: {coverage["overlap"]}.')
   return notes
-
-
-def _recalibration_table(found: Mapping[str, Any], unit: str) -> dict[str, Any]:
-  versions = found['versions']
-  first = next(iter(versions.values()))
-  keys = ('log_loss', 'brier') if 'log_loss' in first else ('mae', 'rmse', 'slope')
-  titles = {
-    'log_loss': 'Log loss', 'brier': 'Brier score', 'mae': f'MAE{in_brackets(unit)}',
-    'rmse': f'RMSE{in_brackets(unit)}', 'slope': 'Slope',
-  }  # fmt: skip
-  counts = lambda of: f'{count(of["subjects"])} subjects, {count(of["samples"])} samples'
-  return {
-    'names': [titles[key] for key in keys],
-    'rows': [
-      {'name': name, 'cells': [in_words(one[key]) for key in keys]}
-      for name, one in versions.items()
-    ],
-    'fitted_on': counts(found['fitted_on']),
-    'measured_on': counts(found['measured_on']),
-    'reason': found['reason'],
-  }
 
 
 def _pictures(

@@ -46,7 +46,7 @@ def model_card(evaluation: Evaluation) -> list[Block]:
   seconds = [stage['seconds'] for stage in context.stages if stage['seconds']]
   hours = schema.observation_hours
   facts = [
-    ('Predicts', _predicts(schema)),
+    ('Predicts', predicts(schema)),
     ('Model', 'MedM2T (arXiv 2510.27321) in JAX/Flax'),
     ('Blended with', _blended_with(context)),
     ('Inputs', ', '.join(schema.modalities)),
@@ -99,8 +99,8 @@ def model_card_markdown(evaluation: Evaluation) -> str:
   return heading + '\n' + '\n'.join(map(to_markdown, blocks))
 
 
-def _predicts(schema: Schema) -> str:
-  """The predicted outcome and its horizon."""
+def predicts(schema: Schema) -> str:
+  """What is predicted, and until when."""
   target = schema.target
   known = _TARGETS.get(schema.task) or target.description or schema.task
   until = target.horizon if schema.task not in _TARGETS else ''

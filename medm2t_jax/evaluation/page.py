@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,19 +10,32 @@ from markupsafe import Markup
 
 from data_pipeline.format.schema import Target
 from medm2t_jax.evaluation import sections
+from medm2t_jax.evaluation.model_card import predicts
 from medm2t_jax.evaluation.results import Evaluation
 from medm2t_jax.evaluation.sections.baselines import ALONE, title
 from medm2t_jax.report.blocks import Section
 from medm2t_jax.report.document import document
 from medm2t_jax.report.template import render as from_template
-from medm2t_jax.report.text import count, in_words, interval, number, source_name, task_name
+from medm2t_jax.report.text import (
+  capitalized,
+  count,
+  in_words,
+  interval,
+  listed,
+  number,
+  source_name,
+  task_name,
+)
 
 
 def render(evaluation: Evaluation) -> tuple[str, dict[str, str]]:
   """The whole page as HTML, and further pages: path -> HTML."""
   metrics = evaluation.metrics
-  made = [each.render(evaluation) for each in sections.chosen(evaluation.context.sections)]
-  shown = [section for section in made if section is not None]
+  shown = [
+    dataclasses.replace(section, verdict=metrics['verdicts'][each.NAME])
+    for each in sections.chosen(evaluation.context.sections)
+    if (section := each.render(evaluation)) is not None
+  ]
   headline = metrics['headline']
   bootstrap = metrics['bootstrap']
   footer = (
@@ -37,6 +51,7 @@ def render(evaluation: Evaluation) -> tuple[str, dict[str, str]]:
     notes=metrics['notes'],
     headline=_headline(headline, evaluation.test.target),
     facts=_facts(evaluation),
+    made_of=_made_of(evaluation),
     sections=shown,
     footer=footer,
   )
@@ -53,6 +68,7 @@ def page(
   facts: Sequence[tuple[str, str]],
   sections: Sequence[Section],
   footer: str,
+  made_of: Sequence[tuple[str, str]] = (),
 ) -> str:
   """A whole page as HTML.
 
@@ -60,15 +76,22 @@ def page(
     kicker: kind of page.
     title: of the task.
     source: key of the source.
-    notes: warnings at the top.
-    headline: name, value and interval of the headline metric.
-    facts: terms and texts beside the headline.
+    notes: warnings on top.
+    headline: name, value and interval of the metric that stands for the page.
+    facts: terms and texts beside it, for a reader who knows the patients and not the model.
     sections: of the page.
-    footer: below the sections.
+    footer: below them.
+    made_of: terms and texts below the facts: of the model and the data.
   """
   name, value, spread = headline
   summary = from_template(
-    'headline.html', notes=notes, name=name, value=value, interval=spread, facts=facts
+    'headline.html',
+    notes=notes,
+    name=name,
+    value=value,
+    interval=spread,
+    facts=facts,
+    made_of=made_of,
   )
   return document(
     kicker=kicker,
@@ -96,20 +119,33 @@ def _headline(headline: Mapping[str, Any], target: Target) -> tuple[str, str, st
 
 
 def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
+  """What is predicted, for whom, how well, how sure, and against what."""
   metrics = evaluation.metrics
-  test = metrics['test']
+  test, verdicts = metrics['test'], metrics['verdicts']
+  whom = f'{count(test["n"])} of {count(test["subjects"])} subjects'
+  if 'classes' in test:
+    whom += f': {", ".join(f"{name} {count(n)}" for name, n in test["classes"].items())}'
   facts = [
-    *_predictors(evaluation),
-    ('Test samples', f'{count(test["n"])} of {count(test["subjects"])} subjects'),
+    ('Predicts', predicts(evaluation.context.schema)),
+    ('Test samples', whom),
+    ('How good', verdicts['discrimination']),
+    ('How sure', verdicts['calibration']),
   ]
+  if 'baselines' in verdicts:
+    facts.append(('Against', verdicts['baselines']))
+  return facts
+
+
+def _made_of(evaluation: Evaluation) -> list[tuple[str, str]]:
+  metrics = evaluation.metrics
   if metrics['target']['kind'] != 'regression':
-    listed = [f'{name} {count(n)}' for name, n in test['classes'].items()]
-    facts += [('Classes', ', '.join(listed)), ('Calibration', _calibrated(metrics))]
+    calibrated = _calibrated(metrics)
   else:
     slope = metrics['calibration']['slope']['value']
-    facts.append(('Calibration', f'slope {number(slope, 2)} (ideal 1)'))
+    calibrated = f'slope {number(slope, 2)} (ideal 1)'
   return [
-    *facts,
+    *_predictors(evaluation),
+    ('Calibration', calibrated),
     ('Modalities', ', '.join(metrics['modalities'])),
     ('Folds tested', ', '.join(metrics['folds'])),
     ('Data version', metrics['dataset_version'] or 'not recorded'),
@@ -121,9 +157,9 @@ def _predictors(evaluation: Evaluation) -> list[tuple[str, str]]:
   target = evaluation.test.target
   digits = 2 if target.numeric else 3
   blend = evaluation.context.config.get('blend', ())
-  *most, last = ['the network', *(title(name, target) for name in blend)]
-  what = f'a blend of {", ".join(most)} and {last}' if most else last
-  facts = [('Predicts', what)]
+  parts = ['the network', *(title(name, target) for name in blend)]
+  what = f'a blend of {listed(parts)}' if blend else listed(parts)
+  facts = [('Predictor', what)]
   for each in evaluation.metrics.get('baselines', ()):
     if each['name'] not in ALONE:
       continue
@@ -132,7 +168,7 @@ def _predictors(evaluation: Evaluation) -> list[tuple[str, str]]:
     term = title(each['name'], target)
     facts.append(
       (
-        f'{term[0].upper()}{term[1:]}',
+        capitalized(term),
         f'{number(found["value"], digits)}, difference {difference}',
       )
     )

@@ -124,15 +124,20 @@ def evaluated(
     metrics, context, given, test, temperatures, scaled, resamples, seed
   )
   shown = sections.chosen(context.sections)
+  verdicts: dict[str, str] = {}
   seconds = dict(context.seconds)
   for section in sections.SECTIONS:
     if section in shown or section in sections.ALWAYS_COMPUTED:
       began = time.monotonic()
       metrics |= section.compute(evaluation)
+      said = section.verdict(evaluation)
+      if said is not None:
+        verdicts[section.NAME] = said
       took = seconds.get(section.NAME, 0.0) + time.monotonic() - began
-      seconds[section.NAME] = round(took, 1)
+      seconds[section.NAME] = took
       _LOGGER.info('section %s: %.1f s', section.NAME, took)
-  metrics['seconds'] = seconds
+  metrics['verdicts'] = verdicts
+  metrics['seconds'] = {name: round(each, 1) for name, each in seconds.items()}
   metrics['notes'] = [*context.notes, *_notes(test, metrics)]
   return dataclasses.replace(evaluation, metrics=json_ready(metrics))
 

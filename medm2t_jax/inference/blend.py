@@ -25,7 +25,11 @@ from medm2t_jax.baselines import (
   logistic_regression,
 )
 from medm2t_jax.baselines.inputs import Inputs
-from medm2t_jax.inference.blended import blended
+from medm2t_jax.inference.blended import (
+  AloneAndBlended,
+  alone_and_blended,
+  blended,
+)
 from medm2t_jax.models.blend.simple_models import outputs, shifted
 from medm2t_jax.models.blend.weighted_sum import OURS, blend
 from medm2t_jax.models.medm2t import MULTIMODAL
@@ -143,6 +147,20 @@ def predictor(fold: Run, ours: Predictor) -> Predictor:
   """
   fitted = restore(fold)
   return ours if fitted is None else blended(fold.model_config, fitted, ours)
+
+
+def with_alone(fold: Run, ours: Predictor) -> AloneAndBlended | None:
+  """`predictor` and the network alone, from one forward pass; None without a blend.
+
+  Args:
+    fold: its first run.
+    ours: the predictor of the final run.
+
+  Raises:
+    DataError: the blend was not fitted, or from something else.
+  """
+  fitted = restore(fold)
+  return None if fitted is None else alone_and_blended(fold.model_config, fitted, ours)
 
 
 def _made_from(fold: Run) -> dict[str, Any]:

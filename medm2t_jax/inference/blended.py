@@ -18,9 +18,20 @@ from medm2t_jax.models.trunk import columns
 from medm2t_jax.runs.hosts.devices import on_devices
 from medm2t_jax.training.steps import Batch, Predictor
 
+# A batch -> outputs (d b c) of the network alone, and of what predicts.
+AloneAndBlended = Callable[[Batch], tuple[Float[Array, 'd b c'], Float[Array, 'd b c']]]
+
 
 def blended(config: ModelConfig, fitted: Mapping[str, Any], ours: Predictor) -> Predictor:
-  """The predictor `ours` in a blend.
+  """The predictor `ours` in a blend; arguments as of `alone_and_blended`."""
+  both = alone_and_blended(config, fitted, ours)
+  return lambda batch: both(batch)[1]
+
+
+def alone_and_blended(
+  config: ModelConfig, fitted: Mapping[str, Any], ours: Predictor
+) -> AloneAndBlended:
+  """The predictor `ours` alone and in a blend, from one forward pass.
 
   Args:
     config: of the model: its columns, which the baselines read, and its link.
@@ -29,7 +40,12 @@ def blended(config: ModelConfig, fitted: Mapping[str, Any], ours: Predictor) -> 
   """
   kinds = config.columns
   step = _blend_step(kinds, config.link)
-  return lambda batch: step(fitted, columns.read_of(kinds, batch), ours(batch))
+
+  def both(batch: Batch) -> tuple[Float[Array, 'd b c'], Float[Array, 'd b c']]:
+    logits = ours(batch)
+    return logits, step(fitted, columns.read_of(kinds, batch), logits)
+
+  return both
 
 
 @functools.lru_cache(maxsize=64)

@@ -24,7 +24,7 @@ from medm2t_jax.modalities.shown import (
   ItemAttribution,
   Shown,
   columns_of,
-  hour,
+  short,
 )
 from medm2t_jax.models.hierarchical_fusion import (
   GridConfig,
@@ -204,7 +204,7 @@ class Grid(base.Modality):
     last = max(config.segments - 1, 1)
     starts = order * (config.steps - longest) // last - config.steps
     return [
-      f'{hour(start * hours)} to {hour((start + longest) * hours)} h' for start in starts
+      f'{short(start * hours)} to {short((start + longest) * hours)} h' for start in starts
     ]
 
   def observations(self, arrays: Arrays) -> tuple[Observations, None]:

@@ -160,7 +160,7 @@ def mean(values: np.ndarray) -> float | None:
   return float(finite.mean(dtype=np.float64)) if len(finite) else None
 
 
-def hour(value: float) -> str:
-  """Hours as text, for the name of a token."""
+def short(value: float) -> str:
+  """A time as the name of a token has it."""
   digits = '.0f' if abs(value) >= 1000 else '.4g'
   return f'{value:{digits}}'.replace('-', '\N{MINUS SIGN}')

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from medm2t_jax.modalities.shown import hour
+from data_pipeline.format.time_units import unit_of
+from medm2t_jax.modalities.shown import short
 from medm2t_jax.models.options import ModelOptions
 
 _EQUAL_WINDOWS = 8  # default number of equal parts of the observation window
@@ -65,8 +66,10 @@ def windows_of(
 
 def token_names(fitted: Mapping[str, Any]) -> Sequence[str]:
   """Names of windows as tokens, from the `time_cuts` of an encoder."""
-  ends = [hour(float(cut)) for cut in np.asarray(fitted.get('time_cuts', ()))]
-  if not ends:
+  cuts = np.asarray(fitted.get('time_cuts', ()), np.float64)
+  if not len(cuts):
     return ['all times']
-  between = [f'{a} to {b} h' for a, b in itertools.pairwise(ends)]
-  return [f'up to {ends[0]} h', *between, f'after {ends[-1]} h']
+  unit = unit_of(float(np.abs(cuts).max()))
+  ends = [short(cut) for cut in (cuts / unit.hours).tolist()]
+  between = [f'{a} to {b} {unit.symbol}' for a, b in itertools.pairwise(ends)]
+  return [f'up to {ends[0]} {unit.symbol}', *between, f'after {ends[-1]} {unit.symbol}']

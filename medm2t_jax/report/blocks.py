@@ -106,14 +106,16 @@ class Section:
   Attributes:
     name: its anchor.
     title: its heading.
-    blocks: its content.
-    files: path beside the page -> HTML of a further page that a block links to.
+    blocks: what it shows.
+    files: path beside the page -> HTML of a page of its own, to which a block links.
+    verdict: the first line: what it means, in one sentence.
   """
 
   name: str
   title: str
   blocks: Sequence[Block]
   files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  verdict: str = ''
 
 
 def to_markdown(block: Block) -> str:

@@ -130,7 +130,8 @@ def score_distribution(
     axes.set(xlabel=f'Predicted probability of {name}', ylabel='Share of samples (%)')
     axes.legend(loc='upper right')
 
-  return figure(draw, f'Distribution of the predicted probability of {name}')
+  caption = f'{name}: how far the predictions with and without it lie apart.'
+  return figure(draw, f'Distribution of the predicted probability of {name}', caption)
 
 
 def decision(curves: Mapping[str, Sequence[float]], prevalence: float, name: str) -> Figure:
@@ -154,12 +155,13 @@ def predicted_against_true(true: np.ndarray, predicted: np.ndarray, unit: str) -
   """Predicted on true values, (n) each; the axes end at the 99th percentile."""
   both = np.concatenate([true, predicted])
 
-  def draw(axes: Axes) -> None:
+  def draw(axes: Axes) -> Table:
     low, high = np.quantile(both, [0.01, 0.99]).tolist()
     least = min(0.0, low) if low - high < -low else low  # from 0 if that is near
     limit = high + 0.05 * (high - least) if high > least else least + 1.0
+    names = (f'True{in_brackets(unit)}', f'Predicted{in_brackets(unit)}')
     if len(true) > 2000:
-      axes.hexbin(
+      drawn = axes.hexbin(
         true,
         predicted,
         gridsize=40,
@@ -169,16 +171,20 @@ def predicted_against_true(true: np.ndarray, predicted: np.ndarray, unit: str) -
         cmap='Blues',
         linewidths=0,
       )
+      centers, counts = np.asarray(drawn.get_offsets()), np.asarray(drawn.get_array())
+      numbers = columns_table((*names, 'Samples'), *centers.T, counts)
     else:
       axes.scatter(true, predicted, s=12, color=COLORS[0], alpha=0.45, linewidths=0)
+      numbers = columns_table(names, true, predicted)
     axes.plot(
       [least, limit], [least, limit], color='#9aa5b1', linewidth=1, linestyle=(0, (4, 3))
     )
     axes.set(xlim=(least, limit), ylim=(least, limit))
-    axes.set(xlabel=f'True{in_brackets(unit)}', ylabel=f'Predicted{in_brackets(unit)}')
+    axes.set(xlabel=names[0], ylabel=names[1])
+    return numbers
 
-  caption = 'Dashed: perfect. Values beyond the 99th percentile are not shown.'
-  return figure(draw, 'Predicted against true values', caption, numbers=False)
+  caption = 'Dashed: perfect. What is beyond the 99th percentile is not shown.'
+  return figure(draw, 'Predicted against true values', caption)
 
 
 def numeric_reliability(bins: Sequence[Mapping[str, Any]], unit: str) -> Figure:
@@ -246,7 +252,7 @@ def damage(
     name: of the metric.
   """
 
-  def draw(axes: Axes) -> None:
+  def draw(axes: Axes) -> Table:
     for color, (label, estimates) in zip(cycle(curves), curves.items(), strict=True):
       points = [
         (place, each)
@@ -262,13 +268,20 @@ def damage(
         [each['low'] for _, each in bounded],
         [each['high'] for _, each in bounded],
         color=color,
-        alpha=0.15,
+        alpha=0.15 / len(curves),
         linewidth=0,
       )
     axes.set_xticks(range(len(levels)), levels)
     axes.set(xlim=(-0.3, len(levels) - 0.7), xlabel=axis, ylabel=name)
     if len(curves) > 1:
       axes.legend(loc='best')
+    rows = [
+      (label, level, *(written(each[key]) for key in ('value', 'low', 'high')))
+      for label, estimates in curves.items()
+      for level, each in zip(levels, estimates, strict=True)
+      if each
+    ]
+    return Table(('series', axis, name, 'low', 'high'), rows)
 
   names = ', '.join(curves)
   return figure(draw, f'{name} with damaged input: {names}', f'{names}.')
@@ -313,34 +326,43 @@ def interval_bar(
 
 
 def figure(
-  draw: Callable[[Axes], None],
+  draw: Callable[[Axes], Table | None],
   alt: str,
   caption: str = '',
   *,
   inches: tuple[float, float] = (4.6, 3.6),
   width: Literal['column', 'page'] = 'column',
-  numbers: bool = True,
 ) -> Figure:
   """A picture in the style of the report.
 
   Args:
-    draw: draws on the axes.
-    alt: a description.
+    draw: draws on the axes, and returns the numbers behind the picture where it draws
+      anything but lines, steps and upright bars.
+    alt: says what is seen.
     caption: below the picture.
     inches: width and height.
-    width: of the picture on the page.
-    numbers: whether the drawn data are offered as CSV.
+    width: of the figure on the page.
   """
   with matplotlib.rc_context(_STYLE):
     canvas = Canvas(figsize=inches, layout='constrained')
     FigureCanvasSVG(canvas)
     axes = canvas.add_subplot()
-    draw(axes)
+    numbers = draw(axes)
     buffer = io.BytesIO()
     canvas.savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
   encoded = base64.b64encode(buffer.getvalue()).decode('ascii')
-  drawn = _drawn(axes) if numbers else None
-  return Figure(f'data:image/svg+xml;base64,{encoded}', alt, caption, width, drawn)
+  numbers = numbers or _drawn(axes)
+  return Figure(f'data:image/svg+xml;base64,{encoded}', alt, caption, width, numbers)
+
+
+def columns_table(header: Sequence[str], *columns: np.ndarray) -> Table:
+  """Numbers of a picture: a column (n) for each title."""
+  return Table(header, [tuple(map(written, row)) for row in zip(*columns, strict=True)])
+
+
+def written(value: float | None) -> str:
+  """A number of a picture, in six digits; '' of None."""
+  return '' if value is None else f'{value:.6g}'
 
 
 def _drawn(axes: Axes) -> Table | None:
@@ -352,18 +374,18 @@ def _drawn(axes: Axes) -> Table | None:
     label = str(line.get_label())
     name = '' if label.startswith('_') else label
     x, y = (np.asarray(of, float) for of in line.get_data())
-    rows += [(name, f'{a:.6g}', f'{b:.6g}') for a, b in zip(x, y, strict=True)]
+    rows += [(name, written(a), written(b)) for a, b in zip(x, y, strict=True)]
   for container in axes.containers:
     if not isinstance(container, BarContainer):
       continue
     for bar in container.patches:
       middle, height = bar.get_x() + bar.get_width() / 2, bar.get_height()
-      rows.append((str(container.get_label()), f'{middle:.6g}', f'{height:.6g}'))
+      rows.append((str(container.get_label()), written(middle), written(height)))
   for patch in axes.patches:
     if isinstance(patch, StepPatch):
       values, edges, _ = patch.get_data()
       for value, edge in zip(values, edges[:-1], strict=True):
-        rows.append((str(patch.get_label()), f'{edge:.6g}', f'{value:.6g}'))
+        rows.append((str(patch.get_label()), written(edge), written(value)))
   header = ('series', axes.get_xlabel() or 'x', axes.get_ylabel() or 'y')
   return Table(header, rows) if rows else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 TASKS = {
@@ -21,9 +21,24 @@ NONE = '–'
 
 
 def task_name(task: str, description: str = '') -> str:
-  """The title of a task: its own, its description, or its key."""
-  title = description[:1].upper() + description[1:]
-  return TASKS.get(task) or title or task
+  """The title of a task: its own, or what it predicts, or its key."""
+  return TASKS.get(task) or capitalized(description) or task
+
+
+def capitalized(text: str) -> str:
+  """The text with a capital first letter, the others as they are."""
+  return text[:1].upper() + text[1:]
+
+
+def listed(names: Sequence[str]) -> str:
+  """'a', 'a and b', 'a, b and c'; at least one."""
+  *most, last = names
+  return f'{", ".join(most)} and {last}' if most else last
+
+
+def times(count: int, singular: str, plural: str) -> str:
+  """'1 group', '1,200 groups'."""
+  return f'{count:,} {singular if count == 1 else plural}'
 
 
 def in_brackets(unit: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from medm2t_jax.report import plots
-from medm2t_jax.report.blocks import Figure
+from medm2t_jax.report.blocks import Figure, Table
 
 
 def differences(
@@ -27,7 +27,7 @@ def differences(
     for label, each in estimates.items()
   ]
 
-  def draw(axes: Axes) -> None:
+  def draw(axes: Axes) -> Table:
     axes.axvline(0, color='#9aa5b1', linewidth=1, linestyle=(0, (4, 3)))
     for place, (color, _, each) in enumerate(rows):
       if each['low'] is not None:
@@ -36,6 +36,11 @@ def differences(
         axes.plot([each['value']], [place], color=color, marker='o', markersize=5)
     axes.set_yticks(range(len(rows)), [label for _, label, _ in rows])
     axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=f'{name}: ablation − full model')
+    written = [
+      (label, *(plots.written(each[key]) for key in ('value', 'low', 'high')))
+      for _, label, each in rows
+    ]
+    return Table(('', f'Difference in {name}', 'low', 'high'), written)
 
   names = ', '.join(label for _, label, _ in rows)
   return plots.figure(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Array, Float
 from tqdm import tqdm
 
 from data_pipeline.format.schema import Target
@@ -45,6 +46,31 @@ def predict(
     Rows of the data set's index, ascending (n,), and per version their predictions:
     probabilities (n, c), or numbers (n,).
   """
+  outputs = lambda batch: (predictor(version) for version in versions(batch))
+  return predict_each(fold, stage, outputs, plan, description, names)
+
+
+def predict_each(
+  fold: Run,
+  stage: str,
+  outputs_of: Callable[[Batch], Iterable[Float[Array, 'd b c']]],
+  plan: Plan,
+  description: str,
+  names: Sequence[str],
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+  """`predict` where several outputs may come from one forward pass.
+
+  Args:
+    fold: of the checkpoint.
+    stage: one whose unit is the sample.
+    outputs_of: a batch -> its outputs, in the order of `names`.
+    plan: with the modalities of the stage, at least one step.
+    description: of the progress bar.
+    names: of the outputs.
+
+  Returns:
+    As `predict`, per name.
+  """
   rows: list[np.ndarray] = []
   outputs: dict[str, list[np.ndarray]] = {name: [] for name in names}
   progress = tqdm(
@@ -57,8 +83,8 @@ def predict(
   with progress:
     for batch in fold.reader.read(plan, fold.modalities_of(stage)):
       rows.append(batch['row'])
-      for name, version in zip(names, versions(batch), strict=True):
-        outputs[name].append(np.asarray(predictor(version)))
+      for name, found in zip(names, outputs_of(batch), strict=True):
+        outputs[name].append(np.asarray(found))
         progress.update()
   return in_order(rows, outputs, fold.dataset.schema.target)
 

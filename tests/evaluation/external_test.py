@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -148,3 +149,13 @@ def test_the_page_escapes_what_the_data_say(found):
   assert 'cannot be tested' in page and '1 of the 1 variables' in page
   assert 'trained on another window' in page
   assert "default-src 'none'" in page and '<script' not in page
+
+
+def test_every_section_of_the_page_begins_with_a_verdict(found):
+  page = external.render(found)
+  shown = re.findall(r'<section id="(\w+)"><h2>[^<]+</h2>\n<p class="verdict">[^<]', page)
+  assert shown == ['discrimination', 'calibration', 'coverage', 'subgroups']
+  tables = re.findall(r'<table>.*?</table>', page, re.DOTALL)
+  assert all('text/csv' in each for each in tables) and len(tables) >= 5
+  less = found['recalibration']['versions']['intercept and slope']['log_loss']['value']
+  assert f'{less:.3f}' in page and 'it gains' in page

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 import re
 from html.parser import HTMLParser
 
+import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
@@ -76,7 +80,7 @@ def test_report_of_every_task_and_size(task, samples, tmp_path, predictions, con
     'baselines', 'bootstrap', 'calibration', 'dataset_version', 'folds', 'format',
     'explanation', 'headline', 'missing_modality', 'modalities', 'notes', 'pooled',
     'predicted', 'robustness', 'source', 'stages', 'subgroups', 'target', 'task', 'test',
-    'trained_on', 'baselines_left_out', 'seconds',
+    'trained_on', 'baselines_left_out', 'seconds', 'verdicts',
   }  # fmt: skip
   assert set(metrics) == common | ({'decisions'} if task != 'los' else set())
   assert metrics['test']['n'] == samples
@@ -204,3 +208,31 @@ def test_loss_that_is_not_a_number_is_null(tmp_path, predictions, context):
   assert _no_nan(json.loads((tmp_path / 'metrics.json').read_text()))
   assert metrics['stages'][0]['validation_loss'] is None
   assert metrics['stages'][0]['history'][0]['train_loss'] is None
+
+
+@pytest.mark.parametrize(
+  ('task', 'samples'), [('mortality', 120), ('los', 120), ('los', 4400)]
+)
+def test_every_picture_has_its_numbers(task, samples, tmp_path, predictions, context):
+  table = predictions(task, samples)
+  shown = ['discrimination', 'calibration', 'training']
+  about = context(task, samples, sections=shown)
+  write_report(tmp_path, table, *about, resamples=2)
+  page = (tmp_path / 'report.html').read_text()
+  pictures = re.findall(r'<figure.*?</figure>', page, re.DOTALL)
+  assert len(pictures) >= 4
+  numbers = {}
+  for picture in pictures:
+    ((name, data),) = re.findall(
+      r'download="(\w+)\.csv" href="data:text/csv;base64,([^"]+)"', picture
+    )
+    numbers[name] = pd.read_csv(io.StringIO(base64.b64decode(data).decode()))
+    assert len(numbers[name]), name
+  if task == 'los':
+    test = table.to_pandas().query('split == "test"')
+    found = numbers['predicted_against_true_values']
+    if samples < 2000:
+      np.testing.assert_allclose(found['True (days)'], test.label, rtol=1e-5)
+      np.testing.assert_allclose(found['Predicted (days)'], test.prediction, rtol=1e-5)
+    else:  # those within the axes, in hexagons
+      assert 0.95 * len(test) < found['Samples'].sum() <= len(test)

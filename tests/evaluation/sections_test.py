@@ -31,9 +31,13 @@ def test_the_section_of_the_guide_is_computed_and_shown(
   found = metrics['mean_risk']['died']
   assert found['predicted'] == pytest.approx(test.p1.mean())
   assert found['observed'] == pytest.approx(np.mean(test.label == 1))
+  high = 'died' if found['predicted'] > found['observed'] else 'no outcome'
+  said = f'More is predicted than observed of: {high}.'
+  assert metrics['verdicts']['mean_risk'] == said
   page = (tmp_path / 'report.html').read_text()
   shown = re.findall(r'<section id="([a-z_]+)"', page)
   assert shown == ['mean_risk', 'calibration']
+  assert f'<h2>Mean risk</h2>\n<p class="verdict">{said}</p>' in page
   assert set(metrics['seconds']) == {'mean_risk', 'discrimination', 'calibration'}
 
 

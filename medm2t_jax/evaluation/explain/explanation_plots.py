@@ -9,10 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MultipleLocator
 
+from data_pipeline.format.time_units import unit_of
 from medm2t_jax.evaluation.explain.explanation import Attention
 from medm2t_jax.modalities.shown import Recording
-from medm2t_jax.report.blocks import Figure
-from medm2t_jax.report.plots import COLORS, figure
+from medm2t_jax.report.blocks import Figure, Table
+from medm2t_jax.report.plots import COLORS, columns_table, figure, written
+from medm2t_jax.report.text import in_brackets
 
 RAISES, LOWERS = COLORS[1], COLORS[0]
 _LONGEST_NAME = 42
@@ -32,32 +34,41 @@ def bars(
     axis: label of the axis.
   """
 
-  def draw(axes: Axes) -> None:
+  def draw(axes: Axes) -> Table:
     places = np.arange(len(names))[::-1]
     axes.barh(places, values, color=[_color(sign) for sign in signs], height=0.7)
     axes.set_yticks(places, [_short(name) for name in names])
     axes.axvline(0, color='#9aa5b1', linewidth=1)
     axes.grid(visible=False, axis='y')
-    axes.set(xlabel=axis)
+    axes.set_xlabel(axis, loc='right')  # a long one has the room below the names
+    return Table(
+      ('', axis), [(name, written(each)) for name, each in zip(names, values, strict=True)]
+    )
 
   height = 0.9 + 0.26 * len(names)
   title = f'{axis}: {", ".join(names)}'
-  return figure(draw, title, inches=(7.2, height), width='page', numbers=False)
+  return figure(draw, title, inches=(7.2, height), width='page')
 
 
 def course(
   name: str, unit: str, hours: np.ndarray, values: np.ndarray, attributions: np.ndarray
 ) -> Figure:
   """Values (n) over time, each point coloured and sized by its attribution."""
+  time = unit_of(-float(hours.min()))
+  when = hours / time.hours
+  title = f'{time.name.capitalize()} relative to the prediction'
 
-  def draw(axes: Axes) -> None:
-    axes.plot(hours, values, color='#c3ccd5', linewidth=1, zorder=1)
+  def draw(axes: Axes) -> Table:
+    axes.plot(when, values, color='#c3ccd5', linewidth=1, zorder=1)
     largest = float(np.abs(attributions).max()) or 1.0
     sizes = 8 + 70 * np.abs(attributions) / largest
     colors = [_color(each) for each in attributions]
-    axes.scatter(hours, values, s=sizes, c=colors, zorder=2, linewidths=0)
-    axes.set(xlabel='Hours relative to the prediction', ylabel=unit or 'Value', title=name)
-    axes.set_xlim(min(float(hours.min()), -1.0) * 1.04, 0.3)
+    axes.scatter(when, values, s=sizes, c=colors, zorder=2, linewidths=0)
+    axes.set(xlabel=title, ylabel=unit or 'Value', title=name)
+    begin = min(float(hours.min()), -1.0) / time.hours
+    axes.set_xlim(1.04 * begin, -0.02 * begin)
+    header = (title, f'{name}{in_brackets(unit)}', 'Attribution')
+    return columns_table(header, when, values, attributions)
 
   return figure(draw, f'{name} over time', inches=(4.6, 2.8))
 
@@ -68,7 +79,7 @@ def strip(recording: Recording) -> Figure:
   leads = len(recording.leads)
   top = _LEAD_SPACING * leads
 
-  def draw(axes: Axes) -> None:
+  def draw(axes: Axes) -> Table:
     axes.xaxis.set_minor_locator(MultipleLocator(0.04))
     axes.yaxis.set_minor_locator(MultipleLocator(0.1))
     axes.xaxis.set_major_locator(MultipleLocator(0.2))
@@ -84,6 +95,7 @@ def strip(recording: Recording) -> Figure:
       axes.text(0.02, line + 0.55, lead, fontsize=8, fontweight='bold')
     axes.set(xlim=(0, seconds), ylim=(0, top))
     axes.set_aspect(0.4)  # 10 mm/mV against 25 mm/s
+    return _strip_numbers(recording, time)
 
   millimetre = 1 / 25.4
   size = (25 * seconds * millimetre + 0.3, 10 * top * millimetre + 0.3)
@@ -94,14 +106,31 @@ def strip(recording: Recording) -> Figure:
     'pieces lower it; a deeper colour means a larger effect.',
     inches=size,
     width='page',
-    numbers=False,
   )
 
 
-def _shade(axes: Axes, recording: Recording, top: float) -> None:
-  attributions = recording.attributions
+def _strip_numbers(recording: Recording, time: np.ndarray) -> Table:
+  """Signals at every time; attributions of a piece where it begins."""
+  of_piece, length = _pieces(recording)
+  rows = []
+  for place, (second, signal) in enumerate(zip(time, recording.signal, strict=True)):
+    piece, inside = divmod(place, length)
+    shades = [''] * len(signal) if inside else map(written, of_piece[piece])
+    rows.append((written(second), *map(written, signal), *shades))
+  shaded = f'attribution of the next {_SHADE_SECONDS:g} s'
+  header = ['Seconds', *(f'{lead} (mV)' for lead in recording.leads)]
+  return Table([*header, *(f'{lead}, {shaded}' for lead in recording.leads)], rows)
+
+
+def _pieces(recording: Recording) -> tuple[np.ndarray, int]:
+  """Attributions of the pieces that are shaded (p l), and how many samples one has."""
   length = round(_SHADE_SECONDS * recording.rate)
-  pieces = np.add.reduceat(attributions, np.arange(0, len(attributions), length), axis=0)
+  starts = np.arange(0, len(recording.attributions), length)
+  return np.add.reduceat(recording.attributions, starts, axis=0), length
+
+
+def _shade(axes: Axes, recording: Recording, top: float) -> None:
+  pieces, _ = _pieces(recording)
   largest = float(np.abs(pieces).max())
   for piece, lead in np.argwhere(np.abs(pieces) > 0.1 * largest):
     value = float(pieces[piece, lead])
@@ -121,7 +150,7 @@ def attention(of: str, looks: Sequence[Attention]) -> Figure:
   """Attention weights on the tokens of one part, one line per querying part."""
   tokens = looks[0].tokens
 
-  def draw(axes: Axes) -> None:
+  def draw(axes: Axes) -> Table:
     weights = np.stack([look.weights for look in looks])
     drawn = axes.pcolormesh(weights, cmap='Blues', vmin=0, vmax=max(weights.max(), 1e-9))
     axes.set_yticks(np.arange(len(looks)) + 0.5, [f'by {look.by}' for look in looks])
@@ -133,6 +162,8 @@ def attention(of: str, looks: Sequence[Attention]) -> Figure:
     )  # fmt: skip
     axes.grid(visible=False)
     axes.figure.colorbar(drawn, ax=axes, label='Weight')
+    rows = [(f'by {look.by}', *map(written, look.weights.tolist())) for look in looks]
+    return Table(('', *tokens), rows)
 
   return figure(
     draw,

@@ -11,6 +11,7 @@ from collections import defaultdict
 import numpy as np
 
 from data_pipeline.format.schema import Schema
+from data_pipeline.format.time_units import unit_of
 from medm2t_jax import targets
 from medm2t_jax.evaluation.explain import explanation_plots
 from medm2t_jax.evaluation.explain.explanation import Attention, ExplainedSample
@@ -162,14 +163,16 @@ def _events(sample: ExplainedSample) -> Section:
   blocks: list[Block] = []
   for name, each in _shown(sample):
     rows: list[tuple[Cell, ...]] = []
+    unit = unit_of(max((-event.hours for event in each.events), default=0.0))
     for event in each.events:
       told = event.category
       if event.value is not None:
         told = f'{number(event.value, 2)} {event.item.unit}'.strip()
-      hours, attribution = number(event.hours, 2), number(event.attribution, 4)
-      rows.append((hours, event.item.name, told, attribution))
+      when, attribution = number(event.hours / unit.hours, 2), number(event.attribution, 4)
+      rows.append((when, event.item.name, told, attribution))
     if rows:
-      table = Table(('Hours', 'Variable', 'Value', 'Attribution'), rows, (0, 3))
+      header = (unit.name.capitalize(), 'Variable', 'Value', 'Attribution')
+      table = Table(header, rows, (0, 3))
       blocks.append(Details(f'{name}: {count(len(rows))} events', [table]))
   return Section('events', 'All events', blocks)
 
@@ -184,11 +187,12 @@ def _recordings(sample: ExplainedSample) -> Section:
 
 def _recording(name: str, recording: Recording) -> list[Block]:
   own = float(recording.attributions.sum(dtype=np.float64))
+  unit = unit_of(-recording.hours)
   blocks: list[Block] = [
     Paragraph(
       f'The most recent of {count(recording.recordings)} recordings ({name}), at '
-      f'{number(recording.hours, 2)} h. Attribution of its signal: {number(own, 4)}, of '
-      f'all signals: {number(recording.all_signals, 4)}.'
+      f'{number(recording.hours / unit.hours, 2)} {unit.symbol}. Attribution of its '
+      f'signal: {number(own, 4)}, of all signals: {number(recording.all_signals, 4)}.'
     ),
     explanation_plots.strip(recording),
   ]
@@ -221,9 +225,9 @@ def _attention(sample: ExplainedSample) -> Section:
     'Attention',
     [
       Paragraph(
-        'Attention weights of each part of the sample on every other part, by hours '
-        'relative to the prediction time, or by seconds of the most recent recording. '
-        'Weights show where the model looked, the attributions above what effect that had.'
+        'Where each part of the sample looked in every other one, by time relative to the '
+        'prediction; of the most recent recording, in seconds. Weights say where the model '
+        'looked, the attributions above what that did.'
       ),
       *(explanation_plots.attention(name, looks) for name, looks in of.items()),
       Details('Most looked at', [Table(header, rows, (3,))]),

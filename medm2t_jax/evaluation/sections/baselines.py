@@ -12,6 +12,7 @@ from medm2t_jax import baselines
 from medm2t_jax.evaluation.metrics.metrics import NAMES, compared_metrics
 from medm2t_jax.evaluation.metrics.paired import Comparison
 from medm2t_jax.evaluation.results import Evaluation
+from medm2t_jax.evaluation.sections.judging import excludes, too_few_for_average, worse
 from medm2t_jax.evaluation.sections.section import Needs, Tested
 from medm2t_jax.inference import blend
 from medm2t_jax.report.blocks import (
@@ -23,7 +24,15 @@ from medm2t_jax.report.blocks import (
   Section,
   Table,
 )
-from medm2t_jax.report.text import NONE, in_brackets, in_words, interval, number
+from medm2t_jax.report.text import (
+  NONE,
+  capitalized,
+  in_brackets,
+  in_words,
+  interval,
+  listed,
+  number,
+)
 from medm2t_jax.runs.run import Run
 
 NAME = 'baselines'
@@ -40,8 +49,8 @@ ALONE = ('model_alone', 'boosted_trees', 'logistic_regression')
 
 
 def needs(_: Sequence[Run]) -> Needs:
-  """Predictions of the baselines."""
-  return Needs(of_all=_predicted)
+  """Predictions of the baselines, and of the network alone."""
+  return Needs(of_all=_predicted, alone=True)
 
 
 def _predicted(tested: Tested) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -53,10 +62,13 @@ def _predicted(tested: Tested) -> tuple[dict[str, np.ndarray], list[str]]:
 
 
 def compute(evaluation: Evaluation) -> dict[str, Any]:
-  """[{'name', 'metrics': {metric: estimate}, 'differences': {metric: estimate}}].
+  """The metrics of every baseline, and their differences to our model.
 
-  One entry a baseline, with AUROC and AUPRC, or MAE and RMSE. A difference is baseline
-  minus our model on the same resamples.
+  Returns:
+    'baselines': [{'name', 'metrics': {metric: estimate}, 'differences': {metric:
+    estimate}}], one a baseline, with AUROC and AUPRC, or MAE and RMSE in the target's
+    unit; a difference is baseline minus our model on the same resamples.
+    'baselines_left_out': sentences on what is not compared, and why.
   """
   predictions, left_out = evaluation.given[NAME]
   result = []
@@ -70,6 +82,38 @@ def compute(evaluation: Evaluation) -> dict[str, Any]:
   return {'baselines': result, 'baselines_left_out': list(left_out)}
 
 
+def verdict(evaluation: Evaluation) -> str | None:
+  """Which baselines are worse than this model, which are better."""
+  entries = evaluation.metrics['baselines']
+  if not entries:
+    left_out = evaluation.metrics['baselines_left_out']
+    return 'Nothing is compared: no baseline could be predicted.' if left_out else None
+  rows = evaluation.test
+  headline, target = compared_metrics(rows)[0], rows.target
+  few = too_few_for_average(rows)
+  undefined = [each['differences'][headline]['low'] is None for each in entries]
+  if few or all(undefined):
+    reason = few or entries[0]['differences'][headline]['reason']
+    return f'Whether this model or its baselines are better cannot be judged: {reason}.'
+  worse_than: list[str] = []
+  better_than: list[str] = []
+  no_difference: list[str] = []
+  for each in entries:
+    difference, name = each['differences'][headline], title(each['name'], target)
+    if not excludes(difference, 0.0):
+      no_difference.append(name)
+    else:
+      (better_than if worse(difference, rows) else worse_than).append(name)
+  if len(no_difference) == len(entries):
+    return f'No difference is shown between this model and {listed(no_difference)}.'
+  parts = [f'better than {listed(better_than)}'] if better_than else []
+  parts += [f'worse than {listed(worse_than)}'] if worse_than else []
+  rest = ''
+  if no_difference:
+    rest = f'; no difference to {listed(no_difference)} is shown'
+  return f'By {NAMES[headline]}, this model is {" and ".join(parts)}{rest}.'
+
+
 def render(evaluation: Evaluation) -> Section | None:
   """Headline metrics of every baseline, and their paired differences to our model."""
   entries = evaluation.metrics['baselines']
@@ -80,12 +124,12 @@ def render(evaluation: Evaluation) -> Section | None:
   target = evaluation.test.target
   digits = 2 if target.numeric else 3
   linear = 'Ridge regression' if target.numeric else 'Logistic regression'
-  verdicts = [
-    verdict(each['name'], each['differences'][names[0]], NAMES[names[0]], target)
+  sentences = [
+    who_is_better(each['name'], each['differences'][names[0]], NAMES[names[0]], target)
     for each in entries
   ]
-  blocks: list[Block] = [Callout(text) for wins, text in verdicts if wins]
-  others = [text for wins, text in verdicts if not wins]
+  blocks: list[Block] = [Callout(text) for wins, text in sentences if wins]
+  others = [text for wins, text in sentences if not wins]
   blocks.append(Bullets([*others, *(f'Not compared: {text}' for text in left_out)]))
   ours = evaluation.metrics['pooled']['overall']
   rows = [_row('this model', ours, None, names, digits)]
@@ -136,7 +180,7 @@ def title(name: str, target: Target) -> str:
   return _TITLES.get(name, name)
 
 
-def verdict(
+def who_is_better(
   name: str, difference: Mapping[str, Any], metric: str, target: Target
 ) -> tuple[bool, str]:
   """Whether the baseline is better, and a sentence that says who is.
@@ -148,7 +192,7 @@ def verdict(
     target: what is predicted.
   """
   other, verb = title(name, target), 'are' if name in _PLURAL else 'is'
-  subject = other[0].upper() + other[1:]
+  subject = capitalized(other)
   digits = 2 if target.numeric else 3
   unit = f'{target.unit} of {metric}'.strip() if target.numeric else metric
   low, high = difference['low'], difference['high']
@@ -176,7 +220,7 @@ def _row(
   names: Sequence[str],
   digits: int,
 ) -> Sequence[Cell]:
-  cells: list[Cell] = [name[0].upper() + name[1:]]
+  cells: list[Cell] = [capitalized(name)]
   for key in names:
     metric = metrics[key]
     difference = in_words(differences[key], digits) if differences else NONE

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medm2t_jax.evaluation.metrics import calibration
 from medm2t_jax.evaluation.results import Evaluation
+from medm2t_jax.evaluation.sections.judging import excludes, too_few_for_average
 from medm2t_jax.evaluation.sections.section import Needs
 from medm2t_jax.evaluation.sections.tables import INTERVAL, MOST_DRAWN, estimates
 from medm2t_jax.report import plots
 from medm2t_jax.report.blocks import Block, Cell, Gallery, Section, Table
-from medm2t_jax.report.text import count, interval, number
+from medm2t_jax.report.text import count, in_words, interval, listed, number
 from medm2t_jax.runs.run import Run
 
 NAME = 'calibration'
 _METRICS = (
   ('ece', 'Expected calibration error'),
   ('brier', 'Brier score'),
+  ('bias', 'Mean predicted − observed (ideal 0)'),
   ('slope', 'Slope (ideal 1)'),
   ('intercept', 'Intercept (ideal 0)'),
 )
@@ -30,7 +32,13 @@ def needs(_: Sequence[Run]) -> Needs:
 
 
 def compute(evaluation: Evaluation) -> dict[str, Any]:
-  """Calibration of the test rows as predicted and, of classes, temperature-scaled."""
+  """Calibration of the test rows as predicted and, of classes, temperature-scaled.
+
+  Returns:
+    'calibration': of numbers, `numeric_calibration`; of classes {'method',
+    'temperatures': {fold: {'value', 'samples', 'reason'}}, 'before' and 'after':
+    `class_calibration`, 'reason': why 'after' is None, else None}.
+  """
   how = evaluation.resamples, evaluation.seed
   test, scaled = evaluation.test, evaluation.calibrated
   if test.target.numeric:
@@ -52,6 +60,61 @@ def compute(evaluation: Evaluation) -> dict[str, Any]:
     'reason': '; '.join(missing) or None,
   }
   return {'calibration': found}
+
+
+def verdict(evaluation: Evaluation) -> str:
+  """Whether predicted risks or numbers are too high or too low, and too extreme."""
+  found, test = evaluation.metrics['calibration'], evaluation.test
+  few = too_few_for_average(test)
+  if few:
+    return f'Calibration cannot be judged: {few}.'
+  if test.target.numeric:
+    bias = evaluation.metrics['pooled']['overall']['bias']
+    bias_said = f'{in_words(bias, 2)} {test.target.unit}'.strip()
+    return f'{_level("Predicted numbers", bias, bias_said)}; {_spread(found["slope"])}.'
+  scaled = found['after'] is not None
+  risks = 'Temperature-scaled risks' if scaled else 'Predicted risks'
+  classes = found['after' if scaled else 'before']['classes']
+  if len(classes) == 1:
+    (each,) = classes.values()
+    points = {
+      key: None if each['bias'][key] is None else 100 * each['bias'][key]
+      for key in ('value', 'low', 'high')
+    }
+    said = f'{in_words({**each["bias"], **points}, 1)} percentage points'
+    return f'{_level(risks, each["bias"], said)}; {_spread(each["slope"])}.'
+  off = [
+    f'{name} (too {"high" if each["bias"]["value"] > 0 else "low"})'
+    for name, each in classes.items()
+    if excludes(each['bias'], 0.0)
+  ]
+  if not off:
+    return (
+      f'{risks} of no class differ, on average, from what happened beyond the interval.'
+    )
+  return (
+    f'{risks} differ, on average, from what happened beyond the interval for {len(off)} of '
+    f'{len(classes)} classes: {listed(off)}.'
+  )
+
+
+def _level(what: str, bias: Mapping[str, Any], said: str) -> str:
+  """Whether predictions are too high or too low on average; `said` is by how much."""
+  if bias['low'] is None:
+    return f'{what} cannot be judged on average ({bias["reason"]})'
+  if not excludes(bias, 0.0):
+    return f'{what} agree with what happened on average: they differ by {said}'
+  return f'{what} are too {"high" if bias["value"] > 0 else "low"} on average, by {said}'
+
+
+def _spread(slope: Mapping[str, Any]) -> str:
+  """Whether predictions are spread too far or too little."""
+  if slope['low'] is None:
+    return f'their slope cannot be judged ({slope["reason"]})'
+  if not excludes(slope, 1.0):
+    return f'the interval of the slope, {interval(slope, 2)}, includes 1'
+  how = 'too extreme' if slope['value'] < 1 else 'too close together'
+  return f'they are {how} (slope {in_words(slope, 2)}, ideal 1)'
 
 
 def render(evaluation: Evaluation) -> Section:

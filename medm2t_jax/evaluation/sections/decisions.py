@@ -7,7 +7,7 @@ weights: where a stay weighs 1, of a random moment of a random stay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from medm2t_jax.evaluation.metrics.metrics import why_undefined
 from medm2t_jax.evaluation.metrics.ranking import Curves, Ranking
 from medm2t_jax.evaluation.results import Evaluation
 from medm2t_jax.evaluation.rows import Outcome, Rows
+from medm2t_jax.evaluation.sections.judging import too_few_for_average
 from medm2t_jax.evaluation.sections.section import Needs
 from medm2t_jax.evaluation.sections.tables import MOST_DRAWN
 from medm2t_jax.report import plots
@@ -38,7 +39,12 @@ def needs(_: Sequence[Run]) -> Needs:
 
 
 def compute(evaluation: Evaluation) -> dict[str, Any]:
-  """Operating points and decision curves; nothing of numbers."""
+  """Operating points and decision curves; no entries of numbers.
+
+  Returns:
+    'decisions': {'probabilities': 'predicted' or 'temperature-scaled', 'classes': {name:
+    {'operating_points': `operating_points`, 'decision_curve': `decision_curve`}}}.
+  """
   if evaluation.test.target.numeric:
     return {}
   scaled, how = evaluation.calibrated, (evaluation.resamples, evaluation.seed)
@@ -55,6 +61,45 @@ def compute(evaluation: Evaluation) -> dict[str, Any]:
     },
   }
   return {'decisions': found}
+
+
+def verdict(evaluation: Evaluation) -> str | None:
+  """What the first operating point finds, and how many of its alerts are right."""
+  found = evaluation.metrics.get('decisions')
+  if found is None:
+    return None
+  few = too_few_for_average(evaluation.test)
+  first = {name: each['operating_points'][0] for name, each in found['classes'].items()}
+  judged = {
+    name: point
+    for name, point in first.items()
+    if point['sensitivity']['value'] is not None and point['ppv']['value'] is not None
+  }
+  if few or not judged:
+    return f'Use at a threshold cannot be judged: {few or "no class has both values"}.'
+  what = next(iter(judged.values()))['name'].replace(' at least', ' of at least')
+  if len(judged) > 1:
+    by = sorted(judged, key=lambda name: judged[name]['sensitivity']['value'])
+    ends = [
+      f'{100 * judged[name]["sensitivity"]["value"]:.0f} % of "{name}"'
+      for name in (by[0], by[-1])
+    ]
+    return f'With a {what}, the model finds from {ends[0]} to {ends[1]}.'
+  ((name, point),) = judged.items()
+  sensitivity = point['sensitivity']
+  return (
+    f'With a {what} (threshold {number(point["threshold"])}), the model finds '
+    f'{100 * sensitivity["value"]:.0f} % of "{name}"{_percent_interval(sensitivity)}, and '
+    f'{100 * point["ppv"]["value"]:.0f} % of its alerts are '
+    f'right{_percent_interval(point["ppv"])}.'
+  )
+
+
+def _percent_interval(share: Mapping[str, Any]) -> str:
+  """' (12 to 34 %)', or nothing where there is no interval."""
+  if share['low'] is None:
+    return ''
+  return f' ({100 * share["low"]:.0f} to {100 * share["high"]:.0f} %)'
 
 
 def render(evaluation: Evaluation) -> Section | None:

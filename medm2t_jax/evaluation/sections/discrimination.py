@@ -17,6 +17,7 @@ from medm2t_jax.evaluation.metrics.metrics import (
 from medm2t_jax.evaluation.metrics.ranking import Ranking
 from medm2t_jax.evaluation.results import Evaluation
 from medm2t_jax.evaluation.rows import Rows
+from medm2t_jax.evaluation.sections.judging import excludes, too_few_for_average
 from medm2t_jax.evaluation.sections.section import Needs
 from medm2t_jax.evaluation.sections.tables import INTERVAL, MOST_DRAWN, estimates
 from medm2t_jax.report import plots
@@ -34,7 +35,14 @@ def needs(_: Sequence[Run]) -> Needs:
 
 
 def compute(evaluation: Evaluation) -> dict[str, Any]:
-  """Metrics of all test rows and of each fold, and the one that stands for the report."""
+  """Metrics of all test rows and of each fold, and the one that stands for the report.
+
+  Returns:
+    'headline': {'metric': its key, 'name', 'average': 'macro', a class or None, and its
+    estimate}; 'pooled': `score` of all test rows; 'folds': {fold: `score` of its rows};
+    'predicted': {outcome, '' of numbers: percentiles 1 to 99 of the predictions (99)}.
+    Numbers are in the target's unit.
+  """
   test = evaluation.test
   how = evaluation.resamples, evaluation.seed
   pooled = score(test, *how)
@@ -52,6 +60,43 @@ def compute(evaluation: Evaluation) -> dict[str, Any]:
     },
     'predicted': calibration.predicted(test),
   }
+
+
+def verdict(evaluation: Evaluation) -> str:
+  """How well the classes are told apart, or by how much numbers are missed."""
+  metrics, target = evaluation.metrics, evaluation.test.target
+  headline, few = metrics['headline'], too_few_for_average(evaluation.test)
+  if headline['low'] is None or few:
+    what = 'The error' if target.numeric else 'Discrimination'
+    return f'{what} cannot be judged: {headline["reason"] or few}.'
+  if target.numeric:
+    return _verdict_of_numbers(metrics, target.unit)
+  of = 'Averaged over all classes, ' if headline['average'] == 'macro' else ''
+  found = f'{of}{headline["name"]} is {in_words(headline)}'
+  if headline['low'] <= 0.5:
+    wrong = headline['high'] < 0.5
+    told = (
+      'worse than chance' if wrong else 'which may be chance: the interval includes 0.5'
+    )
+    return f'{found}, {told}.'
+  name = 'a class' if of else f'"{headline["average"]}"'
+  return (
+    f'{found}: of 100 pairs of a sample with {name} and one without, the model gives the '
+    f'higher risk to the right one in {100 * headline["value"]:.0f}.'
+  )
+
+
+def _verdict_of_numbers(metrics: Mapping[str, Any], unit: str) -> str:
+  error, explained = metrics['headline'], metrics['pooled']['overall']['r2']
+  found = f'Predictions are off by {in_words(error, 2)} {unit}'.rstrip() + ' on average'
+  if explained['value'] is None:
+    return f'{found}; whether that is better than a constant cannot be judged.'
+  if not excludes(explained, 0.0):
+    return f'{found}, which is not shown to be better than predicting the mean.'
+  if explained['value'] < 0:
+    return f'{found}, worse than predicting the mean of all.'
+  share = f'{100 * explained["value"]:.0f} %'
+  return f'{found} and explain {share} of the variance of the true values.'
 
 
 def render(evaluation: Evaluation) -> Section:

@@ -26,11 +26,12 @@ from medm2t_jax.report.blocks import (
   Table,
   link,
 )
-from medm2t_jax.report.text import NONE, count, number
+from medm2t_jax.report.text import NONE, count, listed, number, times
 from medm2t_jax.runs.run import Run
 
 NAME = 'explanation'
 MOST_ITEMS = 20
+_NAMED = 3  # variables in the verdict
 _LEAST_SAMPLES = 5  # for a correlation
 
 
@@ -44,8 +45,41 @@ def _explained(tested: Tested) -> explain.Explanation | None:
 
 
 def compute(evaluation: Evaluation) -> dict[str, Any]:
-  """Importance of every variable, pages, residuals; None where nothing is explained."""
+  """Importance of every variable, pages, residuals.
+
+  Returns:
+    'explanation': None where nothing is explained, else {'explained': the output in words,
+    'samples': how many go into the importance, 'incomplete': how many of them have
+    attributions that do not add up, 'largest_residual': on the scale of the output or None,
+    'items': [{'modality', 'name', 'unit', 'samples', 'mean_absolute', 'mean',
+    'correlation'}], the most important first, 'patients': [{'page', 'sample', 'fold',
+    'verdict', 'label', 'prediction', 'explained', 'output', 'baseline', 'residual',
+    'complete'}]}. Attributions are on the scale of the output (log odds, or a number).
+  """
   return {'explanation': _as_json(evaluation.given[NAME])}
+
+
+def verdict(evaluation: Evaluation) -> str | None:
+  """The variables with the largest attributions, and whether attributions add up."""
+  found = evaluation.metrics['explanation']
+  if found is None:
+    return None
+  if not found['items']:
+    pages = times(len(found['patients']), 'sample has a page', 'samples have pages')
+    return f'{pages}; which variables matter over many samples was not measured.'
+  largest = [each['mean_absolute'] for each in found['items']]
+  share = sum(largest[:_NAMED]) / sum(largest) if sum(largest) else 0.0
+  names = listed([f'"{each["name"]}"' for each in found['items'][:_NAMED]])
+  text = (
+    f'Over {times(found["samples"], "test sample", "test samples")}, {names} have the '
+    f'largest attributions: {100 * share:.0f} % of all that is attributed'
+  )
+  if found['incomplete']:
+    text += (
+      f'; those of {found["incomplete"]} samples do not add up to their outputs, so read '
+      'them with care'
+    )
+  return f'{text}.'
 
 
 def render(evaluation: Evaluation) -> Section | None:

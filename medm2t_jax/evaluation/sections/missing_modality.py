@@ -14,11 +14,12 @@ from medm2t_jax.evaluation.metrics.paired import Comparison
 from medm2t_jax.evaluation.results import Evaluation
 from medm2t_jax.evaluation.rows import Rows
 from medm2t_jax.evaluation.sections import robustness
+from medm2t_jax.evaluation.sections.judging import too_few_for_average, worse
 from medm2t_jax.evaluation.sections.section import Needs
 from medm2t_jax.evaluation.sections.tables import INTERVAL, limits_of
 from medm2t_jax.report import plots
 from medm2t_jax.report.blocks import Paragraph, Section, Table
-from medm2t_jax.report.text import NONE, in_words, interval, number
+from medm2t_jax.report.text import NONE, in_words, interval, number, times
 from medm2t_jax.runs.run import Run
 
 NAME = 'missing_modality'
@@ -33,11 +34,38 @@ def needs(folds: Sequence[Run]) -> Needs:
 
 
 def compute(evaluation: Evaluation) -> dict[str, Any]:
-  """The headline metric of each subset, and its difference to all modalities."""
+  """The headline metric of each subset, and its difference to all modalities.
+
+  Returns:
+    'missing_modality': as of `missing_modality`.
+  """
   found = missing_modality(
     evaluation.test, evaluation.given[NAME], evaluation.resamples, evaluation.seed
   )
   return {'missing_modality': found}
+
+
+def verdict(evaluation: Evaluation) -> str | None:
+  """In how many cases the headline metric is worse, and in which most."""
+  scenarios = evaluation.metrics['missing_modality']
+  if not scenarios:
+    return None
+  rows, name = evaluation.test, evaluation.metrics['headline']['name']
+  undefined = all(each['difference']['low'] is None for each in scenarios)
+  few = too_few_for_average(rows)
+  if few or undefined:
+    reason = few or scenarios[0]['difference']['reason']
+    return f'What a missing modality does cannot be judged: {reason}.'
+  lost = [each for each in scenarios if worse(each['difference'], rows)]
+  if not lost:
+    of = times(len(scenarios), 'case', 'cases')
+    return f'In none of {of} with fewer modalities is {name} shown to be worse.'
+  worst = max(lost, key=lambda each: abs(each['difference']['value']))
+  digits, unit = (2, f' {rows.target.unit}') if rows.target.numeric else (3, '')
+  return (
+    f'{name} is worse in {len(lost)} of {len(scenarios)} cases with fewer modalities, most '
+    f'in "{worst["name"]}": difference {in_words(worst["difference"], digits)}{unit}.'
+  )
 
 
 def render(evaluation: Evaluation) -> Section | None:
@@ -63,7 +91,7 @@ def render(evaluation: Evaluation) -> Section | None:
   low, high = number(limits[0], 2), number(limits[1], 2)
   header = ('Given', headline['name'], f'{low} … {high}', INTERVAL, 'Difference, paired')
   return Section(
-    'missing',
+    NAME,
     'With fewer modalities',
     [
       Paragraph(

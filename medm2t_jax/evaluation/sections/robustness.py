@@ -12,8 +12,9 @@ from medm2t_jax.evaluation import robustness
 from medm2t_jax.evaluation.context import DamageCurve
 from medm2t_jax.evaluation.metrics.metrics import headline_metric
 from medm2t_jax.evaluation.metrics.paired import Comparison
-from medm2t_jax.evaluation.results import Evaluation
+from medm2t_jax.evaluation.results import LEAST_SAMPLES, Evaluation
 from medm2t_jax.evaluation.rows import Rows
+from medm2t_jax.evaluation.sections.judging import worse
 from medm2t_jax.evaluation.sections.section import Needs
 from medm2t_jax.report import plots
 from medm2t_jax.report.blocks import (
@@ -26,7 +27,15 @@ from medm2t_jax.report.blocks import (
   Section,
   Table,
 )
-from medm2t_jax.report.text import NONE, count, in_brackets, in_words, interval, number
+from medm2t_jax.report.text import (
+  NONE,
+  count,
+  in_brackets,
+  in_words,
+  interval,
+  number,
+  times,
+)
 from medm2t_jax.runs.run import Run
 
 NAME = 'robustness'
@@ -41,15 +50,53 @@ def needs(folds: Sequence[Run]) -> Needs:
 
 
 def compute(evaluation: Evaluation) -> dict[str, Any]:
-  """[{'name', 'title', 'axis', 'reason', 'undamaged', 'levels'}], one a curve.
+  """The headline metric under every damage.
 
-  `undamaged` is the metric on the same samples without damage, None where `reason` says
-  why there is no curve; `levels` is [{'level', 'metric', 'difference', 'refused'}].
-  `difference` is damaged minus undamaged on the same resamples.
+  Returns:
+    'robustness': [{'name', 'title', 'axis', 'reason', 'undamaged', 'levels'}], one a
+    curve. `undamaged` is the estimate on the same samples without damage, None where
+    `reason` says why there is no curve; `levels` is [{'level': on the axis, 'metric':
+    estimate, 'difference': estimate, 'refused': recordings}]. `difference` is damaged minus
+    undamaged on the same resamples.
   """
   curves = robustness.pooled(evaluation.given[NAME])
   how = evaluation.resamples, evaluation.seed
   return {'robustness': [_curve_metrics(evaluation.test, curve, *how) for curve in curves]}
+
+
+def verdict(evaluation: Evaluation) -> str | None:
+  """How many kinds of damage make the headline metric worse, and which does most."""
+  curves = evaluation.metrics['robustness']
+  if not curves:
+    return None
+  rows, name = evaluation.test, evaluation.metrics['headline']['name']
+  shown = [curve for curve in curves if curve['undamaged'] is not None]
+  judged = [
+    curve
+    for curve in shown
+    if curve['undamaged']['n'] >= LEAST_SAMPLES and curve['undamaged']['low'] is not None
+  ]
+  if not judged:
+    most = max((curve['undamaged']['n'] for curve in shown), default=0)
+    samples = times(most, 'sample', 'samples')
+    return f'What damaged input does cannot be judged: too few were damaged, {samples}.'
+  found = [
+    (curve, level)
+    for curve in judged
+    for level in curve['levels']
+    if worse(level['difference'], rows)
+  ]
+  kinds = times(len(judged), 'kind', 'kinds')
+  if not found:
+    return f'None of {kinds} of damage is shown to make {name} worse.'
+  many = len({curve['name'] for curve, _ in found})
+  curve, level = max(found, key=lambda each: abs(each[1]['difference']['value']))
+  digits, unit = (2, f' {rows.target.unit}') if rows.target.numeric else (3, '')
+  return (
+    f'{many} of {kinds} of damage make {name} worse, most '
+    f'"{curve["title"]}" ({curve["axis"]}: {_level(level)}): difference '
+    f'{in_words(level["difference"], digits)}{unit}.'
+  )
 
 
 def render(evaluation: Evaluation) -> Section | None:
@@ -129,6 +176,8 @@ def _table(evaluation: Evaluation, curves: Sequence[Mapping[str, Any]]) -> Table
     'Difference, paired',
     'Recordings refused',
   )
+  if not any(each['refused'] for curve in curves for each in curve['levels']):
+    header, rows = header[:-1], [row[:4] for row in rows]
   return Table(header, rows, (1, 4))
 
 

@@ -1,4 +1,4 @@
-"""What a section of the report is: a module with NAME, `needs`, `compute` and `render`."""
+"""What a section of the report is: a module with NAME and four functions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Tested:
     inputs: of the baselines, of each fold.
     rows: of each fold, the index rows that it tests, ascending (n,).
     predictions: of each fold, probabilities (n c) or numbers (n,).
-    alone: of each fold, those of the network alone; empty where nothing is blended with it.
+    alone: of each fold, those of the network alone; empty where no section needs them, or
+      nothing is blended with it.
   """
 
   folds: Sequence[Run]
@@ -38,7 +39,7 @@ class Tested:
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
-  """What a section wants to have predicted besides: one of these, or nothing.
+  """What a section wants to have predicted besides: one of the first three, or nothing.
 
   Attributes:
     without: name -> modalities that are masked. What several sections need is predicted
@@ -47,11 +48,13 @@ class Needs:
     of_fold: makes something of the final run of a fold and what predicts with it; `given`
       is a list of these.
     of_all: makes `given` of all folds.
+    alone: whether `Tested` has the network without its blend: from the same forward pass.
   """
 
   without: Mapping[str, tuple[str, ...]] | None = None
   of_fold: Callable[[Run, Predictor], Any] | None = None
   of_all: Callable[[Tested], Any] | None = None
+  alone: bool = False
 
 
 class SectionModule(Protocol):
@@ -77,11 +80,26 @@ class SectionModule(Protocol):
       evaluation: with the entries of the sections before it; `given[NAME]` holds what
         `needs` asked for, if that was predicted.
 
+    Returns:
+      Name of an entry -> its content, JSON-able but for NumPy's numbers and arrays. An
+      estimate is that of `metrics.bootstrap.estimate`.
+
     Raises:
       DataError: what was predicted does not fit the test rows.
     """
     ...
 
+  def verdict(self, evaluation: Evaluation, /) -> str | None:
+    """One sentence in plain English: what its numbers mean, or why they cannot be judged.
+
+    It is the first line of the section, and in `metrics.json` under 'verdicts'; None where
+    `render` shows nothing.
+
+    Args:
+      evaluation: with the entries of this section.
+    """
+    ...
+
   def render(self, evaluation: Evaluation, /) -> Section | None:
-    """What is shown; None where it does not apply."""
+    """What is shown below the verdict; None where the section does not apply."""
     ...

@@ -11,15 +11,25 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.format.schema import Target
 from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES
 from medm2t_jax.evaluation.metrics.metrics import headline_estimate
-from medm2t_jax.evaluation.results import LEAST_EVENTS, LEAST_SAMPLES, Evaluation
+from medm2t_jax.evaluation.results import Evaluation
 from medm2t_jax.evaluation.rows import Rows
+from medm2t_jax.evaluation.sections.judging import excludes, too_few
 from medm2t_jax.evaluation.sections.section import Needs
 from medm2t_jax.evaluation.sections.tables import INTERVAL, limits_of
 from medm2t_jax.report import plots
 from medm2t_jax.report.blocks import Block, Cell, Details, Paragraph, Section, Table
-from medm2t_jax.report.text import count, in_brackets, interval, number
+from medm2t_jax.report.text import (
+  NONE,
+  count,
+  in_brackets,
+  in_words,
+  interval,
+  number,
+  times,
+)
 from medm2t_jax.runs.run import Run
 
 NAME = 'subgroups'
@@ -36,24 +46,81 @@ def needs(_: Sequence[Run]) -> Needs:
 
 
 def compute(evaluation: Evaluation) -> dict[str, Any]:
-  """The headline metric of each group."""
+  """The headline metric of each group.
+
+  Returns:
+    'subgroups': as of `subgroups`.
+  """
   found = subgroups(evaluation.test, evaluation.resamples, evaluation.seed)
   return {'subgroups': found}
 
 
-def render(evaluation: Evaluation) -> Section | None:
-  """The headline metric in each subgroup, as table and forest plot in one.
-
-  Groups that say little are folded away.
-  """
-  groupings = evaluation.metrics['subgroups']
-  if not groupings:
+def verdict(evaluation: Evaluation) -> str | None:
+  """The groups whose interval leaves out the metric of all test samples."""
+  metrics = evaluation.metrics
+  if not metrics['subgroups']:
     return None
+  return verdict_of(metrics['subgroups'], metrics['headline'], evaluation.test.target)
+
+
+def render(evaluation: Evaluation) -> Section | None:
+  """The headline metric in each subgroup, as table and forest plot in one."""
+  metrics = evaluation.metrics
+  if not metrics['subgroups']:
+    return None
+  blocks = blocks_of(metrics['subgroups'], metrics['headline'], evaluation.test.target)
+  return Section('subgroups', 'Subgroups', blocks)
+
+
+def verdict_of(
+  groupings: Sequence[Mapping[str, Any]], headline: Mapping[str, Any], target: Target
+) -> str:
+  """The groups whose interval leaves out the headline metric.
+
+  Args:
+    groupings: of `subgroups`.
+    headline: estimate of all samples, with its 'name'.
+    target: what is predicted.
+  """
+  judged = [
+    (f'{grouping["by"]}: {group["name"]}', group['metric'])
+    for grouping in groupings
+    for group in grouping['groups']
+    if group['warning'] is None and group['metric']['low'] is not None
+  ]
+  if not judged or headline['value'] is None:
+    return 'Subgroups cannot be judged: every group is too small.'
+  digits = 2 if target.numeric else 3
+  everyone = f'{headline["name"]} of all samples ({number(headline["value"], digits)})'
+  lower: list[str] = []
+  higher: list[str] = []
+  for name, metric in judged:
+    if excludes(metric, headline['value']):
+      side = lower if metric['value'] < headline['value'] else higher
+      side.append(f'{name} ({in_words(metric, digits)})')
+  of = times(len(judged), 'group', 'groups')
+  if not lower and not higher:
+    return f'{everyone} is inside the interval of each of the {of} that can be judged.'
+  parts = [f'lower for {"; ".join(lower)}'] if lower else []
+  parts += [f'higher for {"; ".join(higher)}'] if higher else []
+  return (
+    f'Of {of} that can be judged, the intervals of {len(lower) + len(higher)} leave out '
+    f'the {everyone}: it is {", and ".join(parts)}.'
+  )
+
+
+def blocks_of(
+  groupings: Sequence[Mapping[str, Any]], headline: Mapping[str, Any], target: Target
+) -> list[Block]:
+  """The groups as a table; those that say little are folded away.
+
+  Args: as of `verdict_of`.
+  """
   metrics = [group['metric'] for each in groupings for group in each['groups']]
-  ends = (0.0, None) if evaluation.test.target.numeric else (None, 1.0)
-  limits = limits_of([evaluation.metrics['headline'], *metrics], *ends)
+  ends = (0.0, None) if target.numeric else (None, 1.0)
+  limits = limits_of([headline, *metrics], *ends)
   large, small = (
-    _table(evaluation, groupings, limits, small=small) for small in (False, True)
+    _table(groupings, headline, target, limits, small=small) for small in (False, True)
   )
   blocks: list[Block] = [
     Paragraph(
@@ -64,20 +131,20 @@ def render(evaluation: Evaluation) -> Section | None:
   blocks += [large] if large.rows else []
   if small.rows:
     many = sum(len(row) > 1 for row in small.rows)
-    title = f'{count(many)} {"group" if many == 1 else "groups"} too small to judge alone'
+    title = f'{times(many, "group", "groups")} too small to judge alone'
     blocks.append(Details(title, [small]))
-  return Section('subgroups', 'Subgroups', blocks)
+  return blocks
 
 
 def _table(
-  evaluation: Evaluation,
   groupings: Sequence[Mapping[str, Any]],
+  headline: Mapping[str, Any],
+  target: Target,
   limits: tuple[float, float],
   *,
   small: bool,
 ) -> Table:
   """The groups that have a warning, or those that have none."""
-  headline, target = evaluation.metrics['headline'], evaluation.test.target
   digits = 2 if target.numeric else 3
   rows: list[Sequence[Cell]] = []
   for grouping in groupings:
@@ -95,7 +162,7 @@ def _table(
         count(group['events']),
         number(metric['value'], digits),
         bar,
-        interval(metric, digits),
+        NONE if small and metric['low'] is None else interval(metric, digits),
         *([group['warning']] if small else []),
       ]
       rows.append([*cells[:3], *cells[4:]] if target.numeric else cells)
@@ -132,22 +199,6 @@ def subgroups(
       )
     result.append({'by': by, 'groups': groups})
   return result
-
-
-def too_few(rows: Rows) -> str | None:
-  """A warning where metrics of `rows` rest on too little; None otherwise."""
-  if rows.target.numeric:
-    small = len(rows) < LEAST_SAMPLES
-    return f'fewer than {LEAST_SAMPLES} samples' if small else None
-  rarest = min(
-    min(int(each.positive.sum()), int((~each.positive).sum())) for each in rows.outcomes
-  )
-  problems = []
-  if len(rows) < LEAST_SAMPLES:
-    problems.append(f'{LEAST_SAMPLES} samples')
-  if rarest < LEAST_EVENTS:
-    problems.append(f'{LEAST_EVENTS} cases of the rarest class')
-  return 'fewer than ' + ' and '.join(problems) if problems else None
 
 
 def _groupings(rows: Rows) -> Iterator[tuple[str, np.ndarray]]:

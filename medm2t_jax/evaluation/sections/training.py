@@ -9,7 +9,7 @@ from medm2t_jax.evaluation.results import Evaluation
 from medm2t_jax.evaluation.sections.section import Needs
 from medm2t_jax.report import plots
 from medm2t_jax.report.blocks import Block, Details, Gallery, Paragraph, Section, Table
-from medm2t_jax.report.text import count, duration, number
+from medm2t_jax.report.text import count, duration, number, times
 from medm2t_jax.runs.run import Run
 from medm2t_jax.runs.workdir import run_name
 
@@ -22,12 +22,38 @@ def needs(_: Sequence[Run]) -> Needs:
 
 
 def compute(evaluation: Evaluation) -> dict[str, Any]:
-  """The records of all stages, and how many subjects each run has trained on."""
+  """The records of all stages, and how many subjects each run has trained on.
+
+  Returns:
+    'trained_on' and 'stages': those of the context (`evaluation.context.Context`).
+  """
   context = evaluation.context
   return {
     'trained_on': [dict(each) for each in context.trained_on],
     'stages': [dict(stage) for stage in context.stages],
   }
+
+
+def verdict(evaluation: Evaluation) -> str | None:
+  """Whether validation was still improving when a stage ended."""
+  stages = evaluation.metrics['stages']
+  if not stages:
+    return None
+  judged = [
+    each
+    for each in stages
+    if not each['refit'] and None not in (each['best_epoch'], each['validation_loss'])
+  ]
+  if not judged:
+    return 'Whether training was long enough cannot be judged: no stage has been validated.'
+  last = [each for each in judged if each['best_epoch'] >= each['epochs']]
+  if not last:
+    return 'Every stage was at its best before its last epoch: more epochs would not help.'
+  names = list(dict.fromkeys(str(each['stage']) for each in last))
+  return (
+    f'{len(last)} of {times(len(judged), "trained stage", "trained stages")} were at their '
+    f'best in the last epoch ({", ".join(names)}): more epochs may help.'
+  )
 
 
 def render(evaluation: Evaluation) -> Section | None:

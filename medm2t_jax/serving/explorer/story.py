@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.format.time_units import unit_of
 from data_pipeline.reading.arranging import Example, arrange, bucket_of
 from medm2t_jax import targets
 from medm2t_jax.inference.attribution.explainer import Explained, Explainer
@@ -77,7 +78,7 @@ class StoryTeller:
     seen = observed(model, example, risk.hours, attributions)
     outputs = self._outputs(risk)
     begin = float(min([risk.hours[0], *(h for each in seen.variables for h in each.hours)]))
-    unit = words.unit_of(-begin)
+    unit = unit_of(-begin)
     without = self._explainer.without(batch)
     return {
       'title': task_name(schema.task, schema.target.description),

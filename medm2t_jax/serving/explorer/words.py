@@ -2,35 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from data_pipeline.format.schema import Target
+from data_pipeline.format.time_units import Unit
 
 NARROW = '\N{NO-BREAK SPACE}'
-_DAY = 24.0
-_YEAR = 365.25 * _DAY
-
-
-class Unit(NamedTuple):
-  """A unit of a time axis.
-
-  Attributes:
-    name: plural.
-    hours: length of one unit.
-  """
-
-  name: str
-  hours: float
-
-
-HOURS, DAYS, YEARS = Unit('hours', 1.0), Unit('days', _DAY), Unit('years', _YEAR)
-
-
-def unit_of(extent: float) -> Unit:
-  """The unit for an axis of so many hours."""
-  if extent <= 4 * _DAY:
-    return HOURS
-  return DAYS if extent <= 120 * _DAY else YEARS
 
 
 def share(value: float) -> str:
