@@ -14,7 +14,6 @@ import errno
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,12 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from data_pipeline.format import examples, records
+from data_pipeline.format.atomic import replacing
 from data_pipeline.format.modalities.base import count_of, feature_name, table_of
 from data_pipeline.format.modalities.staged import ReadRaw, StagedRows
 from data_pipeline.format.schema import NUM_FOLDS, DataError, Schema, write_json
 from data_pipeline.preparation.staging import Shard
 
-PARTIAL = '.partial'
 DROPPED_RECORDINGS = 'dropped_recordings.csv'
 
 Example = dict[str, Any]
@@ -144,8 +143,6 @@ def write_shard(job: Job) -> None:
   """
   specs = examples.features(job.schema)
   path = job.target / job.shard.name
-  # Another attempt may be under way: Beam starts some twice.
-  partial = path.with_name(f'{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}')
   digest = hashlib.sha256()
   places: dict[str, list[int]] = {name: [] for name in PLACE_COLUMNS}
   counts: dict[str, list[int]] = {name: [] for name in length_columns(job.schema)}
@@ -153,7 +150,8 @@ def write_shard(job: Job) -> None:
   try:
     samples = _read(job, 'samples')
     recordings = Recordings(samples['subject_id'].to_numpy())
-    with open(partial, 'wb') as file:
+    # Another attempt may be under way: Beam starts some twice.
+    with replacing(path) as partial, open(partial, 'wb') as file:
       for example in _examples(job, samples, recordings):
         head, rest = examples.serialize(example, specs)
         framed = records.frame(head + rest)
@@ -168,7 +166,6 @@ def write_shard(job: Job) -> None:
         offset += len(framed)
       file.flush()
       os.fsync(file.fileno())
-    partial.replace(path)
   except OSError as error:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
       raise DataError(
@@ -179,8 +176,6 @@ def write_shard(job: Job) -> None:
       f'{path}: could not be written: {error}. The process that writes a shard needs '
       'the staged tables, the raw ECGs and the data set under the same paths.'
     ) from error
-  finally:
-    partial.unlink(missing_ok=True)
   write_json(
     job.manifest,
     {
