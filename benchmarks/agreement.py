@@ -1,16 +1,16 @@
-"""Do our logits agree with PyTorch's on this device, and if not, from which part on?
+"""Compares our logits with PyTorch's on this device, and finds where they differ.
 
   python -m benchmarks.agreement --case=mortality/multimodal --size=tiny,small,paper
 
 Both sides compute in float32 without TF32, from the same weights and inputs, without
 dropout. PyTorch computes on the CPU, so that one side does not depend on the device. For
-each size the largest difference, over the largest value, of the logits, of what the
-prediction is a sum of, and of each encoder's tokens and summary where the row has the
-modality; and the rows whose logits differ. The last line on stdout is one JSON object;
-the exit code is 1 where logits differ by more than 1e-4.
+each size it prints the largest difference, relative to the largest value, of the logits,
+of the parts of the prediction, and of each encoder's tokens and summary in rows with the
+modality; and the rows whose logits differ. The last line on stdout is one JSON object; the
+exit code is 1 if logits differ by more than 1e-4.
 
-Flags of XLA tell what is to blame, for example XLA_FLAGS=--xla_gpu_autotune_level=0,
---xla_gpu_enable_triton_gemm=false or --xla_gpu_enable_command_buffer= (nothing behind it).
+XLA flags help to find the cause, for example XLA_FLAGS=--xla_gpu_autotune_level=0,
+--xla_gpu_enable_triton_gemm=false or --xla_gpu_enable_command_buffer= (with no value).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from medm2t_jax.models.medm2t import MedM2T
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  """Args: arguments: of the command line; those of the process if None."""
+  """Runs the benchmark; `arguments` replace those of the command line."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -84,7 +84,7 @@ def _compare(case: Case) -> dict[str, Any]:
     (ours,) = state['intermediates'][f'encoders_{name}']['__call__']
     for field in ('present', 'token_mask', 'tokens', 'summary'):
       one, other = np.asarray(getattr(ours, field)), getattr(of_theirs, field).numpy()
-      if field in ('tokens', 'summary'):  # of absent rows nobody reads them
+      if field in ('tokens', 'summary'):  # not used in rows without the modality
         has = of_theirs.present.numpy()
         one, other = one[has], other[has]
       row[f'{name} {field}'] = _difference(one, other)
@@ -93,7 +93,7 @@ def _compare(case: Case) -> dict[str, Any]:
 
 
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:
-  """The largest difference, over the largest value if that is above 1."""
+  """The largest difference, relative to the largest value if that is above 1."""
   found, expected = found.astype(np.float32), expected.astype(np.float32)
   scale = max(1.0, float(np.abs(expected).max(initial=0)))
   return float(np.abs(found - expected).max(initial=0)) / scale

@@ -1,14 +1,13 @@
-"""Training epochs and inference of our small model, beside a PyTorch GRU as wide.
+"""Times training and inference of our small model and of a PyTorch GRU of equal width.
 
   python -m benchmarks.beside_gru --data=data/physionet2012-mortality [--repetitions=5]
 
 On fold 0 of PhysioNet 2012: one epoch over the training stays in batches of 32, and the
-predictions of 1,000 stays in batches of 128, in turns in one process with the same number
-of threads; medians. The GRU (one layer, width 64, Adam) reads hourly means, masks and time
-gaps, as the baseline of the report does; they lie in memory, ready made. Ours reads the
-records from disk in every epoch, as in training. Ratios are the GRU's time over ours:
-above 1, ours is faster. Compilation is not in them. The last line on stdout is one JSON
-object.
+predictions of 1,000 stays in batches of 128, alternating in one process with the same
+number of threads; medians. The GRU (one layer, width 64, Adam) reads hourly means, masks
+and time gaps from memory, as the baseline of the report does. Our model reads the records
+from disk in every epoch, as in training. Ratios are the GRU's time divided by ours: above
+1, ours is faster. Compilation is not included. The last line on stdout is one JSON object.
 """
 
 from __future__ import annotations
@@ -52,6 +51,7 @@ _LEARNING_RATE = 1e-3
 
 
 def main() -> None:
+  """Times our stages and the GRU in turns, and prints the medians as JSON."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -83,7 +83,7 @@ def main() -> None:
   }
   result = {
     name: {
-      **{figure: round(seconds, 3) for figure, seconds in each.items()},
+      **{key: round(seconds, 3) for key, seconds in each.items()},
       'epoch_ratio': round(median['gru']['s_per_epoch'] / each['s_per_epoch'], 2),
       'inference_ratio': round(
         median['gru']['s_per_1000_stays'] / each['s_per_1000_stays'], 2
@@ -105,7 +105,7 @@ def _fold(directory: str) -> Run:
   with config.unlocked():
     config.data.dir = directory
     for recipe in config.recipe.values():
-      recipe.starts_from = ()  # nothing is trained here before
+      recipe.starts_from = ()  # no earlier stage is trained here
       recipe.batch_size = _BATCH
   return Run(experiment.read(config), open_dataset(Path(directory)), 0, Path('unused'))
 

@@ -1,10 +1,10 @@
-"""One training on 1, 2, 4 and 8 simulated CPU devices: are the losses the same?
+"""Compares the losses of one training on 1, 2, 4 and 8 simulated CPU devices.
 
   python -m benchmarks.devices [--steps=20] [--patients=150]
 
 The small multimodal model of the mortality task, batches of 32 samples, no dropout. All
-simulated devices share the cores of this machine, so the times say what the partition
-costs, and nothing of what more devices gain. The last line on stdout is one JSON object:
+simulated devices share the cores of this machine, so the times show the cost of the
+partition, not the gain from more devices. The last line on stdout is one JSON object:
 per number of devices the median step time, and the largest relative difference of a
 loss from that of one device.
 """
@@ -31,10 +31,13 @@ _LEARNING_RATE = 5e-5  # the paper's
 
 
 def main() -> None:
+  """Trains on every number of devices; prints step times and loss differences as JSON."""
   parser = argparse.ArgumentParser(description='Losses by number of devices.')
   parser.add_argument('--steps', type=int, default=20)
-  parser.add_argument('--patients', type=int, default=150, help='of the simulated hospital')
-  parser.add_argument('--devices', type=int, help='only train on so many, for the others')
+  parser.add_argument(
+    '--patients', type=int, default=150, help='number of simulated patients'
+  )
+  parser.add_argument('--devices', type=int, help='only train on this number of devices')
   options = parser.parse_args()
   if options.devices:
     print(json.dumps(_train(options)))
@@ -55,7 +58,7 @@ def main() -> None:
 
 
 def _run(devices: int, options: argparse.Namespace) -> dict[str, Any]:
-  """A process of its own: the number of devices is fixed when JAX starts."""
+  """Runs in a separate process, because the number of devices is fixed when JAX starts."""
   arguments = [f'--{name}={value}' for name, value in vars(options).items() if value]
   environment = os.environ | {
     'JAX_PLATFORMS': 'cpu',
@@ -92,8 +95,8 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
   config = config.changed(
     {
       'data.simulated_patients': options.patients,
-      # Room for every recording: a full device would close its batch early, and another
-      # number of devices would then make other batches.
+      # Capacity for all recordings: a full device would close its batch early, so that
+      # batches would depend on the number of devices.
       'data.max_recordings': 2,
       'data.recordings_per_row': 2.0,
     }
@@ -102,8 +105,8 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
   fold.model_config = without_dropout(fold.model_config)
   fold.model = MedM2T(fold.model_config, axis_name=devices.DEVICE_AXIS)
   recipe = config.recipe[_STAGE]
-  # With the usual epsilon of 1e-8 Adam makes whole steps out of the rounding error of
-  # gradients that are zero, and which those are depends on the order of sums.
+  # With the usual epsilon of 1e-8, Adam turns rounding errors of zero gradients into full
+  # steps, and these errors depend on the order of sums.
   optimizer = optax.adam(_LEARNING_RATE, eps=1e-5)
   state, _ = initial_state(fold, _STAGE, optimizer)
   loss = losses.make_loss(recipe, fold.dataset.schema.target)

@@ -1,13 +1,13 @@
-"""What a model of one hospital is worth in another one, and what adapting it gives.
+"""Measures what a model of one hospital is worth in another, as it is and adapted.
 
   python -m benchmarks.elsewhere --model=BUNDLE --home=DIR [--patients=100,300,1000]
 
 BUNDLE predicts death in the simulated hospital a. Hospital b has other units, sampling
-rates, people and prevalence, and no ECGs (docs/simulated_hospital.md). Of so many of its
-patients there are labels: with them the model is recalibrated (intercept and slope),
-adapted (`config.start_from`, all parameters or the head alone), or one is trained from
-scratch. All predict the same other patients of hospital b. A difference is from the model
-as it is, on the same resamples of subjects. What is in DIR already is not made again. The
+rates, people and prevalence, and no ECGs (docs/simulated_hospital.md). With the labels of
+so many of its patients, the model is recalibrated (intercept and slope) or adapted
+(`config.start_from`, all parameters or only the head), or a new one is trained from
+scratch. All predict the same other patients of hospital b. Differences are from the
+unchanged model, on the same resamples of subjects. Existing results in DIR are reused. The
 last line on stdout is one JSON object.
 """
 
@@ -41,7 +41,7 @@ _SHORT = ('--config.evaluation.sections=("discrimination","calibration")',)
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """The model, and where everything is made."""
+  """The model and the working folder."""
 
   model: Path
   home: Path
@@ -62,7 +62,7 @@ class Case:
     return folder
 
   def trained(self, name: str, data: Path, *options: str) -> TrainedModel:
-    """A model that is trained on hospital b; fold 0 of its patients only validates."""
+    """A model trained on hospital b; fold 0 of its patients is only used for validation."""
     workdir = self.home / name
     command = ['-m', 'medm2t_jax.main', '--config=configs/mortality.py:small', *_SHORT]
     places = [f'--config.data.dir={data}', f'--workdir={workdir}', *options]
@@ -70,7 +70,7 @@ class Case:
     return TrainedModel.load(workdir / 'fold0' / 'model')
 
   def rows(self, model: TrainedModel, data: Path) -> Rows:
-    """Predictions of a data set of which the model has seen nobody, or all."""
+    """Predictions of a data set of which the model has seen either no subject or all."""
     dataset = open_dataset(data)
     found = predict(model, dataset, allow_seen=True)
     table = predictions_table(dataset, 0, 'test', found.rows, found.predictions)
@@ -78,6 +78,7 @@ class Case:
 
 
 def main() -> None:
+  """Parses the flags, compares all ways of predicting hospital b and prints JSON."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--model', type=Path, required=True, help='a bundle')
   parser.add_argument('--home', type=Path, required=True, help='folder to work in')

@@ -1,7 +1,7 @@
-"""Pieces of work timed in turns in one process, so that all of them see the same machine.
+"""Times several pieces of work in turns in one process, under the same conditions.
 
-XLA on a CPU takes one large temporary buffer per call, which the C library maps anew each
-time, page by page. `--allocator=keep` (default; glibc only) starts the process anew with
+XLA on a CPU allocates one large temporary buffer per call, which the C library maps again
+each time, page by page. `--allocator=keep` (default; glibc only) restarts the process with
 GLIBC_TUNABLES that keep freed memory, for every framework; `--allocator=default` does not.
 """
 
@@ -21,7 +21,7 @@ _CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
 _KEEP_MEMORY = (
   'glibc.malloc.mmap_threshold=8000000000:glibc.malloc.trim_threshold=16000000000'
 )
-# Threads of one framework spin for a while after their work is done.
+# Pause, because threads of one framework spin for a while after their work is done.
 _REST_SECONDS = 0.03
 
 
@@ -34,28 +34,28 @@ def add_flags(parser: argparse.ArgumentParser, *, repetitions: int, seconds: flo
 
 
 def keep_memory(options: argparse.Namespace, module: str, arguments: list[str]) -> None:
-  """Starts this process anew with an allocator that keeps memory, if that is asked for.
+  """Restarts this process with an allocator that keeps memory, if requested.
 
   Args:
     options: with the flags of `add_flags`.
-    module: that is run.
+    module: the module to run.
     arguments: its command line.
   """
   if options.allocator == 'keep' and os.environ.get('GLIBC_TUNABLES') != _KEEP_MEMORY:
-    # Read before main starts: only a new process can have them.
+    # The C library reads the tunables before main starts, so a new process is needed.
     environment = os.environ | {'GLIBC_TUNABLES': _KEEP_MEMORY}
     os.execve(sys.executable, [sys.executable, '-m', module, *arguments], environment)
 
 
 def in_turns(work: Mapping[str, Work], options: argparse.Namespace) -> dict[str, float]:
-  """Median seconds of each, one repetition of all after the other."""
+  """Median seconds of each piece of work; each repetition runs all of them once."""
   clock = _CLOCKS[options.clock]
   for run in work.values():
     run()  # compiles, allocates the optimizer's state
   times: dict[str, list[float]] = {name: [] for name in work}
   end = time.perf_counter() + options.seconds
   for repetition in range(options.repetitions):
-    # At least three, or the median is none.
+    # At least three, so that the median makes sense.
     if repetition >= 3 and time.perf_counter() > end:
       break
     for name, run in work.items():
@@ -67,12 +67,12 @@ def in_turns(work: Mapping[str, Work], options: argparse.Namespace) -> dict[str,
 
 
 def rounded(row: Mapping[str, float]) -> dict[str, float]:
-  """Figures to four digits."""
+  """Numbers to four digits."""
   return {name: float(f'{value:.4g}') for name, value in row.items()}
 
 
 def say(name: str, row: Mapping[str, Any]) -> None:
-  """One line on stderr, while the rest is being measured."""
+  """Prints one line on stderr while the measurement continues."""
   show = lambda value: f'{value:g}' if isinstance(value, float) else str(value)
-  figures = '  '.join(f'{key} {show(value)}' for key, value in row.items())
-  print(f'{name}: {figures}', file=sys.stderr, flush=True)
+  shown = '  '.join(f'{key} {show(value)}' for key, value in row.items())
+  print(f'{name}: {shown}', file=sys.stderr, flush=True)

@@ -1,10 +1,10 @@
-"""Speed of the input pipeline: samples a second, padding, compiled shapes, waiting.
+"""Measures the input pipeline: samples per second, padding, compiled shapes, waiting.
 
   python -m benchmarks.input_pipeline
 
 Simulates event histories with log-normal lengths, and ECG recordings for some of the
-samples, prepares them as any source would be, and reads epochs of batches. Everything
-is measured in one process, one after the other; every rate is the median of `--epochs`.
+samples, prepares them like any source, and reads epochs of batches. Everything is
+measured in one process, one after the other; every rate is the median of `--epochs`.
 The last line on stdout is one JSON object:
 
   samples_per_s        event-only batches, planning and start included
@@ -12,10 +12,10 @@ The last line on stdout is one JSON object:
   cpu_us_per_sample    processor time, which other processes disturb less
   compiled_shapes      traces of the training step of the small model's stage `labs`
   buckets              padded lengths that occurred in these steps
-  data_wait_share      of an epoch of that stage: time without work for the device / time
+  data_wait_share      share of an epoch of that stage in which the device has no work
   ms_per_step          of that epoch
   growth               reading with 1, 2 and 4 times the samples
-  with_ecg             data sets with 1 and 4 recordings a sample; stages that read them
+  with_ecg             data sets with 1 and 4 recordings per sample; stages that read them
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ _TERMS = tuple(f'term {i}' for i in range(20))
 
 
 def main() -> None:
+  """Simulates the data sets, measures the input pipeline and prints JSON."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--samples', type=int, default=20_000)
   parser.add_argument('--samples_with_ecg', type=int, default=4_000)
@@ -73,8 +74,8 @@ def main() -> None:
 def doubling(shortest: int, longest: int) -> list[int]:
   """Padded lengths: `shortest`, then twice that, until `longest` fits.
 
-  At a given number of buckets, hardly any choice pads less, if log lengths are spread
-  evenly or normally: half of a bucket is the least that a sample in it fills.
+  For a given number of buckets, hardly any choice pads less if log lengths are distributed
+  evenly or normally: a sample fills at least half of its bucket.
   """
   lengths = [shortest]
   while lengths[-1] < longest:
@@ -105,7 +106,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def _config(options: argparse.Namespace) -> Experiment:
-  """The small CVD experiment, every stage on its own, with buckets that double."""
+  """The small CVD experiment with separate stages and buckets that double."""
   config = cvd.get_config('small')
   with config.unlocked():
     config.data.buckets = tuple(
@@ -159,7 +160,7 @@ def _read(
 def _train(
   dataset: Dataset, stage: str, config: Experiment, folder: Path
 ) -> dict[str, float]:
-  """Trains a stage as users do; the last of three epochs counts: the first compiles."""
+  """Trains a stage normally; measures the last of three epochs, as the first compiles."""
   config = config.changed({f'recipe.{stage}.epochs': 3, f'recipe.{stage}.patience': 3})
   directory = folder / f'{dataset.directory.name}-{stage}'
   fold = Run(config, dataset, 0, directory)
@@ -169,7 +170,7 @@ def _train(
   def counted(model: Any, stage: str, optimizer: Any, loss: Any, *rest: Any) -> Any:
     def traced(*arguments: Any) -> Any:
       nonlocal traces
-      traces += 1  # Python sees it only when the step is traced.
+      traces += 1  # Python runs this only when the step is traced.
       return loss.each(*arguments)
 
     counting = dataclasses.replace(loss, each=traced)
@@ -265,7 +266,7 @@ def _events(
 def _recordings(
   folder: Path, samples: int, mean: float, rng: np.random.Generator
 ) -> dict[str, Any]:
-  """Poisson counts; the raw files are few and shared, the records hold each a copy."""
+  """Poisson counts; there are few shared raw files, but each record holds a copy."""
   paths = list(_raw_recordings(folder / 'raw', rng))
   counts = rng.poisson(mean, samples)
   total = counts.sum()

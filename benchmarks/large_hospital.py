@@ -1,12 +1,12 @@
-"""Writes a hospital with as many event rows as asked for, in MIMIC-IV's layout.
+"""Writes a hospital with a given number of event rows, in MIMIC-IV's layout.
 
-What matters to the speed of reading is as in MIMIC-IV 2.2, the meaning of the values
-is not: rows per ICU stay (4,292), stays per ICU subject (1.44), laboratory rows per
-subject (400), 17 rows a charting time, ordered by subject, stay and time; 1,400 chart
-items and 500 laboratory items, of which the ICU tasks want those that make up 22 % and
-72 % of the rows, as in the open demo; texts, units, reference ranges, flags, comments;
-level 6 gzip, about 9 bytes a row. Rows are made in pieces, so memory is flat. For
-planted effects and ECGs see `data_pipeline/sources/simulated`.
+Everything that affects the speed of reading is as in MIMIC-IV 2.2, but values are
+meaningless: rows per ICU stay (4,292), stays per ICU subject (1.44), laboratory rows per
+subject (400), 17 rows per charting time, ordered by subject, stay and time; 1,400 chart
+items and 500 laboratory items, of which those of the ICU tasks make up 22 % and 72 % of
+the rows, as in the open demo; texts, units, reference ranges, flags, comments; level 6
+gzip, about 9 bytes per row. Rows are made in pieces, so memory is constant. For planted
+effects and ECGs see `data_pipeline/sources/simulated`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class _Items:
 def write_large_hospital(
   root: Path, *, chartevents_rows: int, labevents_rows: int, seed: int = 0
 ) -> None:
-  """Writes the hospital to `root`, or leaves it alone where it is complete already."""
+  """Writes the hospital to `root`, unless it is already complete."""
   request = {
     'chartevents_rows': chartevents_rows, 'labevents_rows': labevents_rows, 'seed': seed,
   }  # fmt: skip
@@ -249,7 +249,7 @@ def _sorted(group: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def _pick(
   rng: np.random.Generator, groups: int, weight: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Group and item of each row: about `_ROWS_PER_TIME` different items a group."""
+  """Group and item of each row: about `_ROWS_PER_TIME` different items per group."""
   owner = np.repeat(np.arange(groups), rng.geometric(1 / (1.1 * _ROWS_PER_TIME), groups))
   item = np.searchsorted(weight.cumsum()[:-1], rng.random(len(owner)))
   return tuple(np.divmod(np.unique(owner * len(weight) + item), len(weight)))  # pyright: ignore[reportReturnType]

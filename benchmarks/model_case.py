@@ -1,4 +1,4 @@
-"""What of the model is measured, and our side of it: train step and prediction."""
+"""The measured case of the model, and our side of it: train step and prediction."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ _VARIANTS = {'paper': '', 'small': 'small', 'tiny': 'smoke'}
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """What is measured: a stage of the model that a config file has by default.
+  """A stage of the model with the defaults of a config file.
 
   Attributes:
     task: name of a config file.
     stage: of the model.
     size: named size.
-    rows: samples of a batch.
-    capacity: packed recordings that there is room for, per real one.
+    rows: samples per batch.
+    capacity: capacity for packed recordings, per real recording.
     events: factor on the numbers of events.
     members: of the ensemble; 0 for the config's.
-    dtype: of the computation, as the config names it.
+    dtype: of the computation, as in the config.
   """
 
   task: str
@@ -60,20 +60,24 @@ class Case:
 
   @functools.cached_property
   def experiment(self) -> Experiment:
+    """The experiment that the task's config file describes at this size."""
     paper = self.task == 'physionet2012' and self.size == 'paper'
     variant = 'paper' if paper else _VARIANTS[self.size]
     return experiment.read(_CONFIGS[self.task].get_config(variant))
 
   @property
   def recipe(self) -> Recipe:
+    """How the stage is trained."""
     return self.experiment.recipe[self.stage]
 
   @property
   def schema(self) -> Schema:
+    """The schema of synthetic data of the task."""
     return model_workload.schema(self.task)
 
   @functools.cached_property
   def config(self) -> ModelConfig:
+    """The model's configuration, with the case's dtype and number of ensemble members."""
     options = dataclasses.replace(self.experiment.model, dtype=self.dtype)
     if self.members:
       options = dataclasses.replace(options, ensemble=self.members)
@@ -81,18 +85,19 @@ class Case:
 
   @functools.cached_property
   def batch(self) -> dict[str, Any]:
+    """A synthetic batch of the case."""
     return model_workload.batch(
       self.task, self.stage, self.rows, self.capacity, self.events
     )
 
   def shapes(self) -> dict[str, Any]:
-    """Of the stage's variables."""
+    """Shapes and dtypes of the stage's variables."""
     return dict(_shapes(self))
 
 
 @functools.lru_cache(maxsize=64)
 def _shapes(case: Case) -> dict[str, Any]:
-  """Traced once: those of the multimodal stage are asked for by every other stage."""
+  """Cached, because every other stage needs the shapes of the multimodal stage."""
   model = MedM2T(case.config)
   init: Any = lambda: model.init(
     jax.random.key(0), case.batch, stage=case.stage, train=False
@@ -101,7 +106,7 @@ def _shapes(case: Case) -> dict[str, Any]:
 
 
 def drawn(case: Case) -> dict[str, Any]:
-  """Variables of the stage: no time depends on their values, and init takes long."""
+  """Random variables of the stage; times do not depend on values, and init is slow."""
   rng = np.random.default_rng(0)
   shapes = case.shapes()
   draw = lambda leaf: rng.uniform(0.01, 0.1, leaf.shape).astype(leaf.dtype)
@@ -128,14 +133,14 @@ def without_dropout(config: Any) -> Any:
 
 
 class Ours:
-  """Our stage, through the steps that training and evaluation use.
+  """Our stage, with the steps of training and evaluation.
 
   Attributes:
-    state: of the training; `train` and `update` go on from it, and take its buffers.
+    state: of training; `train` and `update` continue from it and donate its buffers.
   """
 
   def __init__(self, case: Case, variables: dict[str, Any] | None = None):
-    """Args: case; variables to start from, fresh ones if None."""
+    """Compiles the steps of a case; starts from `variables`, or from fresh ones if None."""
     self._key = jax.random.key(0, impl='unsafe_rbg')
     model = MedM2T(case.config, axis_name=devices.DEVICE_AXIS)
     frozen = (*case.recipe.frozen, *model.untrained(case.stage))
@@ -144,7 +149,7 @@ class Ours:
     kind = case.schema.target.kind
     loss = losses.squared if kind == 'regression' else losses.nll
     self._model, self._stage = model, case.stage
-    # The leading axis is that of the devices, of which there is one.
+    # The leading axis is that of the single device.
     self._batch = jax.tree.map(lambda x: jnp.asarray(x[np.newaxis]), case.batch)
     if variables is None:
       made = jax.jit(self._init)(case.batch)
@@ -158,7 +163,7 @@ class Ours:
       optimizer=jax.jit(optimizer.init)(variables['params']),
     )
     self.state = jax.device_put(state, devices.replicated())
-    # The state's buffers are given to the train step, so inference has its own.
+    # The train step donates the state's buffers, so inference needs a copy.
     self._variables = jax.device_put(
       jax.tree.map(jnp.copy, variables), devices.replicated()
     )
@@ -181,17 +186,17 @@ class Ours:
     return init(self._key, batch, stage=self._stage, train=False)
 
   def train(self, times: int = 1) -> None:
-    """So many updates, one sent off behind the other."""
+    """Makes so many updates, dispatched one after the other."""
     for _ in range(times):
       self.state, _ = self.compiled(self.state, self._batch, self._key)
     jax.block_until_ready(self.state)
 
   def update(self) -> float:
-    """One update; its loss, before it."""
+    """Makes one update; returns the loss before it."""
     self.state, loss = self.compiled(self.state, self._batch, self._key)
     return float(loss.total) / float(loss.weight)
 
   def infer(self, times: int = 1) -> np.ndarray:
-    """Logits of all units (u c), computed so many times, one behind the other."""
+    """Logits of all units (u c), computed so many times, dispatched one after the other."""
     found = [self._predict(self._variables, self._batch).logits for _ in range(times)]
     return np.asarray(jax.block_until_ready(found)[-1])[0]

@@ -1,6 +1,6 @@
 """Train step and inference of one stage in PyTorch, and ours from the same weights.
 
-PyTorch computes where JAX does: on the GPU, if there is one.
+PyTorch uses the same device as JAX: the GPU, if there is one.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from benchmarks.torch_model.medm2t import Predictions, TorchMedM2T
 from medm2t_jax.experiment import Recipe
 from medm2t_jax.models.events.sparse_time_series import SparseTimeSeriesEncoder
 
-TOLERANCE = 1e-4  # of logits, of the largest
+TOLERANCE = 1e-4  # of logits, relative to the largest
 _TOLERANCE_TF32 = 1e-2  # ten bits of each factor
 
 PRECISIONS = ('tf32', 'float32')
 
 
 def torch_device() -> torch.device:
-  """Where JAX computes."""
+  """The device that JAX uses."""
   return torch.device('cuda' if jax.default_backend() == 'gpu' else 'cpu')
 
 
@@ -41,7 +41,7 @@ def use_precision(name: str) -> None:
   """Sets how both frameworks multiply float32 matrices on a GPU, convolutions included.
 
   Args:
-    name: 'tf32', which is JAX's default there, or 'float32'. A CPU knows no TF32.
+    name: 'tf32', JAX's default on a GPU, or 'float32'. CPUs have no TF32.
   """
   tf32 = name == 'tf32'
   jax.config.update('jax_default_matmul_precision', 'default' if tf32 else 'float32')
@@ -69,13 +69,13 @@ class Theirs:
     device: torch.device | None = None,
     compiled: bool = False,
   ):
-    """Builds it.
+    """Builds the stage.
 
     Args:
-      case: what is measured.
+      case: the measured case.
       fitted: statistics.
-      device: where it computes; where JAX does, if None.
-      compiled: with `torch.compile`; else it is eager.
+      device: of the computation; that of JAX if None.
+      compiled: whether to use `torch.compile` instead of eager mode.
     """
     device = device or torch_device()
     torch.manual_seed(0)
@@ -92,7 +92,7 @@ class Theirs:
     self._days = case.schema.target.numeric
 
   def loss(self) -> torch.Tensor:
-    """Of the batch, as `medm2t_jax.training.losses.of_heads` has it."""
+    """The loss of the batch, as in `medm2t_jax.training.losses.of_heads`."""
     predictions: Predictions = self._forward(self._batch)
     label = self._batch['label'][self.model.owners(self._batch)]
     deep = self._mean_loss(predictions.deep, label)
@@ -108,7 +108,7 @@ class Theirs:
     return functional.cross_entropy(outputs, label.long())
 
   def train(self, times: int = 1) -> None:
-    """So many updates, one sent off behind the other."""
+    """Makes so many updates, dispatched one after the other."""
     self.model.train()
     for _ in range(times):
       self._optimizer.zero_grad()
@@ -119,7 +119,7 @@ class Theirs:
     wait()
 
   def infer(self, times: int = 1) -> np.ndarray:
-    """Logits of all units (u c), computed so many times, one behind the other."""
+    """Logits of all units (u c), computed so many times, dispatched one after the other."""
     self.model.eval()
     with torch.inference_mode():
       found = [self._forward(self._batch).logits for _ in range(times)]
@@ -127,13 +127,13 @@ class Theirs:
 
 
 def wait() -> None:
-  """Until PyTorch has computed what it was told to."""
+  """Waits until PyTorch has finished its dispatched work."""
   if torch_device().type == 'cuda':
     torch.cuda.synchronize()
 
 
 def _away_from_constants(model: nn.Module) -> None:
-  """Parameters that start as constants would hide what they are multiplied with."""
+  """Randomises parameters that start as constants, which would hide wrong factors."""
   with torch.no_grad():
     for parameter in model.parameters():
       if parameter.min() == parameter.max():
@@ -170,11 +170,11 @@ def same_weights(
 ) -> tuple[dict[str, Any], Theirs]:
   """Our variables with the weights and statistics of a PyTorch stage, and that stage.
 
-  A parameter that it does not have is not a number.
+  Parameters that PyTorch does not have become NaN.
 
   Args:
-    case: what is measured.
-    device: of the PyTorch stage; where JAX computes, if None.
+    case: the measured case.
+    device: of the PyTorch stage; that of JAX if None.
   """
   fitted, shapes = fitted_of(case), case.shapes()
   theirs = Theirs(case, fitted, device=device)
@@ -197,7 +197,7 @@ def check_logits(case: Case, found: np.ndarray, expected: np.ndarray) -> None:
   Raises:
     AssertionError: they differ by more than the precision in use allows.
   """
-  # Recordings are packed in front, placeholders and padding behind.
+  # Recordings come first, placeholders and padding last.
   of_recordings = case.stage.startswith('ecg_')
   real = case.batch['ecg']['mask'].sum() if of_recordings else len(expected)
   scale = max(1.0, float(np.abs(expected).max()))
@@ -218,7 +218,7 @@ def both(case: Case) -> tuple[Ours, Theirs]:
 
 
 def embedding(case: Case) -> tuple[tuple[Callable[[], Any], ...], ...]:
-  """(train, infer) of the STE's item statistics and window vectors alone, ours and theirs.
+  """(train, infer) of only the STE's item statistics and window vectors, ours and theirs.
 
   Train is forward and backward to the tables, without dropout.
   """

@@ -1,9 +1,9 @@
-"""Batches with the paper's numbers.
+"""Synthetic batches with the paper's numbers of events and recordings.
 
 Mortality and LOS: 88 laboratory events and 28 categorical vitals in 24 h, an ECG in 47 %
 of the stays, 1.35 recordings each. CVD: every sample has an ECG, 1.7 recordings each.
-PhysioNet 2012: 430 events in 48 h, no ECG. The values are random: no arithmetic here
-depends on them.
+PhysioNet 2012: 430 events in 48 h, no ECG. The values are random, because times do not
+depend on them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from data_pipeline.sources.common.items import items, static_items
 Batch = dict[str, Any]
 
 EVENTS = {'labs': 88, 'vitals_categorical': 28, 'events': 430}  # on average
-# The first bucket of the configs that holds so many.
+# The first bucket of the configs that holds this number of events.
 PADDED_EVENTS = {'labs': 128, 'vitals_categorical': 64, 'events': 512}
 ECG_SHARE = {'cvd': 1.0, 'mortality': 0.47, 'los': 0.47}
 RECORDINGS = {'cvd': 1.7, 'mortality': 1.35, 'los': 1.35}  # of those who have any
@@ -35,7 +35,7 @@ SAMPLES = 1250
 
 
 def schema(task: str) -> Schema:
-  """The schema of MIMIC-IV as this task has it, or that of 'physionet2012'."""
+  """The schema of MIMIC-IV for this task, or that of 'physionet2012'."""
   if task == 'physionet2012':
     from data_pipeline.sources import physionet2012  # it imports DuckDB
 
@@ -75,13 +75,13 @@ def rows_of(stage: str) -> int:
 
 
 def batch(task: str, stage: str, rows: int, capacity: float, events: float = 1.0) -> Batch:
-  """A batch of ours, docs/design.md, "The batch", without the device axis.
+  """A batch of docs/design.md, "The batch", without the device axis.
 
   Args:
     task: of `schema`.
     stage: an ECG stage has a recording in every row.
-    rows: batch size, all of them real.
-    capacity: packed recordings that there is room for, per real one.
+    rows: batch size, without padding.
+    capacity: capacity for packed recordings, per real recording.
     events: factor on the numbers of events.
   """
   rng = np.random.default_rng(0)

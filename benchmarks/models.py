@@ -1,23 +1,23 @@
-"""Our model against a plain PyTorch one: throughput, latency, memory, time to start.
+"""Compares our model with a plain PyTorch one: throughput, latency, memory, start-up.
 
   python -m benchmarks.models                                  # all, about 15 minutes
   python -m benchmarks.models --only=mortality/multimodal,ste  # some of it
   python -m benchmarks.models --parts=latency,memory
   python -m benchmarks.models --parts=throughput,rows --times=10   # on a GPU
 
-The model and recipe are those that a config file has by default: item statistics, an
-ensemble trunk beside the encoders, added late; the multimodal stage trains on frozen
-encoders and adds what the stages of its modalities predict. Both sides compute the same
-from the same weights and inputs (logits are compared first, to 1e-4), in one process,
-with the same number of threads, in turns; the figures are medians. On a GPU both compute
-there, and multiply float32 matrices as `--precision` says: with TF32, JAX's default, or
-without (logits are compared to 1e-2 and 1e-4). Ratios are samples a
-second, ours over PyTorch: above 1, ours is faster. `ste` is the window vectors of the
-events alone. `peak_share` is the share of this machine's measured matmul peak that our
-train step reaches (XLA counts the FLOPs). `rows` is ours alone, at more rows a batch, in
-float32 and bfloat16. `--times=10` sends ten steps off before it waits for them, as
-training does; `--compile` adds PyTorch with `torch.compile`. The last line on stdout is
-one JSON object. What prepares and reads data (DuckDB, TensorFlow) is not needed.
+The model and recipe are the defaults of a config file: item statistics, and an ensemble
+trunk beside the encoders, added late; the multimodal stage trains on frozen encoders and
+adds the predictions of its modalities' stages. Both sides compute the same from the same
+weights and inputs (logits are compared first, to 1e-4), in one process, with the same
+number of threads, in turns; the numbers are medians. With a GPU both use it, and
+`--precision` says how float32 matrices are multiplied: with TF32, JAX's default, or
+without (logits are compared to 1e-2 and 1e-4). Ratios are samples per second, ours divided
+by PyTorch's: above 1, ours is faster. `ste` is only the window vectors of the events.
+`peak_share` is the share of this machine's measured matmul peak that our train step
+reaches (XLA counts the FLOPs). `rows` is only our model, with larger batches, in float32
+and bfloat16. `--times=10` dispatches ten steps before it waits for them, as training does;
+`--compile` adds PyTorch with `torch.compile`. The last line on stdout is one JSON object.
+Packages that prepare and read data (DuckDB, TensorFlow) are not needed.
 
 `--allocator` is described in `benchmarks/in_turns.py`. On a busy machine,
 `taskset -c 0 ... --clock=cpu` measures the work on one core instead.
@@ -58,6 +58,7 @@ _PEAK_SIZES = {'cpu': 2048, 'gpu': 8192}
 
 
 def main() -> None:
+  """Times our model and the PyTorch one in turns, and prints the ratios as JSON."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -107,7 +108,7 @@ def main() -> None:
 
 
 def _names() -> list[tuple[str, str, str]]:
-  """Name, task and stage of all that is compared; LOS differs from mortality little."""
+  """Name, task and stage of all comparisons, without LOS, which is similar to mortality."""
   found = []
   for task in _TASKS:
     every = tuple(Case(task, 'multimodal').config.stages)
@@ -142,7 +143,7 @@ def _throughput(task: str, stage: str, options: argparse.Namespace) -> dict[str,
 
 
 def _rows(task: str, options: argparse.Namespace) -> dict[str, Any]:
-  """Samples a second of ours, and seconds to compile the train step, by rows and dtype."""
+  """Our samples per second and seconds to compile the train step, by rows and dtype."""
   row = {}
   for dtype in ('float32', 'bfloat16'):
     for rows in _ROWS:
@@ -166,7 +167,7 @@ def _rows(task: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _ste(options: argparse.Namespace) -> dict[str, float]:
-  """Item statistics and window vectors alone, of the labs stage of mortality."""
+  """Only the item statistics and window vectors of the labs stage of mortality."""
   case = Case('mortality', 'labs', rows=model_workload.rows_of('labs'))
   (train, infer), (their_train, their_infer) = embedding(case)
   times = in_turns(
@@ -199,7 +200,7 @@ def _latency(task: str, options: argparse.Namespace) -> dict[str, float]:
 
 
 def _memory(task: str, options: argparse.Namespace) -> dict[str, float]:
-  """Bytes of a train step: state and batch, and what it needs beside them, in MB."""
+  """Memory of a train step in MB: state and batch, and temporary buffers."""
   del options
   row = {}
   variants = {'32 rows': (32, 1.0), '64 rows': (64, 1.0), '32 rows, 4x events': (32, 4.0)}

@@ -1,15 +1,15 @@
-"""Which models of the simulated hospital have found its planted effects?
+"""Tests which models have found the planted effects of the simulated hospital.
 
   python -m benchmarks.planted_effects --workdir=runs/mortality_small
 
-reads the test predictions of a run on the simulated hospital, of its baselines, single
-modalities and ablations where they are, and draws the truth about its patients once more.
-For each model: its AUROC (of days, the rank correlation with the outcome), and the slopes
+Reads the test predictions of a run on the simulated hospital, and those of its baselines,
+single modalities and ablations, if any, and simulates the truth about its patients again.
+For each model: its AUROC (for days, the rank correlation with the outcome), and the slopes
 of its predicted log odds (log days), in standard deviations within a fold, on swing, drift
-and pairing, all in one linear regression. 0 says that the effect was not found; the slopes
-of the true risk are those of `truth`. `difference` is from the full model, on the same
-resamples of subjects. The last line on stdout is one JSON object; a model that lacks a
-fold's predictions is left out. docs/experiments.md says what was found.
+and pairing, all in one linear regression. A slope of 0 means that the effect was not
+found; the slopes of the true risk are in `truth`. `difference` is from the full model, on
+the same resamples of subjects. The last line on stdout is one JSON object; models without
+predictions in some fold are left out. docs/experiments.md has the results.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ _FULL = 'multimodal'
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description='Who has found the planted effects?')
+  """Reads the workdir, prints one JSON object, and exits with a message on bad input."""
+  parser = argparse.ArgumentParser(
+    description='Tests which models have found the planted effects.'
+  )
   parser.add_argument('--workdir', type=Path, required=True, help='of a run or a study')
   options = parser.parse_args()
   try:
@@ -45,7 +48,7 @@ def main() -> None:
 
 
 def planted_effects(directory: Path) -> dict[str, Any]:
-  """Figures of every model of a workdir, by its name.
+  """Metrics of every model of a workdir, by its name.
 
   Raises:
     DataError: the run is not one of mortality or length of stay on the simulated
@@ -83,11 +86,11 @@ def planted_effects(directory: Path) -> dict[str, Any]:
     'folds': len(reference),
     'models': {
       name: {
-        figure: {
+        metric: {
           **estimate(each, counts),
-          'difference': estimate(each - draws[_FULL][figure], counts),
+          'difference': estimate(each - draws[_FULL][metric], counts),
         }
-        for figure, each in found.items()
+        for metric, each in found.items()
       }
       for name, found in draws.items()
     },
@@ -95,10 +98,10 @@ def planted_effects(directory: Path) -> dict[str, Any]:
 
 
 def _others(directory: Path) -> dict[str, list[pa.Table]]:
-  """Name -> tables of all folds, of baselines, single modalities and ablations.
+  """Name -> tables of all folds, for baselines, single modalities and ablations.
 
-  A single modality of an ablation, which an evaluation of its folder has predicted, has
-  the names of both.
+  A single modality of an ablation, predicted by an evaluation of its folder, has the names
+  of both.
   """
   found = {name: _tables(directory, name) for name in _names(directory) if name != _FULL}
   for path in sorted((directory / 'ablations').glob('*/config.json')):
@@ -113,7 +116,7 @@ def _names(directory: Path) -> list[str]:
 
 
 def _tables(directory: Path, name: str) -> list[pa.Table] | None:
-  """Test predictions that an evaluation or a study has kept, in the order of folds."""
+  """Kept test predictions of an evaluation or a study, in the order of folds."""
   files = sorted(directory.glob(f'fold*/baselines/{name}.parquet'))
   return [pq.read_table(file) for file in files] or None
 
@@ -133,7 +136,7 @@ def _samples(tables: Sequence[pa.Table]) -> np.ndarray:
 
 
 def _score(table: pa.Table) -> np.ndarray:
-  """Predicted log odds, or log days, of which none is below an hour."""
+  """Predicted log odds, or log days, with at least one hour."""
   if 'p1' in table.column_names:
     return special.logit(np.clip(table['p1'].to_numpy(), 1e-6, 1 - 1e-6))
   return np.log(np.maximum(table['prediction'].to_numpy(), 1 / 24))
@@ -154,8 +157,8 @@ def _statistic(score: np.ndarray, known: dict[str, np.ndarray], outcome: np.ndar
     left = np.einsum('rn,nij->rij', weights, outer)
     right = np.einsum('rn,ni->ri', weights, columns * score[:, np.newaxis])
     slopes = np.linalg.solve(left, right[..., np.newaxis])[..., 0]
-    figures = {name: slopes[:, i + 1] for i, name in enumerate(PLANTED)}
-    return {**_discrimination(score, outcome, weights), **figures}
+    metrics = {name: slopes[:, i + 1] for i, name in enumerate(PLANTED)}
+    return {**_discrimination(score, outcome, weights), **metrics}
 
   return statistic
 

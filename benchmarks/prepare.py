@@ -1,18 +1,18 @@
-"""Speed and memory of the preparation.
+"""Measures speed and memory of the preparation.
 
   python -m benchmarks.prepare --raw=DIR --scales=1,2,4
 
-Writes hospitals with many event rows (`benchmarks/large_hospital.py`) to DIR, where they
-are found again by the next run. For each, in turn and `--repeats` times: `gzip -dc` of
-chartevents.csv.gz and labevents.csv.gz to /dev/null, then the whole path from the raw
-tables to the finished shards (task mortality, no ECG) in a fresh process. Then ECGs:
-read, conditioned and packed in one thread, and read by wfdb alone.
+Writes hospitals with many event rows (`benchmarks/large_hospital.py`) to DIR, where the
+next run reuses them. For each hospital, `--repeats` times: `gzip -dc` of
+chartevents.csv.gz and labevents.csv.gz to /dev/null, then the whole preparation from raw
+tables to finished shards (task mortality, no ECG) in a fresh process. Then ECGs: read,
+conditioned and packed in one thread, and only read by wfdb.
 The last line on stdout is one JSON object, medians over the repeats:
 
-  time_vs_gunzip            time of the path / time of gzip, at the first scale
-  peak_rss_mb               of all processes of the path together, at the first scale
+  time_vs_gunzip            time of the preparation / time of gzip, at the first scale
+  peak_rss_mb               of all its processes together, at the first scale
   rows_per_s                raw event rows, at the first scale
-  ecg_per_s_per_core        recordings (12 x 5,000 samples) a second of CPU time
+  ecg_per_s_per_core        recordings (12 x 5,000 samples) per second of CPU time
   wfdb_ecg_per_s_per_core   the same for `wfdb.rdrecord`, which only reads
   growth                    all of that for every scale, with times in seconds
 """
@@ -48,6 +48,7 @@ _RECORDINGS_PER_EXAMPLE = 4
 
 
 def main() -> None:
+  """Prepares hospitals of all scales repeatedly and prints medians as JSON."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -56,7 +57,7 @@ def main() -> None:
   parser.add_argument('--labevents_rows', type=int, default=8_000_000)
   parser.add_argument('--scales', default='1', help='for example 1,2,4')
   parser.add_argument('--repeats', type=int, default=3)
-  parser.add_argument('--memory_limit', help='that of prepare; its own if not given')
+  parser.add_argument('--memory_limit', help='of prepare; by default its own default')
   parser.add_argument('--workers', type=int, default=processors.available())
   parser.add_argument('--ecg_patients', type=int, default=200)
   options = parser.parse_args()
@@ -142,7 +143,7 @@ def _run(command: Sequence[str]) -> tuple[float, float, int]:
 
 
 def _resident_bytes(process: int) -> int:
-  """Resident memory of a process and all below it; what they share counts twice."""
+  """Resident memory of a process and its descendants; shared memory counts repeatedly."""
   folder = Path(f'/proc/{process}')
   try:
     pages = int((folder / 'statm').read_text().split()[1])
@@ -189,7 +190,7 @@ def _measure_ecg(folder: Path, patients: int, repeats: int) -> dict[str, float]:
 
 
 def _is_usable(path: str) -> bool:
-  """Whether it is; the simulation damages some on purpose. Also fills the file cache."""
+  """Whether a recording is usable; some are damaged on purpose. Fills the file cache."""
   try:
     conditioning.load(RawRecording(path))
   except reading.EcgError:

@@ -1,16 +1,16 @@
-"""Trains on one batch, saves, restores: does the loss fall, and is the next one the same?
+"""Trains on one batch, saves and restores: checks that losses fall and are repeated.
 
   python -m benchmarks.resume --case=cvd/multimodal,cvd/labs --steps=300
 
-The train step, optimizer and checkpoints are those of a training, the batch is one of
-`benchmarks/model_workload.py` and stays the same: no data is read. The last line on stdout
-is one JSON object; for each stage the loss of the first steps and of the last ones, the
-median milliseconds of a step, and two comparisons of the losses of ten steps, to the bit:
+The train step, optimizer and checkpoints are those of training; the batch is always the
+same one of `benchmarks/model_workload.py`, so no data is read. The last line on stdout is
+one JSON object: for each stage the loss of the first and last steps, the median
+milliseconds per step, and two exact comparisons of the losses of ten steps:
 
-  repeated  from one state twice: the device computes the same sums in the same order
+  repeated  twice from the same state: the device computes the same sums in the same order
   restored  from a checkpoint of that state
 
-Where `repeated` is false, XLA_FLAGS=--xla_gpu_deterministic_ops=true makes it true.
+If `repeated` is false, XLA_FLAGS=--xla_gpu_deterministic_ops=true makes it true.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _COMPARED = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  """Args: arguments: of the command line; those of the process if None."""
+  """Runs the benchmark; `arguments` replace those of the command line."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

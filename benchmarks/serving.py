@@ -1,19 +1,19 @@
-"""How fast the service answers: latency, throughput, start, memory.
+"""Measures the service: latency, throughput, start-up time, memory.
 
   ./run.sh exec python -m benchmarks.serving --model=BUNDLE [--requests=1000]
       [--clients=32] [--memory_requests=20000] [--rows=1,4,16]
 
-Starts `python -m medm2t_jax.serve` on this machine and asks it over loopback. A request is
-one patient with 300 events of the model's own variables in its observation window, and
-where the model reads ECGs a second kind has one of ten seconds at 500 Hz, as a WFDB pair.
-The clients are one process that shares the cores with the service: bodies are made before,
-answers are not parsed but for their status.
+Starts `python -m medm2t_jax.serve` on this machine and sends requests over loopback. A
+request is one patient with 300 events of the model's own variables in its observation
+window; if the model reads ECGs, a second kind of request has one of ten seconds at 500 Hz,
+as a WFDB pair. The clients are one process that shares the cores with the service: bodies
+are made before, and only the status of answers is parsed.
 
 The last line on stdout is one JSON object: `start_s`, from the command to the first answer;
-of one client after the other `p50_ms` and `p99_ms`; of many `per_second`; the same of
-patients with an ECG as `..._ecg`; `errors`, answers other than 200; `client_share`, the
-clients' part of the processor time; `memory_mb`, resident, after the first tenth and after
-all of `--memory_requests`. `--model` may be any bundle of MIMIC-IV's variables.
+with one client `p50_ms` and `p99_ms`; with many `per_second`; the same for patients with an
+ECG as `..._ecg`; `errors`, answers other than 200; `client_share`, the clients' share of
+the processor time; `memory_mb`, resident, after the first tenth and after all of
+`--memory_requests`. `--model` may be any bundle with MIMIC-IV's variables.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from data_pipeline.format.modalities.waveform import ECG_LEADS
 
 _MODEL = flags.DEFINE_string('model', None, 'A bundle.', required=True)
 _REQUESTS = flags.DEFINE_integer('requests', 1000, 'Of every measurement.')
-_CLIENTS = flags.DEFINE_integer('clients', 32, 'At the same time.')
+_CLIENTS = flags.DEFINE_integer('clients', 32, 'Number of concurrent clients.')
 _MEMORY = flags.DEFINE_integer(
-  'memory_requests', 20_000, 'Of the watch on memory; 0: none.'
+  'memory_requests', 20_000, 'Requests while memory is measured; 0: none.'
 )
 _ROWS = flags.DEFINE_string('rows', '1,4,16', 'Rows of the compiled programs.')
 
@@ -53,6 +53,7 @@ _NOW = '2150-03-02T10:00:00Z'
 
 
 def main(_: list[str]) -> None:
+  """Starts the service, sends requests; prints latency, throughput and memory as JSON."""
   port = _free_port()
   began = time.perf_counter()
   service = subprocess.Popen(
@@ -103,12 +104,12 @@ def main(_: list[str]) -> None:
 
 
 class _Asked:
-  """What came back.
+  """The answers to requests.
 
   Attributes:
     seconds: of each request.
     whole: seconds of all together.
-    errors: answers other than 200.
+    errors: number of answers other than 200.
   """
 
   def __init__(self, seconds: list[float], whole: float, errors: int):
@@ -141,7 +142,7 @@ async def _asked(port: int, bodies: list[bytes], *, requests: int, clients: int)
 
 
 def _bodies(told: Any, *, ecg: bool) -> list[bytes]:
-  """Whole HTTP requests of different patients, with what GET /model says is read."""
+  """Whole HTTP requests of different patients, with the variables listed by GET /model."""
   rng = np.random.default_rng(0)
   variables = [
     each
@@ -195,7 +196,7 @@ def _recording(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _model_when_ready(service: subprocess.Popen, port: int, began: float) -> Any:
-  """GET /model, as soon as it is answered."""
+  """The answer of GET /model, as soon as the service is ready."""
   while time.perf_counter() - began < _START_SECONDS:
     if service.poll() is not None:
       sys.exit(f'error: the service ended with {service.returncode}')

@@ -1,19 +1,19 @@
-"""What a first and a second `./run.sh` spend their time on.
+"""Measures how a first and a second `./run.sh` spend their time.
 
   ./run.sh exec python -m benchmarks.start [--config=configs/...] [flags of medm2t_jax.main]
 
-Runs the main job three times in a process of its own, in an empty folder: cold (no
-compiled program is kept), again (everything is there) and warm (compiled programs are
-kept, results are not). By default the job is the one of `./run.sh`, with its flags of XLA.
-The last line on stdout is one JSON object: for each run the seconds of every phase, what
-is left of the whole as `start and rest`, the programs that were compiled or loaded, the
-seconds that this took, and the longest of them. Installation is not in it.
+Runs the main job three times in a separate process, in an empty folder: cold (no compiled
+programs), again (everything is complete) and warm (compiled programs but no results). By
+default the job is that of `./run.sh`, with its XLA flags. The last line on stdout is one
+JSON object: for each run the seconds of every phase, the rest as `start and rest`, the
+number of programs compiled or loaded, the seconds that this took, and the longest of them.
+Installation is not included.
 
   ./run.sh exec python -m benchmarks.start --first_step=configs/mortality.py:small
 
-Seconds from the plan of the multimodal stage (300 simulated patients, imports and data
-done) to the end of its first step, in a process without and in one with compiled programs.
-The parameters that a run restores from the stages before are given: without reading them.
+Seconds from the plan of the multimodal stage (300 simulated patients, after imports and
+data) to the end of its first step, in a process without and in one with compiled programs.
+Parameters that a run restores from earlier stages are given, without reading them.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ _LOADED = '/jax/compilation_cache/cache_hits'
 
 
 def main() -> None:
+  """Times cold, repeated and warm runs, or with `--first_step` the first step alone."""
   if sys.argv[1:2] == ['--measured']:
     _measured(Path(sys.argv[2]), sys.argv[3:])
     return
@@ -67,7 +68,7 @@ def main() -> None:
 
 
 def _child(folder: Path, *arguments: str) -> None:
-  """This module in another process, whose programs are kept in `folder`."""
+  """Runs this module in another process, whose programs are kept in `folder`."""
   environment = os.environ | {
     'JAX_COMPILATION_CACHE_DIR': str(folder / 'cache'),
     'PYTHONPATH': str(_ROOT),
@@ -163,7 +164,7 @@ def _run(folder: Path, flags: list[str]) -> dict[str, Any]:
 
 
 def _measured(told: Path, flags: list[str]) -> None:
-  """The main command, with a watch on its phases and on what is compiled."""
+  """Runs the main command and measures its phases and compilations."""
   import jax.monitoring
   from absl import app
 

@@ -1,17 +1,17 @@
-"""What members of the ensemble trunk cost, side by side.
+"""Measures the cost of the members of the ensemble trunk.
 
   python -m benchmarks.trunk                                    # about seven minutes
   python -m benchmarks.trunk --only=mortality --members=1,16    # about two
-  python -m benchmarks.trunk --of=predict --members=1,16        # the goal alone
+  python -m benchmarks.trunk --of=predict --members=1,16        # only the goal
 
-Of ensembles with different numbers of members, in turns in one process, milliseconds:
+Milliseconds of ensembles with different numbers of members, in turns in one process:
 
-  trunk    loss and gradient of the trunk alone, for the chunks of a batch
+  trunk    loss and gradient of only the trunk, for the chunks of a batch
   train    one update of the multimodal stage, as the config trains it
   predict  the prediction of one patient who has all modalities
 
-The model is the small one, of mortality with all modalities and of PhysioNet 2012. Figures
-are medians, ratios are those of medians over the first number of members. The goal is
+The model is the small one, of mortality with all modalities and of PhysioNet 2012. Times
+are medians; ratios are those of medians over the first number of members. The goal is
 that 16 members predict in at most 1.5 times the time of one. The last line on stdout is
 one JSON object. Flags of time and memory: `benchmarks/in_turns.py`.
 """
@@ -42,7 +42,7 @@ _GOAL = {'members': (1, 16), 'ratio': 1.5}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  """Args: arguments: of the command line; those of the process if None."""
+  """Runs the benchmark; `arguments` replace those of the command line."""
   arguments = list(sys.argv[1:] if arguments is None else arguments)
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -1,1 +1,1 @@
-"""Experiments: one file a task, `get_config(variant)` returns a locked ConfigDict."""
+"""Experiments, one file per task; `get_config(variant)` returns a locked ConfigDict."""

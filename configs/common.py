@@ -1,15 +1,15 @@
-"""Parts that all experiments share.
+"""What all experiments share.
 
-Variants are given after a colon and combined with commas, for example
-`configs/cvd.py:small` or `configs/mortality.py:smoke`:
+Variants follow a colon and are combined with commas, for example `configs/cvd.py:small` or
+`configs/mortality.py:smoke`:
 
-  small       the small model and learning rates for a few thousand samples
-  smoke       the same experiment at its smallest: it shows that everything runs
+  small       the small model, with learning rates for a few thousand samples
+  smoke       the experiment at its smallest: it shows that everything runs
   published   the paper's model and recipe: binned events, BiLSTM, encoders with plain
               decoders, no ensemble, no blend (docs/experiments.md compares them)
-  end_to_end  the multimodal model alone, from fresh parameters, at the median learning
-              rate of the stages that it would have started from: what pretraining is
-              worth
+  end_to_end  only the multimodal stage, from fresh parameters, at the median learning
+              rate of the stages that it would have started from: shows what pretraining
+              is worth
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from medm2t_jax.studies import ablations
 
 VARIANTS = ('small', 'smoke', 'published', 'end_to_end')
 SMALL_BATCH = 32
-# The paper's weights of survival and death. With the correction training starts at the
-# optimum that the weighted loss has without any input, and predictions are calibrated.
+# The paper's weights of survival and death. With the correction, training starts at the
+# optimum of the weighted loss without inputs, and predictions are calibrated.
 WEIGHTED_DEATHS = {'class_weights': (0.1, 0.9), 'prior_correction': True}
-# The multimodal stage of `small` where a few hundred samples have the rarer label: trained
-# further, encoders know their training samples by heart, and so does a head that starts
-# with random pair vectors (docs/experiments.md).
+# The multimodal stage of `small` if only a few hundred samples have the rarer label: with
+# longer training, the encoders memorise their training samples, and so does a head that
+# starts with random pair vectors (docs/experiments.md).
 FROZEN_ENCODERS = {
   'recipe.multimodal.learning_rate': 1e-3,
   'recipe.multimodal.frozen': ('encoders_*',),
@@ -38,8 +38,8 @@ FROZEN_ENCODERS = {
   'model.decoder_dropout': 0.5,
   'model.pairs_from_zero': True,
 }
-# Of every stage whose unit is the sample, for all tasks and sizes: nothing is chosen in a
-# run, so that it can be repeated on all subjects that may be learnt from.
+# For every stage whose unit is the sample, in all tasks and sizes. The run chooses no
+# epoch, so that a refit on training and validation subjects can repeat it.
 ENSEMBLE_RECIPE = {
   'batch_size': 64,
   'learning_rate': 1e-3,
@@ -58,15 +58,15 @@ ECG_VIEWS = ('ecg_signal', 'ecg_features', 'ecg_text')
 
 
 def stage(batch_size: int, learning_rate: float, **overrides: Any) -> dict[str, Any]:
-  """The fields of one training stage: those of `Recipe`, with other values for some."""
+  """The fields of one training stage: the defaults of `Recipe` with `overrides`."""
   return Recipe(batch_size, learning_rate, **overrides).to_fields()
 
 
 def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Config:
-  """The config of an experiment with the defaults of `Experiment`; sizes are the paper's.
+  """The config of an experiment with the defaults of `Experiment` and the paper's sizes.
 
   Args:
-    task: that the data set is prepared for.
+    task: the task that the data set is prepared for.
     recipe: stage name -> `stage(...)`.
   """
   stages = {name: Recipe(**fields) for name, fields in recipe.items()}
@@ -74,12 +74,12 @@ def base(task: str, recipe: Mapping[str, dict[str, Any]]) -> Config:
 
 
 def predicts_samples(name: str) -> bool:
-  """Whether the unit of a stage is the sample, and not a segment or a recording."""
+  """Whether the unit of a stage is the sample, not a segment or a recording."""
   return not name.startswith(('ecg_', 'waveform_')) and '_segments' not in name
 
 
 def hourly_cuts(hours: int) -> tuple[float, ...]:
-  """Cuts of `hours` one-hour windows that end at the prediction time, in hours."""
+  """Limits, in hours, of `hours` one-hour windows that end at the prediction time."""
   return tuple(float(hour) for hour in range(1 - hours, 0))
 
 
@@ -94,17 +94,17 @@ def apply_variants(
   """Applies comma-separated variants and locks the config.
 
   Args:
-    config: of `base`.
-    argument: what stands after the colon of `--config=configs/cvd.py:small`.
-    small_rate: learning rate of all stages but the last in the `small` variant. The
-      paper's are for 40,000 to 170,000 samples: with a few hundred they would not leave
-      the starting point in 20 epochs.
-    small_overrides: path -> value of what `small` changes besides. The multimodal stage
-      starts from what the others have learnt, so its rate at least is another.
+    config: from `base`.
+    argument: the text after the colon of `--config=configs/cvd.py:small`.
+    small_rate: learning rate of all stages but the last in the `small` variant. The paper's
+      rates are for 40,000 to 170,000 samples: with a few hundred samples they would hardly
+      move the parameters in 20 epochs.
+    small_overrides: path -> value for further changes of `small`. The multimodal stage
+      starts from trained parameters, so at least its learning rate differs.
     of_samples: recipe of the stages whose unit is the sample, except in `published`.
 
   Raises:
-    ValueError: an unknown variant.
+    ValueError: a variant is unknown.
   """
   variants = [name for name in (argument or '').split(',') if name]
   for variant in variants:
@@ -117,13 +117,13 @@ def apply_variants(
   if 'small' in variants or 'smoke' in variants:
     config.model.size = 'small'
     for fields in config.recipe.values():
-      # Running statistics of BatchNorm need tens of steps an epoch.
+      # The running statistics of BatchNorm need tens of steps per epoch.
       fields.batch_size = min(fields.batch_size, SMALL_BATCH)
       fields.learning_rate = small_rate
       fields.optimizer = 'adam'
       fields.patience = 3
     config.update_from_flattened_dict(dict(small_overrides))
-    # One shape to compile; padded events cost little beside that.
+    # A single shape to compile; padded events cost less than compiling a second one.
     config.data.buckets = config.data.buckets[-1:]
   if 'published' in variants:
     config.blend = ()

@@ -1,10 +1,10 @@
-"""All ECGs: admitted within 90 days, with which class of CVD, or not admitted.
+"""All ECGs: admission within 90 days, by class of CVD, or no admission.
 
   python -m medm2t_jax.main --config=configs/cvd_all.py:small
 
-The cohort of `configs/cvd.py` (paper Task 1) asks for a later admission, which nobody knows
-at the ECG. Here whoever is not admitted is a fifth class. Sizes, windows and recipe are
-those of the published task.
+The cohort of `configs/cvd.py` (paper Task 1) requires a later admission, which is unknown
+at the time of the ECG. Here, patients who are not admitted form a fifth class. Sizes,
+windows and recipe are those of the published task.
 """
 
 from __future__ import annotations

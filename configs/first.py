@@ -2,9 +2,9 @@
 
   python -m medm2t_jax.main --config=configs/first.py   # five minutes on two CPU cores
 
-Enough deaths among the test stays of one fold that the figures of most subgroups have
-intervals. Static columns, laboratory values and ECGs: the stages of vital signs would take
-as long as all others (`configs/mortality.py:small` has them).
+The test stays of one fold include enough deaths to give the metrics of most subgroups an
+interval. It reads static columns, laboratory values and ECGs: the stages of vital signs
+would take as long as all others together (`configs/mortality.py:small` has them).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def get_config() -> Config:
   with config.unlocked():
     config.name = 'first'
     config.data.update(simulated_patients=2000, modalities=('static', 'labs', 'ecg'))
-    # What fits into some five minutes.
+    # As many epochs as fit into about five minutes.
     config.refit = False
     for stage in ('ecg_signal', 'ecg_fusion', 'ecg'):
       config.recipe[stage].epochs = 5

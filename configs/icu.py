@@ -1,4 +1,4 @@
-"""What the two tasks on the first 24 h of an ICU stay share (paper Tasks 2 and 3).
+"""Shared parts of the two tasks on the first 24 h of an ICU stay (paper Tasks 2 and 3).
 
 The paper's batch of 128 segments is about five stays of 24 segments; a batch of 8
 stays (192 segments) divides over the devices of one host.

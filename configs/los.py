@@ -23,7 +23,7 @@ def get_config(variant: str | None = None) -> Config:
     'vitals_segments_24': common.stage(8, 1e-3),
     'vitals': common.stage(128, 5e-4, starts_from=icu.SEGMENT_STAGES),
     'vitals_categorical': common.stage(128, 1e-3),
-    # Of --extra: medications, urine_output, ventilation.
+    # Modalities of --extra: medications, urine_output, ventilation.
     'events': common.stage(128, 1e-3),
     'ecg_signal': common.stage(128, 5e-4),
     'ecg_features': common.stage(128, 1e-3),
@@ -40,6 +40,6 @@ def get_config(variant: str | None = None) -> Config:
     variant,
     small_rate=1e-3,
     small_overrides={'recipe.multimodal.learning_rate': 5e-5},
-    # Lower MAE and lower MSE than the squared error of days (docs/experiments.md).
+    # Gives lower MAE and MSE than the squared error in days (docs/experiments.md).
     of_samples=common.ENSEMBLE_RECIPE | {'loss': 'log_squared'},
   )

@@ -24,7 +24,7 @@ def get_config(variant: str | None = None) -> Config:
     'vitals_segments_24': common.stage(8, 1e-3, **weighted),
     'vitals': common.stage(128, 1e-3, starts_from=icu.SEGMENT_STAGES, **weighted),
     'vitals_categorical': common.stage(128, 5e-4, **weighted),
-    # Of --extra: medications, urine_output, ventilation.
+    # Modalities of --extra: medications, urine_output, ventilation.
     'events': common.stage(128, 5e-4, **weighted),
     'ecg_signal': common.stage(128, 1e-3, **weighted),
     'ecg_features': common.stage(128, 1e-3, **weighted),

@@ -1,20 +1,20 @@
-"""PhysioNet/CinC Challenge 2012: in-hospital death, or length of stay (variant `los`).
+r"""PhysioNet/CinC Challenge 2012: in-hospital death, or length of stay (variant `los`).
 
-Open data without credentials. Download and prepare them once per task
-(docs/sources.md, "PhysioNet 2012"):
+Open data without credentials. Download it and prepare it once per task (docs/sources.md,
+"PhysioNet 2012"):
 
-  python -m data_pipeline.prepare --source=physionet2012 --physionet2012=DIR \\
+  python -m data_pipeline.prepare --source=physionet2012 --physionet2012=DIR \
       --task=mortality --out=data/physionet2012-mortality
   python -m medm2t_jax.main --config=configs/physionet2012.py --config.folds=all
   python -m medm2t_jax.main --config=configs/physionet2012.py:los
 
-`--config.data.split_file=FILE` uses published splits in place of the five folds. The
-days of `los` are those from ICU admission to the end of hospitalization.
+`--config.data.split_file=FILE` uses published splits instead of the five folds. `los` is
+the number of days from ICU admission to the end of hospitalization.
 
-A set has 4,000 stays, so the model is the small one here. `paper` has the sizes, batch
-sizes and learning rates of Tasks 2 and 3 of the paper (arXiv 2510.27321 v2), which has no
-results on these data; `events` takes those of its laboratory values. `published` and
-`--config.data.modalities="()"` read the grid of vital signs, too.
+One set has 4,000 stays, so the default model is the small one. `paper` has the sizes, batch
+sizes and learning rates of Tasks 2 and 3 of the paper (arXiv 2510.27321 v2), which reports
+no results on this data set; `events` uses those of its laboratory values. `published` and
+`--config.data.modalities="()"` also read the grid of vital signs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from medm2t_jax.experiment import Config
 HOURS = 48
 _SEGMENT_STAGES = ('vitals_segments_*',)
 _MODALITIES = ('static', 'events', 'vitals')
-# Every stay has 24 segments of each length, which overlap.
+# Every stay has 24 overlapping segments of each length.
 _SMALL_EPOCHS = {
   'static': 20,
   'events': 8,
@@ -43,15 +43,15 @@ def get_config(variant: str | None = None) -> Config:
   """Returns the locked experiment.
 
   Args:
-    variant: `los` for length of stay, `paper` for the paper's sizes, and those of
-      `configs.common`, of which `small` is there unless `paper` is.
+    variant: `los` for length of stay, `paper` for the paper's sizes, and the variants of
+      `configs.common`; `small` is the default unless `paper` is given.
 
   Raises:
-    ValueError: an unknown variant, or two sizes.
+    ValueError: a variant is unknown, or two sizes are given.
   """
   names = [name for name in (variant or '').split(',') if name]
   if 'paper' in names and {'small', 'smoke'} & set(names):
-    raise ValueError("physionet2012 has one size: 'paper' goes with no 'small' or 'smoke'")
+    raise ValueError("physionet2012: 'paper' cannot be combined with 'small' or 'smoke'")
   known = ('los', 'paper', *common.VARIANTS)
   for name in names:
     if name not in known:
@@ -60,10 +60,10 @@ def get_config(variant: str | None = None) -> Config:
   config = common.base(task, _los() if task == 'los' else _mortality())
   config.name = 'physionet2012_los' if task == 'los' else 'physionet2012'
   config.data.dir = f'data/physionet2012-{task}'
-  # Events hold all 37 variables: the grid of vital signs has twelve of them again, costs
-  # more than all else together and adds nothing here (docs/experiments.md).
+  # Events hold all 37 variables. The grid of vital signs repeats twelve of them, costs more
+  # than everything else together and adds nothing here (docs/experiments.md).
   config.data.modalities = () if 'published' in names else ('static', 'events')
-  # They hold 36 %, 76 %, 98.6 % and all but one of the 4,000 stays of set-a.
+  # These buckets hold 36 %, 76 %, 98.6 % and all but one of the 4,000 stays of set-a.
   config.data.buckets = tuple({'events': length} for length in (384, 512, 768, 1024))
   # Windows of six hours.
   config.model.windows = {
@@ -98,10 +98,10 @@ def _mortality() -> dict[str, dict]:
 
 
 def _small_mortality() -> dict[str, Any]:
-  """What `small` changes besides, found in docs/experiments.md.
+  """Further changes of `small`, from docs/experiments.md.
 
-  Which epoch is the best on 640 stays with 90 deaths is in part chance: every stage has
-  few, and a rate that falls to 0.
+  Which epoch is best on 640 stays with 90 deaths is partly chance, so every stage has few
+  epochs and a learning rate that falls to 0.
   """
   overrides = {
     **common.FROZEN_ENCODERS,

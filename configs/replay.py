@@ -1,9 +1,9 @@
-"""Repeats a run: the configuration that it left in its workdir, data version included.
+"""Repeats a run with the configuration saved in its workdir, data version included.
 
   python -m medm2t_jax.main --config=configs/replay.py:W/config.json --workdir=W2
 
 With the same data set, code and devices the metrics are the same. `config.json` holds
-the stages and folds of the last command in W; `--config.folds=all` and the like change
+the stages and folds of the last command in W; flags such as `--config.folds=all` change
 them as with any config.
 """
 
@@ -22,7 +22,8 @@ def get_config(path: str | None = None) -> Config:
   """Returns the locked experiment in `path`, a `config.json`.
 
   Raises:
-    ValueError: no path, not a config.json, or one of another version of this package.
+    ValueError: there is no path, or the file is not a config.json of this version of the
+      package.
   """
   if not path:
     raise ValueError('give the file: --config=configs/replay.py:W/config.json')
@@ -33,5 +34,7 @@ def get_config(path: str | None = None) -> Config:
   try:
     found = Experiment.from_fields(fields)
   except DataError as error:
-    raise ValueError(f'{path} is of another version of this package: {error}') from error
+    raise ValueError(
+      f'{path} was written by another version of this package: {error}'
+    ) from error
   return ConfigDict(found.to_fields()).lock()

@@ -2,13 +2,13 @@
 
   python -m medm2t_jax.main --config=configs/task.py:NAME --config.data.dir=DIR
 
-NAME is the task that the data set was prepared for (`--task=NAME`): one of MIMIC-IV's
-(docs/tasks.md), which the simulated hospital has, too, so that it runs without a folder; or
-one's own (docs/your_own_task.md). The loss follows from the target.
+NAME is the task that the data set was prepared for (`--task=NAME`): a task of MIMIC-IV
+(docs/tasks.md), which also runs on the simulated hospital without a data folder, or your
+own task (docs/your_own_task.md). The loss follows from the target.
 
-Variants, behind a comma, as in `configs/task.py:aki,smoke`:
+Variants follow a comma, as in `configs/task.py:aki,smoke`:
 
-  base     a wider model, for some ten thousand samples; without it, that of a few thousand
+  base     a wider model, for tens of thousands of samples; the default is for thousands
   paper    the sizes of the paper's Tasks 2 and 3
   smoke    the same at its smallest: it shows that everything runs
 """
@@ -21,7 +21,7 @@ from configs import common
 from medm2t_jax.experiment import Config
 
 VARIANTS = ('base', 'paper', 'smoke')
-# A modality may be called like its kind.
+# A modality may have the name of its kind.
 _KINDS = ('static', 'events', 'notes', 'grid', 'waveform')
 
 
@@ -29,15 +29,15 @@ def get_config(variant: str | None = None) -> Config:
   """Returns the locked experiment.
 
   Args:
-    variant: the task, and behind commas some of `VARIANTS`.
+    variant: the task, followed by any of `VARIANTS`, separated by commas.
 
   Raises:
-    ValueError: no task, an unknown variant, or two sizes.
+    ValueError: there is no task, a variant is unknown, or two sizes are given.
   """
   task, *names = (variant or '').split(',')
   if not re.fullmatch('[a-z][a-z0-9_]*', task):
     raise ValueError(
-      f'configs/task.py:{task}: name the task behind the colon, as in configs/task.py:aki'
+      f'configs/task.py:{task}: give the task after the colon, as in configs/task.py:aki'
     )
   for name in names:
     if name not in VARIANTS:
@@ -45,8 +45,8 @@ def get_config(variant: str | None = None) -> Config:
         f'unknown variant {name!r} of configs/task.py:{task}; known: {VARIANTS}'
       )
   if len(names) > 1:
-    raise ValueError(f'configs/task.py:{variant}: one of {VARIANTS} at a time')
-  # Entries are called like kinds of modalities: a stage of any name has one of them.
+    raise ValueError(f'configs/task.py:{variant}: give only one of {VARIANTS}')
+  # Entries have the names of kinds of modalities: every stage falls under one of them.
   recipe = {
     'static': common.stage(128, 1e-3),
     'events': common.stage(128, 1e-3),
@@ -60,7 +60,7 @@ def get_config(variant: str | None = None) -> Config:
       128, 1e-3, starts_from=('*_signal', '*_features', '*_text')
     ),
     'waveform': common.stage(32, 1e-3, starts_from=('*_fusion',)),
-    # And from the stages of all modalities that have one of these recipes.
+    # It also starts from the stages of all modalities that use one of these recipes.
     'multimodal': common.stage(32, 5e-5, starts_from=_KINDS),
   }
   for fields in recipe.values():

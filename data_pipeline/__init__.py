@@ -1,0 +1,1 @@
+"""Prepares clinical data: reads sources, writes data sets, feeds batches."""

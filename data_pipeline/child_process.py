@@ -1,4 +1,4 @@
-"""Processes that another one started."""
+"""Starts and ends child processes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from multiprocessing.context import ForkServerContext, SpawnContext
 
 
 def context(*preload: str) -> ForkServerContext | SpawnContext:
-  """How processes are started: none is a fork of this one.
+  """The context in which to start processes, none of which is a fork of this process.
 
-  A fork would inherit those of DuckDB, pyarrow, JAX and TensorFlow. On Linux processes are
-  forked from a server that has imported modules and done nothing else: its only threads are
-  those of OpenBLAS and of pyarrow's allocator, which expect forks. Elsewhere each is a
-  fresh interpreter.
+  A fork would inherit the threads of DuckDB, pyarrow, JAX and TensorFlow. On Linux,
+  processes are forked from a server that has only imported modules: its only threads are
+  those of OpenBLAS and of pyarrow's allocator, which tolerate forks. On other systems each
+  process is a fresh interpreter.
 
   Args:
     *preload: modules that the server imports, if it is not running yet.
@@ -30,7 +30,7 @@ def context(*preload: str) -> ForkServerContext | SpawnContext:
 def end_with_parent() -> None:
   """Ends this process when its parent dies.
 
-  The queue of jobs would keep the worker of a killed parent alive, and writing.
+  Otherwise the job queue would keep the worker of a killed parent alive, and writing.
   """
   parent = multiprocessing.parent_process()
   assert parent is not None

@@ -1,4 +1,4 @@
-"""Folders of users: made or refused in one line; files in them that are no data."""
+"""Folders that users name: creates them, and recognises files in them that are not data."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _LEFT_BEHIND = ('.ds_store', 'thumbs.db', 'desktop.ini', '.ipynb_checkpoints')
 
 
 def make(folder: Path, flag: str) -> None:
-  """Makes a folder to write to, with those above it, or finds that it is there.
+  """Creates a folder to write to, with its parents, unless it exists.
 
   Args:
-    folder: to be made.
+    folder: to create.
     flag: that names it, for the message.
 
   Raises:
-    DataError: it cannot be made, or not be written to, or its name has a backslash, which
-      tensorstore, to whom the arrays of checkpoints are given, takes for a slash.
+    DataError: the folder cannot be created or written to, or its name has a backslash,
+      which tensorstore (for checkpoints) would read as a slash.
   """
   if '\\' in str(folder):
     raise DataError(f'{flag}={folder}: give a name without a backslash.')
@@ -27,16 +27,16 @@ def make(folder: Path, flag: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     reason = 'is a file' if isinstance(error, FileExistsError) else error.strerror
-    raise DataError(f'{flag}={folder}: no folder can be made here: {reason}.') from None
+    raise DataError(f'{flag}={folder}: cannot create this folder: {reason}.') from None
   if not os.access(folder, os.W_OK | os.X_OK):
     raise DataError(
-      f'{flag}={folder}: this folder cannot be written to. Name another one, or give this '
-      'user the right to write.'
+      f'{flag}={folder}: cannot write to this folder. Give another one, or give this user '
+      'permission to write.'
     )
 
 
 def is_foreign(path: Path) -> bool:
-  """Whether a name is that of a file which other systems leave beside data.
+  """Whether a file name belongs to files that other programs leave in data folders.
 
   Finder (`.DS_Store`, `._name`), Windows (`Thumbs.db`), notebooks (`.ipynb_checkpoints`).
   """

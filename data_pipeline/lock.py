@@ -1,4 +1,4 @@
-"""One writer a folder at a time."""
+"""Locks folders, so that each has only one writer at a time."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from pathlib import Path
 
 from data_pipeline.format.schema import DataError
 
-# What file systems without locks answer, some network ones among them.
+# Errors of file systems without locks, such as some network file systems.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
 def exclusive(path: Path, what: str, otherwise: str) -> Iterator[None]:
-  """Holds the lock file `path`, which is made if need be and says who holds it.
+  """Holds the lock file `path`, which names its holder; creates it if needed.
 
-  The operating system lets go of it when the process ends, however it ends, so a killed
-  process leaves nothing to clean up. Where the file system has no locks, a line on stderr
+  The operating system releases the lock when the process ends, however it ends, so a killed
+  process leaves nothing to clean up. If the file system has no locks, a warning on stderr
   says so.
 
   Args:
     path: of the lock; its folder exists.
-    what: the other process does, for the message, as 'prepares a data set here'.
-    otherwise: what to do instead of waiting for it, as 'name another --out'.
+    what: what the other process does, for the message, for example 'prepares a data set
+      here'.
+    otherwise: an alternative to waiting, for example 'give another --out'.
 
   Raises:
-    DataError: another process holds it.
+    DataError: another process holds the lock.
   """
   descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
   try:
@@ -48,7 +49,7 @@ def exclusive(path: Path, what: str, otherwise: str) -> Iterator[None]:
       if error.errno not in _NO_LOCKS:
         raise
       print(
-        f'{path}: this file system has no locks: see to it that no second process writes '
+        f'{path}: this file system has no locks: make sure that no other process writes '
         'here.',
         file=sys.stderr,
       )

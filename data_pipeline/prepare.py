@@ -1,10 +1,10 @@
-"""The command that turns raw tables into a prepared data set.
+r"""Turns raw tables into a prepared data set (command).
 
-  python -m data_pipeline.prepare --source=mimic_iv --mimic_iv=DIR \\
+  python -m data_pipeline.prepare --source=mimic_iv --mimic_iv=DIR \
       --mimic_iv_ecg=DIR --task=cvd --out=DIR
   python -m data_pipeline.prepare --source=simulated --patients=2000 --task=los --out=DIR
 
-Interrupted at any point, the same command continues and ends with the same bytes.
+If interrupted at any point, the same command continues and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from data_pipeline.preparation.build import MAX_DROPPED_RECORDINGS, prepare
 
 
 def _define_flags() -> None:
-  # Not at import: other commands that use `prepare` have flags of their own.
+  # Not at import, because other commands that use `prepare` define their own flags.
   flags.DEFINE_string('source', None, f'One of {", ".join(sources.names())}.')
   known = [
     f'{name}: {", ".join(sources.load(name).TASKS or ["any name"])}'
     for name in sources.names()
   ]
-  flags.DEFINE_string('task', None, f'What is predicted; {"; ".join(known)}.')
+  flags.DEFINE_string('task', None, f'Task to prepare; {"; ".join(known)}.')
   flags.DEFINE_string('out', None, 'Folder of the data set.')
   flags.DEFINE_string(
     'memory_limit',
     None,
-    'Memory limit of DuckDB, for example 4GB; half a GB per worker, but at least one, if '
-    'not given. Python takes about 0.3 GB beside it.',
+    'Memory limit of DuckDB, for example 4GB; by default half a GB per worker, but at '
+    'least one. Python takes about 0.3 GB in addition.',
   )
   flags.DEFINE_integer(
-    'workers', None, 'Processes; if not given, one per processor that may be used.', 1
+    'workers', None, 'Number of processes; by default one per available processor.', 1
   )
   flags.DEFINE_float(
     'max_dropped_recordings',
     MAX_DROPPED_RECORDINGS,
-    'Share of the ECG recordings that may be missing or unusable; more are an error.',
+    'Largest share of missing or unusable ECG recordings; more are an error.',
     lower_bound=0.0,
     upper_bound=1.0,
   )
@@ -56,19 +56,19 @@ def _define_flags() -> None:
   flags.DEFINE_string(
     'beam_bucket',
     None,
-    "Where Beam's workers find their files if they share no folder, as gs://B/FOLDER.",
+    "Bucket for the files of Beam's workers if they share no folder: gs://B/FOLDER.",
   )
   flags.DEFINE_string(
     'split',
     'folds',
-    'folds: five of them. year_group: the subjects of the last anchor_year_group are the '
-    'test subjects of fold 0, which is then the only one.',
+    'folds: five folds. year_group: the subjects of the last anchor_year_group are the '
+    'test subjects of fold 0, which is then the only fold.',
   )
   flags.DEFINE_string(
     'subject_key',
     None,
     'File with the secret key of the subject hashes, shared by the data sets of an '
-    'institution; made where absent. By default `subject_key` beside --out.',
+    'institution; created if absent. By default `subject_key` beside --out.',
   )
   for name, fields in _setting_fields().items():
     field = next(iter(fields.values()))
@@ -112,7 +112,7 @@ def _main(argv: Sequence[str]) -> None:
   )  # fmt: skip
   try:
     if given['out'] is None:
-      raise DataError('--out is missing: name the folder of the data set.')
+      raise DataError('--out is missing: give the folder of the data set.')
     out = prepare(**{name: given[name] for name in names}, **settings)
   except DataError as error:
     _fail(' '.join(str(error).split()))

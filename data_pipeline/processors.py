@@ -1,4 +1,4 @@
-"""How many processors this process may use."""
+"""Counts the processors that this process may use."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _CGROUP = Path('/sys/fs/cgroup')
 
 
 def available(cgroup: Path = _CGROUP) -> int:
-  """Processors by affinity and by the container's limit, at least one.
+  """Number of processors by affinity and by the container's limit, at least one.
 
   The machine may have more. A limit of one and a half processors counts as two.
 
   Args:
-    cgroup: where Linux tells the limits of this process's container.
+    cgroup: folder in which Linux reports the limits of this process's container.
   """
   if hasattr(os, 'sched_getaffinity'):
     count = len(os.sched_getaffinity(0))

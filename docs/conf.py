@@ -1,4 +1,4 @@
-"""How Sphinx makes the site of these pages: `./run.sh docs`."""
+"""Configuration of Sphinx, which builds the site: `./run.sh docs`."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ version = release = medm2t_jax.__version__
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon']
 exclude_patterns = ['_build']
 nitpicky = True
-# Types in signatures: of other packages, whose documentation is not at hand without a
-# network, and of ours that nobody calls.
+# Types in signatures without a link: of other packages, whose documentation needs a
+# network, and of ours that users do not call.
 nitpick_ignore_regex = [(r'py:.*', r'.*')]
 
 myst_heading_anchors = 6
@@ -66,16 +66,18 @@ class Options(SphinxDirective):
   required_arguments = 1
 
   def run(self) -> list[nodes.Node]:
+    """Describes every field of the options as a config field."""
     fields = reference.fields_of(self.arguments[0])
     return self.parse_text_to_nodes('\n'.join(each.of_config() for each in fields))
 
 
 class Command(SphinxDirective):
-  """What a command says of itself, and its flags, as {command} medm2t_jax.main."""
+  """The usage and the flags of a command, as {command} medm2t_jax.main."""
 
   required_arguments = 1
 
   def run(self) -> list[nodes.Node]:
+    """Shows the usage of the command and describes every flag."""
     usage, flags = reference.command(self.arguments[0])
     told = nodes.literal_block(usage, usage, language='text')
     lines = [f'```{{program}} {self.arguments[0]}\n```\n']
@@ -86,7 +88,7 @@ class Command(SphinxDirective):
 def _readable(
   app: Sphinx, what: str, name: str, obj: Any, options: Any, call: str | None, result: Any
 ) -> tuple[str | None, Any]:
-  """Signatures with `Array`, and without what Linen adds to those of its modules."""
+  """Signatures with `Array`, and without the additions of Linen to its modules."""
   del app, what, name, obj, options
   call, result = (
     re.sub(r'~?jaxlib\._jax\.Array', 'Array', text) if text else text
@@ -98,7 +100,7 @@ def _readable(
 
 
 def _dashes(app: Sphinx, document: nodes.document) -> None:
-  """Those between a parameter and what it means, without `smartquotes`."""
+  """Dashes between a parameter and its meaning, without `smartquotes`."""
   del app
   for text in list(document.findall(nodes.Text)):
     if text == ' -- ':
@@ -106,7 +108,7 @@ def _dashes(app: Sphinx, document: nodes.document) -> None:
 
 
 def _pages_stay_pages(app: Sphinx, document: nodes.document) -> None:
-  """A link to an HTML file opens it where it is; it is no download."""
+  """Makes links to HTML files open them instead of downloading them."""
   del app
   for node in list(document.findall(addnodes.download_reference)):
     if node['reftarget'].endswith('.html'):
@@ -125,7 +127,7 @@ def _copy_example(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> None:
-  """What is beside the extensions."""
+  """Registers everything in addition to the extensions."""
   app.add_directive('options', Options)
   app.add_directive('command', Command)
   app.connect('autodoc-process-signature', _readable)

@@ -1,4 +1,4 @@
-"""What the code says of its options and commands, as Markdown of the reference pages.
+"""Documents options and commands from the code, as Markdown of the reference pages.
 
 `docs/conf.py` puts it where reference/config.md and reference/commands.md have the
 directives `options` and `command`.
@@ -58,9 +58,9 @@ class Field:
 
   Attributes:
     name: with its path, or its dashes.
-    kind: what it may be, Markdown; of a flag, what stands behind its equals sign.
-    default: as it is written; '' where there is none.
-    text: what it means, Markdown.
+    kind: allowed values, Markdown; for a flag, the text after its equals sign.
+    default: as it is written; '' if there is none.
+    text: its meaning, Markdown.
   """
 
   name: str
@@ -69,14 +69,14 @@ class Field:
   text: str
 
   def of_config(self) -> str:
-    """As Sphinx describes a value of a configuration."""
+    """Markdown of a config value for Sphinx."""
     lines = [f'```{{confval}} {self.name}', f':type: {self.kind}']
     if self.default:
       lines.append(f':default: `{self.default}`')
     return '\n'.join([*lines, '', self.text, '```', ''])
 
   def of_command(self) -> str:
-    """As Sphinx describes an option of a command."""
+    """Markdown of a command-line option for Sphinx."""
     default = f' Default: `{self.default}`.' if self.default else ''
     return f'```{{option}} {self.name}={self.kind}\n{self.text}{default}\n```\n'
 
@@ -155,10 +155,10 @@ def commands() -> list[str]:
 
 
 def command(module: str) -> tuple[str, list[Field]]:
-  """What a command says of itself, and its flags.
+  """The usage text of a command, and its flags.
 
   Raises:
-    ValueError: it does not answer --helpxml.
+    ValueError: the command does not answer --helpxml.
   """
   told = subprocess.run(
     [sys.executable, '-m', module, '--helpxml'],

@@ -2,9 +2,9 @@
 
   python docs/rooms.py --out=docs/rooms.svg
 
-`tests/rooms_test.py` holds the code against the order, and the committed picture against
-the code. An arrow is drawn only where an import exists, and not where it follows from
-others. The same tree gives the same bytes.
+`tests/rooms_test.py` compares the code with the order, and the committed picture with the
+code. An arrow is drawn only if an import exists and does not follow from other arrows. The
+same tree gives the same bytes.
 """
 
 from __future__ import annotations
@@ -111,10 +111,10 @@ class Box:
   Attributes:
     label: at most two words.
     purpose: one short line.
-    rooms: what is in it.
+    rooms: in the box.
     column: of its left edge.
     row: from the top.
-    columns: how many it spans.
+    columns: number of columns that it spans.
   """
 
   label: str
@@ -126,22 +126,27 @@ class Box:
 
   @property
   def left(self) -> float:
+    """The x of the left edge."""
     return _MARGIN + self.column * _PITCH + (_BETWEEN if self.column >= 2 else 0)
 
   @property
   def right(self) -> float:
+    """The x of the right edge."""
     return self.left + _WIDTH + (self.columns - 1) * _PITCH
 
   @property
   def top(self) -> float:
+    """The y of the top edge."""
     return _TOP + self.row * _ROW
 
   @property
   def bottom(self) -> float:
+    """The y of the bottom edge."""
     return self.top + _HEIGHT
 
   @property
   def middle(self) -> tuple[float, float]:
+    """(x, y) of the center."""
     return (self.left + self.right) / 2, self.top + _HEIGHT / 2
 
 
@@ -203,7 +208,7 @@ def arrows() -> list[tuple[str, str]]:
 
 
 def _reached(direct: Mapping[str, set[str]], label: str) -> set[str]:
-  """All that a box imports, directly or not."""
+  """Everything that a box imports, directly or indirectly."""
   found: set[str] = set()
   waiting = [label]
   while waiting:
@@ -223,7 +228,7 @@ def _straight(start: Point, end: Point) -> Curve:
 
 
 def _ways(start: Box, end: Box) -> Iterator[Curve]:
-  """Curves from one box to another, the plainest first."""
+  """Curves from one box to another, the simplest first."""
   (x0, y0), (x1, y1) = start.middle, end.middle
   over = max(start.left, end.left), min(start.right, end.right)
   if over[0] < over[1]:
@@ -257,7 +262,7 @@ def _points(curve: Curve, count: int = 64) -> list[Point]:
 
 
 def _cost(curve: Curve, ends: tuple[Box, Box], drawn: Sequence[Curve]) -> tuple[int, int]:
-  """Points of a curve inside boxes, and how far it runs along curves that are drawn."""
+  """Number of points inside boxes, and the length along curves that are already drawn."""
   points = _points(curve)
   space = lambda box: -1 if box in ends else 6
   inside = sum(
@@ -366,6 +371,7 @@ def _box(box: Box) -> str:
 
 
 def main() -> None:
+  """Writes the picture of the rooms to a file."""
   parser = argparse.ArgumentParser(description='Draws what the rooms import.')
   parser.add_argument('--out', type=Path, default=PICTURE, help='the SVG file')
   out = parser.parse_args().out

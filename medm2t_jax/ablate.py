@@ -3,8 +3,9 @@
   python -m medm2t_jax.ablate --config=configs/mortality.py [--workdir=W]
       [--ablations=without_ecg,windows_1] [--seeds=0,1,2]
 
-Run again, it continues. The last line on stdout is one JSON object: how many ablations
-there are, and where the table is. Exit codes are those of `medm2t_jax.main`.
+An interrupted study continues when the same command is run again. The last line on stdout
+is one JSON object: the number of ablations and the path of the table. Exit codes are those
+of `medm2t_jax.main`.
 """
 
 from __future__ import annotations
@@ -23,20 +24,23 @@ _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Experiment, for example configs/cvd.py or configs/cvd.py:small.'
 )
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, "The full model's workdir; by default runs/<config name>."
+  'workdir', None, 'Workdir of the full model; by default runs/<config name>.'
 )
 _ABLATIONS = flags.DEFINE_list(
-  'ablations', [], 'Names; by default all that apply to the data set.'
+  'ablations', [], 'Names of the ablations; by default all that apply to the data set.'
 )
 _SEEDS = flags.DEFINE_list(
-  'seeds', [], "Seeds of training to average over; by default the config's."
+  'seeds', [], "Training seeds to average over; by default the config's seed."
 )
 
 
 @command_line.command
 def main(_: list[str]) -> None:
+  """Trains and compares all ablations, and prints where the table is."""
   if not all(seed.isdecimal() for seed in _SEEDS.value):
-    sys.exit(f'error: --seeds={",".join(_SEEDS.value)}: give whole numbers, as 0,1,2')
+    sys.exit(
+      f'error: --seeds={",".join(_SEEDS.value)}: give whole numbers, for example 0,1,2'
+    )
   # Imported here so that --help and wrong flags answer at once.
   from medm2t_jax import experiment
   from medm2t_jax.runs.hosts import preemption

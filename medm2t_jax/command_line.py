@@ -1,4 +1,4 @@
-"""What all commands share: a mistake, in the flags or later, is one line."""
+"""What all commands share: any error, in the flags or later, is reported in one line."""
 
 from __future__ import annotations
 
@@ -47,22 +47,25 @@ def run(main: Main, config: str | None = None) -> None:
 
 
 def parse_flags(argv: list[str], config: str | None = 'config') -> list[str]:
-  """Parses flags; what is wrong with them is said in one line.
+  """Parses flags; exits with a one-line message if they are wrong.
 
   A config file is Python that runs here, and ml_collections reports its failures and
-  unknown fields as the exceptions below.
+  unknown fields as the exceptions caught below.
 
-  `configs/NAME.py` is an experiment of the package where the working folder has no such
-  file: commands run from any folder.
+  If the working folder has no file `configs/NAME.py`, the experiment of that name in the
+  package is used: commands run from any folder.
 
   Args:
-    argv: of the command line.
-    config: the flag that takes the config file; None of a command without one.
+    argv: the command line.
+    config: the flag that takes the config file; None if the command has none.
+
+  Returns:
+    The arguments that are not flags.
   """
   try:
     rest = flags.FLAGS(argv if config is None else _with_shipped(argv, config))
     if config is not None:
-      # A file that cannot be read is reported at the first use of a field: here.
+      # ml_collections reports an unreadable file only when a field is first used: here.
       getattr(flags.FLAGS[config].value, 'name', None)
     return rest
   except (flags.Error, ValueError, KeyError, AttributeError, TypeError, OSError) as error:
@@ -71,15 +74,15 @@ def parse_flags(argv: list[str], config: str | None = 'config') -> list[str]:
     text = str(error.args[0]) if isinstance(error, KeyError) else str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if _NAME_ALONE.fullmatch(lines[0]):
-      # Of ml_collections: an option, and perhaps the nearest one.
+      # ml_collections names the unknown option, and sometimes the nearest known one.
       lines[0] = f'--{config}: no option {lines[0]}.'
-    # A failure inside a config file comes with its traceback: its last line says why.
+    # A failure inside a config file includes its traceback, whose last line is the cause.
     causes = [line.partition('Error: ')[2] for line in lines if 'Error: ' in line]
     sys.exit(f'error: {causes[-1] if causes else " ".join(lines)} (see --help)')
 
 
 def _with_shipped(argv: list[str], config: str) -> list[str]:
-  """The command line with the path of an experiment that comes with the package."""
+  """The command line, with paths of shipped experiments made absolute."""
   result, value_follows = [], False
   for argument in argv:
     flag, equals, value = argument.partition('=')
@@ -94,7 +97,7 @@ def _with_shipped(argv: list[str], config: str) -> list[str]:
 
 
 def _shipped(value: str) -> str:
-  """`configs/NAME.py:VARIANT` where it is installed; any other value as it is."""
+  """The installed file for `configs/NAME.py:VARIANT`; any other value unchanged."""
   path, colon, variant = value.partition(':')
   package = importlib.util.find_spec('configs')
   if Path(path).parent != Path('configs') or Path(path).exists() or package is None:

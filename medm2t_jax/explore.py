@@ -1,9 +1,9 @@
-"""Writes the page of one patient: the prediction, how it came about, and what it rests on.
+"""Writes the page of one patient: the prediction, its history and what it depends on.
 
   python -m medm2t_jax.explore --model=BUNDLE --data=DIR --sample=ID --out=FILE.html
 
-The page is one file, needs no network, and names nobody unless asked (docs/explorer.md).
-The last line on stdout is one JSON object.
+The page is a single file, works offline, and contains no identifiers unless `--identify` is
+given (docs/explorer.md). The last line on stdout is one JSON object.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ _MODEL = flags.DEFINE_string(
 )
 _DATA = flags.DEFINE_string('data', None, 'Folder of a prepared data set.', required=True)
 _SAMPLE = flags.DEFINE_integer(
-  'sample', None, 'Which one: sample_id of its index.parquet.', required=True
+  'sample', None, 'The sample_id, from index.parquet of the data set.', required=True
 )
 _OUT = flags.DEFINE_string('out', None, 'HTML file of the page.', required=True)
 _IDENTIFY = flags.DEFINE_boolean(
-  'identify', False, 'Name sample, subject and prediction time on the page.'
+  'identify', False, 'Show sample, subject and prediction time on the page.'
 )
 
 
 @command_line.command
 def main(_: list[str]) -> None:
+  """Writes the page of one sample and prints its prediction."""
   # Imported here so that --help and wrong flags answer at once.
   from data_pipeline.format.dataset import open_dataset
   from data_pipeline.reading import one_sample

@@ -1,10 +1,10 @@
-"""Exports a trained model for programs that have JAX and NumPy alone.
+"""Exports a trained model for programs that have only JAX and NumPy.
 
   python -m medm2t_jax.export --model=BUNDLE --out=DIR
 
-DIR holds a program for each bucket, weights inside, for CPUs, CUDA and TPUs, and
-`manifest.json`, which says what goes in and what comes out (docs/trained_model.md,
-"Export"). The last line on stdout is one JSON object.
+DIR gets one program per bucket, with the weights inside, for CPUs, CUDA and TPUs, and
+`manifest.json`, which describes inputs and outputs (docs/trained_model.md, "Export"). The
+last line on stdout is one JSON object.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _OUT = flags.DEFINE_string('out', None, 'Folder of the export.', required=True)
 
 @command_line.command
 def main(_: list[str]) -> None:
+  """Exports the bundle and prints a summary of the manifest."""
   # Imported here so that --help and wrong flags answer at once.
   from medm2t_jax.inference import exporting
   from medm2t_jax.inference.trained_model import TrainedModel

@@ -2,9 +2,9 @@
 
   python -m medm2t_jax.main --config=configs/cvd.py [--workdir=W] [--mode=train|eval|audit]
 
-The last line on stdout is one JSON object: task, test metrics and paths; of an audit,
-which checks failed. Exit codes: 0, done; 1, an error, or a check of the audit failed;
-75, SIGTERM came while training, and all is saved: run it again.
+The last line on stdout is one JSON object: the task, test metrics and paths, or after an
+audit the failed checks. Exit codes: 0, success; 1, an error or a failed check of the audit;
+75, SIGTERM arrived during training and everything is saved: run the same command again.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Experiment, for example configs/cvd.py or configs/cvd.py:small.'
 )
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Where checkpoints and results go; by default runs/<config name>.'
+  'workdir', None, 'Folder for checkpoints and results; by default runs/<config name>.'
 )
 _MODE = flags.DEFINE_enum(
     'mode', 'train', ('train', 'eval', 'audit'),
-    'train: train what is not complete yet, then evaluate; eval: restore and evaluate; '
+    'train: train all incomplete stages, then evaluate; eval: restore and evaluate; '
     'audit: test the data and the checkpoints for leaks.',
 )  # fmt: skip
 _COORDINATOR = flags.DEFINE_string(
-  'coordinator_address', None, 'Several processes: host:port of the first one.'
+  'coordinator_address', None, 'With several processes: host:port of the first one.'
 )
-_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many processes there are.')
-_PROCESS = flags.DEFINE_integer('process_id', None, 'Which one this is, from 0.')
+_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Number of processes.')
+_PROCESS = flags.DEFINE_integer('process_id', None, 'Index of this process, from 0.')
 
 
 @command_line.command
 def main(_: list[str]) -> None:
+  """Trains, evaluates or audits the experiment, and prints a summary."""
   # Imported here so that --help and wrong flags answer at once.
   from medm2t_jax import audit, experiment
   from medm2t_jax.evaluation import evaluate
@@ -70,7 +71,7 @@ def main(_: list[str]) -> None:
         train.train(folds)
     if _MODE.value == 'audit':
       summary = audit.audit(folds)
-    # Without its last stage, as with --config.stages=labs, there is nothing to predict.
+    # Without the last stage, for example with --config.stages=labs, nothing can predict.
     elif _MODE.value == 'eval' or (
       config.evaluation.sections
       and all(is_complete(fold, evaluate.STAGE) for fold in folds)

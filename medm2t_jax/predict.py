@@ -2,10 +2,10 @@
 
   python -m medm2t_jax.predict --model=BUNDLE --data=DIR --out=FILE.parquet
 
-Any data set of the model's task will do, of any source and version: variables meet by
-code and unit. `coverage.json` beside FILE says which were found, and in how many samples.
-Subjects that the model was trained on are left out. The last line on stdout is one JSON
-object.
+DIR may hold any data set of the model's task, from any source and of any version: variables
+are matched by code and unit. `coverage.json` beside FILE lists which variables were found,
+and in how many samples. Subjects that the model was trained on are left out. The last line
+on stdout is one JSON object.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ _DATA = flags.DEFINE_string('data', None, 'Folder of a prepared data set.', requ
 _OUT = flags.DEFINE_string('out', None, 'Parquet file of the predictions.', required=True)
 _FORMAT = flags.DEFINE_enum(
     'format', 'table', ('table', 'meds'),
-    'table: one column a class, or the days; meds: the fields of meds-evaluation, of a '
-    'task of two classes.',
+    'table: one column per class, or the predicted number; meds: the columns of '
+    'meds-evaluation, for tasks of two classes.',
 )  # fmt: skip
 _MIN_COVERAGE = flags.DEFINE_float(
   'min_coverage',
   0.5,
-  "Least share that the data have of what the model's training samples had.",
+  'Smallest coverage: the share of the variables in the training samples that the data '
+  'must have.',
   lower_bound=0.0,
   upper_bound=1.0,
 )
@@ -41,15 +42,14 @@ _ALLOW_SEEN = flags.DEFINE_boolean(
 _REPORT = flags.DEFINE_boolean(
   'report',
   False,
-  'Also write report.html and metrics.json beside FILE: of data with labels.',
+  'Also write report.html and metrics.json beside FILE; the data must have labels.',
 )
-_CHECK = flags.DEFINE_boolean(
-  'check', True, "Run the model's self-test before it predicts anybody."
-)
+_CHECK = flags.DEFINE_boolean('check', True, "Run the model's self-test before predicting.")
 
 
 @command_line.command
 def main(_: list[str]) -> None:
+  """Predicts the data set, writes all files and prints a summary."""
   # Imported here so that --help and wrong flags answer at once.
   from data_pipeline.format.dataset import open_dataset
   from data_pipeline.format.schema import write_json
@@ -65,13 +65,13 @@ def main(_: list[str]) -> None:
     model.check()
   predicted = predicting.predict(model, dataset, allow_seen=_ALLOW_SEEN.value)
   out.parent.mkdir(parents=True, exist_ok=True)
-  # Also where it is too little, for the user to read.
+  # Written even if coverage is too low, so that the user can see why.
   write_json(out.with_name('coverage.json'), predicted.coverage)
   predicting.require_coverage(predicted, _MIN_COVERAGE.value, dataset.directory)
   write(out, dataset, predicted)
   files = {'predictions': out, 'coverage_table': out.with_name('coverage.json')}
   if _REPORT.value:
-    from medm2t_jax.evaluation import external  # with all that draws
+    from medm2t_jax.evaluation import external  # imports matplotlib
 
     result = external.compute(model, dataset, predicted)
     files |= {'report': out.with_name('report.html')}

@@ -1,9 +1,9 @@
-"""Answers requests with a trained model over HTTP.
+"""Serves predictions of a trained model over HTTP.
 
   python -m medm2t_jax.serve --model=BUNDLE [--port=8080]
 
-docs/serving.md says what is asked and answered; http://127.0.0.1:8080/docs shows it, with
-an example of this model. Ends at SIGTERM, once what was accepted is answered.
+docs/serving.md describes requests and answers; http://127.0.0.1:8080/docs shows them, with
+an example of this model. On SIGTERM the service answers all accepted requests and ends.
 """
 
 from __future__ import annotations
@@ -24,51 +24,53 @@ _MODEL = flags.DEFINE_string(
 _MAPPING = flags.DEFINE_string(
   'mapping',
   '',
-  'Which codes of events become which variable: a shipped name or a YAML file '
-  "(docs/sources.md). By default that of the source of the model's data.",
+  'Mapping from event codes to variables: a shipped name or a YAML file '
+  "(docs/sources.md). By default the mapping of the model's data source.",
 )
 _FHIR_MAPPING = flags.DEFINE_string(
   'fhir_mapping',
   '',
-  'The same of FHIR, whose codes are LOINC//{code}. By default omop_loinc for a model of '
-  'MIMIC-IV; of other models there is no FHIR without it.',
+  'The same for FHIR, whose codes are LOINC//{code}. By default omop_loinc for models of '
+  'MIMIC-IV; other models do not accept FHIR without it.',
 )
-_HOST = flags.DEFINE_string('host', '127.0.0.1', 'Address that is listened on.')
+_HOST = flags.DEFINE_string('host', '127.0.0.1', 'Address to listen on.')
 _PORT = flags.DEFINE_integer('port', 8080, 'Port.', lower_bound=0, upper_bound=65535)
 _TOKEN_FILE = flags.DEFINE_string(
-  'token_file', None, 'File with the token that every request but /health has to have.'
+  'token_file', None, 'File with the token that every request except /health must carry.'
 )
 _DEFAULTS = ServiceOptions()
 _LIMITS = {
   'max_body_mb': flags.DEFINE_float(
-    'max_body_mb', _DEFAULTS.max_body_mb, 'Of the body of a request.'
+    'max_body_mb', _DEFAULTS.max_body_mb, 'Largest body of a request, in MB.'
   ),
-  'max_depth': flags.DEFINE_integer('max_depth', _DEFAULTS.max_depth, 'Levels of a JSON.'),
+  'max_depth': flags.DEFINE_integer('max_depth', _DEFAULTS.max_depth, 'Deepest nesting.'),
   'max_patients': flags.DEFINE_integer(
-    'max_patients', _DEFAULTS.max_patients, 'Of a request.'
+    'max_patients', _DEFAULTS.max_patients, 'Most patients in a request.'
   ),
-  'max_events': flags.DEFINE_integer('max_events', _DEFAULTS.max_events, 'Of a patient.'),
+  'max_events': flags.DEFINE_integer(
+    'max_events', _DEFAULTS.max_events, 'Events per patient.'
+  ),
   'max_recordings': flags.DEFINE_integer(
-    'max_recordings', _DEFAULTS.max_recordings, 'ECGs of a patient.'
+    'max_recordings', _DEFAULTS.max_recordings, 'Most ECGs of a patient.'
   ),
   'max_samples': flags.DEFINE_integer(
-    'max_samples', _DEFAULTS.max_samples, 'Of an ECG, all leads.'
+    'max_samples', _DEFAULTS.max_samples, 'Most signal samples of an ECG, over all leads.'
   ),
   'max_explained': flags.DEFINE_integer(
-    'max_explained', _DEFAULTS.max_explained, 'Patients, with explanation.'
+    'max_explained', _DEFAULTS.max_explained, 'Most patients in a request for explanations.'
   ),
   'max_waiting': flags.DEFINE_integer(
-    'max_waiting', _DEFAULTS.max_waiting, 'Patients who wait.'
+    'max_waiting', _DEFAULTS.max_waiting, 'Most patients in the queue.'
   ),
   'body_seconds': flags.DEFINE_float(
-    'body_seconds', _DEFAULTS.body_seconds, 'In which a body arrives.'
+    'body_seconds', _DEFAULTS.body_seconds, 'Seconds within which a body must arrive.'
   ),
 }
 _BATCH_ROWS = flags.DEFINE_list(
   'batch_rows', [*map(str, _DEFAULTS.batch_rows)], 'Rows of the compiled programs.'
 )
 
-# Source of a model's data -> mapping of the rows that its hospital has.
+# Source of a model's data -> the mapping for rows of that hospital.
 _MAPPINGS = {
   'mimic_iv': 'mimic_iv', 'simulated': 'mimic_iv', 'physionet2012': 'physionet2012'
 }  # fmt: skip
@@ -79,6 +81,7 @@ _LOGGER = logging.getLogger('medm2t_jax.serve')
 
 @command_line.command
 def main(_: list[str]) -> None:
+  """Loads the bundle and serves it until SIGTERM."""
   # Imported here so that --help and wrong flags answer at once.
   try:
     import uvicorn
@@ -98,7 +101,8 @@ def main(_: list[str]) -> None:
     sys.exit(f'error: {error}')
   if _HOST.value not in _LOCAL and not token:
     _LOGGER.warning(
-      '--host=%s without --token_file: whoever reaches this port may ask.', _HOST.value
+      '--host=%s without --token_file: anyone who can reach this port can use the service.',
+      _HOST.value,
     )
   config = uvicorn.Config(
     service,
@@ -114,15 +118,15 @@ def main(_: list[str]) -> None:
 
 
 def make(bundle: Path, options: Any, token: str) -> Any:
-  """The application of a bundle.
+  """Builds the web application that serves a bundle.
 
   Args:
-    bundle: the folder.
+    bundle: folder of the bundle.
     options: limits.
-    token: '' for none.
+    token: that requests must carry; '' if none is required.
 
   Raises:
-    DataError: no bundle, no mapping, or the self-test failed.
+    DataError: the folder is not a bundle, a mapping is unknown, or the self-test failed.
   """
   from data_pipeline.sources.meds import mapping
   from data_pipeline.sources.meds.patients import PatientReader
@@ -139,8 +143,8 @@ def make(bundle: Path, options: Any, token: str) -> Any:
   )
   if loaded is None:
     _LOGGER.warning(
-      "the model's data were of source %r, which has no mapping of its own: events are "
-      'read by the codes of the model alone (GET /model), unless --mapping is given',
+      "the model's data source %r has no mapping: only events with the model's own codes "
+      '(GET /model) are read. Use --mapping to give one.',
       source,
     )
   return application(

@@ -1,10 +1,10 @@
-"""Searches config values for the best validation figure.
+"""Searches config values for the best validation metric.
 
   python -m medm2t_jax.sweep --sweep=configs/sweeps/mortality.py [--directory=D]
 
-It needs the extra `sweeps`. Run again, it continues. The last line on stdout is one JSON
-object: the best trial, and its configuration for configs/replay.py. Exit codes are those
-of `medm2t_jax.main`.
+Needs the extra `sweeps`. An interrupted sweep continues when the same command is run again.
+The last line on stdout is one JSON object: the best trial, and its configuration for
+configs/replay.py. Exit codes are those of `medm2t_jax.main`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ _SWEEP = config_flags.DEFINE_config_file(
   'sweep', None, 'Sweep, for example configs/sweeps/mortality.py:small.'
 )
 _DIRECTORY = flags.DEFINE_string(
-  'directory', None, 'Where the trials go; by default sweeps/<sweep name>.'
+  'directory', None, 'Folder for the trials; by default sweeps/<sweep name>.'
 )
 
 
 @command_line.command
 def main(_: list[str]) -> None:
+  """Runs or continues the sweep, and prints the best trial."""
   if util.find_spec('optuna') is None:
     sys.exit(
       "error: sweeps need the package optuna: pip install -c constraints.txt -e '.[sweeps]'"

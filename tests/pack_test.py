@@ -156,7 +156,7 @@ def test_the_image_starts_the_service_as_nobody_special(site, tmp_path):
     cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(site)}, capture_output=True,
     text=True, check=False,
   )  # fmt: skip
-  assert done.stderr.splitlines()[-1].startswith(f'error: {tmp_path}: not a bundle')
+  assert done.stderr.splitlines()[-1].startswith(f'error: {tmp_path} is not a bundle')
   check = json.loads(last['HEALTHCHECK'].partition('CMD ')[2])
   assert check[0] == python and f':{last["EXPOSE"]}/health' in check[-1]
   compile(check[-1], 'HEALTHCHECK', 'exec')

@@ -36,7 +36,7 @@ class Decoder(nn.Module):
 
 
 class CrossAttention(nn.Module):
-  """Attention and feed-forward, each with a residual and a LayerNorm behind it."""
+  """Attention and feed-forward, each followed by a residual and a LayerNorm."""
 
   def __init__(self, width: int, heads: int, dropout: float):
     super().__init__()
@@ -50,7 +50,7 @@ class CrossAttention(nn.Module):
   def forward(
     self, query: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor | None = None
   ) -> torch.Tensor:
-    """Args: query (b q e); tokens (b t e); mask valid tokens (b t)."""
+    """Lets queries (b q e) attend to tokens (b t e) that `mask` (b t) marks as valid."""
     attended, _ = self.attention(
       query,
       tokens,
@@ -78,7 +78,7 @@ class ResNet1d(nn.Module):
       width, length = after, after_length
 
   def forward(self, x: torch.Tensor) -> torch.Tensor:
-    """Args: x (b c s); returns (b e t)."""
+    """Maps signals (b c s) to features (b e t)."""
     x = skip = self.stem_norm(self.stem(x))
     for unit in self.units:
       x, skip = unit(x, skip)

@@ -1,6 +1,6 @@
 """Summary statistics of the items of each modality; a sample's columns are a row.
 
-Each class says also which rows have its modality, and hides it in rows.
+Each class also determines which rows have its modality, and hides it in rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 class Columns(NamedTuple):
-  """Values (b n), 0 where not known, and whether they are known (b n)."""
+  """Values (b n), 0 if unknown, and whether they are known (b n)."""
 
   value: torch.Tensor
   known: torch.Tensor
@@ -120,7 +120,7 @@ class GridColumns(nn.Module):
     deviation = (value - mean[:, None]) * weight
     since = (time - mean_time[:, None]) * weight
 
-    # Of equal ones argmax takes the first.
+    # argmax returns the first of equal values.
     begin = weight.argmax(dim=1)
     end = steps - 1 - weight.flip(1).argmax(dim=1)
     at = lambda step: value.gather(1, step[:, None])[:, 0]
@@ -183,7 +183,7 @@ class EcgColumns(nn.Module):
     )
 
   def _last(self, x: torch.Tensor, owner: torch.Tensor, rows: int) -> torch.Tensor:
-    """Greatest of each row (b f)."""
+    """Largest value of each row (b f)."""
     start = x.new_full((rows, x.shape[1]), -torch.inf)
     return start.scatter_reduce_(0, owner[:, None].expand_as(x), x, 'amax')
 
@@ -195,7 +195,7 @@ class EcgColumns(nn.Module):
 
 
 class StaticColumns(nn.Module):
-  """Numbers as they are, categories one-hot."""
+  """Numbers unchanged, categories one-hot."""
 
   levels: torch.Tensor
   column: torch.Tensor
@@ -283,7 +283,7 @@ def numeric_statistics(
 
 
 def _flags(known: torch.Tensor, several: torch.Tensor) -> torch.Tensor:
-  """Which of the nine statistics are known: a slope of several times, a count always."""
+  """Which of the nine statistics are known: a slope needs several times, a count none."""
   return torch.stack([known] * 6 + [several, torch.ones_like(known), known], dim=-1)
 
 

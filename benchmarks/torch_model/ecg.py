@@ -60,7 +60,7 @@ class EcgEncoder(nn.Module):
     self.time_token = nn.Linear(config.recording, config.time_mlp)
 
   def forward(self, ecg: Tensors, rows: int, tokens: bool = True) -> Encoded:
-    """Args: ecg recordings, `real` false for placeholders; rows of the batch; tokens."""
+    """Encodes recordings of `rows` samples; `real` is False for placeholders."""
     vectors, windows = self.recordings(ecg), self.config.windows
     window = torch.searchsorted(self.time_cuts, ecg['time'])
     real = ecg['real']

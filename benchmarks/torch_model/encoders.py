@@ -32,7 +32,7 @@ class StaticEncoder(nn.Module):
     self.mlp = mlp(width, config.mlp, config.dropout)
 
   def forward(self, static: Tensors, tokens: bool = True) -> Encoded:
-    del tokens  # The summary is the only one.
+    del tokens  # the summary is the only token
     observed, categorical = static['numeric_mask'], static['categorical'].long()
     scaled = (static['numeric'] - self.center) / self.scale * observed
     parts = [scaled, observed.float()]

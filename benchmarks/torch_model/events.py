@@ -16,10 +16,10 @@ from medm2t_jax.models.events.events_config import NUM_BINS, EventsConfig
 
 
 class EventEncoder(nn.Module):
-  """Item statistics, the mean of the windows beside the last one, MLP.
+  """Item statistics, the mean of the windows concatenated with the last one, MLP.
 
-  All items and categories of a batch are known. Letters: b rows, m events of all rows,
-  w windows, j items, i value ids, e width.
+  All items and categories of a batch are known. Letters: b rows, m events of all rows, w
+  windows, j items, i value ids, e width.
   """
 
   knots: torch.Tensor
@@ -167,7 +167,7 @@ class EventEncoder(nn.Module):
     return total.view(rows, self.shape[0], self.value_ids)
 
   def _encode(self, value: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """The encoding of one value per item (b w i); 0 where it is not known."""
+    """The encoding of one value per item (b w i); 0 if unknown."""
     value = torch.where(known, value, 0.0).index_select(-1, self.item_of_id)
     filled = ((value - self.low) * self.per_width).clamp(0, 1) - self.mean
     code = torch.where(self.categorical_id, (value == self.component).float(), filled)

@@ -1,4 +1,4 @@
-"""Multimodal head: a loop over pairs, a block of its own for each direction."""
+"""Multimodal head: a loop over pairs, with a separate block for each direction."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ class MultimodalFusion(nn.Module):
     return self.dropout(functional.relu(self.shared(self.project[name](x))))
 
   def _attend(self, i: str, j: str, summary, tokens, encoded) -> torch.Tensor:
-    # The softmax of no token is not a number: absent rows attend to placeholders, and
-    # their pair is zero.
+    # A softmax without tokens is NaN, so absent rows attend to placeholders, and their pair
+    # is set to zero.
     mask = encoded[j].token_mask
     mask = mask | ~mask.any(dim=1, keepdim=True)
     return self.blocks[f'{i}_to_{j}'](summary[i][:, None], tokens[j], mask)[:, 0]

@@ -1,4 +1,4 @@
-"""All stages of the model, as `medm2t_jax.models.medm2t.MedM2T` has them."""
+"""All stages of the model, as in `medm2t_jax.models.medm2t.MedM2T`."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from medm2t_jax.models.static_encoder import StaticConfig
 class Predictions(NamedTuple):
   """Logits of units (u c); outputs of the deep network (u c), of the members (u k c).
 
-  `members` is None where a stage has no ensemble: then `logits` are those of the deep
-  network; so they are in training, where nobody reads them.
+  `members` is None if a stage has no ensemble: `logits` are then those of the deep network,
+  as they are in training, where they are not used.
   """
 
   logits: torch.Tensor
@@ -42,7 +42,7 @@ class Predictions(NamedTuple):
 
 
 class Head(nn.Module):
-  """Decoder of a stage; where it has columns, an ensemble trunk beside it, added late."""
+  """Decoder of a stage; with columns also an ensemble trunk, added late."""
 
   offset: torch.Tensor
 
@@ -71,7 +71,7 @@ class Head(nn.Module):
     chunks: torch.Tensor | None = None,
     others: Sequence[torch.Tensor] = (),
   ) -> Predictions:
-    """Args: vectors of the encoders, chunks, what other stages predict."""
+    """Predicts from encoder vectors, chunks and the predictions of other stages."""
     deep = self.decoder(vectors) + self.offset
     if self.trunk is None:
       return Predictions(deep, deep, None)
@@ -83,10 +83,10 @@ class Head(nn.Module):
 
 
 class TorchMedM2T(nn.Module):
-  """The parts that one stage uses; options have the values of the configs."""
+  """The parts of one stage; options have the values of the configs."""
 
   def __init__(self, config: ModelConfig, fitted: Mapping[str, Any], stage: str):
-    """Args: sizes; our `fitted` collection of the stage and all encoders; stage."""
+    """Builds the parts of a stage; `fitted` is our collection of the same name."""
     super().__init__()
     assert config.deep == config.single_stages == 'late'
     self.stage = stage
@@ -150,7 +150,7 @@ class TorchMedM2T(nn.Module):
       self.singles.requires_grad_(False)
 
   def forward(self, batch: Mapping[str, Any]) -> Predictions:
-    """Of the stage's units: rows, recordings or segments."""
+    """Predictions of the stage's units: rows, recordings or segments."""
     stage, encoders = self.stage, self.encoders
     if stage == 'multimodal':
       encoded = {name: self._encode(name, batch, tokens=True) for name in encoders}
@@ -170,7 +170,7 @@ class TorchMedM2T(nn.Module):
   def _singles(
     self, encoded: Mapping[str, Encoded], chunks: torch.Tensor, batch: Mapping[str, Any]
   ) -> list[torch.Tensor]:
-    """What the stage of each modality predicts; the prior where a row lacks it."""
+    """The predictions of each modality's stage; the prior in rows without the modality."""
     rows, found = len(chunks), []
     of_each = chunks.split(list(self.counts.values()), dim=1)
     heads = dict[str, Any](self.singles.items())
@@ -207,7 +207,7 @@ class TorchMedM2T(nn.Module):
     return view.summary
 
   def owners(self, batch: Mapping[str, Any]) -> torch.Tensor:
-    """The row of each unit, whose label it takes (u)."""
+    """The row of each unit, whose label it has (u)."""
     rows = torch.arange(len(batch['label']), device=batch['label'].device)
     if self.stage.startswith('ecg_'):
       return batch['ecg']['owner'].long()

@@ -15,7 +15,7 @@ from medm2t_jax.models.trunk.ensemble_trunk import EnsembleConfig
 
 
 class Chunks(nn.Module):
-  """Of each column a thermometer, the standardised value and a flag (b n 10)."""
+  """For each column a thermometer, the standardised value and a flag (b n 10)."""
 
   low: torch.Tensor
   per_step: torch.Tensor
@@ -25,7 +25,7 @@ class Chunks(nn.Module):
   flagged: torch.Tensor
 
   def __init__(self, fitted: Sequence[Mapping[str, np.ndarray]]):
-    """Args: fitted: of each modality."""
+    """Joins the fitted constants of all modalities."""
     super().__init__()
     joined = lambda name: torch.from_numpy(np.concatenate([one[name] for one in fitted]))
     knots, scale = joined('column_knots'), joined('column_scale')
@@ -54,7 +54,7 @@ class EnsembleTrunk(nn.Module):
   offset: torch.Tensor
 
   def __init__(self, config: EnsembleConfig, columns: int, offset: np.ndarray):
-    """Args: sizes; number of columns; where the outputs start."""
+    """Creates the parameters for so many columns; outputs start at `offset`."""
     super().__init__()
     members, width, outputs = config.members, config.width, len(offset)
     self.chunk_dropout = config.chunk_dropout
@@ -71,7 +71,7 @@ class EnsembleTrunk(nn.Module):
     self.register_buffer('offset', torch.tensor(offset))
 
   def forward(self, x: torch.Tensor) -> torch.Tensor:
-    """Args: x chunks (b n p)."""
+    """Outputs of all members (b k c) for chunks `x` (b n p)."""
     x = torch.bmm(x.transpose(0, 1), self.chunk_table).transpose(0, 1)
     rows, count, _ = x.shape
     scale = x.new_ones(1, count) if self.chunk_scale is None else self.chunk_scale
@@ -99,7 +99,7 @@ class _Layer(nn.Module):
 
 
 class LateAddition(nn.Module):
-  """The prior, plus the weighted sum of what each part says beyond it."""
+  """The prior, plus the weighted sum of each part's difference from it."""
 
   offset: torch.Tensor
   part_weights: torch.Tensor
@@ -110,14 +110,14 @@ class LateAddition(nn.Module):
     self.register_buffer('part_weights', torch.tensor(fitted['part_weights']))
 
   def forward(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Args: parts: log probabilities, or days (b c)."""
+    """Adds log probabilities, or days, (b c) of all parts."""
     beyond = torch.stack(list(parts)) - self.offset
     total = self.offset + torch.einsum('m,mbc->bc', self.part_weights, beyond)
     return log_probabilities(total)
 
 
 def log_probabilities(outputs: torch.Tensor) -> torch.Tensor:
-  """Class scores as log probabilities; days as they are (b c)."""
+  """Class scores as log probabilities; numbers unchanged (b c)."""
   return outputs if outputs.shape[-1] == 1 else outputs.log_softmax(dim=-1)
 
 

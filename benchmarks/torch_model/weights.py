@@ -1,4 +1,4 @@
-"""Weights of `TorchMedM2T` in our variables (`medm2t_jax.inference.torch_import`)."""
+"""Copies weights of `TorchMedM2T` to our variables (`inference.torch_import`)."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from benchmarks.torch_model.trunk import EnsembleTrunk
 from medm2t_jax.inference import torch_import
 from medm2t_jax.inference.torch_import import Arrays, Block
 
-# Our path, the weights that belong there, and where they go if blocks are stacked.
+# Our path, the corresponding weights, and their index if blocks are stacked.
 Placed = Iterator[tuple[str, Block, tuple[int, ...]]]
 
 
 def to_variables(
   model: TorchMedM2T, variables: dict[str, Any], arrays: Arrays | None = None
 ) -> dict[str, Any]:
-  """A copy of our variables of the model's stage with the weights of `model`.
+  """A copy of our variables of the stage with the weights of `model`.
 
   Args:
     model: of the stage.
-    variables: arrays of the right shapes; `fitted` stays.
-    arrays: by the names of the model's state, in place of it (for example gradients).
+    variables: arrays of the right shapes; `fitted` is unchanged.
+    arrays: by the names of the model's state, to use instead of it (for example gradients).
   """
   if arrays is None:
     arrays = {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}
@@ -54,7 +54,7 @@ def to_variables(
 
 
 def _exists(tree: Any, path: str) -> bool:
-  """A stage of ours has no parameters that it does not use."""
+  """Whether our stage has this path; it has no parameters that it does not use."""
   for part in path.split('/'):
     if part not in tree:
       return False

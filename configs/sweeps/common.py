@@ -1,4 +1,4 @@
-"""What all sweeps share: the fields of a sweep."""
+"""The fields that all sweeps share."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from medm2t_jax.experiment import Config
 def sweep(
   experiment: Config, space: tuple[tuple[Any, ...], ...], *, stage: str, trials: int
 ) -> Config:
-  """A locked sweep.
+  """Returns a locked sweep.
 
   Args:
-    experiment: what every trial starts from; all its values can be given on the command
-      line, as --sweep.experiment.data.dir=DIR. The objective is what
-      `recipe.STAGE.select_by` names, on validation subjects, at the best epoch; with
-      several folds their mean. No trial has a refit; the best one has when it is replayed.
-    space: one entry a swept value: (path, kind, ...). The path is that of a config
-      value; `*` stands for any name, and all values that match change together. Kinds:
-      ('uniform', low, high), ('log_uniform', low, high), ('integer', low, high) and
-      ('choice', (value, value, ...)).
-    stage: whose figure is the objective; `experiment.stages` must contain it.
-    trials: number of trials, those that failed included.
+    experiment: base of every trial. Its values can be set on the command line, for example
+      --sweep.experiment.data.dir=DIR. The objective is the metric named by
+      `recipe.STAGE.select_by`, on validation subjects, at the best epoch, averaged over
+      folds. Trials have no refit; replaying the best trial includes it.
+    space: one entry per swept value: (path, kind, ...). The path is that of a config value;
+      `*` stands for any name, and all matching values change together. Kinds: ('uniform',
+      low, high), ('log_uniform', low, high), ('integer', low, high) and ('choice', (value,
+      value, ...)).
+    stage: the stage whose metric is the objective; `experiment.stages` must contain it.
+    trials: number of trials, failed ones included.
   """
   fields = {
     'name': experiment.name,

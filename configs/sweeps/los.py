@@ -1,4 +1,4 @@
-"""Which loss suits length of stay: each by the validation mean absolute error.
+"""Compares losses for length of stay by the validation mean absolute error.
 
   python -m medm2t_jax.sweep --sweep=configs/sweeps/los.py
   python -m medm2t_jax.sweep --sweep=configs/sweeps/los.py:small

@@ -1,4 +1,4 @@
-"""Optimisation of the multimodal model for in-hospital mortality, end to end.
+"""Searches settings of the end-to-end multimodal model for in-hospital mortality.
 
   python -m medm2t_jax.sweep --sweep=configs/sweeps/mortality.py
   python -m medm2t_jax.sweep --sweep=configs/sweeps/mortality.py:small

@@ -1,0 +1,1 @@
+"""ECG recordings: reading files, conditioning signals, report terms."""

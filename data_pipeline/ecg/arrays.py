@@ -1,7 +1,7 @@
-"""Plain arrays of 12-lead ECGs: NumPy files, and a column of a parquet table.
+"""Reads 12-lead ECGs stored as plain arrays: NumPy files, or a column of a parquet table.
 
-An array has two axes, samples and leads, in either order, and does not say what it is:
-its sampling rate, unit and lead names come with its path (`raw_recording`).
+An array has two axes, samples and leads, in either order, and does not describe itself: its
+sampling rate, unit and lead names come with its path (`raw_recording`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from data_pipeline.ecg.reading import MOST_SAMPLES, EcgError, in_millivolts
 from data_pipeline.format.schema import DataError
 
 SAMPLES = 'samples'  # the column of a table
-# Of the column in one row group, uncompressed: a row is read with its whole group.
+# Largest uncompressed size of the column in one row group, which is read as a whole.
 MOST_GROUP_BYTES = 1 << 25
 _ROW = re.compile(r'(?P<table>.+\.parquet)#(?P<row>\d+)')
 _NAMES = re.compile(r'[,;\s]+')
@@ -29,12 +29,12 @@ _NAMES = re.compile(r'[,;\s]+')
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-  """What an array does not say itself.
+  """Metadata that an array lacks.
 
   Attributes:
-    sampling_rate: Hz, None where it is not known.
+    sampling_rate: Hz, None if unknown.
     unit: of the values.
-    leads: names in the order of the array, between commas.
+    leads: comma-separated names in the order of the array.
   """
 
   sampling_rate: float | None = None
@@ -43,12 +43,12 @@ class Description:
 
 
 def row_path(table: str, row: str) -> str:
-  """SQL of the path of a row of a table, given SQL of both."""
+  """SQL for the path of a table row, given SQL for the table and the row."""
   return f"{table} || '#' || {row}"
 
 
 def table_of(path: str) -> str | None:
-  """The table of the path of a row; None for the path of a file."""
+  """The table in the path of a row; None for the path of a file."""
   match = _ROW.fullmatch(path)
   return match['table'] if match else None
 
@@ -90,11 +90,11 @@ def read_array(path: str, description: Description) -> tuple[np.ndarray, float]:
 
 
 def check_table(path: Path) -> None:
-  """Looks whether single rows of a table's samples can be read.
+  """Checks that single rows of a table's samples can be read quickly.
 
   Raises:
-    DataError: the column is no list of lists of numbers, or its row groups are so large
-      that reading a row of one would take seconds.
+    DataError: the column is not a list of lists of numbers, or its row groups are so large
+      that reading one row would take seconds.
   """
   kind = pq.read_schema(path).field(SAMPLES).type
   inner = _values_of(kind)
@@ -116,8 +116,8 @@ def check_table(path: Path) -> None:
     if size > MOST_GROUP_BYTES and of.num_rows > 1:
       rows = max(1, of.num_rows * MOST_GROUP_BYTES // size)
       raise DataError(
-        f'{path}: a row group holds {of.num_rows} recordings, {size >> 20} MB, and is '
-        'read whole for each of them. Write the table again with pyarrow.parquet.'
+        f'{path}: a row group holds {of.num_rows} recordings, {size >> 20} MB, and is read '
+        'completely for each of them. Rewrite the table with pyarrow.parquet.'
         f'write_table(..., row_group_size={rows}).'
       )
 
@@ -162,7 +162,7 @@ _lock = threading.Lock()
 @functools.lru_cache(maxsize=4)
 def _open(path: Path, changed: int) -> tuple[pq.ParquetFile, np.ndarray]:
   """The table, and the first row of each of its row groups."""
-  del changed  # of another content, another entry
+  del changed  # part of the cache key: changed content is another entry
   file = pq.ParquetFile(path)
   groups = range(file.metadata.num_row_groups)
   rows = [file.metadata.row_group(group).num_rows for group in groups]

@@ -2,9 +2,9 @@
 
 Missing samples are interpolated, the signal is resampled to 125 Hz behind an
 anti-aliasing filter, band-passed 0.5 to 40 Hz (3rd-order Butterworth, zero
-phase), and stored as int16 with one gain per recording. The two linear steps
-commute but for the filters' edges; resampling first makes the band-pass the same
-filter for every source rate, and four times cheaper at 500 Hz.
+phase), and stored as int16 with one gain per recording. Except at the edges, the two
+linear steps commute; resampling first makes the band-pass the same filter for every
+source rate, and four times cheaper at 500 Hz.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _SECONDS = ECG_SAMPLES / ECG_SAMPLING_RATE
 _LOWEST_RATE = 2.0 * _BAND[1]  # Nyquist of the pass band, Hz
 
 MAX_MISSING = 0.5  # a lead with a larger share of missing samples is unusable
-FLAT_RANGE = 0.001  # mV; a lead whose samples range over less is unusable
-MAX_UNUSABLE_LEADS = 3  # more of them, and the recording is dropped
-MAX_AMPLITUDE = 10.0  # mV after the band-pass; above it nothing is cardiac
+FLAT_RANGE = 0.001  # mV; a lead with a smaller range of values is unusable
+MAX_UNUSABLE_LEADS = 3  # a recording with more is dropped
+MAX_AMPLITUDE = 10.0  # mV after the band-pass; no cardiac signal is larger
 
 
 def load(recording: RawRecording) -> tuple[np.ndarray, float]:
@@ -43,8 +43,8 @@ def load(recording: RawRecording) -> tuple[np.ndarray, float]:
 def condition(signal_mv: np.ndarray, sampling_rate: float) -> tuple[np.ndarray, float]:
   """Conditions one recording.
 
-  Up to `MAX_UNUSABLE_LEADS` unusable leads (flat, or mostly missing) become 0.
-  Of a recording longer than 10 s the middle is kept.
+  Up to `MAX_UNUSABLE_LEADS` unusable leads (flat, or mostly missing) become 0. The middle
+  10 s of a longer recording are kept.
 
   Args:
     signal_mv: (samples, leads) in mV, NaN where missing.
@@ -54,8 +54,7 @@ def condition(signal_mv: np.ndarray, sampling_rate: float) -> tuple[np.ndarray, 
     int16 (1250, leads) and the gain in units per mV.
 
   Raises:
-    EcgError: 'low_sampling_rate', 'too_short', 'missing_samples', 'flat' or
-      'amplitude'.
+    EcgError: 'low_sampling_rate', 'too_short', 'missing_samples', 'flat' or 'amplitude'.
   """
   if sampling_rate <= _LOWEST_RATE:
     raise EcgError('low_sampling_rate', f'{sampling_rate} Hz cannot carry 40 Hz')

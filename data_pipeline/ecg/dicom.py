@@ -1,8 +1,8 @@
-"""DICOM waveforms: 12-lead ECGs as electrocardiographs store them.
+"""Reads 12-lead ECGs from DICOM waveforms, as electrocardiographs store them.
 
-Of the multiplex groups of a file, the first that was recorded (and not derived, as a
-median beat is) and has all twelve leads is read. Leads are named by their source (CID
-3001 of DICOM PS3.16: MDC and SCP-ECG codes), else by its meaning or the channel's label.
+Reads the first multiplex group of a file that was recorded (not derived, as a median beat
+is) and has all twelve leads. Leads are named by their source (CID 3001 of DICOM PS3.16: MDC
+and SCP-ECG codes), or else by its meaning or the channel's label.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ECG_CLASSES = {
   '1.2.840.10008.5.1.4.1.1.9.1.2': 'General ECG',
   '1.2.840.10008.5.1.4.1.1.9.1.4': 'General 32-bit ECG',
 }
-_NUMBERS = (1, 2, 61, 62, 63, 64, 3, 4, 5, 6, 7, 8)  # of the leads in MDC and SCP-ECG
+_NUMBERS = (1, 2, 61, 62, 63, 64, 3, 4, 5, 6, 7, 8)  # lead numbers in MDC and SCP-ECG
 _LEAD_OF = {
   f'{prefix}{number}': lead
   for prefix in ('2:', '5.6.3-9-')
@@ -54,7 +54,7 @@ def pydicom_package() -> ModuleType:
 
 
 def is_dicom(path: str) -> bool:
-  """Whether a path is that of a DICOM file: by its ending, else by its first bytes."""
+  """Whether a path is that of a DICOM file, by its extension or its first bytes."""
   if path.lower().endswith(ENDINGS):
     return True
   try:
@@ -73,7 +73,7 @@ def read_dicom(path: str) -> tuple[np.ndarray, float]:
 
   Raises:
     EcgError: 'missing_file', 'bad_header' (no ECG waveform), 'short_dat', 'too_long',
-      'missing_lead', 'unknown_unit', or 'unreadable': whatever else the file does.
+      'missing_lead', 'unknown_unit', or 'unreadable' for any other failure.
     DataError: pydicom is not installed.
   """
   pydicom = pydicom_package()
@@ -92,7 +92,7 @@ def _read(dataset: Any, path: str) -> tuple[np.ndarray, float]:
   groups = list(dataset.get('WaveformSequence') or ())
   if kind not in _ECG_CLASSES or not groups:
     raise EcgError(
-      'bad_header', f'{path}: SOP class {kind or "none"} is no 12-lead ECG waveform'
+      'bad_header', f'{path}: SOP class {kind or "none"} is not a 12-lead ECG waveform'
     )
   if not dataset.original_encoding[1]:
     raise EcgError('bad_header', f'{path}: big-endian samples')
@@ -134,7 +134,7 @@ def _values(group: Any, path: str) -> np.ndarray:
 
 
 def _leads(group: Any) -> list[str]:
-  """Names of the channels, as `schema.ECG_LEADS` where they are of the twelve."""
+  """Names of the channels, as in `schema.ECG_LEADS` for the twelve leads."""
   known = {lead.lower(): lead for lead in ECG_LEADS}
   names = []
   for channel in group.ChannelDefinitionSequence:

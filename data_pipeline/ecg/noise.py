@@ -1,9 +1,9 @@
-"""Noise of known strength for raw ECGs: what a recording can suffer at the bedside.
+"""Adds noise of known strength to raw ECGs, as it occurs at the bedside.
 
 The kinds are those of the MIT-BIH Noise Stress Test Database (Moody, Muldrow and Mark,
-Computers in Cardiology 1984), made from formulas instead of recorded, plus powerline
-hum and white noise. Every lead has noise of its own, a function of (seed, study, kind)
-alone: at another signal-to-noise ratio it is the same noise, louder.
+Computers in Cardiology 1984), computed instead of recorded, plus powerline hum and white
+noise. The noise of every lead is a function of (seed, study, kind) only: at another
+signal-to-noise ratio it is the same noise, louder.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ POWERLINE = 50.0  # Hz
 _HARMONICS = (1.0, 0.2, 0.1)  # amplitudes of 50, 100 and 150 Hz
 _WANDER = (0.05, 0.5)  # Hz, breathing and slow movement
 _WANDER_WAVES = 8
-_SHIFTS_PER_SECOND = 0.5  # of an electrode
-_RISE, _DECAY = 0.05, 0.4  # s, of such a shift: as fast as a QRS complex
+_SHIFTS_PER_SECOND = 0.5  # of the electrodes
+_RISE, _DECAY = 0.05, 0.4  # s, of a shift: as fast as a QRS complex
 
 
 def add_noise(
@@ -29,13 +29,14 @@ def add_noise(
   seed: int,
   study_id: int,
 ) -> np.ndarray:
-  """A recording with noise added.
+  """Adds noise to a recording.
 
-  The ratio holds for each lead alone, over all its samples: power is the variance, of
-  the lead as it was recorded and of the noise added to it. A flat lead gets none.
+  The signal-to-noise ratio holds for each lead separately, over all its samples: power is
+  the variance of the lead as recorded, and of the noise added to it. A flat lead gets no
+  noise.
 
   Args:
-    signal_mv: (samples, leads) in mV, NaN where missing, which stays missing.
+    signal_mv: (samples, leads) in mV, NaN where missing; missing samples stay missing.
     sampling_rate: Hz.
     kind: one of `KINDS`.
     snr: signal-to-noise ratio in dB.
@@ -53,14 +54,14 @@ def add_noise(
   noise, noise_power = _centred(noise, seen)
   highest = np.max(signal_mv, axis=0, where=seen, initial=-np.inf)
   lowest = np.min(signal_mv, axis=0, where=seen, initial=np.inf)
-  # Not by its power: rounding leaves a trace of that in a flat lead.
+  # Not tested by power: rounding leaves a small power in a flat lead.
   moving = highest > lowest
   ratio = np.where(moving, signal_power, 0) / np.where(noise_power > 0, noise_power, 1)
   return signal_mv + noise * np.sqrt(ratio * 10 ** (-snr / 10))
 
 
 def _centred(values: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Values less their mean (samples, leads), and their variance (leads)."""
+  """Values minus their mean (samples, leads), and their variance (leads)."""
   count = np.maximum(seen.sum(axis=0), 1)
   values = np.where(seen, values, 0.0)
   values = np.where(seen, values - values.sum(axis=0) / count, 0.0)

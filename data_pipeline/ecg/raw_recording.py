@@ -1,6 +1,6 @@
-"""A raw recording, whatever it is stored as: told by its path.
+"""A raw recording in any storage format, which its path determines.
 
-| path | stored as |
+| path | format |
 |---|---|
 | `.npy`, or `TABLE.parquet#ROW` | an array (`arrays`), described by the other columns |
 | `.dcm`, `.dicom`, or a file that begins as DICOM | a DICOM waveform (`dicom`) |
@@ -19,16 +19,16 @@ from data_pipeline.ecg import arrays, dicom
 from data_pipeline.ecg.arrays import Description
 from data_pipeline.ecg.reading import costing_one_file, read_record
 
-# Columns of a table of recordings that describe arrays; others have none, or nulls.
+# Columns of a table of recordings that describe arrays; null for other formats.
 DESCRIPTION = {'sampling_rate': pa.float64(), 'unit': pa.string(), 'leads': pa.string()}
 
 
 @dataclasses.dataclass(frozen=True)
 class RawRecording:
-  """Where a recording is.
+  """The location of a recording.
 
   Attributes:
-    path: as above, absolute.
+    path: absolute, as in the table above.
     description: of an array.
   """
 
@@ -54,12 +54,12 @@ def read(recording: RawRecording) -> tuple[np.ndarray, float]:
   """Reads a recording.
 
   Returns:
-    The signal in mV, float64 (samples, 12), leads in the order of `schema.ECG_LEADS`,
-    NaN where a sample is not available; and the sampling rate in Hz.
+    The signal in mV, float64 (samples, 12), leads in the order of `schema.ECG_LEADS`, NaN
+    where a sample is missing; and the sampling rate in Hz.
 
   Raises:
-    EcgError: why it cannot be used.
-    DataError: a package is not installed.
+    EcgError: the recording cannot be used; it has the reason.
+    DataError: a required package is not installed.
   """
   path = recording.path
   if is_array(path):
@@ -69,12 +69,12 @@ def read(recording: RawRecording) -> tuple[np.ndarray, float]:
 
 
 def is_array(path: str) -> bool:
-  """Whether a path is that of an array, which has to be described."""
+  """Whether a path is that of an array, which needs a description."""
   return path.lower().endswith('.npy') or arrays.table_of(path) is not None
 
 
 def possible_files(path: str) -> tuple[str, ...]:
-  """The files of a recording; those of a path without ending are some of these."""
+  """The files of a recording; for a path without extension, all files that it may have."""
   table = arrays.table_of(path)
   if table is not None or path.lower().endswith(('.npy', *dicom.ENDINGS)):
     return (table or path,)
@@ -82,6 +82,6 @@ def possible_files(path: str) -> tuple[str, ...]:
 
 
 def first_file(path: str) -> Path | None:
-  """The file that a recording begins with, None where there is none."""
+  """The first existing file of a recording; None if there is none."""
   found = (Path(each) for each in possible_files(path) if not each.endswith('.dat'))
   return next((each for each in found if each.is_file()), None)

@@ -1,4 +1,4 @@
-"""Reading one 12-lead WFDB record in millivolts, leads by name.
+"""Reads a 12-lead WFDB record in millivolts, with leads looked up by name.
 
 MIMIC-IV-ECG stores format 16 (little-endian int16, leads interleaved), which
 NumPy reads at memory speed; wfdb reads every other format. Headers of
@@ -20,8 +20,8 @@ from data_pipeline.format.modalities.waveform import ECG_LEADS
 from data_pipeline.sources.common.units import unit_key
 
 _INVALID_FORMAT_16 = -32768  # WFDB: sample not available
-# Samples of all leads: 12 leads at 1,000 Hz for over an hour. Of a recording ten seconds
-# are used, and a damaged header may ask for any amount of memory.
+# Samples of all leads: 12 leads at 1,000 Hz for over an hour. Only ten seconds of a
+# recording are used, and a damaged header may ask for any amount of memory.
 MOST_SAMPLES = 50_000_000
 _MILLIVOLTS = {'mv': 1.0, 'uv': 1e-3, 'v': 1e3}
 _RECORD_LINE = re.compile(
@@ -84,7 +84,7 @@ def read_record(path: Path | str) -> tuple[np.ndarray, float]:
 
   Raises:
     EcgError: 'missing_file', 'bad_header', 'short_dat', 'too_long', 'missing_lead',
-      'unknown_unit', or 'unreadable': whatever else the file does.
+      'unknown_unit', or 'unreadable' for any other failure.
   """
   path = Path(path)
   with costing_one_file(path):
@@ -93,8 +93,9 @@ def read_record(path: Path | str) -> tuple[np.ndarray, float]:
 
 @contextlib.contextmanager
 def costing_one_file(path: Path) -> Iterator[None]:
-  """Whatever the content of a recording does, from the decoder of one of WFDB's formats to
-  memory, is an `EcgError` of that recording.
+  """Turns any failure to read a recording into an `EcgError`.
+
+  The content of a file can make WFDB's decoders raise any exception, even `MemoryError`.
   """
   try:
     yield
@@ -111,8 +112,8 @@ def in_millivolts(
 
   Args:
     signal: (samples, leads) in these units.
-    leads: names, in any order and case; more than the twelve may be there.
-    units: one a lead.
+    leads: names in any order and case; further leads are allowed.
+    units: one per lead.
     where: the file, for the message.
 
   Returns:
@@ -191,13 +192,13 @@ def _read_header(path: Path) -> _Header:
 
 
 def _number(text: str | None, file: Path) -> float:
-  """A number of a header; 0 where there is none."""
+  """A number of a header; 0 if it is absent."""
   try:
     number = float(text or 0)
   except ValueError:
     number = math.nan
   if not math.isfinite(number):
-    raise EcgError('bad_header', f'{file}: a gain or rate is no number')
+    raise EcgError('bad_header', f'{file}: a gain or rate is not a number')
   return number
 
 
@@ -229,7 +230,7 @@ def _read_format_16(path: Path, header: _Header) -> np.ndarray:
 
 
 def _read_with_wfdb(path: Path) -> tuple[np.ndarray, list[str], list[str], float]:
-  import wfdb  # it imports pandas: not for the plain records of MIMIC-IV-ECG
+  import wfdb  # imported late, because it imports pandas; MIMIC-IV-ECG does not need it
 
   try:
     record = wfdb.rdrecord(str(path))

@@ -1,8 +1,8 @@
-"""Machine-report lines of an ECG -> the 143 SNOMED CT terms of the text view.
+"""Maps machine-report lines of an ECG to the 143 SNOMED CT terms of the text view.
 
-The mapping used in the paper was not published; `tables/report_rules.csv` holds
-ours (phrase, negation, qualifier -> terms), `tables/terms.csv` the terms, which
-are published with their counts (`ECG_Notes.csv`).
+The mapping used in the paper was not published; `tables/report_rules.csv` holds ours
+(phrase, negation, qualifier -> terms) and `tables/terms.csv` the terms, which are published
+with their counts (`ECG_Notes.csv`).
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ def terms() -> tuple[str, ...]:
 
 
 def terms_of(lines: Sequence[str]) -> tuple[list[int], list[str]]:
-  """The terms that the lines report.
+  """The terms that report lines contain.
 
   Args:
     lines: report lines of one ECG.
 
   Returns:
-    Sorted indices into `terms()`, each once; and the lines no rule understands.
+    Sorted, unique indices into `terms()`; and the lines that no rule matches.
   """
   found: set[int] = set()
   unmatched = []
@@ -57,7 +57,7 @@ def terms_of(lines: Sequence[str]) -> tuple[list[int], list[str]]:
 
 @functools.lru_cache(maxsize=100_000)
 def _terms_of_line(line: str) -> tuple[int, ...] | None:
-  """Indices of one line; None when no rule understands it."""
+  """Indices of the terms in one line; None if no rule matches it."""
   text = _normalise(line)
   if not text:
     return ()

@@ -1,8 +1,8 @@
-"""The raw recordings behind a prepared data set, read again and damaged on purpose.
+"""Reads the raw recordings behind a prepared data set again and damages them on purpose.
 
-A prepared data set holds conditioned signals only; `recordings.parquet` beside them says
-where each came from. What is read here meets `conditioning.condition` after the damage,
-as any recording of a source does, and without damage gives the prepared bytes again.
+A prepared data set holds conditioned signals only; its `recordings.parquet` says where each
+came from. After the damage a recording goes through `conditioning.condition`, like any
+recording of a source; without damage the prepared bytes result again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Recording:
 
 @dataclasses.dataclass(frozen=True)
 class Damage:
-  """What happens to a raw recording.
+  """A change to a raw recording.
 
   Attributes:
     kind: `SAMPLING_RATE`, or one of `noise.KINDS`.
@@ -59,16 +59,16 @@ def locate(
   Args:
     dataset: a prepared data set with ECG.
     rows: of its index.
-    most: recordings of a sample that a batch keeps, the most recent ones.
+    most: number of recordings, the most recent ones, that a batch keeps per sample.
 
   Returns:
     Row -> its recordings in the order of the batch.
 
   Raises:
-    RawRecordingsNotFound: the list of recordings or one of the files is not there.
+    RawRecordingsNotFound: the list of recordings or one of the files does not exist.
     DataError: a shard is damaged, or does not fit the list.
   """
-  # It imports tensorflow_datasets: not where a model is only built.
+  # Imported late: it imports tensorflow_datasets, which building a model does not need.
   from data_pipeline.format import heads
 
   rows = np.asarray(rows, np.int64)
@@ -100,13 +100,13 @@ def read_damaged(
   """Reads, damages and conditions a raw recording.
 
   Args:
-    recording: of `locate`.
+    recording: from `locate`.
     damage: None for none.
     seed: of the noise.
 
   Returns:
-    int16 (1250, 12) and the gain in units per mV; None where the conditioning refuses
-    what the damage has left, so that a preparation would have dropped it.
+    int16 (1250, 12) and the gain in units per mV; None if the conditioning refuses the
+    damaged recording, so that a preparation would have dropped it.
 
   Raises:
     DataError: the file can no longer be read.
@@ -115,8 +115,8 @@ def read_damaged(
     signal, rate = raw_recording.read(recording.raw)
   except EcgError as error:
     raise DataError(
-      f'raw recording {recording.raw.path} could be read when the data set was prepared '
-      f'and cannot now ({error}). Put it back, or leave robustness out of '
+      f'raw recording {recording.raw.path} can no longer be read ({error}). Restore the '
+      'file as it was when the data set was prepared, or leave robustness out of '
       '--config.evaluation.sections.'
     ) from error
   if damage is None:
@@ -134,12 +134,12 @@ def read_damaged(
 
 
 def resample(signal_mv: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
-  """The recording as a device of another rate would have stored it.
+  """The recording as a device with another sampling rate would have stored it.
 
   Args:
     signal_mv: (samples, leads) in mV, NaN where missing.
     rate: of the signal, Hz.
-    new_rate: Hz; where it is `rate`, the signal comes back as it is.
+    new_rate: Hz; if equal to `rate`, the signal is returned unchanged.
 
   Returns:
     float64 (samples', leads), missing where the nearest sample was missing.
@@ -164,7 +164,7 @@ def resample(signal_mv: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
 
 
 def _listed(dataset: Dataset, rows: np.ndarray) -> dict[tuple[int, int], RawRecording]:
-  """(sample, study) -> where it is."""
+  """(sample, study) -> location of the recording."""
   path = dataset.directory / RECORDINGS
   if not path.exists():
     raise RawRecordingsNotFound(

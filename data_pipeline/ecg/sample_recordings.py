@@ -1,8 +1,8 @@
-"""Which recordings a sample has, with machine measurements and report terms.
+"""Selects the recordings of each sample, with machine measurements and report terms.
 
-A source lists its recordings (`list_recordings`), chooses those of its samples
-(`choose`), and writes them with what was measured and reported (`write`). The signals
-stay where they are and are read when shards are written.
+A source lists its recordings (`list_recordings`), chooses those of its samples (`choose`),
+and writes them with their measurements and reports (`write`). The signals stay in the
+source's files and are read when shards are written.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _KEYS = ('subject_id', 'study_id', 'ecg_time', 'path')
 
 
 def list_recordings(raw: RawTables, view: str, more: Sequence[str] = ()) -> dict[str, int]:
-  """Makes the table `recordings` (subject_id, study_id, ecg_time, path), one row a study.
+  """Makes the table `recordings` (subject_id, study_id, ecg_time, path), one row per study.
 
   Args:
     raw: with the view.
-    view: rows with these columns; a row without one of them is dropped.
+    view: has these columns; rows with a null in one of them are dropped.
     more: further columns.
 
   Returns:
-    Rows by reason.
+    Row counts by reason.
   """
   unusable = ' OR '.join(f'{name} IS NULL' for name in _KEYS)
   raw.run(f"""
@@ -54,9 +54,10 @@ def list_recordings(raw: RawTables, view: str, more: Sequence[str] = ()) -> dict
 
 
 def choose(raw: RawTables) -> None:
-  """Makes `wanted_recordings`: of each sample those of its window.
+  """Makes the table `wanted_recordings`: the recordings in each sample's window.
 
-  Up to the prediction time, from `start_time` on; without one, all earlier ones.
+  The window ends at the prediction time and begins at `start_time`; if that is null, it has
+  no beginning.
 
   Args:
     raw: with the tables `samples` and `recordings`.
@@ -89,9 +90,9 @@ def write(
     measured: view of study_id and the nine measurements.
     folder: scratch folder inside staging.
     output: the file.
-    lines: SQL of a study's report lines, a list; empty ones are left out.
-    order: columns of `measured`: of several rows of a study the first is taken.
-    path: SQL of the absolute path.
+    lines: SQL for the list of a study's report lines; empty lines are left out.
+    order: columns of `measured` to sort by; the first of several rows of a study is used.
+    path: SQL for the absolute path.
     more: further columns of `wanted_recordings`.
 
   Returns:

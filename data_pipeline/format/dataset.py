@@ -30,18 +30,17 @@ class Dataset:
   """A prepared data set.
 
   Attributes:
-    directory: where it is.
-    schema: what a sample contains.
+    directory: folder of the data set.
+    schema: contents of a sample.
     version: hash over the shards' contents and the schema.
-    stored: what the shards hold where that is another schema
-      (`data_pipeline.reading.alignment.seen_as`); None where it is the same.
-    index: column of index.parquet -> array (n,); row i is sample i. `file` is an
-      index into `files`; attributes are objects, None where unknown; `label` is (n,), or
-      (n, l) of a multilabel target, NaN where it is not known; `prediction_time` is in
-      seconds since 1970.
+    stored: schema of the shards if it differs (`data_pipeline.reading.alignment.seen_as`),
+      else None.
+    index: column of index.parquet -> array (n,); row i is sample i. `file` is an index into
+      `files`; attributes are objects, None if unknown; `label` is (n,), or (n, l) for a
+      multilabel target, NaN if unknown; `prediction_time` is in seconds since 1970.
     files: names of the shards.
-    subject_key: key of the subject hashes: a secret, hex text.
-    metadata: the whole of dataset.json.
+    subject_key: secret key of the subject hashes, hex text.
+    metadata: the content of dataset.json.
     splits: index rows of each split if they come from a file (`split_file.py`): the only
       fold is then 0, and `metadata['folds']` describes it.
   """
@@ -84,13 +83,13 @@ class Dataset:
     return tuple(sorted(everyone - held_out))
 
   def as_prepared(self) -> Dataset:
-    """The data set as the shards hold it, whatever schema it is seen with."""
+    """The data set with the schema of its shards."""
     return dataclasses.replace(self, schema=self.stored or self.schema, stored=None)
 
   def _check_fold(self, fold: int) -> None:
     if self.splits is not None and fold != 0:
       raise DataError(
-        f'fold {fold} does not exist: config.data.split_file gives one split. Set '
+        f'fold {fold} does not exist: config.data.split_file defines a single split. Set '
         'config.folds=0.'
       )
     if self.metadata['request'].get('split') == 'year_group' and fold != 0:
@@ -103,9 +102,9 @@ class Dataset:
       raise DataError(f'fold {fold} does not exist: folds are 0 to {NUM_FOLDS - 1}.')
 
   def lengths(self, modality: str) -> np.ndarray:
-    """Events, observed cells, recordings and the like of every sample: int32 (n,).
+    """Number of entries (events, observed cells, recordings) per sample: int32 (n,).
 
-    Of what is not counted every sample has one.
+    It is 1 for every sample if the modality has no counted entries.
     """
     if not self.holds(modality):
       return np.zeros(len(self), np.int32)
@@ -114,14 +113,14 @@ class Dataset:
     return self.index[f'n_{modality}']
 
   def holds(self, modality: str) -> bool:
-    """Whether the shards have the modality, of the kind that it is seen as."""
+    """Whether the shards have the modality, with the same kind as in the schema."""
     stored = (self.stored or self.schema).modalities
     seen = self.schema.modalities[modality]
     return modality in stored and type(stored[modality]) is type(seen)
 
   @property
   def counted(self) -> tuple[str, ...]:
-    """Modalities that a sample may lack as a whole, in model order."""
+    """Modalities that may be absent from a sample, in model order."""
     modalities = self.schema.modalities.items()
     return tuple(name for name, each in modalities if each.counted is not None)
 
@@ -130,8 +129,8 @@ def open_dataset(directory: Path | str) -> Dataset:
   """Opens the data set in `directory`.
 
   Raises:
-    DataError: not a data set, not finished, of another schema version, or with a
-      shard that is missing or of the wrong size.
+    DataError: the folder is not a finished data set, has another schema version, or a shard
+      is missing or has the wrong size.
   """
   directory = Path(directory)
   path = directory / DATASET
@@ -148,13 +147,13 @@ def open_dataset(directory: Path | str) -> Dataset:
     if size != entry['bytes']:
       found = 'is missing' if size is None else f'has {size} bytes'
       raise DataError(
-        f'{shard} {found}, dataset.json says {entry["bytes"]} bytes. Copy the data '
+        f'{shard} {found}, but dataset.json says {entry["bytes"]} bytes. Copy the data '
         'set again, or delete it and prepare it again.'
       )
   index, files = _read_index(directory / INDEX, schema.target)
   if len(index['sample_id']) != metadata['counts']['samples']:
     raise DataError(
-      f'{directory / INDEX} has {len(index["sample_id"])} rows, dataset.json '
+      f'{directory / INDEX} has {len(index["sample_id"])} rows, but dataset.json '
       f'says {metadata["counts"]["samples"]}. {_AGAIN}'
     )
   return Dataset(

@@ -1,11 +1,11 @@
-"""One prediction as a tf.train.Example: the features and their serialisation.
+"""One prediction as a tf.train.Example: its features and their serialisation.
 
-Arrays are raw little-endian bytes, so that a batch is parsed by one fixed-length
-decode per feature; scalars are plain int64 and float features.
+Arrays are raw little-endian bytes, so that a batch is parsed by one fixed-length decode per
+feature; scalars are plain int64 and float features.
 
-A record is two messages end to end, which protocol buffers define to be the same as
-one with the features of both: the head, with all that is small, and the rest: ECG
-signals. So a reader that needs no signals can stop after the head.
+A record is two concatenated messages, which protocol buffers define to equal one message
+with the features of both: the head, with all small features, and the rest, the ECG signals.
+So a reader that needs no signals can stop after the head.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def serialize(
 
   Args:
     example: feature name -> array of the feature's dtype and shape.
-    specs: of `features`.
+    specs: from `features`.
 
   Returns:
-    The head, and the rest: heavy features, b'' where the data set has none. Each is a
+    The head, and the heavy features (b'' if the data set has none). Each is a
     `tf.train.Example`, and so is their concatenation.
 
   Raises:
@@ -63,7 +63,7 @@ def serialize(
       want in (None, have) for want, have in zip(spec.shape, array.shape, strict=True)
     )
     if array.dtype != spec.dtype or not fits:
-      raise ValueError(f'{name} is {array.dtype} {array.shape}, the schema says {spec}')
+      raise ValueError(f'{name} is {array.dtype} {array.shape}, but the schema says {spec}')
     message = rest if spec.heavy else head
     feature = message.features.feature[name]
     if spec.shape:
@@ -84,7 +84,7 @@ def deserialize(record: bytes, specs: Mapping[str, Feature]) -> dict[str, np.nda
 
   Args:
     record: both messages of `serialize`, or the first, which lacks the heavy features.
-    specs: of `features`; what else the record holds is not read.
+    specs: from `features`; other features of the record are not read.
   """
   message = tf_example_pb2.Example.FromString(record)  # pyright: ignore[reportAttributeAccessIssue]
   feature = message.features.feature

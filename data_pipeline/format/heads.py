@@ -1,4 +1,4 @@
-"""Reads what the records say without their heavy features: ECG signals."""
+"""Reads records without their heavy features, the ECG signals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from data_pipeline.format.dataset import Dataset
 
 
 def read_head(dataset: Dataset, row: int) -> dict[str, np.ndarray]:
-  """Features of an index row: those of `examples.features` but heavy ones.
+  """All features of an index row except heavy ones.
 
   Raises:
     DataError: the shard is missing or corrupt.
@@ -20,9 +20,9 @@ def read_head(dataset: Dataset, row: int) -> dict[str, np.ndarray]:
 
 
 def read_heads(dataset: Dataset) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-  """Index row and features of every record, in the order of the shards.
+  """Index row and light features of every record, in the order of the shards.
 
-  One record is in memory at a time.
+  Only one record is in memory at a time.
 
   Raises:
     DataError: a shard is missing or corrupt.

@@ -1,4 +1,4 @@
-"""One variable of a modality, and the error that all bad input becomes."""
+"""One variable of a modality, and the error for all bad input."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Item:
   Attributes:
     itemid: the source's own code, for example '50813' (MIMIC-IV) or 'HR'.
     name: a readable label.
-    unit: physical unit after conversion, '' where there is none.
+    unit: physical unit after conversion, '' if there is none.
     categories: the known categories; empty for a numeric item.
-    low: physiologic lower limit; a value below it is missing. None: no limit.
-    high: physiologic upper limit, likewise.
+    low: physiologic lower limit; smaller values count as missing. None: no limit.
+    high: physiologic upper limit; larger values count as missing. None: no limit.
   """
 
   itemid: str
@@ -37,6 +37,7 @@ class Item:
 
   @property
   def kind(self) -> Literal['numeric', 'categorical']:
+    """'categorical' if the item has categories, else 'numeric'."""
     return 'categorical' if self.categories else 'numeric'
 
   @classmethod

@@ -1,8 +1,8 @@
-"""Options: frozen dataclasses whose values are checked when they are made.
+"""Options: frozen dataclasses whose values are checked on creation.
 
-What a field may be stands in its type: numbers (`Annotated` with `Limits`), names
-(`Literal`), tuples, mappings and further options. What is wrong is one line, with the
-allowed values and the nearest name.
+The type of a field defines its allowed values: numbers (`Annotated` with `Limits`), names
+(`Literal`), tuples, mappings and nested options. An error is one line, with the allowed
+values and the nearest name.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from data_pipeline.format.items import DataError
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-  """Limits of a number; None: none.
+  """Limits of a number; None: no limit.
 
   Attributes:
-    least, most: that it may have.
-    above, below: that it may not have.
+    least: smallest allowed value.
+    most: largest allowed value.
+    above: values must be larger than this.
+    below: values must be smaller than this.
   """
 
   least: float | None = None
@@ -39,7 +41,7 @@ class Limits:
     return ' and '.join(f'{word} {x:g}' for word, x in limits.items() if x is not None)
 
   def hold(self, value: float) -> bool:
-    """Whether a number is inside; NaN never is."""
+    """Whether a number is inside the limits; NaN never is."""
     return (
       (self.least is None or value >= self.least)
       and (self.above is None or value > self.above)
@@ -56,10 +58,10 @@ CountFromZero = Annotated[int, Limits(least=0)]
 
 
 class Options:
-  """Base of frozen dataclasses; their values are checked, and lists become tuples.
+  """Base class of frozen dataclasses that check their values; lists become tuples.
 
   Raises:
-    DataError: a value that its field cannot have.
+    DataError: a field has a value that is not allowed.
   """
 
   def __post_init__(self) -> None:
@@ -68,14 +70,14 @@ class Options:
 
   @classmethod
   def from_fields(cls, fields: Mapping[str, Any], where: str = '') -> Self:
-    """Options of nested mappings, such as those of a JSON file.
+    """Options from nested mappings, such as those of a JSON file.
 
     Args:
-      fields: all of them; nothing is filled in.
-      where: the path of these options, for messages.
+      fields: all of them; there are no defaults.
+      where: path of these options, for messages.
 
     Raises:
-      DataError: a field is missing or unknown, or has a value that it cannot have.
+      DataError: a field is missing or unknown, or has a value that is not allowed.
     """
     hints = _hints(cls)
     for name in hints:
@@ -93,14 +95,14 @@ class Options:
     return {name: _plain(getattr(self, name)) for name in _hints(type(self))}
 
   def to_json(self) -> dict[str, Any]:
-    """As a JSON file holds it: tuples are lists. `from_fields` reads it, too."""
+    """The fields as JSON values, with lists instead of tuples; `from_fields` reads them."""
     return json.loads(json.dumps(self.to_fields()))
 
   def changed(self, changes: Mapping[str, Any], where: str = '') -> Self:
-    """A copy with other values at some paths, as {'model.ensemble': 8}.
+    """A copy with changed values at some paths, for example {'model.ensemble': 8}.
 
     Raises:
-      DataError: there is no such path, or it cannot have this value.
+      DataError: a path does not exist, or does not allow the value.
     """
     hints = _hints(type(self))
     made = {}
@@ -113,13 +115,13 @@ class Options:
     return dataclasses.replace(self, **made)  # pyright: ignore[reportArgumentType]
 
   def paths(self, prefix: str = '') -> Iterator[str]:
-    """The paths of all values, those inside mappings too."""
+    """The paths of all values, including those inside mappings."""
     for name in _hints(type(self)):
       yield from _paths(getattr(self, name), f'{prefix}{name}')
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-  """What to add to a message on an unknown name: a guess, and what there is."""
+  """The end of a message about an unknown name: a guess, and the known names."""
   known = [str(each) for each in known]
   close = closest(str(name), known)
   guess = ';' if close is None else f': did you mean {close!r}?'
@@ -127,7 +129,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-  """The known name that is most like a name; None where none is like it."""
+  """The known name most similar to a name; None if none is similar."""
   return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
 
 
@@ -160,7 +162,7 @@ def _plain(value: Any) -> Any:
 
 
 def _replaced(value: Any, changes: Mapping[str, Any], path: str) -> Any:
-  """The value with changes at paths inside it; '' is the value itself."""
+  """The value with changes at paths inside it; path '' is the value itself."""
   if '' in changes:
     return changes['']
   if isinstance(value, Options):
@@ -185,9 +187,9 @@ def _by_name(changes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _checked(value: Any, hint: Any, path: str) -> Any:
-  """The value as its type has it: whole numbers as float, lists as tuples.
+  """The value converted to its type: integers to float, lists to tuples.
 
-  Mappings become the options that a field has.
+  Mappings become the options of the field.
   """
   if isinstance(hint, type) and issubclass(hint, Options):
     return _checked_options(value, hint, path)
@@ -196,7 +198,7 @@ def _checked(value: Any, hint: Any, path: str) -> Any:
     number = _checked(value, arguments[0], path)
     limits: Limits = arguments[1]
     if not limits.hold(number):
-      raise DataError(f'{path}={value!r}: it is {limits}')
+      raise DataError(f'{path}={value!r}: must be {limits}')
     return number
   if origin is Literal:
     if value not in arguments:
@@ -206,7 +208,7 @@ def _checked(value: Any, hint: Any, path: str) -> Any:
     return _checked_tuple(value, arguments, path)
   if origin is Mapping:
     if not isinstance(value, Mapping):
-      raise DataError(f'{path}={value!r}: it is a mapping')
+      raise DataError(f'{path}={value!r}: must be a mapping')
     return {
       str(name): _checked(each, arguments[1], f'{path}.{name}')
       for name, each in value.items()
@@ -217,7 +219,7 @@ def _checked(value: Any, hint: Any, path: str) -> Any:
     isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
   ):
     return value
-  raise DataError(f'{path}={value!r}: it is {_KINDS.get(hint, hint.__name__)}')
+  raise DataError(f'{path}={value!r}: must be {_KINDS.get(hint, hint.__name__)}')
 
 
 _KINDS = {bool: 'True or False', int: 'a whole number', float: 'a number', str: 'a text'}
@@ -233,11 +235,11 @@ def _checked_options(value: Any, kind: type[Options], path: str) -> Options:
 
 def _checked_tuple(value: Any, hints: tuple[Any, ...], path: str) -> tuple[Any, ...]:
   if not isinstance(value, tuple | list):
-    raise DataError(f"{path}={value!r}: it is a tuple, as ('a', 'b')")
+    raise DataError(f"{path}={value!r}: must be a tuple, for example ('a', 'b')")
   if hints[-1] is Ellipsis:
     hints = (hints[0],) * len(value)
   if len(value) != len(hints):
-    raise DataError(f'{path}={value!r}: it has {len(hints)} parts')
+    raise DataError(f'{path}={value!r}: must have {len(hints)} parts')
   return tuple(
     _checked(each, hint, f'{path}[{place}]')
     for place, (each, hint) in enumerate(zip(value, hints, strict=True))

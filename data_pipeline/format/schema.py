@@ -81,12 +81,12 @@ class Target:
     return self.kind == 'regression'
 
   def known(self, label: np.ndarray) -> np.ndarray:
-    """bool (n,): something is known of a label (n,), or of one of several (n, l)."""
+    """Which labels are known at least in part: bool (n,) of labels (n,) or (n, l)."""
     known = np.isfinite(label)
     return np.any(known, axis=tuple(range(1, known.ndim)))
 
   def accepts(self, label: np.ndarray) -> np.ndarray:
-    """bool, of the shape of `label`: it is possible, or NaN, which is not known."""
+    """Which labels are possible or NaN (unknown): bool, shaped like `label`."""
     if self.numeric:
       low = -np.inf if self.low is None else self.low
       high = np.inf if self.high is None else self.high
@@ -97,7 +97,7 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-  """Everything that is the same for all samples of a data set.
+  """Everything that all samples of a data set share.
 
   Attributes:
     task: its name, for example 'mortality'.
@@ -105,10 +105,10 @@ class Schema:
     target: what the label means.
     modalities: name -> the modality, in the order in which models read them.
     attributes: names of the subgroup attributes; never model inputs.
-    observation_hours: length of the observation window before the prediction
-      time, None when it has no fixed length: the whole history, or an admission.
-    condition: what is true of every sample and not yet known at its prediction time, so
-      that a risk is conditional on it; a sentence's end, '' where there is nothing.
+    observation_hours: length of the observation window before the prediction time; None if
+      it varies: the whole history, or an admission.
+    condition: a fact that holds for every sample but is unknown at its prediction time, so
+      that a risk is conditional on it; the end of a sentence, '' if there is none.
   """
 
   task: str
@@ -120,12 +120,12 @@ class Schema:
   condition: str = ''
 
   def __post_init__(self):
-    """Raises DataError for a name that a modality cannot have, and for two ECGs."""
+    """Raises DataError for an invalid modality name, and for two ECG modalities."""
     for name in self.modalities:
       if not _NAME.fullmatch(name) or name in _TAKEN:
         raise DataError(
-          f'modality {name!r}: a name has lower-case letters, digits and _, begins with a '
-          f'letter, and is none of {", ".join(_TAKEN)}.'
+          f'modality {name!r}: a name may have lower-case letters, digits and _; it must '
+          f'begin with a letter and be none of {", ".join(_TAKEN)}.'
         )
     tables = [table_of(name, each).name for name, each in self.modalities.items()]
     for table in tables:
@@ -134,7 +134,7 @@ class Schema:
 
   @property
   def names(self) -> tuple[str, ...]:
-    """Of the modalities, in model order."""
+    """Names of the modalities, in model order."""
     return tuple(self.modalities)
 
   def variables(self, modality: str) -> tuple[Item, ...]:
@@ -142,12 +142,12 @@ class Schema:
     return self.modalities[modality].variables
 
   def only(self, modalities: Sequence[str]) -> Schema:
-    """The schema with these modalities alone, in model order."""
+    """The schema restricted to these modalities, in model order."""
     kept = {name: each for name, each in self.modalities.items() if name in modalities}
     return dataclasses.replace(self, modalities=kept)
 
   def to_json(self) -> dict[str, Any]:
-    """JSON-able: modalities as a list, for their order counts."""
+    """The schema as JSON values; modalities are a list, because their order matters."""
     fields = {
       field.name: getattr(self, field.name)
       for field in dataclasses.fields(self)
@@ -175,18 +175,18 @@ class Schema:
     """Inverse of `to_json`.
 
     Args:
-      fields: of `to_json`.
+      fields: from `to_json`.
       where: the file, for the message.
-      remedy: what to do about another schema version.
+      remedy: advice for another schema version.
 
     Raises:
-      DataError: the schema version is not the one that this code reads.
+      DataError: this code does not read the schema version.
     """
     fields = dict(fields)
     version = fields.pop('schema_version', None)
     if version != SCHEMA_VERSION:
       raise DataError(
-        f'{where}: schema version {version}, this code reads {SCHEMA_VERSION}. {remedy}'
+        f'{where}: schema version {version}; this code reads {SCHEMA_VERSION}. {remedy}'
       )
     return cls(
       task=fields['task'],
@@ -202,5 +202,5 @@ class Schema:
 
 
 def write_json(path: Path, value: Any) -> None:
-  """Writes `value` as indented JSON, atomically; of several writers the last wins."""
+  """Writes `value` as indented JSON, atomically; the last of several writers wins."""
   atomic.write_text(path, json.dumps(value, indent=1, sort_keys=True) + '\n')

@@ -1,4 +1,4 @@
-"""Splits from a file in place of the five folds, for published splits."""
+"""Reads splits from a file, for published splits; they replace the five folds."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from data_pipeline.format.schema import DataError
 from data_pipeline.format.subjects import hash_subject
 
 _KEYS: dict[str, Split] = {'train': 'train', 'val': 'validation', 'test': 'test'}
-_NAMED = 5  # ids in a message
+_NAMED = 5  # ids listed in a message
 
 
 def with_split_file(dataset: Dataset, path: Path) -> Dataset:
-  """The data set with the splits of a file; they are its fold 0, and it has no other.
+  """The data set with the splits of a file, as its only fold 0.
 
-  Its version says which subjects are in which split, wherever the file is.
+  Its version depends on the subjects of each split, not on the path of the file.
 
   Args:
     dataset: as prepared.
     path: a JSON file {"train": [...], "val": [...], "test": [...]} of sample ids (the
-      RecordID in PhysioNet 2012). Samples that it does not name are in no split.
+      RecordID in PhysioNet 2012). Samples that it does not list are in no split.
 
   Raises:
-    DataError: not such a file, an id that the data set does not have, an id twice, or
-      a subject with samples in two splits.
+    DataError: the file has another format, an unknown or repeated id, or a subject with
+      samples in two splits.
   """
   splits: dict[Split, np.ndarray] = {}
   for key, ids in _read(path).items():
@@ -47,8 +47,8 @@ def with_split_file(dataset: Dataset, path: Path) -> Dataset:
       shared = sorted(subjects[first] & subjects[second])
       if shared:
         raise DataError(
-          f'{path}: {_some(shared)} in {first} and in {second}. A subject belongs in one '
-          'split, with all its samples.'
+          f'{path}: {_some(shared)} in {first} and in {second}. All samples of a '
+          'subject must be in the same split.'
         )
   hashes = {
     split: sorted(hash_subject(subject, dataset.subject_key) for subject in of)
@@ -71,12 +71,10 @@ def _read(path: Path) -> dict[str, list[int]]:
   except (json.JSONDecodeError, UnicodeDecodeError) as error:
     raise DataError(f'{path}: not valid JSON: {error}') from error
   if not isinstance(found, dict) or found.keys() != _KEYS.keys():
-    raise DataError(
-      f'{path}: has to be one object with the lists "train", "val" and "test".'
-    )
+    raise DataError(f'{path}: must be one object with the lists "train", "val" and "test".')
   for key, ids in found.items():
     if not isinstance(ids, list) or not ids or any(type(each) is not int for each in ids):
-      raise DataError(f'{path}: {key!r} has to be a list of whole numbers, not empty.')
+      raise DataError(f'{path}: {key!r} must be a non-empty list of whole numbers.')
   return found
 
 
@@ -87,15 +85,15 @@ def _rows(dataset: Dataset, ids: list[int], where: str) -> np.ndarray:
   if unknown:
     raise DataError(
       f'{where} has samples that {dataset.directory} does not have: {_some(unknown)}. '
-      'Prepare the data set that the splits were made for, or leave them out.'
+      'Prepare the data set that belongs to the splits, or remove these samples.'
     )
   if len(set(ids)) < len(ids):
     repeated = sorted(each for each, n in Counter(ids).items() if n > 1)
-    raise DataError(f'{where} has an id twice: {_some(repeated)}.')
+    raise DataError(f'{where} repeats {_some(repeated)}.')
   return np.sort(np.array([row_of[each] for each in ids], np.int64))
 
 
 def _some(ids: Sequence[int]) -> str:
-  """The first ids and how many more there are."""
+  """The first few ids, and the number of further ones."""
   more = f' and {len(ids) - _NAMED} more' if len(ids) > _NAMED else ''
   return ', '.join(str(each) for each in ids[:_NAMED]) + more

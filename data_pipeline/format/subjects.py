@@ -1,8 +1,8 @@
-"""Keyed hashes of subjects: whom a model has seen, without their identifiers.
+"""Keyed hashes of subjects: record whom a model has seen, without identifiers.
 
-The key is a secret of the institution, in one file that its data sets share, so that a
-subject has the same hash in all of them. Without the key, hashes cannot be turned back
-into identifiers by trying them all.
+The key is a secret of the institution, in a file that its data sets share, so that a
+subject has the same hash in all of them. Without the key, nobody can recover identifiers by
+hashing all candidates.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _KEY_BYTES = 16
 
 
 def institution_key(path: Path) -> str:
-  """The key in a file, hex text; the file is made with a random key where it is absent.
+  """The key in a file, as hex text; if the file does not exist, a random key is written.
 
   Raises:
-    DataError: the file does not hold a key, or cannot be made.
+    DataError: the file does not hold a key, or cannot be created.
   """
   if not path.exists():
     _make(path)
@@ -33,14 +33,14 @@ def institution_key(path: Path) -> str:
     size = 0
   if size != _KEY_BYTES:
     raise DataError(
-      f'--subject_key={path}: not a key of subject hashes, which is {2 * _KEY_BYTES} hex '
-      'digits. Name another file; one that does not exist is made.'
+      f'--subject_key={path}: not a key of subject hashes, which has {2 * _KEY_BYTES} hex '
+      'digits. Give another file; if it does not exist, it is created.'
     )
   return key
 
 
 def _make(path: Path) -> None:
-  """Writes a random key; where another process has just done so, that one stays."""
+  """Writes a random key, unless another process has just written one."""
   partial = path.with_name(f'{path.name}.{secrets.token_hex(4)}.partial')
   try:
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -53,16 +53,18 @@ def _make(path: Path) -> None:
     finally:
       partial.unlink()
   except OSError as error:
-    raise DataError(f'--subject_key={path}: cannot be made ({error.strerror}).') from error
+    raise DataError(
+      f'--subject_key={path}: cannot be created ({error.strerror}).'
+    ) from error
 
 
 def fingerprint(key: str) -> str:
-  """Of a key of subject hashes: equal ones mean that hashes can be compared."""
+  """Fingerprint of a key: hashes can be compared if their fingerprints are equal."""
   return hashlib.sha256(f'subject key {key}'.encode()).hexdigest()[:16]
 
 
 def order_key(source: str) -> str:
-  """Key of the hashes that order the subjects of a source; no secret."""
+  """The key of the hashes that order the subjects of a source; not a secret."""
   return hashlib.blake2b(f'subjects of {source}'.encode(), digest_size=16).hexdigest()
 
 

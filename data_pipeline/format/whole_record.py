@@ -1,4 +1,4 @@
-"""Reads all that one record says, modality by modality."""
+"""Reads a whole record, modality by modality."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from data_pipeline.format.modalities.base import arrays_of
 
 
 def read_sample(dataset: Dataset, row: int) -> dict[str, dict[str, np.ndarray]]:
-  """Modality -> its arrays, of an index row, as the shards hold it.
+  """Modality -> its arrays for an index row, as the shards store them.
 
   Raises:
     DataError: the shard is missing or corrupt.

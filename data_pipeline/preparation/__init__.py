@@ -1,1 +1,1 @@
-"""From staged tables to a prepared data set."""
+"""Turns staged tables into a prepared data set."""

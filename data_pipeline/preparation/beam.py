@@ -1,11 +1,11 @@
 """Writes shards on Apache Beam, with any runner (docs/beam.md).
 
-The jobs and the function are those of the local processes, so are the bytes. Workers
-that see no common folder get their files through a bucket: there, every file lies under
-the bucket's address followed by its path.
+The jobs and the function are the same as for local processes, so the bytes are too. Workers
+without a shared folder get their files through a bucket, where the path of every file
+follows the bucket's address.
 
-Apache Beam lives in an environment of its own (constraints-beam.txt): nothing else
-imports this module.
+Apache Beam needs a separate environment (constraints-beam.txt): nothing else imports this
+module.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from data_pipeline.preparation import shards, staging
 
 
 def runner(options: str, bucket: str | None = None) -> functools.partial[None]:
-  """`run` with these options, as one text; a wrong one is found here, before all work.
+  """`run` with these options, given as one text and checked before any work.
 
   Raises:
-    DataError: Beam does not take them.
+    DataError: Beam does not accept the options.
   """
   try:
     arguments = shlex.split(options)
@@ -56,18 +56,18 @@ def run(
   options: Sequence[str],
   bucket: str | None = None,
 ) -> None:
-  """Writes the shards in one pipeline, waits for its end, and has them in place.
+  """Writes the shards in one pipeline and waits until all are in place.
 
   Args:
     jobs: one per shard.
     done: called once per shard, at the end.
     options: of the pipeline, for example ['--runner=DirectRunner'].
-    bucket: address that Beam can read and write, for example gs://BUCKET/FOLDER, with
-      the raw ECGs in it. None: workers see the folders of the jobs and the raw ECGs
-      under the same paths.
+    bucket: address that Beam can read and write, for example gs://BUCKET/FOLDER, with the
+      raw ECGs in it. None: workers see the folders of the jobs and the raw ECGs under the
+      same paths.
 
   Raises:
-    DataError: the pipeline failed, or a shard is not there at the end.
+    DataError: the pipeline failed, or a shard is missing at the end.
   """
   pipeline_options = PipelineOptions(list(options))
   FileSystems.set_options(pipeline_options)
@@ -83,26 +83,26 @@ def run(
   _ = elements | 'write' >> apache_beam.Map(write)
   try:
     state = pipeline.run().wait_until_finish()
-  except Exception as error:  # every runner raises its own
+  except Exception as error:  # every runner has its own exceptions
     reason = next(filter(None, reversed(str(error).splitlines())), type(error).__name__)
     raise DataError(
-      f'the Beam pipeline failed: {reason}. Its log has the whole error; once it is '
-      'corrected, run the same command again: finished shards are kept.'
+      f'the Beam pipeline failed: {reason}. Its log has the full error. Correct the cause '
+      'and run the same command again: finished shards are kept.'
     ) from error
   for job in jobs:
     if bucket is not None and state == 'DONE':
       _fetch_result(job, bucket)
     if not shards.is_finished(job):
       raise DataError(
-        f'the Beam pipeline ended as {state}, and {job.shard.name} is not in '
-        f'{job.target}. Its workers must write to this very folder, or through a bucket '
+        f'the Beam pipeline ended as {state}, but {job.shard.name} is not in '
+        f'{job.target}. Its workers must write to this folder, or through a bucket '
         '(docs/beam.md). Run the same command again; finished shards are kept.'
       )
     done()
 
 
 def write_through_bucket(job: shards.Job, *, bucket: str) -> None:
-  """`shards.write_shard` for a worker that sees nothing but the bucket.
+  """`shards.write_shard` for a worker that can only reach the bucket.
 
   Raises:
     DataError: as `shards.write_shard`.
@@ -131,10 +131,10 @@ def write_through_bucket(job: shards.Job, *, bucket: str) -> None:
         rows = rows.set_column(column, 'path', moved)
       pq.write_table(rows, here(table))
     shards.write_shard(local)
-    # Recordings that cannot be used are named by where they are for everybody.
+    # Unusable recordings are recorded with their path outside the bucket.
     manifest = local.manifest.read_text().replace(scratch, '')
     local.manifest.write_text(manifest)
-    # The manifest last: it says that the shard is complete.
+    # The manifest comes last, because it marks the shard as complete.
     for path in (job.target / job.shard.name, job.manifest):
       _copy(str(here(path)), bucket + str(path))
 
@@ -147,8 +147,8 @@ def _tables(job: shards.Job) -> list[Path]:
 def _fetch_record(path: str, bucket: str, here: Callable[[str], Path]) -> None:
   here(path).parent.mkdir(parents=True, exist_ok=True)
   for file in raw_recording.possible_files(path):
-    # One that is absent is counted where the recording is read; any other trouble with
-    # the bucket is an error, which the runner tries again.
+    # An absent file is counted when the recording is read; any other failure of the bucket
+    # is an error, after which the runner tries again.
     if not here(file).exists() and FileSystems.exists(bucket + file):
       _copy(bucket + file, str(here(file)))
 

@@ -1,6 +1,6 @@
-"""Prepares a data set: stages a source, divides its samples, writes shards.
+"""Prepares a data set: stages a source, assigns its samples, writes shards.
 
-Interrupted at any point, the same call continues and ends with the same bytes.
+If interrupted at any point, the same call continues and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SAMPLES_PER_SHARD = 1024
 MAX_DROPPED_RECORDINGS = 0.2
 SPLITS = ('folds', 'year_group')
 
-# Where and how the shards are written, as `shards.write_shards` takes it.
+# The `run` argument of `shards.write_shards`: where and how the shards are written.
 Run = Callable[[Sequence[shards.Job], Callable[[], object]], None]
 
 
@@ -61,31 +61,30 @@ def prepare(
   subject_key: Path | str | None = None,
   **settings: Any,
 ) -> Path:
-  """Prepares a data set, or continues, or returns at once if it is finished.
+  """Prepares a data set, continues an interrupted one, or finds that it is finished.
 
   Args:
     source: a folder of `data_pipeline/sources`, for example 'mimic_iv'.
-    task: one of the source's `TASKS`; None where its settings name it.
+    task: one of the source's `TASKS`; None if its settings name the task.
     out: folder of the data set.
     memory_limit: of DuckDB, for example '4GB'; None: half a GB per worker, at least one.
     workers: processes and threads; None: one per processor that this process may use.
-    samples_per_shard: what a shard should hold, about.
-    split: 'folds', or 'year_group': the subjects of the last anchor_year_group test,
-      and fold 0 is the only one.
-    max_dropped_recordings: share of the ECG recordings that may be unusable.
-    beam_options: writes the shards on Apache Beam with these pipeline options, for
-      example '--runner=FlinkRunner --flink_master=HOST:8081' (docs/beam.md).
-    beam_bucket: where Beam's workers find their files if they share no folder.
+    samples_per_shard: approximate number of samples per shard.
+    split: 'folds', or 'year_group': the subjects of the last anchor_year_group are the test
+      subjects, and fold 0 is the only fold.
+    max_dropped_recordings: largest share of unusable ECG recordings.
+    beam_options: write the shards on Apache Beam with these pipeline options, for example
+      '--runner=FlinkRunner --flink_master=HOST:8081' (docs/beam.md).
+    beam_bucket: bucket for the files of Beam's workers if they share no folder.
     subject_key: file with the key of the subject hashes, which the data sets of an
-      institution share; made where absent. None: `subject_key` beside `out`.
+      institution share; created if it does not exist. None: `subject_key` beside `out`.
     **settings: fields of the source's `Settings`, for example mimic_iv=DIR.
 
   Returns:
     `out`.
 
   Raises:
-    DataError: wrong arguments, bad input, a full disk, or an `out` that holds
-      something else.
+    DataError: wrong arguments, bad input, a full disk, or an `out` that holds other files.
   """
   module = sources.load(source)
   sources.check_choice('split', split, SPLITS)
@@ -135,18 +134,18 @@ def build(
 ) -> None:
   """Runs `stage(folder) -> Staged` and writes the data set to `out`.
 
-  Every step leaves its result in `out/.staging` when it is complete, so that an
-  interrupted preparation continues with the first step that is not.
+  Every complete step leaves its result in `out/.staging`, so that an interrupted
+  preparation continues with the first incomplete step.
 
   Args:
     stage: the source's step.
     out: folder of the data set.
-    request: what identifies the data set; an interrupted one is continued for the same.
+    request: identifies the data set; only the same request continues an interrupted one.
     memory_limit: of DuckDB.
     workers: processes and threads.
-    max_dropped_recordings: share of the ECG recordings that may be unusable.
-    recordings_here: this machine sees the raw recordings.
-    subject_key: as of `prepare`.
+    max_dropped_recordings: largest share of unusable ECG recordings.
+    recordings_here: whether this machine can read the raw recordings.
+    subject_key: as in `prepare`.
     run: where the shards are written; by default in `workers` processes.
 
   Raises:
@@ -157,9 +156,9 @@ def build(
   folder = out / _STAGING
   if not finished.exists():
     _make_folder(out, folder)
-    held = lock.exclusive(folder / 'lock', 'prepares a data set here', 'name another --out')
+    held = lock.exclusive(folder / 'lock', 'prepares a data set here', 'give another --out')
     with held, _full_disk(out):
-      # Looked at again: another process may have finished it just now.
+      # Checked again, because another process may just have finished it.
       if not finished.exists():
         _build(
             stage, out, folder, request, memory_limit, workers, max_dropped_recordings,
@@ -194,7 +193,7 @@ def _build(
     write_json(out / COHORT, cohort)
     raise
   tables = folder / 'tables'
-  # Also there, for the user to read, when the cohort turns out to be empty.
+  # Written even if the cohort is empty, so that the user can see why.
   write_json(out / COHORT, staged.cohort)
   for note in staged.cohort.get('notes', ()):
     _say(f'note: {note}')
@@ -214,7 +213,7 @@ def _build(
       estimate.announce_writing(out, staged.schema, tables, assignment, workers)
       staging.sort(assignment, staged.schema, tables, database)
   except DataError:
-    # The source's fault: once it is corrected, its step has to run again.
+    # An error of the source: after its correction, its step has to run again.
     (folder / _STAGED).unlink()
     raise
   except duckdb.OutOfMemoryException as error:
@@ -246,13 +245,13 @@ def _build(
 
 
 def _with_what_is_absent(staged: Staged, assignment: staging.Assignment) -> Staged:
-  """Says which tables are empty and which modalities nobody has; in the cohort, too.
+  """Adds notes on empty tables and on modalities that no sample has; also to the cohort.
 
   Raises:
-    DataError: there is nothing to predict from.
+    DataError: all modalities are empty.
   """
   absent = [
-    f'{table}: no row of it is of use, {reason} is 0'
+    f'{table}: no usable row, {reason} is 0'
     for table, reasons in staged.cohort['rows'].items()
     for reason, n in reasons.items()
     if reason.startswith(('read', 'values read', 'used')) and n == 0
@@ -263,8 +262,8 @@ def _with_what_is_absent(staged: Staged, assignment: staging.Assignment) -> Stag
     _say(f'warning: {line}')
   if len(empty) == len(staged.schema.modalities):
     raise DataError(
-      'no sample has anything to predict from: all modalities are empty. See cohort.json, '
-      'and check that all raw files are of the same release and complete.'
+      'all modalities are empty, so there is nothing to predict from. See cohort.json, and '
+      'check that all raw files are complete and of the same release.'
     )
   if not absent:
     return staged
@@ -281,23 +280,23 @@ def _beam(options: str | None, bucket: str | None) -> Run | None:
   except ModuleNotFoundError as error:
     raise DataError(
       f'--beam_options: {error.name} is not installed in this environment; it is part of '
-      'medm2t_jax[beam], which docs/beam.md puts into one of its own.'
+      'medm2t_jax[beam], which needs a separate environment (docs/beam.md).'
     ) from error
   return beam.runner(options, bucket)
 
 
 def _make_folder(out: Path, folder: Path) -> None:
-  """Makes the staging folder in a new or empty `out`, or finds that it has one."""
+  """Creates the staging folder in a new or empty `out`, or finds the existing one."""
   folders.make(out, '--out')
   started = (folder / _REQUEST).exists()
   others = (p for p in out.iterdir() if p.name != _STAGING and not folders.is_foreign(p))
   if not started and any(others):
-    raise DataError(f'--out={out}: holds other files. Name a new or an empty folder.')
+    raise DataError(f'--out={out}: holds other files. Give a new or an empty folder.')
   folders.make(folder, '--out')
 
 
 def _begin(out: Path, folder: Path, request: dict[str, Any]) -> None:
-  """Records the request, or accepts that of an interrupted run."""
+  """Records the request, or checks it against that of the interrupted run."""
   marker = folder / _REQUEST
   if marker.exists():
     _check_request(marker, json.loads(marker.read_text()), request)
@@ -307,7 +306,7 @@ def _begin(out: Path, folder: Path, request: dict[str, Any]) -> None:
 
 
 def _remove(folder: Path) -> None:
-  # Another process that found the data set finished may be removing it as well.
+  # Another process may be removing it at the same time.
   shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -320,12 +319,12 @@ def _full_disk(out: Path) -> Iterator[None]:
       raise
     raise DataError(
       f'--out={out}: no space left on the disk. Make room and run the same command '
-      'again; what is complete is kept.'
+      'again; completed work is kept.'
     ) from error
 
 
 def _staged(stage: Callable[[Path], Staged], folder: Path) -> Staged:
-  """The result of the source's own step; a complete one is not repeated."""
+  """The result of the source's step, which is not repeated if complete."""
   marker, tables = folder / _STAGED, folder / 'tables'
   if not marker.exists():
     shutil.rmtree(tables, ignore_errors=True)
@@ -339,7 +338,7 @@ def _staged(stage: Callable[[Path], Staged], folder: Path) -> Staged:
         'versions': staged.versions,
       },
     )
-  # Read back even if just written, so that both ways give the same bytes.
+  # Read back even if just written, so that both cases give the same bytes.
   fields = json.loads(marker.read_text())
   schema = Schema.from_json(fields['schema'], where=marker)
   return Staged(schema, fields['cohort'], fields['versions'])
@@ -351,10 +350,11 @@ def _check_request(where: Path, found: dict[str, Any], request: dict[str, Any]) 
   )
   if different:
     details = ', '.join(
-      f'{name} {found.get(name)} there, {request.get(name)} here' for name in different
+      f'{name} is {found.get(name)} there and {request.get(name)} here'
+      for name in different
     )
     raise DataError(
-      f'{where}: made by another request ({details}). Name another --out, or delete '
+      f'{where}: created by a different request ({details}). Give another --out, or delete '
       'that folder.'
     )
 

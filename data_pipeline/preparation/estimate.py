@@ -1,4 +1,4 @@
-"""What a preparation will take, told before each of its long parts."""
+"""Estimates disk space and time of a preparation, announced before each long part."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from data_pipeline.format.modalities.base import sample_bytes, table_of
 from data_pipeline.format.schema import DataError, Schema
 from data_pipeline.preparation import staging
 
-# Of raw tables, as they lie on the disk (csv.gz of the simulated hospital).
+# Per byte of raw tables as stored (csv.gz of the simulated hospital).
 _RAW_BYTES_PER_SECOND = 18_000_000
 _SCRATCH_SHARE = 0.4
 _RAW_ENDINGS = ('.csv', '.csv.gz', '.parquet', '.txt', '.tar.gz', '.tar.xz', '.zip')
 
 
 def announce_reading(out: Path, settings: Any) -> None:
-  """One line before the first step: how much there is to read, and what that takes.
+  """Logs one line before the first step: size of the raw tables and time to read them.
 
-  Rough: sizes are all that is known, and of all tables in the raw folders. The line of
-  `announce_writing` comes when the cohort is known.
+  A rough estimate: only sizes are known, and of all tables in the raw folders.
+  `announce_writing` follows when the cohort is known.
   """
   size = 0
   for field in dataclasses.fields(settings):
     path = getattr(settings, field.name)
     if isinstance(path, Path) and path.exists():
-      # No deeper: below are the hundred thousands of folders of MIMIC-IV-ECG.
+      # No deeper, because MIMIC-IV-ECG has hundreds of thousands of folders below.
       below = [] if path.is_file() else [*path.glob('*'), *path.glob('*/*')]
       below += path.glob('*/*/*.parquet')
       size += sum(
@@ -54,10 +54,10 @@ def announce_writing(
   assignment: staging.Assignment,
   workers: int,
 ) -> None:
-  """One line: how much disk and time the rest will take.
+  """Logs one line: disk space and time of the remaining work.
 
   Raises:
-    DataError: more disk than there is.
+    DataError: there is not enough disk space.
   """
   samples, need, seconds = assignment.samples.num_rows, 0, 0.0
   counts: Counter[str] = Counter()
@@ -77,8 +77,8 @@ def announce_writing(
   )
   if need > free:
     raise DataError(
-      f'--out={out}: about {need / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are '
-      'free. Make room and run the same command again, or name another disk.'
+      f'--out={out}: about {need / 1e9:.1f} GB are needed, but only {free / 1e9:.1f} GB '
+      'are free. Make room and run the same command again, or use another disk.'
     )
 
 

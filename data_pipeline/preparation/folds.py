@@ -1,8 +1,8 @@
-"""Folds: grouped by subject, stratified by label and modality availability.
+"""Assigns subjects to folds, stratified by label and available modalities.
 
-Fold k's test subjects are those of fold k. 20 % of all other subjects, stratified
-likewise, validate. Both are fixed when the shards are prepared, so every stage,
-run and report of a data set shares them. Neither depends on the order of rows.
+The test subjects of split k are those of fold k. Of all other subjects, 20 %, stratified in
+the same way, validate. Both are fixed when the data set is prepared, so every stage, run
+and report shares them. Neither depends on the order of rows.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _LABEL_BINS = 5  # quantile bins of a numeric label
 
 @dataclasses.dataclass(frozen=True)
 class Folds:
-  """Which subject is in which fold, and in which folds it validates.
+  """The fold of each subject, and the folds in which it validates.
 
   Attributes:
     subjects: int64 (s,), sorted and unique.
     fold: int64 (s,), 0..4.
-    validates: uint8 (s, 5): 1 where the subject validates when fold k is the test fold.
+    validates: uint8 (s, 5): 1 if the subject validates when fold k is the test fold.
   """
 
   subjects: np.ndarray
@@ -46,25 +46,25 @@ def assign_folds(
 ) -> Folds:
   """Assigns every subject to a fold, and to the folds in which it validates.
 
-  Subjects are dealt one by one, those with most samples first, to the fold in which
-  the samples of its kinds (label, and modality given the label) are rarest so far:
-  the fold that keeps the chi-square distance from equal shares smallest.
+  Subjects are assigned one by one, those with most samples first, to the fold in which
+  samples like theirs (by label, and by modality given the label) are rarest so far: the
+  fold that minimises the chi-square distance from equal shares.
 
   Args:
     subject_id: int64 (n,), one per sample.
-    label: float (n,) or (n, l): as `target` says; NaN where it is not known.
+    label: float (n,) or (n, l), as `target` says; NaN if unknown.
     available: modality -> bool (n,): whether the sample has it.
-    target: what the label means; numbers are stratified by quintile, several
-      labels by each of them.
-    tested: bool (n,): samples of subjects who are fold 0, whoever they are; the others
-      are dealt to the other folds. None: all are dealt.
-    seed: of the order in which equal subjects are dealt.
+    target: what the label means; numbers are stratified by quintile, several labels by each
+      of them.
+    tested: bool (n,): samples whose subjects form fold 0; all others are assigned to the
+      other folds. None: all subjects are assigned to all folds.
+    seed: of the order of equal subjects.
 
   Returns:
     The folds; they depend on the set of samples, not on their order.
 
   Raises:
-    DataError: fewer subjects than folds.
+    DataError: there are fewer subjects than folds.
   """
   subjects, owner = np.unique(subject_id, return_inverse=True)
   if len(subjects) < NUM_FOLDS and np.isfinite(label).any():
@@ -122,7 +122,7 @@ def _kinds(
 
 
 def _deal(subjects: np.ndarray, counts: np.ndarray, *, parts: int, salt: str) -> np.ndarray:
-  """Deals subjects (s,) with `counts` (s, strata) to equal parts: int64 (s,)."""
+  """Assigns subjects (s,) with `counts` (s, strata) to equal parts: int64 (s,)."""
   key = hashlib.blake2b(salt.encode(), digest_size=16).hexdigest()
   ties = [hash_subject(subject, key) for subject in subjects]
   samples = counts[:, 0]

@@ -1,4 +1,4 @@
-"""Writes shards in processes of this machine."""
+"""Writes shards in local processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def run(jobs: Sequence[shards.Job], done: Callable[[], object], *, workers: int)
   Args:
     jobs: one per shard.
     done: called after each shard.
-    workers: processes; with one, this one.
+    workers: number of processes; 1: this process.
 
   Raises:
     DataError: as `shards.write_shard`, or a worker died.

@@ -1,4 +1,4 @@
-"""Completes a data set whose shards are written: index, paths, cohort, tfds metadata.
+"""Completes a data set after its shards: index, paths, cohort, tfds metadata.
 
 `dataset.json` comes last and marks the data set as finished.
 """
@@ -46,16 +46,16 @@ def publish(
   key: str,
   request: Mapping[str, Any],
 ) -> None:
-  """Writes everything but the shards.
+  """Writes everything except the shards.
 
   Args:
     directory: of the data set, with all shards in it.
-    staged: what the source returned.
+    staged: result of the source.
     assignment: of the samples to shards.
     manifests: one per shard, in the same order.
     tables: folder of the sorted tables.
     key: of the subject hashes.
-    request: what the user asked for; a data set is only continued for the same.
+    request: of the user; only the same request continues an interrupted preparation.
   """
   _write_index(directory / INDEX, staged, assignment, manifests)
   cohort = dict(staged.cohort)
@@ -131,13 +131,13 @@ def _write_index(
 
 
 def _write_recordings(path: Path, assignment: Assignment, table: Path) -> None:
-  """Which raw files the recordings come from, also those that could not be used."""
+  """Writes the raw file of every recording, including unusable ones."""
   sample_id = assignment.samples['sample_id'].to_numpy()
   described = DESCRIPTION if {*DESCRIPTION} <= {*pq.read_schema(table).names} else {}
   columns = pa.schema(_RECORDING_COLUMNS | described)
   with replacing(path) as partial, pq.ParquetWriter(partial, columns) as writer:
-    # Shard by shard: the whole table may be large, and how DuckDB has divided it into
-    # row groups depends on the threads.
+    # Shard by shard, because the whole table may be large, and its row groups depend on the
+    # number of DuckDB's threads.
     for shard in assignment.shards:
       position = pc.field('position')
       inside = (position >= shard.start) & (position < shard.stop)
@@ -149,7 +149,7 @@ def _write_recordings(path: Path, assignment: Assignment, table: Path) -> None:
 
 
 def _write_dropped(path: Path, dropped: Sequence[Mapping[str, Any]]) -> None:
-  """The recordings that could not be used, and why."""
+  """Writes the unusable recordings, with reasons."""
   text = io.StringIO()
   table = csv.DictWriter(text, ['study_id', 'path', 'reason', 'detail'])
   table.writeheader()

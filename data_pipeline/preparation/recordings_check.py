@@ -1,4 +1,4 @@
-"""Whether the raw recordings of a data set are there, and enough of them can be used."""
+"""Checks that the raw recordings of a data set exist, and that enough are usable."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from data_pipeline.preparation.shards import DROPPED_RECORDINGS, Job
 
 _LOOKED_AT = 200
 _REMEDY = (
-  'Fetch the missing files, or name the right folder; to do without them, raise '
+  'Fetch the missing files, or give the right folder; to continue without them, raise '
   '--max_dropped_recordings (a share, at most 1).'
 )
 
 
 def require_some(recordings: Path, most: float) -> None:
-  """Looks, before the work of hours, whether the folder has the listed files at all.
+  """Checks, before hours of work, that the folder has the listed files at all.
 
   Args:
     recordings: the staged table of recordings.
-    most: share that may be unusable.
+    most: largest share of unusable recordings.
 
   Raises:
-    DataError: of many paths that are looked at, none exists.
+    DataError: none of many checked paths exists.
   """
   paths = pq.read_table(recordings, columns=['path'])['path']
   if not len(paths) or most >= 1:
@@ -39,21 +39,22 @@ def require_some(recordings: Path, most: float) -> None:
   looked_at = sorted({paths[int(place)].as_py() for place in places})
   if all(raw_recording.first_file(path) is None for path in looked_at):
     raise DataError(
-      f'{len(paths)} recordings are listed, and none of {len(looked_at)} that were looked '
-      f'for is there, the first {raw_recording.possible_files(looked_at[0])[0]}. {_REMEDY}'
+      f'{len(paths)} recordings are listed, but none of {len(looked_at)} checked files '
+      f'exists, the first {raw_recording.possible_files(looked_at[0])[0]}. {_REMEDY}'
     )
 
 
 def require_enough(
   jobs: Sequence[Job], manifests: Sequence[Mapping[str, Any]], most: float
 ) -> None:
-  """Stops where a larger share than `most` of the recordings could not be used.
+  """Raises if a larger share than `most` of the recordings is unusable.
 
-  The shards with such recordings are then not finished any more: once the files are
-  mended, they are read again. Fewer are a line on stderr.
+  The shards with such recordings then count as unfinished, so that corrected files are read
+  again. If there are fewer, a warning goes to stderr.
 
   Raises:
-    DataError: the share, the commonest reason and the first path.
+    DataError: the share is too large; the message has the commonest reason and the first
+      path.
   """
   read = sum(manifest['recordings_read'] for manifest in manifests)
   dropped = [one for manifest in manifests for one in manifest['recordings_dropped']]
@@ -62,7 +63,7 @@ def require_enough(
   [(reason, n)] = Counter(one['reason'] for one in dropped).most_common(1)
   first = next(one for one in dropped if one['reason'] == reason)
   found = (
-    f'{len(dropped)} of {read} recordings cannot be used, {n} for {reason}, the first '
+    f'{len(dropped)} of {read} recordings are unusable, {n} because of {reason}, the first '
     f'{first["path"]}'
   )
   if len(dropped) <= max(1, most * read):  # one bad file costs one file

@@ -1,10 +1,10 @@
 """Writes one shard: a deterministic function of the sorted tables and its range.
 
-`write_shard` may run in any process, on any machine that sees the files: it reads
-the range of positions of one shard, conditions its ECGs, writes the records to a
-partial file of its own, and renames that when it is safely on disk. Beside it, it
-leaves a manifest with what the index needs, which also marks the shard as finished.
-Two attempts at one shard do not disturb each other: both end with the same bytes.
+`write_shard` may run in any process on any machine that can read the files: it reads
+the range of positions of one shard, conditions its ECGs, writes the records to its own
+temporary file, and renames that file when it is safely on disk. It also writes a manifest
+with the index columns, which marks the shard as finished. Two attempts at one shard do not
+disturb each other: both end with the same bytes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DROPPED_RECORDINGS = 'dropped_recordings.csv'
 
 Example = dict[str, Any]
 
-# Index columns: where a record is, and what its head is checked by.
+# Index columns: the place of a record, and the checksum of its head.
 PLACE_COLUMNS = ('offset', 'bytes', 'head_bytes', 'head_crc')
 
 
@@ -43,19 +43,19 @@ class Recordings:
   """The raw recordings of a shard.
 
   Attributes:
-    read: how many were tried.
-    dropped: study_id, path, reason and detail of those that could not be used.
+    read: number of recordings tried.
+    dropped: study_id, path, reason and detail of unusable recordings.
   """
 
   def __init__(self, subject_id: np.ndarray):
-    """`subject_id` of the shard's samples: neighbours share recordings."""
+    """Takes `subject_id` of the shard's samples; those of a subject share recordings."""
     self.read = 0
     self.dropped: list[dict[str, Any]] = []
     self._subject_id = subject_id
 
   def reader(self, table: pa.Table) -> ReadRaw:
-    """What reads the raw recordings that the rows of a table name, each file once."""
-    # scipy's import takes a second, which processes without ECGs need not spend.
+    """A function that reads the raw recordings of the rows of a table, each file once."""
+    # Imported late: scipy takes a second to import, and is only needed for ECGs.
     from data_pipeline.ecg import conditioning, raw_recording, reading
 
     recordings = raw_recording.listed(table)
@@ -83,12 +83,12 @@ class Recordings:
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """Everything that `write_shard` needs.
+  """Input of `write_shard`.
 
   Attributes:
     schema: of the data set.
-    shard: which one.
-    tables: folder of the sorted tables, with `samples.parquet` among them.
+    shard: the shard to write.
+    tables: folder of the sorted tables, including `samples.parquet`.
     target: folder of the data set.
     manifests: folder of the manifests.
   """
@@ -101,11 +101,12 @@ class Job:
 
   @property
   def manifest(self) -> Path:
+    """The file that records the finished shard."""
     return self.manifests / f'{self.shard.name}.json'
 
 
 def length_columns(schema: Schema) -> dict[str, str]:
-  """Index column of what is counted of a modality -> the modality."""
+  """Index column with the number of entries of a modality -> the modality."""
   modalities = schema.modalities.items()
   return {f'n_{name}': name for name, each in modalities if each.counted is not None}
 
@@ -150,7 +151,7 @@ def write_shard(job: Job) -> None:
   try:
     samples = _read(job, 'samples')
     recordings = Recordings(samples['subject_id'].to_numpy())
-    # Another attempt may be under way: Beam starts some twice.
+    # Another attempt may be running: Beam starts some jobs twice.
     with replacing(path) as partial, open(partial, 'wb') as file:
       for example in _examples(job, samples, recordings):
         head, rest = examples.serialize(example, specs)

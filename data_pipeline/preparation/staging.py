@@ -38,14 +38,14 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Assignment:
-  """Where every sample goes.
+  """The fold and shard of every sample.
 
   Attributes:
-    samples: the staged samples in order of position, with `position`, `fold`,
-      `validates_0` to `validates_4` and `seconds` (prediction time since 1970).
+    samples: the staged samples in order of position, with `position`, `fold`, `validates_0`
+      to `validates_4` and `seconds` (prediction time since 1970).
     shards: in order of position.
     folds: of the subjects.
-    having: staged table -> how many samples have a row in it.
+    having: staged table -> number of samples with a row in it.
   """
 
   samples: pa.Table
@@ -55,13 +55,13 @@ class Assignment:
 
 
 def tables(schema: Schema) -> dict[str, Table]:
-  """Name of a staged table -> what it is, beside `samples`."""
+  """Name of a staged table -> its description, except for `samples`."""
   found = [table_of(name, each) for name, each in schema.modalities.items()]
   return {table.name: table for table in found}
 
 
 def raw_tables(schema: Schema) -> dict[str, str]:
-  """Modality -> the staged table that names raw files of it."""
+  """Modality -> the staged table that names its raw files."""
   found = {name: table_of(name, each) for name, each in schema.modalities.items()}
   return {name: table.name for name, table in found.items() if table.raw_files}
 
@@ -78,20 +78,20 @@ def assign(
 ) -> Assignment:
   """Assigns the samples in `staging` to folds and shards.
 
-  A subject's samples stay together: in one fold, in one shard, in order of time.
+  All samples of a subject are in one fold and one shard, in order of time.
 
   Args:
     schema: of the data set.
     staging: folder with the staged parquet files.
     database: a DuckDB connection.
-    key: of hashes whose order is the order of the subjects.
-    samples_per_shard: what a shard should hold, about.
-    split: 'folds', or 'year_group': the subjects of the last one are fold 0.
+    key: of hashes that define the order of the subjects.
+    samples_per_shard: approximate number of samples per shard.
+    split: 'folds', or 'year_group': the subjects of the last year group are fold 0.
     seed: of the folds.
 
   Raises:
-    DataError: an empty cohort, fewer subjects than folds, a repeated sample, a label
-      out of range, or a staged table that is absent or names unknown samples.
+    DataError: an empty cohort, fewer subjects than folds, a repeated sample, a label out of
+      range, or a staged table that is absent or has unknown samples.
   """
   samples = _read_samples(schema, staging / 'samples.parquet')
   sample_id = samples['sample_id'].to_numpy()
@@ -107,7 +107,7 @@ def assign(
       'sample_id'
     ]
     if not np.isin(present, sample_id).all():
-      raise DataError(f'{path}: holds samples that samples.parquet does not hold.')
+      raise DataError(f'{path}: holds samples that are not in samples.parquet.')
     if modality.counted is not None:
       available[table] = np.isin(sample_id, present)
 
@@ -171,7 +171,7 @@ def connect(folder: Path, *, memory_limit: str, threads: int) -> duckdb.DuckDBPy
   """An in-memory DuckDB that spills to `folder`.
 
   Raises:
-    DataError: the memory limit is not one.
+    DataError: the memory limit is not a memory size.
   """
   try:
     return duckdb.connect(
@@ -215,16 +215,16 @@ def _read_samples(schema: Schema, path: Path) -> pa.Table:
   if not positive.all():
     raise DataError(
       f'{path}: row {int(np.argmin(positive))} has a weight that is not a number above 0. '
-      'A sample that should not count has no label, or is left out.'
+      'Leave out a sample that should not count, or leave out its label.'
     )
   return samples
 
 
 def _vectors(column: pa.ChunkedArray, schema: Schema, path: Path) -> np.ndarray:
-  """Label vectors, NaN where an entry, or all of them, are not known: float64 (n, l).
+  """Label vectors, NaN for unknown entries: float64 (n, l).
 
   Raises:
-    DataError: one has another length.
+    DataError: a vector has another length.
   """
   length = schema.target.label_length
   unknown = [None] * length
@@ -239,20 +239,20 @@ def _vectors(column: pa.ChunkedArray, schema: Schema, path: Path) -> np.ndarray:
 
 
 def _of_last_years(samples: pa.Table) -> np.ndarray:
-  """bool (n,): the sample's subject is of the last `year_group`."""
+  """Whether each sample's subject is of the last `year_group`: bool (n,)."""
   if 'year_group' not in samples.schema.names:
-    raise DataError('--split=year_group: this source has no year_group of its subjects.')
+    raise DataError('--split=year_group: this source has no year_group for its subjects.')
   years = np.array([year or '' for year in samples['year_group'].to_pylist()])
   if len(np.unique(years)) < 2:
     raise DataError(
-      f'--split=year_group: all samples are of the years {years[0]!r}: there is nothing '
-      'to learn from that comes before. Use --split=folds.'
+      f'--split=year_group: all samples are of the years {years[0]!r}, so there are no '
+      'earlier years to train on. Use --split=folds.'
     )
   return years == max(years)
 
 
 def _label_vectors(samples: pa.Table, schema: Schema) -> np.ndarray:
-  """Labels as `_read_samples` gives them, NaN where not known: float64 (n, l)."""
+  """Labels as `_read_samples` returns them, NaN if unknown: float64 (n, l)."""
   flat = samples['label'].combine_chunks().flatten().to_numpy()
   return flat.reshape(-1, schema.target.label_length)
 
@@ -267,7 +267,7 @@ def _divide(
     if not len(inside):
       continue  # fewer subjects without a label than folds
     count = max(1, round(len(inside) / samples_per_shard))
-    # A subject goes where its first sample falls.
+    # A subject belongs to the shard of its first sample.
     first = np.flatnonzero(np.diff(owner[inside], prepend=-1))
     wanted = first * count // len(inside)
     starts = inside[first[np.flatnonzero(np.diff(wanted, prepend=-1))]]

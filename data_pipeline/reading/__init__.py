@@ -1,1 +1,1 @@
-"""From a prepared data set to batches."""
+"""Reads batches from a prepared data set."""

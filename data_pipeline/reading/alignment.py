@@ -1,8 +1,8 @@
-"""Lines a data set's variables up with a model's: by code and unit, never by position.
+"""Aligns the variables of a data set with those of a model, by code and unit.
 
-What the model does not know is ignored and counted; what the data lack is absent and
-masked. An aligned batch is what the model's own data set would have given. `seen_as`
-gives a data set whose batches are all aligned.
+Variables unknown to the model are ignored and reported; variables that the data lack are
+absent and masked. An aligned batch has the format of the model's own data set. `seen_as`
+returns a data set whose batches are all aligned.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Batch = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Unmatched:
-  """A variable that only one side has.
+  """A variable that only one of data set and model has.
 
   Attributes:
     modality: of the variable.
@@ -42,21 +42,21 @@ class Unmatched:
 def seen_as(dataset: Dataset, schema: Schema) -> Dataset:
   """The data set with the variables of another schema, that of a model.
 
-  Everybody who reads it sees the model's variables; `stored` keeps what the shards hold.
-  Its version says so. A data set with the same variables stays as it is.
+  All readers see the model's variables; `stored` keeps the schema of the shards. The
+  version records this. A data set with the same variables is returned unchanged.
 
   Args:
     dataset: of the same task.
-    schema: whose modalities, items and static columns are seen. Attributes, observation
-      window and all that says whose data they are stay the data set's.
+    schema: whose modalities, items and static columns are used. Attributes, observation
+      window and the source stay those of the data set.
 
   Raises:
-    DataError: the two predict something else, or have no modality in common.
+    DataError: the targets differ, or there is no common modality.
   """
   alignment = Alignment(schema, dataset.schema)
   if not alignment.modalities:
     raise DataError(
-      f'{dataset.directory}: has none of the modalities of the model, which are '
+      f'{dataset.directory} has none of the modalities of the model, which are '
       f'{", ".join(schema.modalities)}.'
     )
   if alignment.identical:
@@ -73,23 +73,23 @@ def seen_as(dataset: Dataset, schema: Schema) -> Dataset:
 
 
 class Alignment:
-  """From batches of a data set to batches of a model.
+  """Converts batches of a data set to batches of a model.
 
   Attributes:
     model: the model's schema.
     data: the data set's schema.
     modalities: of the data set that the model reads, in the model's order.
-    ignored: the data set's variables that the model does not know.
-    absent: the model's variables that the data set lacks.
-    identical: whether both have the same variables: batches then stay as they are.
-    notes: sentences on what else differs, which a reader of predictions must know.
+    ignored: the data set's variables that the model does not have.
+    absent: the model's variables that the data set does not have.
+    identical: whether both have the same variables; batches are then unchanged.
+    notes: sentences on other differences, which a reader of predictions must know.
   """
 
   def __init__(self, model: Schema, data: Schema):
-    """Raises DataError if the two predict something else."""
+    """Matches the variables; raises DataError if the targets differ."""
     if _meaning(model.target) != _meaning(data.target) or model.task != data.task:
       raise DataError(
-        f'the model predicts {model.task!r} ({_named(model.target)}), the data set is '
+        f'the model predicts {model.task!r} ({_named(model.target)}), but the data set is '
         f'prepared for {data.task!r} ({_named(data.target)}). Prepare it with '
         f'--task={model.task}.'
       )
@@ -106,11 +106,11 @@ class Alignment:
     self.notes = _other_differences(model, data)
 
   def __call__(self, batch: Batch, modalities: Sequence[str] | None = None) -> Batch:
-    """The batch in the model's terms.
+    """Converts a batch to the model's variables.
 
     Args:
       batch: of the data set, with a leading device axis.
-      modalities: of the model, that the result has; None for all of them.
+      modalities: of the model, to include in the result; None for all of them.
     """
     if self.identical:
       return batch
@@ -126,7 +126,7 @@ class Alignment:
     return aligned
 
   def _is_read(self, name: str) -> bool:
-    """Whether both have the modality, of one kind."""
+    """Whether both have the modality, with the same kind."""
     both = name in self.modalities
     return both and self._kinds_differ(name) == ''
 
@@ -134,10 +134,10 @@ class Alignment:
     model, data = self.model.modalities[name], self.data.modalities[name]
     if type(model) is type(data):
       return ''
-    return f'of kind {data.kind}, of the model {model.kind}'
+    return f'its kind is {data.kind}; the model has {model.kind}'
 
   def _match(self, modality: str) -> list[int]:
-    """Place in the data set of each of the model's variables of a modality; -1: absent."""
+    """Index in the data set of each of the model's variables of a modality; -1: absent."""
     known = self.model.variables(modality)
     if modality not in self.data.modalities:
       for item in known:
@@ -153,7 +153,7 @@ class Alignment:
       place = place_of.get((item.itemid, item.kind), -1)
       why = reason or 'the data set has no such variable'
       if place >= 0 and unit_key(offered[place].unit) != unit_key(item.unit):
-        why = f'unit {offered[place].unit!r}, the model has {item.unit!r}'
+        why = f'unit {offered[place].unit!r}; the model has {item.unit!r}'
         self._ignore(modality, offered[place], why)
         used.add(place)
         place = -1
@@ -163,7 +163,7 @@ class Alignment:
       places.append(place)
     for place, item in enumerate(offered):
       if place not in places and place not in used:
-        self._ignore(modality, item, reason or 'the model does not know it')
+        self._ignore(modality, item, reason or 'the model has no such variable')
     return places
 
   def _ignore(self, modality: str, item: Item, reason: str) -> None:
@@ -179,8 +179,8 @@ def _other_differences(model: Schema, data: Schema) -> list[str]:
     return []
   of_model, of_data = (f'{w:g} h' if w else 'whole history' for w in windows)
   return [
-    f'The model was trained on the {of_model} before the prediction time, these data have '
-    f'the {of_data}.'
+    f'The model was trained on the {of_model} before the prediction time; this data '
+    f'set has the {of_data}.'
   ]
 
 
@@ -196,7 +196,7 @@ def _compared(schema: Schema) -> dict[str, Any]:
 
 
 def _meaning(target: Target) -> tuple[Any, ...]:
-  """What a model and a data set have to agree in; descriptions may differ."""
+  """The properties of a target in which model and data set must agree."""
   return target.kind, target.classes, target.unit
 
 

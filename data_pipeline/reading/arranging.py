@@ -1,4 +1,4 @@
-"""Batches of samples in memory: those that the tf.data pipeline makes of records.
+"""Makes batches of samples in memory, equal to those of the tf.data pipeline.
 
 Letters: b batch rows, n entries of a padded modality, m of a packed one.
 """
@@ -15,12 +15,12 @@ from data_pipeline.format.modalities.base import nothing
 from data_pipeline.format.schema import Schema
 from data_pipeline.reading.batching import Batching
 
-# Modality -> arrays as a record stores them; a modality that is not there has nothing.
+# Modality -> arrays as a record stores them; a missing modality is empty.
 Example = Mapping[str, Mapping[str, np.ndarray]]
 
 
 def bucket_of(schema: Schema, batching: Batching, example: Example) -> int:
-  """The first bucket that holds an example, else the last.
+  """The first bucket that holds an example, or else the last.
 
   Args:
     schema: of the model.
@@ -47,9 +47,9 @@ def arrange(
   rows: int,
   capacity: int,
 ) -> dict[str, Any]:
-  """A batch without a device axis: `row` counts the examples, -1 is padding.
+  """A batch without a device axis; `row` numbers the examples, -1 is padding.
 
-  Every sample that is too long for the bucket keeps its most recent entries.
+  A sample that is too long for the bucket keeps its most recent entries.
 
   Args:
     schema: of the model.
@@ -57,11 +57,11 @@ def arrange(
     examples: at most `rows`.
     bucket: whose lengths padded modalities have.
     rows: b.
-    capacity: entries that packed modalities hold; those of all examples fit, each with
-      the most recent `batching.max_recordings`.
+    capacity: entries of packed modalities; the most recent `batching.max_recordings` of all
+      examples must fit.
 
   Raises:
-    ValueError: more examples than rows, or more recordings than the capacity.
+    ValueError: there are more examples than rows, or more recordings than the capacity.
   """
   if len(examples) > rows:
     raise ValueError(f'{len(examples)} examples do not fit into {rows} rows')
@@ -81,12 +81,11 @@ def arrange(
 
 
 def arrange_whole(schema: Schema, example: Example) -> dict[str, Any]:
-  """A batch of one example that holds all of its entries, however many, without a device
-  axis.
+  """A batch of one example with all of its entries, and without a device axis.
 
   Args:
     schema: of the example.
-    example: of its modalities.
+    example: the arrays of its modalities.
   """
   counts = {
     name: max(1, len(next(iter(arrays.values())))) for name, arrays in example.items()
@@ -123,7 +122,7 @@ def _padded(
       continue
     for key in batch.keys() - {'mask'}:
       kept = arrays[key][-length:]
-      # NaN of a value that there is not; another array says what there is in its place.
+      # NaN stands for no value; another array then has the category.
       is_number = np.issubdtype(kept.dtype, np.floating)
       batch[key][place, : len(kept)] = np.nan_to_num(kept, nan=0.0) if is_number else kept
       batch['mask'][place, : len(kept)] = True
@@ -133,7 +132,7 @@ def _padded(
 def _packed(
   modality: Modality, of_each: OfEach, capacity: int, most: int
 ) -> dict[str, np.ndarray]:
-  """The most recent entries of all rows end to end: arrays (m ...), `owner` and `mask`."""
+  """The most recent entries of all rows concatenated: arrays (m ...), `owner`, `mask`."""
   batch = nothing(modality, (len(of_each),), capacity)
   used = 0
   for place, arrays in enumerate(of_each):

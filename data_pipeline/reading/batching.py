@@ -1,4 +1,4 @@
-"""How samples become batches of fixed shapes."""
+"""Options that turn samples into batches of fixed shapes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Batching(Options):
 
   Attributes:
     buckets: padded modality -> number of entries, ascending; a sample goes to the first
-      that holds it. A modality that none of them names has one length in all
+      bucket that holds it. A modality without an entry has the same length in all buckets
       (`planning.buckets_of`).
     max_recordings: a sample with more recordings keeps the most recent ones.
     recordings_per_row: capacity for packed recordings, per sample of a batch; 0: a sixth
-      more than the samples of the data set have, so that all splits share the shapes of
-      their batches. A batch that is full closes early.
+      more than the mean over the data set, so that all splits share the shapes of their
+      batches. A full batch closes early.
   """
 
   buckets: tuple[Mapping[str, Count], ...] = ()

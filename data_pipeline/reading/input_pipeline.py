@@ -1,12 +1,12 @@
-"""Batches from a prepared data set, with tf.data.
+"""Reads batches from a prepared data set, with tf.data.
 
-The plan says which rows make each step, the index where their records are. A step is
-read by random access (without ECG, only the heads of its records), parsed by one
-`parse_example`, and decoded to padded arrays of fixed length; ECG recordings of a
-device's batch are packed end to end. docs/design.md lists the arrays of a batch.
+The plan lists the rows of each step, the index where their records are. A step is read by
+random access (without ECG, only the heads of its records), parsed by one `parse_example`,
+and decoded to padded arrays of fixed length; the ECG recordings of a device's batch are
+concatenated. docs/design.md lists the arrays of a batch.
 
-Letters: d devices of this host, b batch rows, n events, m recordings, s samples, l
-leads, g grid steps, v signals, t terms.
+Letters: d devices of this host, b batch rows, n events, m recordings, s samples, l leads, g
+grid steps, v signals, t terms.
 """
 
 # TensorFlow's type stubs are narrower than its functions.
@@ -50,24 +50,24 @@ def batches(
   Args:
     dataset: the data set that the plan was made for.
     plan: of one epoch, made with the same modalities and capacities.
-    modalities: those that the batches hold; nothing else is parsed.
+    modalities: to include in the batches; nothing else is parsed.
     batching: capacities of a batch.
     start_step: the first step; skipping costs nothing.
     host: index of this host.
     hosts: number of hosts.
-    signals: whether the batches hold heavy arrays, ECG signals; without them only heads
-      are read.
+    signals: whether to include heavy arrays, the ECG signals; without them only the heads
+      of records are read.
 
   Returns:
-    An iterator over batches of NumPy arrays, with this host's devices in front.
+    An iterator over batches of NumPy arrays, with a leading axis of this host's devices.
 
   Raises:
-    DataError: a modality that the data set lacks, or a corrupt or missing shard.
+    DataError: the data set lacks a modality, or a shard is corrupt or missing.
   """
   unknown = sorted(set(modalities) - set(dataset.schema.modalities))
   if unknown:
     raise DataError(
-      f'{dataset.directory}: has no modality {", ".join(unknown)}; it has '
+      f'{dataset.directory} has no modality {", ".join(unknown)}; it has '
       f'{", ".join(dataset.schema.modalities)}.'
     )
   _hide_accelerators()
@@ -81,7 +81,7 @@ def batches(
   padded = np.array(padded, np.int32).reshape(len(buckets), len(parser.padded))
   padded = padded[plan.bucket[start_step:]]
 
-  # No control flow depends on tensors, and converting costs a quarter of the start.
+  # No autograph: no control flow depends on tensors, and it costs a quarter of the start.
   @tf.autograph.experimental.do_not_convert
   def load(step_rows: tf.Tensor, lengths: tf.Tensor) -> Batch:
     flat = tf.reshape(step_rows, [-1])
@@ -92,7 +92,7 @@ def batches(
   steps = tf.data.Dataset.from_tensor_slices((rows, padded))
   steps = steps.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
   options = tf.data.Options()
-  # Reads ahead before the first step is asked for.
+  # Reads ahead before the first step is requested.
   options.experimental_warm_start = True  # pyright: ignore[reportAttributeAccessIssue]
   steps = steps.prefetch(tf.data.AUTOTUNE).with_options(options)
   read = _iterate(steps.as_numpy_iterator(), reader)
@@ -106,7 +106,7 @@ def _iterate(steps: Iterator[Batch], reader: _Reader) -> Iterator[Batch]:
   try:
     yield from steps
   except tf.errors.OpError as error:
-    # TensorFlow wraps what a Python function raises; the cause is kept by the reader.
+    # TensorFlow wraps exceptions of Python functions, so the reader keeps the cause.
     if reader.error is None:
       raise
     raise reader.error from error
@@ -157,7 +157,7 @@ def _parser_of(
   *,
   signals: bool,
 ) -> _Parser:
-  """The parser of a pass; passes alike share it, and its graph."""
+  """The parser of a pass; equal passes share it and its graph."""
   held = tuple((n, each) for n, each in schema.modalities.items() if n in modalities)
   return _parser(schema.target, held, plan.capacity, batching.max_recordings, signals)
 
@@ -185,8 +185,8 @@ class _Parser:
     )
     self._capacity = capacity
     self._max_recordings = max_recordings
-    # As a graph, built once for each shape of the rows: building it is most of the start
-    # of a pass.
+    # A graph, built once for each shape of the rows, because building it takes most of the
+    # time before the first step.
     self.traced = tf.function(self, autograph=False)
     self._arrays = {
       name: {
@@ -237,9 +237,9 @@ class _Parser:
   def _labels(
     self, parsed: Mapping[str, tf.Tensor], rows: tf.Tensor
   ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Label (d, b) or, of a multilabel target, (d, b, l), and weight (d, b).
+    """Label (d, b), or (d, b, l) for a multilabel target, and weight (d, b).
 
-    A sample without any label has no weight; unknown entries of a vector are -1.
+    A sample without any label has weight 0; unknown entries of a vector are -1.
     """
     length = self._target.label_length
     label = tf.io.decode_raw(parsed['label'], tf.float32, fixed_length=4 * length)
@@ -271,7 +271,7 @@ class _Parser:
   ) -> dict[str, tf.Tensor]:
     """The most recent `length` entries of each row: arrays (d, b, n, ...), and `mask`."""
     specs, result = self._arrays[name], {}
-    # Arrays with as many bytes an entry are cut and padded as one.
+    # Arrays with the same number of bytes per entry are cut and padded together.
     alike = {
       key for key, spec in specs.items() if (spec.shape, spec.row_bytes) == ((None,), 4)
     }
@@ -287,7 +287,7 @@ class _Parser:
         same = array.dtype == specs[key].dtype
         array = array if same else tf.bitcast(array, specs[key].dtype)
         if array.dtype.is_floating:
-          # Of a value that there is not; another array says what there is in its place.
+          # NaN stands for no value; another array then has the category.
           array = tf.where(tf.math.is_nan(array), tf.zeros_like(array), array)
         result[key] = array
     first = next(iter(specs))
@@ -296,7 +296,7 @@ class _Parser:
     return {**ordered, 'mask': tf.range(length) < count[..., None]}
 
   def _pack(self, name: str, stored: Stored, rows: tf.Tensor) -> dict[str, tf.Tensor]:
-    """The entries of a device's rows, end to end: arrays (d, m, ...)."""
+    """The entries of a device's rows, concatenated: arrays (d, m, ...)."""
     capacity, result = self._capacity, {}
     for key, spec in self._arrays[name].items():
       kept = _last_rows(stored[key], spec, self._max_recordings)
@@ -307,7 +307,7 @@ class _Parser:
     key, spec = next(iter(self._arrays[name].items()))
     count = _row_count(stored[key], spec)
     count = tf.reshape(tf.minimum(count, self._max_recordings), tf.shape(rows))
-    # Slot i belongs to the first row by whose end more than i recordings are packed.
+    # Slot i belongs to the first row after which more than i recordings are packed.
     ends = tf.cumsum(count, axis=1)
     slots = tf.tile(tf.range(capacity)[None], [tf.shape(rows)[0], 1])
     mask = slots < ends[:, -1:]
@@ -332,6 +332,6 @@ def _decode(serialized: tf.Tensor, spec: Feature, size: tf.Tensor | int) -> tf.T
 
 
 def _hide_accelerators() -> None:
-  """Leaves GPUs to JAX: TensorFlow would take all their memory."""
+  """Hides GPUs from TensorFlow, which would take all their memory."""
   if tf.config.get_visible_devices('GPU'):
     tf.config.set_visible_devices([], 'GPU')

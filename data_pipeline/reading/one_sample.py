@@ -1,4 +1,4 @@
-"""One sample of a data set, whole, in the variables of a model."""
+"""Reads one complete sample of a data set, in the variables of a model."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def row_of(dataset: Dataset, sample_id: int) -> int:
   found = np.flatnonzero(dataset.index['sample_id'] == sample_id)
   if not len(found):
     raise DataError(
-      f'{dataset.directory}: has no sample {sample_id}. Its samples are the column '
-      'sample_id of index.parquet.'
+      f'{dataset.directory} has no sample {sample_id}. The column sample_id of '
+      'index.parquet lists its samples.'
     )
   return int(found[0])
 
@@ -61,7 +61,7 @@ def _with_device(batch: Mapping) -> dict:
 
 
 def _entries(modality: Modality, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """The arrays of the only row of the only device, without what is masked."""
+  """The arrays of the only row of the only device, without padding."""
   alone = {
     key: array[0] if modality.layout == 'packed' else array[0, 0]
     for key, array in arrays.items()

@@ -1,4 +1,4 @@
-"""A batch of nothing but padding: dtypes and shapes of all batches, without any data."""
+"""A batch of padding only: dtypes and shapes of all batches, without any data."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _UNNAMED = 8
 def padding(
   schema: Schema, *, modalities: Sequence[str], batching: Batching, rows: int
 ) -> dict[str, Any]:
-  """One device's batch of `rows` rows, all padding, without the device axis.
+  """One device's batch of `rows` rows of padding, without the device axis.
 
   It has the dtypes of every batch and the shapes of one in the first bucket. A modality
-  that no bucket names has `_UNNAMED` entries there.
+  without bucket lengths has `_UNNAMED` entries.
 
   Args:
     schema: of the data set.
-    modalities: those that the batch holds.
+    modalities: to include.
     batching: capacities of a batch.
     rows: b.
   """

@@ -1,12 +1,12 @@
-"""Plans the steps of an epoch for all devices of all hosts, from the index alone.
+"""Plans the steps of an epoch for all devices of all hosts, from the index only.
 
-A sample goes to the first bucket that holds all its events. Batches of one bucket
-are filled row by row; a batch closes early when the packed ECG recordings of the
-next row would not fit, so no recording is ever dropped because of batch mates. A
-step is one batch per device, all of one bucket, so every host compiles and runs the
-same shapes in the same order. The last step of a bucket is seldom full: where the last
-step of a longer bucket has room for all its rows, they go there, and a step is saved.
-Letters: d devices of all hosts, b batch rows.
+A sample goes to the first bucket that holds all its events. Batches of one bucket are
+filled row by row; a batch closes early when the packed ECG recordings of the next row would
+not fit, so no recording is ever dropped because of other samples in the batch. A step is
+one batch per device, all of one bucket, so every host compiles and runs the same shapes in
+the same order. The last step of a bucket is seldom full: if the last step of a longer
+bucket has room for all its rows, they go there, which saves a step. Letters: d devices of
+all hosts, b batch rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from data_pipeline.format.dataset import Dataset
 from data_pipeline.format.schema import DataError
 from data_pipeline.reading.batching import Batching
 
-# Of the padded length of a modality that no bucket names.
+# Share of the samples that the padded length of a modality without buckets holds.
 _HELD = 0.99
 _MULTIPLE = 8
 
@@ -33,9 +33,9 @@ class Plan:
   Attributes:
     bucket: int32 (steps,), index into the buckets.
     rows: int32 (steps, d, b), index rows; -1 is padding.
-    capacity: entries of a packed modality, ECG recordings, that a device's batch holds.
-    truncated: padded modality -> samples that are longer than the last bucket.
-    overflowing: samples with more than `max_recordings` of a packed one.
+    capacity: entries of a packed modality (ECG recordings) in a device's batch.
+    truncated: padded modality -> number of samples longer than the last bucket.
+    overflowing: number of samples with more than `max_recordings` packed entries.
   """
 
   bucket: np.ndarray
@@ -71,20 +71,20 @@ def plan_epoch(
   shuffle: tuple[int, int] | None = None,
   require: str | None = None,
 ) -> Plan:
-  """Plans one epoch over `rows`; each of them appears as often as it is given.
+  """Plans one epoch over `rows`; a repeated row appears repeatedly.
 
   Args:
     dataset: the data set.
     rows: index rows, for example `dataset.rows(fold, 'train')`.
-    modalities: those that the batches will hold; others do not matter for buckets.
+    modalities: in the batches; others do not influence buckets.
     batching: capacities of a batch.
     batch_rows: rows of one device's batch.
     devices: of all hosts together.
     shuffle: (seed, epoch) of the order; None: by bucket, then index.
-    require: only samples that have this modality.
+    require: only use samples that have this modality.
 
   Raises:
-    DataError: the buckets do not suit the data set.
+    DataError: the buckets do not fit the data set.
   """
   rows = np.sort(np.asarray(rows, np.int64))
   if require is not None:
@@ -142,15 +142,15 @@ def plan_epoch(
 def buckets_of(
   dataset: Dataset, batching: Batching, modalities: Iterable[str] | None = None
 ) -> list[dict[str, int]]:
-  """The padded lengths of every bucket: those that are given, one bucket at least.
+  """The padded lengths of every bucket; without buckets in the options, of one bucket.
 
-  A padded modality that none of them names has the same length in all of them, which
-  holds all but a hundredth of the samples of the data set that have it.
+  A padded modality without bucket lengths has one length in all buckets, which holds all
+  but a hundredth of the samples that have the modality.
 
   Args:
     dataset: the data set.
     batching: capacities of a batch.
-    modalities: those whose lengths are asked for; None: all of the data set.
+    modalities: to include; None: all of the data set.
   """
   buckets = [dict(bucket) for bucket in batching.buckets] or [{}]
   every = dataset.schema.names if modalities is None else modalities
@@ -177,12 +177,12 @@ def _packed(dataset: Dataset, modalities: Iterable[str]) -> list[str]:
 def recordings_per_row(
   dataset: Dataset, batching: Batching, *, require: str | None = None
 ) -> float:
-  """The capacity for recordings of a batch, per row: the given one, else an ample one.
+  """The capacity for recordings of a batch, per row: the given one, or an ample default.
 
   Args:
     dataset: the data set.
     batching: capacities of a batch.
-    require: as of `plan_epoch`.
+    require: as in `plan_epoch`.
   """
   packed = _packed(dataset, dataset.schema.modalities)
   if batching.recordings_per_row or not packed:
@@ -199,7 +199,7 @@ def recordings_per_row(
 
 
 def recordings_capacity(batching: Batching, batch_rows: int, per_row: float) -> int:
-  """Recordings that a device's batch of so many rows holds."""
+  """Number of recordings in a device's batch of so many rows."""
   return max(batching.max_recordings, math.ceil(batch_rows * per_row))
 
 
@@ -234,7 +234,7 @@ def assign_buckets(
     too_long = np.zeros(count, bool)
     for name, length in lengths.items():
       too_long |= length > bucket[name]
-    # Lengths ascend, so what fits a bucket fits all later ones.
+    # Lengths ascend, so a sample that fits a bucket fits all later ones.
     chosen += too_long
   return chosen
 

@@ -3,10 +3,10 @@
 A source is a package in this folder with
 
   TASKS                                    the tasks that it can prepare; None: any name
-  Settings                                 a frozen dataclass; a field is a flag
+  Settings                                 a frozen dataclass; each field is a flag
   stage(task, staging, settings, resources) -> Staged
 
-Nothing else has to know of it. What sources share is in `common`.
+No other code needs to be changed for a new source. What sources share is in `common`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from data_pipeline.format.schema import DataError, Schema
 
 @dataclasses.dataclass(frozen=True)
 class Resources:
-  """What a preparation may use.
+  """The resources that a preparation may use.
 
   Attributes:
     memory_limit: DuckDB's memory limit, for example '4GB'.
@@ -43,12 +43,12 @@ class Resources:
 
 @dataclasses.dataclass(frozen=True)
 class Staged:
-  """What `stage` returns beside the staging files.
+  """The result of `stage`, beside the staging files.
 
   Attributes:
     schema: the data set's schema.
     cohort: {'steps': [{'step', 'samples', 'subjects'}], 'rows': {table: {reason: n}}}, and
-      'notes': what was decided without being told, for the user, where there is any.
+      optionally 'notes': decisions that the user should know about.
     versions: name and version of each raw data set that was read.
   """
 
@@ -60,23 +60,25 @@ class Staged:
 class Source(Protocol):
   """The interface of a source's package.
 
-  Where `TASKS` is None, labels come with the data: `Settings` then has a method
-  `task_name(task: str | None) -> str`, which checks the name, or knows it.
+  If `TASKS` is None, labels come with the data: `Settings` then has a method
+  `task_name(task: str | None) -> str`, which checks the name or supplies it.
   """
 
   TASKS: tuple[str, ...] | None
   Settings: type
 
-  def stage(
-    self, task: str, staging: Path, settings: Any, resources: Resources
-  ) -> Staged: ...
+  def stage(self, task: str, staging: Path, settings: Any, resources: Resources) -> Staged:
+    """Writes the staging files of a task (docs/design.md) to the folder `staging`."""
+    ...
 
 
 @runtime_checkable
 class Identified(Protocol):
-  """A setting that says by what it is identified: text that is in `recorded`."""
+  """A setting with its own text for `recorded`, such as the content of a file."""
 
-  def identity(self) -> str: ...
+  def identity(self) -> str:
+    """The text that is recorded for this setting."""
+    ...
 
 
 def setting(
@@ -89,10 +91,10 @@ def setting(
 
   Args:
     help_text: for `--help`.
-    default: without one, the flag has to be given.
-    recorded: whether two preparations that differ in it are different data sets.
-      'unless default': so they are, and its default is left out of the record: for a
-      setting that is younger than data sets, which stay what they were.
+    default: without one, the flag is required.
+    recorded: whether two preparations that differ in the setting are different data sets.
+      'unless default': they are, but the default is not recorded; for settings that are
+      newer than existing data sets.
   """
   return dataclasses.field(
     default=default, metadata={'help': help_text, 'recorded': recorded}
@@ -100,17 +102,13 @@ def setting(
 
 
 def existing(flag: str, path: Path, kind: str = 'folder') -> None:
-  """Checks that a setting names an existing folder or file.
-
-  Raises:
-    DataError: it does not.
-  """
+  """Raises DataError unless a setting names an existing folder or file."""
   if not (path.is_dir() if kind == 'folder' else path.is_file()):
     raise DataError(f'--{flag}={path}: no such {kind}.')
 
 
 def names() -> tuple[str, ...]:
-  """All sources: the packages of this folder, but `common`."""
+  """All sources: the packages of this folder except `common`."""
   packages = (m.name for m in pkgutil.iter_modules(__path__) if m.ispkg)
   return tuple(sorted(name for name in packages if name != 'common'))
 
@@ -119,7 +117,7 @@ def load(name: str) -> Source:
   """The source of that name.
 
   Raises:
-    DataError: there is none.
+    DataError: there is no such source.
   """
   check_choice('source', name, names())
   return importlib.import_module(f'{__name__}.{name}')  # pyright: ignore[reportReturnType]
@@ -133,7 +131,8 @@ def make_settings(source: str, values: dict[str, Any]) -> Any:
     values: by flag name; paths may be strings.
 
   Raises:
-    DataError: one is missing, unknown, not one of its choices, or names nothing.
+    DataError: a value is missing, unknown, not one of its choices, or names no existing
+      path.
   """
   kind = load(source).Settings
   fields = {field.name: field for field in dataclasses.fields(kind)}
@@ -164,11 +163,11 @@ def task_name(source: str, task: str | None, settings: Any) -> str:
 
   Args:
     source: its name.
-    task: as the user gives it; None: not at all.
+    task: given by the user; None if not given.
     settings: of the source.
 
   Raises:
-    DataError: the source has no such task, or it is not named.
+    DataError: the source has no such task, or no task is given.
   """
   tasks = load(source).TASKS
   if tasks is None:
@@ -180,7 +179,7 @@ def task_name(source: str, task: str | None, settings: Any) -> str:
 def recorded(settings: Any) -> dict[str, Any]:
   """The settings that identify a data set, as JSON-able values.
 
-  A file is its content, wherever it lies: an edited one makes another data set.
+  A file is recorded by its content, not its path: an edited file makes another data set.
   """
   return {
     field.name: _identity(value)
@@ -203,6 +202,6 @@ def _identity(value: Any) -> Any:
 
 
 def check_choice(flag: str, value: Any, choices: tuple[str, ...]) -> None:
-  """Raises a `DataError` that names the choices."""
+  """Raises a DataError that lists the choices unless `value` is one of them."""
   if value not in choices:
     raise DataError(f'--{flag}={value}: give one of {", ".join(choices)}.')

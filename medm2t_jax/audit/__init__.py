@@ -1,10 +1,10 @@
-"""The audit: tests on these data and these checkpoints what the figures rest on.
+"""The audit: tests, on this data and these checkpoints, whether the metrics can be trusted.
 
   python -m medm2t_jax.main --config=... --workdir=W --mode=audit
 
-One line a check on stdout, and all of them in `W/eval/audit.json`. Reads what training
-left and writes nothing else. One pass over the records serves all checks on data; its
-memory does not grow with their number.
+Prints one line per check and writes all checks to `W/eval/audit.json`, but changes no
+result of training. All checks of the data share one pass over the records, whose memory
+does not grow with the number of records.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def audit(folds: Sequence[Run]) -> dict[str, Any]:
     folds: of one experiment, each with a complete multimodal stage.
 
   Returns:
-    {'passed': all of them, 'checks': their number, 'failed': names, 'audit': path}.
+    {'passed': whether all passed, 'checks': number, 'failed': names, 'audit': path}.
 
   Raises:
-    DataError: a fold's multimodal stage is not complete, its checkpoint names held-out
+    DataError: a fold's multimodal stage is not complete, its checkpoint lists held-out
       subjects as seen, a shard is corrupt, or there are several processes.
   """
   if jax.process_count() > 1:
@@ -77,7 +77,7 @@ def audit(folds: Sequence[Run]) -> dict[str, Any]:
 
 
 def _checks(folds: Sequence[Run]) -> Iterator[Check]:
-  # Checkpoints first: what is missing there is an error and not a finding.
+  # Checkpoints first: a missing one is an error, not a failed check.
   for fold in folds:
     for run in fold.runs:
       variables, lineage = restore_best(run, evaluate.STAGE)

@@ -1,4 +1,4 @@
-"""What one check of the audit found."""
+"""The result of one check of the audit."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-  """One check.
+  """The result of one check.
 
   Attributes:
-    name: what was checked, with the fold where it is one fold's.
-    passed: whether it holds. What could not be tested has not passed.
-    figure: what was measured; None where nothing could be.
-    detail: the figure in plain words, and what it means.
+    name: what was checked, including the fold if it concerns one fold.
+    passed: whether it holds. A check that could not run has not passed.
+    measured: the number that was measured; None if nothing could be measured.
+    detail: `measured` in plain words, and what it means.
   """
 
   name: str
   passed: bool
-  figure: float | None
+  measured: float | None
   detail: str
 
   def __str__(self) -> str:
-    figure = '-' if self.figure is None else f'{self.figure:.6g}'
-    return f'{"PASS" if self.passed else "FAIL"}  {self.name} [{figure}]: {self.detail}'
+    measured = '-' if self.measured is None else f'{self.measured:.6g}'
+    return f'{"PASS" if self.passed else "FAIL"}  {self.name} [{measured}]: {self.detail}'

@@ -1,4 +1,4 @@
-"""The inputs as columns, one number a sample: the last value of every item.
+"""The inputs as columns, one number per sample: the last value of every item.
 
 Letters: c columns, n events, g grid steps, v signals.
 """
@@ -19,10 +19,10 @@ class Column:
   """One input.
 
   Attributes:
-    modality: whose item it is.
+    modality: of the item.
     itemid: the source's own code.
     name: readable.
-    categorical: the number is the index of a category.
+    categorical: whether the number is the index of a category.
   """
 
   modality: str
@@ -36,7 +36,7 @@ class Column:
 
 
 def columns(schema: Schema) -> tuple[Column, ...]:
-  """All inputs of a data set but signals, in model order."""
+  """All inputs of a data set except signals, in model order."""
   return tuple(
     Column(modality, item.itemid, name, categorical)
     for modality, each in schema.modalities.items()

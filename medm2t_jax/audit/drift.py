@@ -1,11 +1,11 @@
-"""Check: test subjects are like training subjects, item by item.
+"""Check: test subjects are similar to training subjects, item by item.
 
-Each fold's test split against its training split, one sample a subject. Two questions an
-item: are its last values the same (Kolmogorov-Smirnov; of categories, chi-squared), and
-is it as often there (two shares)? The false discovery rate over all of them is controlled
-(Benjamini-Hochberg). Drift is gross, and fails, where it is beyond chance and larger than
-the limits below: what a wrong unit, a shifted clock or a lost table does, and what the
-seasons and the mix of wards do not.
+Compares each fold's test split with its training split, using one sample per subject. Two
+tests per item: whether its last values have the same distribution (Kolmogorov-Smirnov; for
+categories, chi-squared), and whether it is present equally often (two proportions). The
+false discovery rate over all tests is controlled (Benjamini-Hochberg). The check fails if
+drift is gross: beyond chance and larger than the limits below, as after a wrong unit, a
+shifted clock or a lost table, but not from seasons and the mix of wards.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from medm2t_jax.audit.scan import SPLITS, Scan
 
 FALSE_DISCOVERIES = 0.001
 GROSS_SMD = 1.0  # standard deviations between the means
-GROSS_KS = 0.5  # largest distance between distributions; of categories, total variation
+GROSS_KS = 0.5  # largest distance between distributions; for categories, total variation
 GROSS_MISSING = 0.3  # difference of the shares of samples that have the item
-_EXACT = 10_000  # product of the numbers up to which exact p-values are quick
+_EXACT = 10_000  # largest product of sample sizes for which exact p-values are fast
 _FEWEST = 8  # subjects with the item on each side
 _NAMED = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class _Drift:
-  """One comparison: its p-value, how far over the limit (1 = at it), and in words."""
+  """One comparison: its p-value, its size relative to the limit (1 = at it), and a text."""
 
   p: float
   size: float
@@ -42,7 +42,7 @@ def check(scan: Scan, fold: int, number: int) -> Check:
   Args:
     scan: of the records.
     fold: the fold.
-    number: its place in the scan.
+    number: index of the fold in the scan.
   """
   rows = {split: scan.dataset.rows(fold, split) for split in ('train', 'test')}
   found = []
@@ -51,7 +51,7 @@ def check(scan: Scan, fold: int, number: int) -> Check:
     found += _missing(scan, column, number, rows)
   name = f'drift, fold {fold}'
   if not found:
-    return Check(name, False, None, 'no item has values enough on both sides to compare')
+    return Check(name, False, None, 'no item has enough values on both sides to compare')
   adjusted = stats.false_discovery_control([one.p for one in found])
   sure = adjusted < FALSE_DISCOVERIES
   real = [one for one, beyond in zip(found, sure, strict=True) if beyond]
@@ -70,7 +70,7 @@ def check(scan: Scan, fold: int, number: int) -> Check:
 
 def _values(scan: Scan, column: int, rows: dict[str, np.ndarray]) -> list[_Drift]:
   values, row = scan.sampled(column)
-  # Samples of one subject are alike; as if independent, they would look like drift.
+  # Samples of a subject are similar; treated as independent, they would look like drift.
   _, first = np.unique(scan.dataset.index['subject_id'][row], return_index=True)
   values, row = values[first], row[first]
   train, test = (values[np.isin(row, rows[split])] for split in ('train', 'test'))
@@ -111,13 +111,11 @@ def _missing(
     shares.append(present / len(rows[split]))
     weights.append(len(np.unique(subject[rows[split]])))
   train, test = shares
-  # As many independent observations as subjects, for the reason above.
+  # Counts subjects as independent observations, for the reason above.
   pooled = np.average(shares, weights=weights)
   error = np.sqrt(pooled * (1 - pooled) * (1 / weights[0] + 1 / weights[1]))
   if error == 0:
     return []
   p = float(2 * stats.norm.sf(abs(test - train) / error))
-  text = (
-    f'{scan.columns[column]}: there in {train:.0%} of training, {test:.0%} of test samples'
-  )
+  text = f'{scan.columns[column]}: in {train:.0%} of training, {test:.0%} of test samples'
   return [_Drift(p, float(abs(test - train)) / GROSS_MISSING, text)]

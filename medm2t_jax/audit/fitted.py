@@ -1,8 +1,8 @@
-"""Check: the fitted state depends on the training subjects of its run only.
+"""Check: the fitted state depends only on the training subjects of its run.
 
-It is fitted again while everybody else, by the keyed hashes of dataset.json, is read with
-absurd values. The checkpoint's state has to come out. In a refit, validation subjects are
-training subjects.
+The state is fitted again while all other subjects, by the keyed hashes of dataset.json,
+have absurd values. It must equal the checkpoint's state. In a refit, validation subjects
+are training subjects.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from medm2t_jax.runs.reader import Batch
 from medm2t_jax.runs.run import Run
 
 _ABSURD = 1e9
-# Means of float64 sums, whose last bits depend on how samples are dealt to batches and
-# devices; everything else is the same bit for bit.
+# Means of float64 sums, whose last bits depend on how samples are split into batches and
+# devices; everything else must be equal bit for bit.
 _MEANS = ('encoding_mean', 'offset')
 _TOLERANCE = 1e-6
 
@@ -53,13 +53,13 @@ def check(
   lineage: checkpoint.Lineage,
   again: fitting.Statistics,
 ) -> list[Check]:
-  """Compares the checkpoint's fitted state, and whom it says that it has seen.
+  """Compares the checkpoint's fitted state, and checks the subjects that it has seen.
 
   Args:
     fold: of the checkpoint.
     variables: of its multimodal stage.
     lineage: of the checkpoint.
-    again: of `fit_again`.
+    again: from `fit_again`.
   """
   return [_state(fold, variables['fitted'], again), _lineage(fold, lineage)]
 
@@ -90,8 +90,8 @@ def _state(fold: Run, saved: Mapping[str, Any], again: fitting.Statistics) -> Ch
     not different,
     largest,
     f'{len(different)} of {len(ours)} fitted arrays of the checkpoint differ from those '
-    'fitted again with absurd values for everybody but the training subjects (figure: the '
-    f'largest relative difference){listed}',
+    'fitted again with absurd values for all but the training subjects (measured: '
+    f'the largest relative difference){listed}',
   )
 
 
@@ -114,7 +114,7 @@ def _lineage(fold: Run, lineage: checkpoint.Lineage) -> Check:
 
 
 def poison(batch: Batch, rows: np.ndarray, schema: Schema) -> dict[str, Any]:
-  """The batch with all of it observed and absurd in some rows.
+  """The batch with every value of some rows observed and absurd.
 
   Args:
     batch: of docs/design.md.
@@ -122,7 +122,7 @@ def poison(batch: Batch, rows: np.ndarray, schema: Schema) -> dict[str, Any]:
     schema: of the batch.
   """
   changed: dict[str, Any] = dict(batch)
-  label = batch['label']  # (d b), of a multilabel target (d b l)
+  label = batch['label']  # (d b), or (d b l) for a multilabel target
   changed['label'] = np.where(
     rows.reshape(rows.shape + (1,) * (label.ndim - 2)), np.float32(0), label
   )
@@ -145,7 +145,7 @@ def poison(batch: Batch, rows: np.ndarray, schema: Schema) -> dict[str, Any]:
 
 
 def _absurd(array: np.ndarray, otherwise: int) -> np.generic:
-  """A value of the array's type that no record has, and that indexes nothing wrongly."""
+  """A value of the array's type that no record has and that is a safe index."""
   if array.dtype == bool:
     return np.True_
   return array.dtype.type(_ABSURD if array.dtype.kind == 'f' else otherwise)

@@ -1,6 +1,6 @@
-"""Check: no input is an identifier, or tells the label.
+"""Check: no input is an identifier or reveals the label.
 
-By name against `FORBIDDEN`, and by data: each column of `columns.py` alone.
+Tested by name against `FORBIDDEN`, and by data for each column of `columns.py` separately.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from medm2t_jax.audit.columns import columns
 from medm2t_jax.audit.ranks import auroc
 from medm2t_jax.audit.scan import Scan
 
-# Whole words of an item's code or name, `_` for what is neither letter nor digit.
+# Whole words of an item's code or name; `_` stands for anything but letters and digits.
 FORBIDDEN = (
   r'(subject|patient|person|hadm|stay|icustay|transfer|sample|study|row|encounter)_?id',
   r'record_?id|recordid|mrn|uid|anchor_year',
@@ -28,14 +28,14 @@ FORBIDDEN = (
   r'length_of_stay|los|label|outcome',
   r'saps(_?(i|1|ii|2|iii|3))?|sofa|q_?sofa|apache\w*|oasis|apsiii|lods',
 )
-MOST_AUROC = 0.98  # of one column; days: of the absolute rank correlation
+MOST_AUROC = 0.98  # of one column; for numbers, of the absolute rank correlation
 SIGNIFICANCE = 0.01  # over all columns together
-_FEWEST = 50  # values by which an identifier is recognised
+_FEWEST = 50  # fewest values that show an identifier
 _DISTINCT = 0.99  # float32 rounds long identifiers to even numbers
 
 
 def check(scan: Scan) -> list[Check]:
-  """No identifier and nothing that tells the label is among the inputs."""
+  """Checks that no input is an identifier and none reveals the label."""
   return [by_name(scan.dataset.schema), by_label(scan), by_identifier(scan)]
 
 
@@ -61,10 +61,10 @@ def _words(text: str) -> str:
 
 
 def by_label(scan: Scan) -> Check:
-  """Columns whose last value, or whose mere presence, alone predicts the label.
+  """Columns whose last value, or presence, alone predicts the label.
 
-  A figure counts where it is also significant after Bonferroni's correction: five
-  observations separate two classes by chance.
+  A metric only counts if it is significant after Bonferroni's correction: with five
+  observations, chance can separate two classes.
   """
   label = scan.dataset.index['label']
   target = scan.dataset.schema.target
@@ -72,45 +72,45 @@ def by_label(scan: Scan) -> Check:
   level = SIGNIFICANCE / max(1, 2 * len(scan.columns))
   for number, column in enumerate(scan.columns):
     values, rows = scan.sampled(number)
-    figures = [
+    metrics = [
       *_of_value(values, label[rows], column.categorical, target),
       *_of_presence(scan, number),
     ]
-    sure = [figure for figure, p in figures if p < level]
+    sure = [metric for metric, p in metrics if p < level]
     strongest = max(sure, default=0.0)
     best = max(best, strongest)
     if strongest > MOST_AUROC:
       named.append(f'{column} {strongest:.4f}')
-  figure = 'AUROC' if not target.numeric else 'rank correlation'
+  metric = 'AUROC' if not target.numeric else 'rank correlation'
   return Check(
     'inputs against the label',
     not named,
     best,
-    f'the best single input reaches {figure} {best:.3f} beyond chance (0: none does); '
-    f'above {MOST_AUROC} an input would be the label in disguise{_listed(named)}',
+    f'the best single input reaches {metric} {best:.3f} beyond chance (0: none does); '
+    f'above {MOST_AUROC} an input reveals the label{_listed(named)}',
   )
 
 
 def _of_value(
   values: np.ndarray, label: np.ndarray, categorical: bool, target: Target
 ) -> list[tuple[float, float]]:
-  """(figure, p) of values (r,), one a class or label, or one for numbers."""
+  """(metric, p) of values (r,): one pair per class or label, one pair for numbers."""
   if len(values) < 4 or np.ptp(values) == 0:
     return []
   if target.numeric:
     score = _encoded(values, label) if categorical else values
     if np.ptp(score) == 0 or np.ptp(label) == 0:
-      return []  # no correlation is defined
+      return []  # the correlation is undefined
     correlation, p = np.asarray(stats.spearmanr(score, label), float).tolist()
     return [(abs(correlation), p)]
-  figures = []
+  metrics = []
   for true in targets.of(target).is_true(label).T:
     known = ~np.isnan(true)
     positive, of_known = true[known] == 1, values[known]
     if 0 < positive.sum() < len(positive):
       score = _encoded(of_known, positive) if categorical else of_known
-      figures.append(_auroc_and_p(score, positive))
-  return figures
+      metrics.append(_auroc_and_p(score, positive))
+  return metrics
 
 
 def _auroc_and_p(score: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
@@ -120,7 +120,7 @@ def _auroc_and_p(score: np.ndarray, positive: np.ndarray) -> tuple[float, float]
 
 
 def _encoded(category: np.ndarray, label: np.ndarray) -> np.ndarray:
-  """The mean label of a sample's category among the other half of the samples."""
+  """The mean label of a sample's category in the other half of the samples."""
   _, code = np.unique(category, return_inverse=True)
   half = np.arange(len(code)) % 2
   score = np.zeros(len(code))
@@ -134,9 +134,9 @@ def _encoded(category: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 
 def _of_presence(scan: Scan, number: int) -> list[tuple[float, float]]:
-  """(AUROC, p) of having the column at all, one a class, from exact counts."""
+  """(AUROC, p) of the presence of the column, one pair per class, from exact counts."""
   true = targets.of(scan.dataset.schema.target).is_true(scan.dataset.index['label'])
-  figures = []
+  metrics = []
   for each, present in enumerate(scan.label_present[:, number].tolist()):
     positives = int((true[:, each] == 1).sum())
     negatives = int((true[:, each] == 0).sum())
@@ -145,15 +145,15 @@ def _of_presence(scan: Scan, number: int) -> list[tuple[float, float]]:
       continue
     area = 0.5 + (present / positives - others / negatives) / 2
     table = [[present, positives - present], [others, negatives - others]]
-    figures.append((max(area, 1 - area), float(np.asarray(stats.fisher_exact(table)[1]))))
-  return figures
+    metrics.append((max(area, 1 - area), float(np.asarray(stats.fisher_exact(table)[1]))))
+  return metrics
 
 
 def by_identifier(scan: Scan) -> Check:
-  """Columns that stand for the subject or the sample.
+  """Columns that identify the subject or the sample.
 
-  Such a column has one value a subject (sample), another one for each, and is whole
-  numbers or in the order of the identifier: continuous measurements, which also differ
+  Such a column has one value per subject (or sample), different for each, and is either
+  whole numbers or sorted like the identifier. Continuous measurements, which also differ
   between all subjects, are neither.
   """
   named = []
@@ -166,7 +166,7 @@ def by_identifier(scan: Scan) -> Check:
     'inputs against identifiers',
     not named,
     len(named),
-    f'{len(named)} of {len(scan.columns)} inputs stand for the subject or the sample'
+    f'{len(named)} of {len(scan.columns)} inputs identify the subject or the sample'
     f'{_listed(named)}',
   )
 

@@ -1,4 +1,4 @@
-"""Check: a prediction is the same alone, in another batch and in another order."""
+"""Check: a prediction depends neither on the other samples of its batch nor on order."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from medm2t_jax.training import prediction
 from medm2t_jax.training.steps import Predictor
 
 SAMPLES = 256
-TOLERANCE = 1e-5  # docs/design.md, "What is promised"; of days above 1, relative
+TOLERANCE = 1e-5  # docs/design.md, "What is promised"; relative for numbers above 1
 
 
 def check(fold: Run, predictor: Predictor) -> Check:
-  """Predicts some test samples three times: together, in other company, and alone.
+  """Predicts some test samples three times: together, in other batches, and alone.
 
   Args:
-    fold: whose test split it is.
+    fold: whose test split is used.
     predictor: of its multimodal stage.
   """
   modalities = fold.dataset.schema.names
@@ -33,7 +33,7 @@ def check(fold: Run, predictor: Predictor) -> Check:
   halves = chosen[::2], chosen[1::2]
   plans = {
     'together': fold.reader.plan(chosen, modalities, size),
-    # Half of the company is gone, and the rest stands in another order.
+    # Half of the other samples, in another order.
     'in another order': _joined(
       [fold.reader.plan(half, modalities, size, shuffle=(1, 0)) for half in halves]
     ),
@@ -56,9 +56,9 @@ def check(fold: Run, predictor: Predictor) -> Check:
     f'predictions, {fold.name}',
     largest <= TOLERANCE,
     largest,
-    f'largest difference of {len(chosen)} of {len(tests)} test samples from their '
-    f'prediction together: {measured} (at most {TOLERANCE:g}): nobody is predicted from '
-    'the other patients of a batch',
+    f'largest difference between predictions of {len(chosen)} of {len(tests)} test '
+    f'samples together, in other batches and alone: {measured} (allowed: {TOLERANCE:g}). '
+    'A prediction must not depend on other patients.',
   )
 
 
@@ -71,7 +71,7 @@ def _joined(plans: list[planning.Plan]) -> planning.Plan:
 
 
 def _alone(fold: Run, rows: np.ndarray, modalities: tuple[str, ...]) -> planning.Plan:
-  """One sample a step, on the first device; the others have nothing."""
+  """A plan with one sample per step, on the first device; other devices get padding."""
   plan = planning.plan_epoch(
     fold.dataset, rows, modalities=modalities, batching=fold.config.data, batch_rows=1
   )

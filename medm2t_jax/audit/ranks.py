@@ -1,4 +1,4 @@
-"""AUROC from ranks, for many labellings of the same predictions."""
+"""Computes AUROC from ranks, for many labellings of the same predictions."""
 
 from __future__ import annotations
 

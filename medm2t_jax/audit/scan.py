@@ -1,6 +1,6 @@
-"""One pass over all records: what they say, in memory that their number does not change.
+"""One pass over all records, in memory that does not grow with their number.
 
-Letters: c columns, k folds, r places of a column's random sample.
+Letters: c columns, k folds, r entries of a column's random sample.
 """
 
 from __future__ import annotations
@@ -17,25 +17,26 @@ from data_pipeline.format.modalities.base import feature_name
 from medm2t_jax import targets
 from medm2t_jax.audit.columns import Column, columns, last_values
 
-CAPACITY = 8192  # samples that a column's random sample holds
+CAPACITY = 8192  # size of a column's random sample
 SPLITS: tuple[Split, ...] = ('train', 'validation', 'test')
 
 
 @dataclasses.dataclass
 class Scan:
-  """What one pass over the records found.
+  """The results of one pass over the records.
 
   Attributes:
     dataset: the data set.
     columns: its inputs.
-    disagreeing: samples whose record and index differ in subject, sample, label or fold.
-    latest: modality with times -> latest hour relative to the prediction, -inf without.
-    late: modality -> entries later than the prediction, or without a time.
-    present: samples that have the column, int64 (c,).
-    label_present: of the samples in which a class or label is true, how many have each
-      column: int64 (classes, c).
-    label_absent: the same of those in which it is not.
-    split_present: samples that have the column by fold and split (k, 3, c).
+    disagreeing: number of samples whose record and index differ in subject, sample, label
+      or fold.
+    latest: modality with times -> latest hour relative to the prediction; -inf if empty.
+    late: modality -> number of entries later than the prediction or without a time.
+    present: number of samples with the column, int64 (c,).
+    label_present: number of samples with the column among those in which a class or label
+      is true: int64 (classes, c).
+    label_absent: the same among those in which it is false.
+    split_present: number of samples with the column by fold and split (k, 3, c).
     value, row: random samples of the columns' values and index rows (c r).
   """
 
@@ -62,7 +63,7 @@ def scan(dataset: Dataset, folds: Sequence[int], *, capacity: int = CAPACITY) ->
 
   Args:
     dataset: the data set.
-    folds: those whose splits are counted.
+    folds: whose splits are counted.
     capacity: r.
 
   Raises:
@@ -89,7 +90,7 @@ def scan(dataset: Dataset, folds: Sequence[int], *, capacity: int = CAPACITY) ->
     value=np.zeros((len(found), min(capacity, len(dataset)))),
     row=np.zeros((len(found), min(capacity, len(dataset))), np.int32),
   )
-  # The records' own labels are compared with those of the index below.
+  # The labels in the records are compared with those of the index below.
   true = targets.of(schema.target).is_true(dataset.index['label'])
   splits = split_codes(dataset, folds)
   generator = np.random.default_rng(0)
@@ -114,7 +115,7 @@ def scan(dataset: Dataset, folds: Sequence[int], *, capacity: int = CAPACITY) ->
 
 
 def split_codes(dataset: Dataset, folds: Sequence[int]) -> np.ndarray:
-  """Index into `SPLITS` of every sample in every fold (k n); 3 where it is in none."""
+  """Index into `SPLITS` of every sample in every fold (k n); 3 if it is in none."""
   codes = np.full((len(folds), len(dataset)), len(SPLITS), np.int8)
   for number, fold in enumerate(folds):
     for code, split in enumerate(SPLITS):
@@ -123,7 +124,7 @@ def split_codes(dataset: Dataset, folds: Sequence[int]) -> np.ndarray:
 
 
 def _agrees(example: Mapping[str, np.ndarray], dataset: Dataset, row: int) -> bool:
-  """Whether a record and its row of the index are about the same."""
+  """Whether a record and its row of the index agree."""
   index = dataset.index
   names = ('subject_id', 'sample_id', 'fold')
   validates = [index[f'validates_{k}'][row] for k in range(len(example['validates']))]

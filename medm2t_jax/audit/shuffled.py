@@ -1,8 +1,8 @@
-"""Check: on shuffled labels nothing is learnt.
+"""Check: nothing is learnt from shuffled labels.
 
-A short training of one cheap stage, with the whole engine, on labels that are dealt anew
-among the subjects of each split, in memory. What still predicts the test labels is not
-medicine: it reached the model through the pipeline.
+Trains one cheap stage briefly, with the whole engine, on labels that are permuted among the
+subjects of each split, in memory. If it can still predict the test labels, information
+reached the model through the pipeline.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from medm2t_jax.training.starting import recipe_of
 
 # A few hundred steps: one epoch of large data, some of small.
 STEPS, EPOCHS = 200, 8
-LEAST_RATE = 5e-3  # the rates of long trainings would learn nothing in this time
+LEAST_RATE = 5e-3  # learning rates of long trainings would learn nothing in this time
 PERMUTATIONS = 2000
 TAILS = (0.0005, 0.9995)  # of the null distribution: one honest run in a thousand fails
 
 
 def check(fold: Run) -> Check:
-  """Trains on shuffled labels; the figure is AUROC, or for numbers the rank correlation."""
-  stage = fold.dataset.schema.names[0]  # static, where there is one
+  """Trains on shuffled labels; measures AUROC, or for numbers the rank correlation."""
+  stage = fold.dataset.schema.names[0]  # static, if there is one
   name = f'shuffled labels, fold {fold.fold}'
   with tempfile.TemporaryDirectory(prefix='medm2t_audit_') as folder:
     shuffled, labels = shuffled_run(fold, stage, Path(folder))
@@ -52,7 +52,7 @@ def check(fold: Run) -> Check:
     return Check(name, False, None, 'not tested: all test samples have the same label')
   score = _ranked(predictions['all'], fold.dataset.schema.target)
   true = _to_rank(label, fold.dataset.schema.target)
-  figure = association(score, true)
+  measured = association(score, true)
   generator = np.random.default_rng(fold.config.seed)
   null = [
     association(score, permute_by_subject(true, subject, generator))
@@ -62,17 +62,17 @@ def check(fold: Run) -> Check:
   kind = 'AUROC' if predictions['all'].ndim == 2 else 'rank correlation'
   return Check(
     name,
-    bool(low <= figure <= high),
-    figure,
-    f'trained on shuffled labels, {stage} reaches {kind} {figure:.3f} on {len(rows)} test '
-    f'samples; by chance alone it lies between {low:.3f} and {high:.3f}',
+    bool(low <= measured <= high),
+    measured,
+    f'trained on shuffled labels, {stage} reaches {kind} {measured:.3f} on {len(rows)} '
+    f'test samples; by chance it lies between {low:.3f} and {high:.3f}',
   )
 
 
 def permute_by_subject(
   label: np.ndarray, subject: np.ndarray, generator: np.random.Generator
 ) -> np.ndarray:
-  """Deals the labels (n,) anew; those of one subject (n,) stay next to each other."""
+  """Permutes labels (n,) among subjects (n,); labels of one subject stay together."""
   order = np.argsort(subject, kind='stable')
   _, starts, counts = np.unique(subject[order], return_index=True, return_counts=True)
   dealt = generator.permutation(len(starts))
@@ -84,14 +84,14 @@ def permute_by_subject(
 
 
 def association(rank: np.ndarray, label: np.ndarray) -> float:
-  """Mean AUROC of the ranks of classes or labels (n c), of two classes the second's.
+  """Mean AUROC over classes or labels (n c), or of the second of two classes.
 
-  Of numbers the rank correlation.
+  For numbers, the rank correlation.
 
   Args:
-    rank: of the predictions: of probabilities (n c), or of numbers (n,).
-    label: numbers (n,); or whether a class or label is true, 1 or 0, NaN where it is not
-      known (n c). What all samples agree in does not count.
+    rank: of the predictions: probabilities (n c) or numbers (n,).
+    label: numbers (n,); or 1 if a class or label is true, else 0, NaN if unknown (n c).
+      Classes or labels that are the same in all samples do not count.
   """
   if rank.ndim == 1:
     return float(np.corrcoef(rank, stats.rankdata(label))[0, 1]) if np.ptp(rank) else 0.0
@@ -105,7 +105,7 @@ def association(rank: np.ndarray, label: np.ndarray) -> float:
 
 
 def _ranked(predictions: np.ndarray, target: Target) -> np.ndarray:
-  """Ranks of what has a metric of its own: (n c), or (n,)."""
+  """Ranks of all predictions with a metric: (n c) or (n,)."""
   scored = list(targets.of(target).scored)
   return stats.rankdata(predictions[:, scored] if scored else predictions, axis=0)
 
@@ -117,15 +117,15 @@ def _to_rank(label: np.ndarray, target: Target) -> np.ndarray:
 
 
 def shuffled_run(run: Run, stage: str, workdir: Path) -> tuple[Run, np.ndarray]:
-  """A run of one short stage, with the labels dealt anew within each split.
+  """A run of one short stage, with labels permuted within each split.
 
   Args:
-    run: whose data set, fold and experiment it has.
-    stage: named like a modality: nothing else is read, not even to fit statistics.
+    run: whose data set, fold and experiment are used.
+    stage: with the name of a modality: nothing else is read, not even to fit statistics.
     workdir: of the new run.
 
   Returns:
-    The run, and the labels of every row of the index as its batches have them: float32.
+    The run, and the label of every row of the index as its batches have it: float32.
   """
   index = run.dataset.index
   label = index['label'].astype(np.float32)

@@ -12,12 +12,12 @@ from medm2t_jax.audit.scan import SPLITS, Scan
 
 
 def check(scan: Scan, folds: Sequence[int]) -> list[Check]:
-  """Subjects in several splits of a fold; subjects that do not test exactly once.
+  """Finds subjects in several splits, and subjects not tested exactly once.
 
   Args:
-    scan: of the records, which have to say the same as the index.
-    folds: those whose splits are compared. The data set's five folds together are
-      compared whichever these are, but not where a split file takes their place.
+    scan: of the records, which must agree with the index.
+    folds: whose splits are compared. All five folds of the data set are always compared for
+      test subjects, unless a split file replaces them.
   """
   dataset = scan.dataset
   checks = [
@@ -42,8 +42,8 @@ def check(scan: Scan, folds: Sequence[int]) -> list[Check]:
         f'splits, fold {fold}',
         shared == 0,
         shared,
-        f'{shared} of {len(names)} subjects are in two splits ({sizes}): nobody who '
-        'tests or validates may have trained the model',
+        f'{shared} of {len(names)} subjects are in two splits ({sizes}): the model must '
+        'not be trained on test or validation subjects',
       )
     )
   if dataset.splits is None:
@@ -57,7 +57,7 @@ def check(scan: Scan, folds: Sequence[int]) -> list[Check]:
         wrong == 0,
         wrong,
         f'{wrong} of {len(names) + missing} subjects are not tested in exactly one of the '
-        f'{NUM_FOLDS} folds: pooled test predictions count everybody once',
+        f'{NUM_FOLDS} folds: pooled test predictions must count every subject once',
       )
     )
   return checks

@@ -1,4 +1,4 @@
-"""Check: nothing is later than the prediction."""
+"""Check: no input is later than the prediction time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ROUNDING = 1e-6  # hours: steps times step_hours
 
 
 def check(scan: Scan) -> list[Check]:
-  """Times of events (medications are events) and recordings, and the extent of grids."""
+  """Checks times of events (including medications) and recordings, and extents of grids."""
   checks = []
   schema = scan.dataset.schema
   for name, late in scan.late.items():
@@ -22,8 +22,8 @@ def check(scan: Scan) -> list[Check]:
         f'times, {name}',
         late == 0,
         late,
-        f'{late} {schema.modalities[name].noun} are later than their prediction, or '
-        f'without a time ({when}, 0 is the prediction)',
+        f'{late} {schema.modalities[name].noun} are later than the prediction time or '
+        f'have no time ({when}; 0 is the prediction time)',
       )
     )
   window = schema.observation_hours
@@ -36,9 +36,9 @@ def check(scan: Scan) -> list[Check]:
         f'times, {name}',
         window is None or extent <= window + _ROUNDING,
         extent,
-        f'its cells cover {extent:g} h up to the prediction; observed were '
-        f'{"all hours" if window is None else f"{window:g} h"}: longer ones would reach '
-        'beyond the prediction',
+        f'its cells cover {extent:g} h up to the prediction time, the observation window '
+        f'{"any length" if window is None else f"{window:g} h"}: longer cells would reach '
+        'beyond the prediction time',
       )
     )
   return checks

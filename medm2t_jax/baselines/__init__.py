@@ -1,9 +1,9 @@
 """Baselines: other predictors of the same test samples, in the same folds.
 
-`predict` is the one entry. Each baseline is fitted on the training subjects of a fold
-and chosen on its validation subjects; with `config.refit` what was chosen is fitted again
-on both. Its test predictions are kept in the workdir and made again when anything that
-they were made from has changed.
+`predict` is the only entry point. Each baseline is fitted on the training subjects of a
+fold and chosen on its validation subjects; with `config.refit` the choice is fitted again
+on both. Test predictions are kept in the workdir and recomputed when anything that they
+depend on has changed.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def predict(
 
   Args:
     folds: of one experiment, pooled.
-    inputs: of the baselines, of each fold.
+    inputs: of the baselines, one per fold.
 
   Returns:
-    Name -> class probabilities (n c) or days (n), rows in the order of the folds and
+    Name -> class probabilities (n c) or numbers (n), rows in the order of the folds and
     within a fold of the index. A baseline of one modality is called `single_` and the
-    modality. And one sentence on each modality that is left out because its stage was
-    not trained in every fold.
+    modality. And one sentence per modality that is left out because its stage was not
+    trained in every fold.
 
   Raises:
     DataError: an unknown baseline; damaged data, checkpoints or kept predictions.
@@ -95,7 +95,7 @@ def _of_fold(
 def _kept_or_made(
   fold: Run, name: str, settings: Any, make: Callable[[], np.ndarray]
 ) -> np.ndarray:
-  """The predictions in the workdir if they were made from the same, else new ones."""
+  """The predictions in the workdir if they are up to date, else new ones."""
   made_from = cache.identity(fold, name, settings)
   kept = distributed.from_first(lambda: cache.read(fold, name, made_from))
   if kept is not None:

@@ -1,4 +1,4 @@
-"""Gradient-boosted trees on summary statistics; missing values are split on as such."""
+"""Gradient-boosted trees on summary statistics; splits handle missing values directly."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _FIXED: dict[str, Any] = {
   'max_iter': 1000,
   'early_stopping': True,
   'n_iter_no_change': 30,
-  # Columns are many and alike: a split sees some of them.
+  # There are many similar columns, so each split considers a random part of them.
   'max_features': 0.2,
   'min_samples_leaf': 20,
   'l2_regularization': 1.0,
 }
-# Each combination is fitted; the best on validation subjects predicts.
+# Every combination is fitted; the one that is best on validation subjects is used.
 _GRID: dict[str, tuple[Any, ...]] = {'max_leaf_nodes': (6, 16)}
 _NUMBER_GRID: dict[str, tuple[Any, ...]] = {
   **_GRID,
@@ -57,13 +57,14 @@ def _fit(inputs: Inputs) -> choosing.Fitted:
 def fit(
   train: Table, validation: Table, target: Target, seed: int, *, refit: bool
 ) -> choosing.Fitted:
-  """The trees that are best on the validation samples, fitted on the training samples.
+  """Fits trees to the training samples and chooses the best on the validation samples.
 
   Args:
-    train, validation: the samples.
+    train: training samples.
+    validation: validation samples.
     target: what the label means.
-    seed: of the columns that a split sees.
-    refit: whether as many trees with the same settings are then fitted on both.
+    seed: of the columns that a split considers.
+    refit: whether to fit again on both, with the same settings and number of trees.
   """
   one = functools.partial(_fit_one, seed=seed, refit=refit)
   return choosing.fit(one, train, validation, target)
@@ -72,9 +73,9 @@ def fit(
 def _fit_one(
   train: Table, validation: Table, target: Target, *, seed: int, refit: bool
 ) -> choosing.Fitted:
-  """`fit` where a sample has one label."""
+  """`fit` for samples with one label."""
   if not target.numeric and len(np.unique(train.label)) == 1:
-    chosen = DummyClassifier().fit(train.value, train.label)  # whatever they weigh
+    chosen = DummyClassifier().fit(train.value, train.label)  # weights do not matter
   else:
     chosen = _chosen(train, validation, target, seed)
   if not refit:
@@ -90,7 +91,7 @@ def _fit_one(
 def _chosen(train: Table, validation: Table, target: Target, seed: int) -> Any:
   numeric = target.numeric
   kind = HistGradientBoostingRegressor if numeric else HistGradientBoostingClassifier
-  # A class that nobody trained on has no loss to stop by.
+  # A class without training samples has no loss that could stop early.
   stops = np.ones(len(validation.label), bool)
   if not numeric:
     stops = np.isin(validation.label, train.label)
@@ -114,5 +115,5 @@ def _chosen(train: Table, validation: Table, target: Target, seed: int) -> Any:
 
 
 def _binnable(value: np.ndarray) -> np.ndarray:
-  """Columns without any value become constant: scikit-learn can bin and never uses them."""
+  """Replaces columns without any value by constants, which scikit-learn can bin."""
   return np.where(np.isnan(value).all(axis=0), np.float32(0), value)

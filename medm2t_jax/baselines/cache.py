@@ -1,4 +1,4 @@
-"""Predictions of a baseline in `W/fold{k}/baselines/`, with what they were made from."""
+"""Keeps predictions of baselines in `W/fold{k}/baselines/`, with their dependencies."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def path(fold: Run, name: str) -> Path:
 
 
 def identity(fold: Run, name: str, settings: Any) -> str:
-  """All that a baseline's predictions depend on, as JSON.
+  """Everything that a baseline's predictions depend on, as JSON.
 
   Args:
-    fold: that it is fitted in.
+    fold: in which it is fitted.
     name: of the baseline.
-    settings: its own, JSON-able.
+    settings: of the baseline, JSON-able.
   """
   digest = hashlib.sha256()
   for split in SPLITS:
@@ -59,7 +59,7 @@ def identity(fold: Run, name: str, settings: Any) -> str:
 
 
 def read(fold: Run, name: str, made_from: str) -> np.ndarray | None:
-  """Predictions of the test samples, or None where there are none made from the same.
+  """Kept predictions of the test samples; None if there are none with these dependencies.
 
   Raises:
     DataError: the file is damaged.
@@ -70,7 +70,9 @@ def read(fold: Run, name: str, made_from: str) -> np.ndarray | None:
   try:
     table = pq.read_table(file)
   except pa.ArrowInvalid as error:
-    raise DataError(f'{file}: not a parquet file. Delete it: it is made again.') from error
+    raise DataError(
+      f'{file}: not a parquet file. Delete it; it will be recreated.'
+    ) from error
   if (table.schema.metadata or {}).get(_KEY) != made_from.encode():
     return None
   columns = [table[column].to_numpy() for column in table.column_names[1:]]
@@ -80,7 +82,7 @@ def read(fold: Run, name: str, made_from: str) -> np.ndarray | None:
 
 
 def write(fold: Run, name: str, made_from: str, prediction: np.ndarray) -> None:
-  """Writes predictions of the test samples, rows in the order of the index, atomically."""
+  """Writes predictions of the test samples, in the order of the index, atomically."""
   columns = {'sample_id': fold.dataset.index['sample_id'][fold.splits.rows('test')]}
   columns |= prediction_columns(prediction)
   table = pa.table(columns).replace_schema_metadata({_KEY: made_from})

@@ -1,7 +1,6 @@
-"""Which of several fitted estimators is used: the best on validation subjects.
+"""Chooses among fitted estimators: the best on validation subjects.
 
-What predicts these subjects themselves is not what predicts test subjects, if that is
-fitted on them too.
+With a refit, validation subjects and test subjects are predicted by different estimators.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from medm2t_jax.targets.kind import OF_LABEL
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-  """A baseline after its fit.
+  """A fitted baseline.
 
   Attributes:
-    chosen: fitted on training samples, the best on validation samples, which it predicts.
-    final: predicts test samples: fitted with the settings of `chosen` on the training and
+    chosen: fitted on training samples; the best on validation samples, which it predicts.
+    final: predicts test samples: fitted with the settings of `chosen` on training and
       validation samples together, or `chosen` itself.
   """
 
@@ -35,7 +34,7 @@ class Fitted:
 
 @dataclasses.dataclass(frozen=True)
 class OfLabels:
-  """Estimators of a multilabel target, one a label."""
+  """Estimators of a multilabel target, one per label."""
 
   estimators: tuple[Any, ...]
 
@@ -46,14 +45,15 @@ def fit(
   validation: Table,
   target: Target,
 ) -> Fitted:
-  """A baseline fitted to samples, of several labels one for each.
+  """Fits a baseline; for a multilabel target, one per label.
 
-  A label of which all training samples say the same, or which no validation sample has, is
-  predicted by its share (with one added count of true and of false).
+  A label that is constant in the training samples, or unknown in all validation samples, is
+  predicted by its share (after adding one true and one false count).
 
   Args:
     one: fits it to samples with one label each.
-    train, validation: the samples.
+    train: training samples.
+    validation: validation samples.
     target: what the label means.
   """
   kind = targets.of(target)
@@ -76,7 +76,7 @@ def fit(
 
 
 def _labelled(table: Table, label: np.ndarray) -> Table:
-  """The samples whose label (n) is not NaN, with it."""
+  """The samples with a known label (n)."""
   known = ~np.isnan(label)
   return dataclasses.replace(
     table,
@@ -88,10 +88,10 @@ def _labelled(table: Table, label: np.ndarray) -> Table:
 
 
 def predict(estimator: Any, value: np.ndarray, target: Target) -> np.ndarray:
-  """Probabilities (n c), 0 for a class that nobody trained on, or numbers (n).
+  """Probabilities (n c), 0 for a class without training samples, or numbers (n).
 
   Args:
-    estimator: fitted, of scikit-learn, or `OfLabels`.
+    estimator: a fitted estimator of scikit-learn, or `OfLabels`.
     value: float32 (n columns).
     target: what the label means.
   """
@@ -107,7 +107,7 @@ def predict(estimator: Any, value: np.ndarray, target: Target) -> np.ndarray:
 
 
 def best(candidates: Iterable[Any], validation: Table, target: Target) -> Any:
-  """The fitted candidate with the least loss on validation subjects."""
+  """The fitted candidate with the smallest loss on validation subjects."""
   fitted = list(candidates)
   mean_loss = targets.of(target).mean_loss
   losses = [

@@ -1,11 +1,11 @@
-"""Fitted estimators of scikit-learn as plain arrays.
+"""Converts fitted estimators of scikit-learn to plain arrays.
 
-`as_arrays` takes what `boosted_trees.fit` and `logistic_regression.fit` return: trees, a
-linear pipeline, or the constant where there was one class. What predicts from them
-(`medm2t_jax.models.blend.simple_models`) needs no scikit-learn, so that they can be kept
-in a checkpoint and be part of a compiled step.
+`as_arrays` accepts the results of `boosted_trees.fit` and `logistic_regression.fit`: trees,
+a linear pipeline, or a constant if there was one class.
+`medm2t_jax.models.blend.simple_models` predicts from the arrays without scikit-learn, so
+that they can be kept in a checkpoint and be part of a compiled step.
 
-Letters: c outputs, k trees an iteration of boosting or scores of a linear model.
+Letters: c outputs, k trees per iteration of boosting, or scores of a linear model.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from medm2t_jax.baselines import choosing
 from medm2t_jax.models.link import LEAST_PROBABILITY
 from medm2t_jax.targets.kind import OF_LABEL
 
-FORMAT = 2  # of the arrays: a blend that was kept with other ones is fitted again
-# The score of a class that nobody trained on.
+FORMAT = 2  # of the arrays: a blend kept in another format is fitted again
+# The score of a class without training samples.
 _NEVER = float(np.finfo(np.float32).min)
 
 
 def as_arrays(model: Any, target: Target) -> dict[str, Any]:
-  """All that `simple_models.outputs` needs to predict what the fitted model predicts.
+  """The arrays from which `simple_models.outputs` makes the predictions of a fitted model.
 
   Args:
     model: from `boosted_trees.fit` or `logistic_regression.fit`.
     target: that it was fitted for.
 
   Returns:
-    Arrays of float32, int32 and bool, none of them empty. Which there are says what the
-    model is. Of a multilabel target: the place of each label -> its arrays.
+    Arrays of float32, int32 and bool, none of them empty. Their names identify the kind of
+      model. For a multilabel target: index of each label -> its arrays.
 
   Raises:
-    TypeError: another kind of model.
+    TypeError: the model is of another kind.
   """
   if isinstance(model, choosing.OfLabels):
     return {
@@ -58,9 +58,9 @@ def as_arrays(model: Any, target: Target) -> dict[str, Any]:
 
 
 def _scores(known: np.ndarray, of_known: np.ndarray, count: int, fill: float) -> np.ndarray:
-  """Scores (... c), float32, from those of the classes that were trained on (... k).
+  """Scores (... c), float32, from those of the classes with training samples (... k).
 
-  Of two classes scikit-learn scores the second one, against 0 for the first.
+  With two classes scikit-learn only scores the second one, against 0 for the first.
   """
   result = np.full((*of_known.shape[:-1], count), fill, np.float32)
   result[..., known] = 0
@@ -69,7 +69,7 @@ def _scores(known: np.ndarray, of_known: np.ndarray, count: int, fill: float) ->
 
 
 def _trees(model: Any, known: np.ndarray, count: int) -> dict[str, np.ndarray]:
-  """Nodes of all trees in one row; the right child follows the left one.
+  """Nodes of all trees in one array; the right child follows the left one.
 
   A leaf is its own left child, and every value goes left.
   """
@@ -110,7 +110,7 @@ def _trees(model: Any, known: np.ndarray, count: int) -> dict[str, np.ndarray]:
 
 
 def _rounded_down(threshold: np.ndarray) -> np.ndarray:
-  """The greatest float32 up to each float64: the same float32 values are <= both."""
+  """The largest float32 that is <= each float64, so that comparisons of float32 agree."""
   with np.errstate(over='ignore'):
     nearest = threshold.astype(np.float32)
     below = np.nextafter(nearest, np.float32(-np.inf))
@@ -118,10 +118,10 @@ def _rounded_down(threshold: np.ndarray) -> np.ndarray:
 
 
 def _linear(model: Pipeline, known: np.ndarray, count: int) -> dict[str, np.ndarray]:
-  """Imputation, scaling and coefficients; an indicator column is a coefficient of missing.
+  """Imputation, scaling and coefficients; an indicator becomes a coefficient of missing.
 
-  An indicator has two values, so that its scaled, clipped one is folded into the
-  intercept and into what is added where the column is missing.
+  An indicator has two values, so its scaled and clipped values are folded into the
+  intercept and into the coefficient of missing.
   """
   imputer, scaler, clipper, linear = (step for _, step in model.steps)
   median = imputer.statistics_
@@ -140,7 +140,7 @@ def _linear(model: Pipeline, known: np.ndarray, count: int) -> dict[str, np.ndar
   intercept = (absent * coefficient[columns:]).sum(axis=0) + linear.intercept_
   return {
     'median': median.astype(np.float32),
-    # scikit-learn, too, rounds them to the float32 of the values.
+    # scikit-learn also rounds them to the float32 of the values.
     'mean': mean[:columns].astype(np.float32),
     'scale': scale[:columns].astype(np.float32),
     'limit': np.asarray(limit, np.float32),

@@ -1,7 +1,7 @@
-"""A GRU on windows of time, with masks and time gaps (inputs of GRU-D, Che et al. 2018).
+"""A GRU on time windows, with masks and time gaps (inputs of GRU-D, Che et al. 2018).
 
-In each window and of each level it sees the last value known, whether it was observed in
-this window, and for how long it has not been. Columns of all else (static variables, the
+For each window and level it reads the last known value, whether it was observed in this
+window, and the time since the last observation. All other columns (static variables, the
 ECG summary) join the last state. Small, on one device.
 
 Letters: b samples, t windows, l levels, s static columns, c outputs.
@@ -36,7 +36,7 @@ SETTINGS: dict[str, Any] = {
   'batch_size': 64,
   'epochs': 40,
   'patience': 5,
-  # Standard deviations.
+  # Limit of standardised values, in standard deviations.
   'clip': 5.0,
 }
 
@@ -46,8 +46,8 @@ class Gru(nn.Module):
 
   Attributes:
     hidden: width of the state.
-    outputs: classes, or 1.
-    ends: when each window ends, in hours, ascending to 0.
+    outputs: number of classes, or 1.
+    ends: end of each window, in hours, ascending to 0.
     dropout: on the last state and in the decoder.
   """
 
@@ -60,12 +60,12 @@ class Gru(nn.Module):
   def __call__(
     self, windows: Float[Array, 'b t l'], static: Float[Array, 'b s'], *, train: bool
   ) -> Float[Array, 'b c']:
-    """Outputs, of numbers standardised.
+    """Outputs; numbers are standardised.
 
     Args:
       windows: standardised, NaN where nothing was observed.
       static: standardised, NaN where missing.
-      train: with dropout.
+      train: whether to use dropout.
     """
     dropout = Dropout(self.dropout)
     drop = lambda x: dropout(x, deterministic=not train)
@@ -80,11 +80,11 @@ class Gru(nn.Module):
 
 
 def with_gaps(windows: Float[Array, 'b t l'], ends: np.ndarray) -> Float[Array, 'b t 3l']:
-  """Last value known (0, the mean, before any), observed, log hours since, in 0..1.
+  """Last known value (0, the mean, before any), observed flag, log hours since, in 0..1.
 
   Args:
     windows: standardised, float32, NaN where nothing was observed.
-    ends: when each window ends, in hours, ascending to 0: float32 (t).
+    ends: end of each window, in hours, ascending to 0: float32 (t).
   """
   observed = ~jnp.isnan(windows)
   index = jnp.arange(len(ends))[jnp.newaxis, :, jnp.newaxis]
@@ -110,7 +110,7 @@ class Samples:
   Attributes:
     windows: float32 (n t l), NaN where nothing was observed.
     columns: float32 (n s), NaN where missing.
-    label: float32 (n), standardised where it is a number, or (n l).
+    label: float32 (n), standardised for numbers, or (n l).
     weight: float32 (n).
   """
 
@@ -133,7 +133,7 @@ class Samples:
 
 
 def joined(parts: Sequence[Samples]) -> Samples:
-  """The samples of several splits that are scaled alike."""
+  """The samples of several splits with the same scaling."""
   join = lambda name: np.concatenate([getattr(part, name) for part in parts])
   return Samples(*map(join, ('windows', 'columns', 'label', 'weight')))
 
@@ -141,7 +141,7 @@ def joined(parts: Sequence[Samples]) -> Samples:
 def standardised(
   inputs: Inputs, fitted_on: Sequence[Split] = ('train',)
 ) -> dict[Split, Samples]:
-  """The splits, scaled by what the samples of those in `fitted_on` say."""
+  """The splits, standardised with the samples of the splits in `fitted_on`."""
   center, scale = _label_scale(inputs, fitted_on)
   windows = _Scaling.fit(np.concatenate([inputs.windows[split] for split in fitted_on]))
   at_once = [each.name for each in inputs.modalities if not each.windowed]
@@ -180,7 +180,7 @@ def fit_predict(inputs: Inputs) -> np.ndarray:
 
 
 def _label_scale(inputs: Inputs, fitted_on: Sequence[Split]) -> tuple[float, float]:
-  """Mean and standard deviation of numbers; of classes nothing is scaled."""
+  """Mean and standard deviation of numbers; (0, 1) for classes."""
   if not inputs.target.numeric:
     return 0.0, 1.0
   of = lambda name: [getattr(inputs.summaries[split], name) for split in fitted_on]
@@ -197,7 +197,7 @@ class _Scaling:
 
   @classmethod
   def fit(cls, values: np.ndarray) -> _Scaling:
-    # Of data without anything over time no column is left.
+    # Data without any time series leaves no column.
     flat = values.reshape(math.prod(values.shape[:-1]), values.shape[-1])
     known = ~np.isnan(flat)
     count = np.maximum(known.sum(axis=0), 1)
@@ -211,7 +211,7 @@ class _Scaling:
 
 
 class _Training:
-  """Adam until the validation loss has not improved for some epochs, or for a number."""
+  """Adam until the validation loss stops improving, or for a number of epochs."""
 
   def __init__(self, network: Gru, inputs: Inputs):
     self._network = network
@@ -223,7 +223,7 @@ class _Training:
     self._apply = jax.jit(self._outputs)
 
   def fit(self, train: Samples, validation: Samples) -> tuple[Any, int]:
-    """The best parameters, and after how many epochs they were found."""
+    """The best parameters, and the number of epochs after which they were found."""
     epochs = self._epochs(train)
     best, least, chosen = next(epochs), np.inf, 0
     for epoch, params in enumerate(epochs, start=1):
@@ -255,7 +255,7 @@ class _Training:
       yield params
 
   def _from_prior(self, params: Any, train: Samples) -> Any:
-    """Starts at the shares of the training samples; numbers already have mean 0."""
+    """Starts at the class shares of the training samples; numbers already have mean 0."""
     if self._inputs.target.numeric:
       return params
     kind = targets.of(self._inputs.target)
@@ -270,7 +270,7 @@ class _Training:
     outputs = self._network.apply(
       {'params': params}, windows, static, train=train, rngs=rngs
     )
-    assert isinstance(outputs, jax.Array)  # nothing is mutable here
+    assert isinstance(outputs, jax.Array)  # no collection is mutable here
     return outputs
 
   def _one_update(self, params: Any, state: Any, batch: Any, key: jax.Array) -> Any:
@@ -290,7 +290,7 @@ class _Training:
     return kind.mean_loss(predictions, validation.label, validation.weight)
 
   def outputs(self, params: Any, samples: Samples) -> np.ndarray:
-    """Outputs, of numbers standardised, of all samples: float64 (n c)."""
+    """Outputs of all samples, standardised for numbers: float64 (n c)."""
     size = SETTINGS['batch_size']
     order = np.arange(len(samples.label))
     outputs = [

@@ -1,4 +1,4 @@
-"""What a baseline is fitted on and predicts, read once and shared by all of them."""
+"""The inputs of the baselines, read once and shared by all of them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SPLITS: tuple[Split, ...] = ('train', 'validation', 'test')
 
 
 class Inputs:
-  """The three splits of a fold, as tables; read when first asked for.
+  """The three splits of a fold, as tables that are read on first use.
 
-  Baselines fit on 'train', choose on 'validation', with `refit` fit again on both, and
-  predict 'test'. The tables are in memory: four bytes a sample and column, or a sample,
+  Baselines fit on 'train', choose on 'validation', fit again on both with `refit`, and
+  predict 'test'. The tables are in memory: four bytes per sample and column, or per sample,
   window and level.
   """
 
@@ -33,29 +33,31 @@ class Inputs:
 
   @property
   def schema(self) -> Schema:
+    """The schema of the fold's data set."""
     return self._fold.dataset.schema
 
   @property
   def modalities(self) -> tuple[Modality, ...]:
-    """Of the fold's model."""
+    """Modalities of the fold's model."""
     return self._fold.model_config.modalities
 
   @property
   def target(self) -> Target:
+    """What the label means."""
     return self.schema.target
 
   @property
   def seed(self) -> tuple[int, int]:
-    """Of all that is random in a baseline."""
+    """Seed of everything random in a baseline."""
     return self._fold.config.seed, self._fold.fold
 
   @property
   def refit(self) -> bool:
-    """Whether what predicts test samples is fitted on validation samples too."""
+    """Whether the predictor of test samples is also fitted on validation samples."""
     return self._fold.config.refit
 
   def fitted(self, name: str, fit: Callable[[Inputs], Fitted]) -> Fitted:
-    """What the baseline `name` has fitted to these inputs, once."""
+    """The fit of the baseline `name` to these inputs, made once."""
     if name not in self._fitted:
       self._fitted[name] = fit(self)
     return self._fitted[name]

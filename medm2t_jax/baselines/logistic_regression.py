@@ -19,9 +19,9 @@ from medm2t_jax.baselines.inputs import Inputs
 from medm2t_jax.baselines.summary_statistics import Table, joined
 
 SETTINGS: dict[str, Any] = {
-  # Inverse strengths of the L2 penalty on a sum over samples; Ridge takes 1 / C.
+  # Inverse strengths of the L2 penalty on a sum over samples; Ridge uses 1 / C.
   'C': (1e-4, 1e-3, 1e-2, 1e-1),
-  # Standard deviations: one wild value must not decide a linear prediction.
+  # Limit in standard deviations: one outlier must not decide a linear prediction.
   'clip': 5.0,
   'max_iter': 5000,
 }
@@ -44,16 +44,17 @@ def _fit(inputs: Inputs) -> choosing.Fitted:
 
 
 def fit(train: Table, validation: Table, target: Target, *, refit: bool) -> choosing.Fitted:
-  """The pipeline with the penalty that is best on the validation samples.
+  """Fits pipelines and chooses the penalty that is best on the validation samples.
 
-  Medians, means, scales and coefficients are of the samples that it is fitted on. The
-  penalty is on the sum of their weighted losses. Missing values become the median, with an
-  indicator column each.
+  Medians, means, scales and coefficients come from the samples that the pipeline is fitted
+  on. The penalty is on the sum of their weighted losses. Missing values become the median,
+  with one indicator column each.
 
   Args:
-    train, validation: the samples.
+    train: training samples.
+    validation: validation samples.
     target: what the label means.
-    refit: whether the final one is fitted on both.
+    refit: whether to fit the final one on both.
   """
   return choosing.fit(functools.partial(_fit_one, refit=refit), train, validation, target)
 
@@ -61,7 +62,7 @@ def fit(train: Table, validation: Table, target: Target, *, refit: bool) -> choo
 def _fit_one(
   train: Table, validation: Table, target: Target, *, refit: bool
 ) -> choosing.Fitted:
-  """`fit` where a sample has one label."""
+  """`fit` for samples with one label."""
   candidates: list[Any]
   if not target.numeric and len(np.unique(train.label)) == 1:
     candidates = [DummyClassifier()]
@@ -76,7 +77,7 @@ def _fit_one(
 
 
 def _fitted(estimator: Any, table: Table) -> Any:
-  """Fits coefficients to the samples by their weights; medians and scales without."""
+  """Fits coefficients to the weighted samples; medians and scales ignore weights."""
   last = f'{estimator.steps[-1][0]}__' if isinstance(estimator, Pipeline) else ''
   weight = {f'{last}sample_weight': table.sample_weight}
   return estimator.fit(table.value, table.label, **weight)

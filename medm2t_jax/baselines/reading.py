@@ -1,7 +1,7 @@
-"""What the baselines read: the same samples and the same events that the model is given.
+"""Reads the inputs of the baselines: the same samples and events as for the model.
 
-Batches come from the input pipeline, so a sample that is longer than the last bucket is
-cut for the baselines as it is for the model. ECG signals are not read.
+Batches come from the input pipeline, so a sample longer than the last bucket is cut for the
+baselines as it is for the model. ECG signals are not read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Batch = Mapping[str, Any]
 def batches(fold: Run, split: Split) -> Iterator[Batch]:
   """All samples of a split once, without ECG signals and without a device axis.
 
-  Reads in this process alone, whatever the number of processes.
+  Every process reads all of them.
 
   Raises:
     DataError: a record is damaged.
@@ -36,7 +36,7 @@ def batches(fold: Run, split: Split) -> Iterator[Batch]:
 
 
 def joined(batch: Batch) -> Batch:
-  """A batch of several devices as one of a single device, without the device axis."""
+  """A batch of several devices as a batch of one device, without the device axis."""
   devices, rows = batch['row'].shape
   result = jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), dict(batch))
   for name, arrays in batch.items():

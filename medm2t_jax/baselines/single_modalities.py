@@ -1,8 +1,8 @@
-"""Our own model from one modality: the stages that are named like a modality.
+"""Our own model with a single modality: the stages named like a modality.
 
-They are of the final run of a fold. A sample without the modality gets what its training
-subjects say: shares of classes or labels, or the mean. So every stage is compared on the
-same samples.
+Uses the stages of a fold's final run. A sample without the modality gets the average of its
+training subjects: shares of classes or labels, or the mean. So all stages are compared on
+the same samples.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from medm2t_jax.training import prediction, steps
 
 
 def settings(fold: Run, modality: str) -> dict[str, Any]:
-  """What identifies a stage that has been trained to its end."""
+  """What identifies a finished stage."""
   record = fold.final.record(modality)
   return {key: getattr(record, key) for key in ('best_step', 'validation_loss', 'seconds')}
 

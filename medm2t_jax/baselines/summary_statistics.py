@@ -1,7 +1,7 @@
-"""One row of columns a sample, those that the ensemble trunk reads.
+"""Summary columns, one row per sample: those that the ensemble trunk reads.
 
-`medm2t_jax.models.trunk.columns` says which there are. NaN where there is nothing to
-summarise; nothing is fitted.
+`medm2t_jax.models.trunk.columns` defines them. NaN where there is nothing to summarise;
+nothing is fitted.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class Table:
 
   Attributes:
     row: rows of the data set's index, ascending, int64 (n).
-    label: float64 (n), or (n l) of a multilabel target.
+    label: float64 (n), or (n l) for a multilabel target.
     weight: float64 (n).
     value: float32 (n columns), NaN where missing.
-    names: of the columns: 'modality/itemid/statistic' and the like.
+    names: of the columns: 'modality/itemid/statistic' or similar.
   """
 
   row: np.ndarray
@@ -42,7 +42,7 @@ class Table:
 
   @property
   def sample_weight(self) -> np.ndarray | None:
-    """`weight` for scikit-learn; None where all samples weigh 1."""
+    """`weight` for scikit-learn; None if all samples have weight 1."""
     return None if (self.weight == 1).all() else self.weight
 
 
@@ -51,7 +51,7 @@ def summarise(batches: Iterable[Batch], modalities: Sequence[Modality]) -> Table
 
   Args:
     batches: without a device axis.
-    modalities: of the model, in the terms of the batches.
+    modalities: of the model; the batches have their variables.
   """
   kinds = tuple((each.name, each.columns) for each in modalities)
   rows, labels, weights, values = [], [], [], []

@@ -1,11 +1,11 @@
-"""Means of all observations in windows of time: what the GRU reads.
+"""Means of all observations in time windows: the inputs of the GRU.
 
-Where a task observes some hours, a window is one hour. Where it observes the whole
-history, windows are log-spaced: the last is the hour before the prediction, the first
-everything older than `OLDEST_HOURS`.
+If a task has an observation window of fixed length, a time window is one hour. If it
+observes the whole history, time windows are log-spaced: the last is the hour before the
+prediction time, the first is everything older than `OLDEST_HOURS`.
 
-Letters: n samples, t windows, l levels: a numeric item or signal has one, a categorical
-item one a category.
+Letters: n samples, t windows, l levels: one per numeric item or signal, and one per
+category of a categorical item.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OLDEST_HOURS = 24.0 * 365 * 5
 
 
 def window_ends(observation_hours: float | None) -> np.ndarray:
-  """When each window ends, in hours; ascending, the last is 0: float64 (t).
+  """End of each window, in hours, ascending to 0: float64 (t).
 
   Args:
     observation_hours: of the data set; None: the whole history.
@@ -40,13 +40,13 @@ def windowed(
 ) -> np.ndarray:
   """Mean of each level in each window, float32 (n t l), NaN where nothing was observed.
 
-  Of a category it is the share of the item's observations in the window. Samples are in
+  For a category it is the share of the item's observations in the window. Samples are in
   the order of the data set's index.
 
   Args:
-    batches: `reading.batches`.
+    batches: from `reading.batches`.
     modalities: of the model; those that are `windowed` are read.
-    observation_hours: as of `window_ends`.
+    observation_hours: as in `window_ends`.
   """
   cuts = window_ends(observation_hours)[:-1]
   rows, parts = [], []
@@ -73,7 +73,7 @@ def _modality(
   cuts: np.ndarray,
   samples: int,
 ) -> np.ndarray:
-  """float32 (n t l) of one modality."""
+  """Windowed means of one modality, float32 (n t l)."""
   levels = [max(1, len(item.categories)) for item in items]
   first = np.concatenate([[0], np.cumsum(levels)])
   item_of_level = np.repeat(np.arange(len(items)), levels)
@@ -95,5 +95,5 @@ def _modality(
 
 
 def _sums(index: np.ndarray, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-  """Sums of the values of equal flat index, as an array of `shape`."""
+  """Sums of values with equal flat index, as an array of `shape`."""
   return np.bincount(index, value, minlength=math.prod(shape)).reshape(shape)

@@ -1,1 +1,1 @@
-"""Evaluation of a run: predictions, metrics and the report of them."""
+"""Evaluation of a run: predictions, metrics and the report."""

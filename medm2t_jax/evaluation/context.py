@@ -1,4 +1,4 @@
-"""What a report says beside the predictions: data, training, environment."""
+"""Inputs of a report beside the predictions: data, training, environment."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from data_pipeline.format.schema import Schema
 
 @dataclasses.dataclass(frozen=True)
 class DamageLevel:
-  """Predictions under one level of a damage.
+  """Predictions at one level of damage.
 
   Attributes:
     level: on the axis of its curve.
     prediction: float (n c) or (n,), in the order of the curve's samples.
-    refused: recordings that the conditioning refused after the damage: absent here.
+    refused: number of recordings that the conditioning refused after the damage; they are
+      absent.
   """
 
   level: float
@@ -28,16 +29,16 @@ class DamageLevel:
 
 @dataclasses.dataclass(frozen=True)
 class DamageCurve:
-  """Predictions of some test samples under growing damage.
+  """Predictions of some test samples at increasing levels of damage.
 
   Attributes:
     name: of the curve.
     title: in words.
-    axis: what a level counts; curves with the same axis share a picture.
+    axis: what a level measures; curves with the same axis share a picture.
     samples: int64 (n): ids of test samples, the same for all levels.
     undamaged: their predictions without damage, in the same batches.
     levels: from mild to severe.
-    reason: why there is nothing to show; None where there is.
+    reason: why there is no curve; None if there is one.
   """
 
   name: str
@@ -56,20 +57,20 @@ class Context:
   Attributes:
     schema: the data set's schema.
     config: the experiment's configuration, JSON-able.
-    cohort: `cohort.json`: {'steps': [{'step', 'samples', 'subjects'}], 'rows':
-      {table: {reason: n}}}.
+    cohort: `cohort.json`: {'steps': [{'step', 'samples', 'subjects'}], 'rows': {table:
+      {reason: n}}}.
     environment: versions and devices, name -> value.
-    trained_on: one entry a fold: {'fold', 'first', 'final'}: numbers of subjects that its
-      first run, of which all validation figures are, and its final one were trained on.
-    stages: one entry a trained stage: {'fold', 'refit', 'stage', 'epochs', 'best_epoch',
+    trained_on: one entry per fold: {'fold', 'first', 'final'}: numbers of training subjects
+      of its first run (on which all validation metrics are based) and of its final run.
+    stages: one entry per trained stage: {'fold', 'refit', 'stage', 'epochs', 'best_epoch',
       'validation_loss', 'parameters', 'seconds', 'history': [{'epoch', 'train_loss',
-      'validation_loss'}]}; figures may be None, and a refit's history has no validation.
-    sections: names of those that the report has.
-    seconds: section -> of predicting what it wanted.
+      'validation_loss'}]}; metrics may be None, and a refit's history has no validation.
+    sections: names of the report's sections.
+    seconds: section -> duration of the predictions that it needed.
     dataset_version: version of the prepared data.
-    fold_hashes: the keyed hashes of the folds as in `dataset.json`; the report shows
-      one digest of them.
-    notes: warnings that stand on top of the page.
+    fold_hashes: the keyed hashes of the folds as in `dataset.json`; the report shows one
+      digest of them.
+    notes: warnings at the top of the page.
   """
 
   schema: Schema

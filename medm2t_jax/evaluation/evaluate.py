@@ -1,8 +1,8 @@
 """Evaluation: restores the best checkpoint of every fold, predicts, reports.
 
-Our model comes from checkpoints alone, and the optimizer state is not read. Validation
-subjects are predicted by the first run of a fold, test subjects by its final one. What it
-is compared with (`baselines`) is fitted here, on the same subjects.
+Our model is restored from checkpoints, without the optimizer state. Validation subjects are
+predicted by the first run of a fold, test subjects by its final run. The models it is
+compared with (`baselines`) are fitted here, on the same subjects.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ def evaluate(folds: Sequence[Run], *, again: bool = True) -> dict[str, Any]:
 
   Args:
     folds: of one experiment, evaluated and pooled.
-    again: also where there is an evaluation that was made from the same.
+    again: whether to evaluate again even if an evaluation is up to date.
 
   Returns:
     The content of metrics.json.
 
   Raises:
-    DataError: a fold's multimodal stage is not complete, or was fitted on subjects
-      that it must not have seen; an unknown baseline; no section is chosen.
+    DataError: a fold's multimodal stage is not complete, or was fitted on subjects that it
+      must not have seen; a baseline is unknown; no section is chosen.
   """
   config, dataset = folds[0].config, folds[0].dataset
   if not config.evaluation.sections:
     raise DataError(
-      'config.evaluation.sections is empty: there is nothing to evaluate. Leave it out, or '
-      'name some.'
+      'config.evaluation.sections is empty: there is nothing to evaluate. Remove the '
+      'flag, or list sections.'
     )
   results = folds[0].workdir / 'eval'
   made_from = finished.made_from(folds)
@@ -70,7 +70,7 @@ def evaluate(folds: Sequence[Run], *, again: bool = True) -> dict[str, Any]:
     kept = distributed.from_first(lambda: finished.read(results, made_from))
     if kept is not None:
       _LOGGER.info(
-        'the evaluation is complete and nothing that it was made from has changed: %s',
+        'the evaluation is complete and up to date: %s',
         results / 'report.html',
       )
       return kept
@@ -108,7 +108,7 @@ def evaluate(folds: Sequence[Run], *, again: bool = True) -> dict[str, Any]:
 def _predicted(
   folds: Sequence[Run], needs: Mapping[str, Needs]
 ) -> tuple[pa.Table, dict[str, Any], dict[str, float]]:
-  """Predictions of all folds, what each section is given of others, and the seconds."""
+  """Predictions of all folds, the additional inputs of each section, and durations."""
   seconds = dict.fromkeys((PREDICTIONS, *needs), 0.0)
 
   @contextlib.contextmanager
@@ -184,7 +184,7 @@ def _test(fold: Run, needs: Mapping[str, Needs]) -> _Test:
 
 
 def _write_models(folds: Sequence[Run], metrics: dict[str, Any], card: str) -> None:
-  """Writes the bundle of each fold: what has just been evaluated."""
+  """Writes the bundle of each fold: the model that has just been evaluated."""
   for fold in folds:
     model = bundling.of_fold(fold, bundling.own_tests(metrics), card)
     folder = bundling.folder_of(fold.workdir, fold.fold)
@@ -210,8 +210,8 @@ def predict(
       the network says alone.
 
   Returns:
-    Rows of the data set's index, ascending (n,), and per scenario their predictions:
-    class probabilities (n, c), or days (n,).
+    Rows of the data set's index, ascending (n,), and per scenario their predictions: class
+    probabilities (n, c), or numbers (n,).
 
   Raises:
     DataError: the split has no sample.
@@ -234,7 +234,7 @@ def predict(
 
 
 def _masked(needs: Mapping[str, Needs]) -> dict[str, tuple[str, ...]]:
-  """All subsets of the modalities that sections need, each once, and all modalities."""
+  """All subsets of the modalities that sections need, each once, and the full set."""
   every = [absent for each in needs.values() for absent in (each.without or {}).values()]
   return {_ALL: (), **{_key(absent): absent for absent in every}}
 
@@ -244,7 +244,7 @@ def _key(absent: Sequence[str]) -> str:
 
 
 def _trained_on(fold: Run) -> dict[str, int]:
-  """How many subjects the runs of a fold have trained on."""
+  """Number of subjects that the runs of a fold were trained on."""
   count = lambda run: len(run.splits.subject_hashes('train'))
   return {'fold': fold.fold, 'first': count(fold), 'final': count(fold.final)}
 
@@ -254,17 +254,17 @@ def _stage_records(folds: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def _notes_on_start(fold: Run) -> list[str]:
-  """What training started from, where that is a trained model."""
+  """Notes on the bundle that training started from, if any."""
   if fold.start is None:
     return []
   config = fold.config
-  trained = {'all': 'all parameters', 'head': 'its output layers alone'}[config.adapt]
+  trained = {'all': 'all parameters', 'head': 'only its output layers'}[config.adapt]
   notes = [f'Adapted from the trained model {config.start_from_version}: {trained}.']
   keys = fold.start.lineage.seen(fold.start.key_fingerprint).keys()
   if keys != {fingerprint(fold.dataset.subject_key)}:
     notes.append(
-      'Whether that model has seen subjects who are tested here cannot be known: it comes '
-      'from data with another key of subject hashes.'
+      'It is unknown whether that model was trained on test subjects of this run, because '
+      'its data has another key of subject hashes.'
     )
   return notes
 
@@ -274,18 +274,20 @@ def _notes(dataset: Dataset, folds: Sequence[Run], table: pa.Table) -> list[str]
   notes = []
   for record in all_records(folds):
     run = workdir.run_name(record.fold, record.refit).capitalize()
-    if record.skipped and not record.refit:  # whose first run says it
-      notes.append(f'{run}: the stage {record.stage} was skipped, its modality is missing.')
+    if record.skipped and not record.refit:  # the first run has the same note
+      notes.append(
+        f'{run}: the stage {record.stage} was skipped because its modality is missing.'
+      )
     notes.extend(f'{run}, {record.stage}: {note}' for note in record.notes)
   notes.extend(_notes_on_start(folds[0]))
   if dataset.schema.condition:
-    notes.append(f'Every risk here is conditional: {dataset.schema.condition}.')
+    notes.append(f'All risks are conditional: {dataset.schema.condition}.')
   if dataset.schema.source == 'simulated':
-    notes.append('Simulated patients: these figures say nothing about real ones.')
+    notes.append('Simulated patients: these metrics say nothing about real ones.')
   tested = table['split'].to_numpy(zero_copy_only=False) == 'test'
   subjects = len(np.unique(table['subject_id'].to_numpy()[tested]))
   if subjects < 100:
     notes.append(
-      f'Only {subjects} test subjects: intervals are wide, some figures undefined.'
+      f'Only {subjects} test subjects: intervals are wide, some metrics undefined.'
     )
   return notes

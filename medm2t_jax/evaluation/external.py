@@ -1,4 +1,4 @@
-"""External validation: how a trained model does on other data that have labels."""
+"""External validation: metrics of a trained model on other labelled data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data_pipeline.format.schema import DataError, Target
 from medm2t_jax import targets
 from medm2t_jax.evaluation.metrics import calibration
 from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES
-from medm2t_jax.evaluation.metrics.metrics import NAMES, headline_figure, score
+from medm2t_jax.evaluation.metrics.metrics import NAMES, headline_metric, score
 from medm2t_jax.evaluation.page import page
 from medm2t_jax.evaluation.results import LEAST_EVENTS, json_ready
 from medm2t_jax.evaluation.rows import Rows, predictions_table, read_rows
@@ -33,7 +33,7 @@ from medm2t_jax.report.text import (
 )
 from medm2t_jax.targets.kind import SMALLEST
 
-_RECALIBRATED_ON = 5  # one in so many subjects
+_RECALIBRATED_ON = 5  # one of so many subjects
 _RECALIBRATED = 'intercept and slope'
 
 Recalibration = Callable[[np.ndarray], np.ndarray]
@@ -47,18 +47,18 @@ def compute(
   resamples: int = RESAMPLES,
   seed: int = 0,
 ) -> dict[str, Any]:
-  """Metrics of predictions on data with labels, beside those on the own test subjects.
+  """Metrics of predictions on labelled data, next to those on the model's test subjects.
 
   Args:
     model: that predicted.
     dataset: predicted; samples without a label do not count.
-    predicted: of `medm2t_jax.inference.predicting.predict`.
+    predicted: from `medm2t_jax.inference.predicting.predict`.
     resamples: of the bootstrap over subjects.
-    seed: of the bootstrap, and of the fifth of the subjects that recalibrates.
+    seed: of the bootstrap, and of the fifth of the subjects used for recalibration.
 
   Returns:
-    JSON-able: 'here' (`score`, 'calibration', counts), 'there' (the same of the model's own
-    test subjects), 'recalibration', 'subgroups', 'coverage'.
+    JSON-able: 'here' (`score`, 'calibration', counts), 'there' (the same for the model's
+      own test subjects), 'recalibration', 'subgroups', 'coverage'.
 
   Raises:
     DataError: no predicted sample has a label.
@@ -77,7 +77,7 @@ def compute(
       'dataset_version': dataset.version,
       'target': dataclasses.asdict(model.schema.target),
       'condition': model.schema.condition,
-      'headline': headline_figure(rows),
+      'headline': headline_metric(rows),
       'here': {
         **score(rows, resamples, seed),
         'calibration': calibrated(rows, resamples, seed),
@@ -92,7 +92,7 @@ def compute(
 
 
 def render(result: Mapping[str, Any]) -> str:
-  """The page of what `compute` returns."""
+  """The HTML page of the result of `compute`."""
   key, here, there = result['headline'], result['here'], result['there']
   target, name = Target(**result['target']), NAMES[result['headline']]
   ours, theirs = here['overall'][key], there['overall'][key]
@@ -242,7 +242,7 @@ def _rows(model: TrainedModel, dataset: Dataset, predicted: Predicted) -> Rows:
 
 
 def _recalibration(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
-  """What is gained by an intercept, and by an intercept and a slope."""
+  """Metrics after recalibration with an intercept, and with an intercept and a slope."""
   subjects = np.unique(rows.subject)
   chosen = np.random.default_rng(seed).permutation(subjects)
   chosen = chosen[: len(subjects) // _RECALIBRATED_ON]
@@ -282,19 +282,19 @@ def _recalibration(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
 
 
 def recalibration(rows: Rows, *, slope: bool) -> Recalibration:
-  """Fits an intercept an output on some rows, and with `slope` one slope.
+  """Fits one intercept per output on some rows, and with `slope` one slope.
 
   Returns:
     A function from predictions, (n c) probabilities or (n) numbers, to recalibrated ones.
   """
   if rows.target.numeric:
     x, y = rows.prediction, rows.label
-    root = np.sqrt(rows.weight)  # `polyfit` squares
+    root = np.sqrt(rows.weight)  # `polyfit` squares the weights
     b = float(np.polyfit(x, y, 1, w=root)[0]) if slope and np.ptp(x) > 0 else 1.0
     a = float(np.average(y - b * x, weights=rows.weight))
     return lambda values: a + b * values
   kind = targets.of(rows.target)
-  # Scores of classes say something of their differences alone: the first has no intercept.
+  # Only differences between class scores matter, so the first class has no intercept.
   fixed = 1 if kind.link == 'softmax' else 0
   outputs = lambda p: kind.outputs(p, SMALLEST)
   given = outputs(rows.prediction)
@@ -327,7 +327,7 @@ def _verdict(here: Mapping[str, Any], there: Mapping[str, Any], name: str) -> st
 def _notes(result: Mapping[str, Any]) -> list[str]:
   coverage, notes = result['coverage'], []
   if result['condition']:
-    notes.append(f'Every risk here is conditional: {result["condition"]}.')
+    notes.append(f'All risks are conditional: {result["condition"]}.')
   if coverage['absent']:
     of = sorted({one['modality'] for one in coverage['absent']})
     notes.append(

@@ -1,4 +1,4 @@
-"""A finished evaluation and what it was made from: from the same, it is not made again."""
+"""Records what an evaluation was made from, so that it is only repeated after a change."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _NAME = 'made_from.json'
 
 
 def made_from(folds: Sequence[Run]) -> dict[str, Any]:
-  """All that an evaluation depends on, JSON-able.
+  """Everything that an evaluation depends on, JSON-able.
 
-  That is the configuration, the data set with its splits, the stages as their records
-  tell them, this package's code, the installed packages and the devices.
+  The configuration, the data set with its splits, the records of the stages, this package's
+  code, the installed packages and the devices.
 
   Args:
     folds: of one experiment, with complete multimodal stages.
@@ -32,7 +32,7 @@ def made_from(folds: Sequence[Run]) -> dict[str, Any]:
     for split in ('train', 'validation', 'test'):
       splits.update(fold.splits.rows(split).astype('<i8').tobytes())
   environment = workdir.environment()
-  del environment['code_version']  # a commit alone changes no result
+  del environment['code_version']  # a commit does not change results
   made = {
     'config': folds[0].config.to_fields(),
     'data_version': folds[0].dataset.version,
@@ -45,7 +45,7 @@ def made_from(folds: Sequence[Run]) -> dict[str, Any]:
 
 
 def read(directory: Path, of: dict[str, Any]) -> dict[str, Any] | None:
-  """Content of metrics.json if the evaluation is whole and was made from the same.
+  """Content of metrics.json if the evaluation is complete and up to date, else None.
 
   Args:
     directory: `eval` of a workdir.
@@ -61,7 +61,7 @@ def read(directory: Path, of: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def write(directory: Path, of: dict[str, Any]) -> None:
-  """Notes what the evaluation in `directory` was made from, once it is whole."""
+  """Records what the complete evaluation in `directory` was made from."""
   files = [directory / 'metrics.json', directory / 'report.html']
   files += [directory / 'model_card.md', directory / 'predictions.parquet']
   files += sorted(directory.glob('patients/*.html'))
@@ -71,7 +71,7 @@ def write(directory: Path, of: dict[str, Any]) -> None:
 
 
 def _digests(directory: Path, names: Sequence[str]) -> dict[str, str]:
-  """SHA-256 of each file; '' of one that is missing."""
+  """SHA-256 of each file; '' if it is missing."""
   digest = lambda path: hashlib.sha256(path.read_bytes()).hexdigest()
   return {
     name: digest(directory / name) if (directory / name).exists() else '' for name in names

@@ -30,9 +30,9 @@ _TARGETS = {
   'los': 'the length of a first ICU stay of at least 24 hours, in days',
 }
 _SOURCE_LIMITS = {
-  'simulated': 'The patients are simulated: no figure here has any clinical meaning.',
+  'simulated': 'The patients are simulated: no metric here has any clinical meaning.',
   'mimic_iv': 'One hospital (Beth Israel Deaconess Medical Center, Boston), 2008 to 2022: '
-  'other hospitals measure and code otherwise, and need a validation of their own.',
+  'other hospitals measure and code differently, and need their own validation.',
   'physionet2012': 'ICU stays of 2001 to 2008: care has changed since.',
 }
 
@@ -65,8 +65,8 @@ def model_card(evaluation: Evaluation) -> list[Block]:
     Bullets(
       [
         'Research on prediction from irregular clinical data, and comparison of methods.',
-        'Not a medical device. Not for decisions about any patient: that needs '
-        'prospective validation at the place of use and approval by the authorities.',
+        'Not a medical device. Not for decisions about any patient, which need prospective '
+        'validation at the place of use and approval by the authorities.',
       ]
     ),
     Heading('Limits'),
@@ -100,7 +100,7 @@ def model_card_markdown(evaluation: Evaluation) -> str:
 
 
 def predicts(schema: Schema) -> str:
-  """What is predicted, and until when."""
+  """The predicted outcome and its horizon."""
   target = schema.target
   known = _TARGETS.get(schema.task) or target.description or schema.task
   until = target.horizon if schema.task not in _TARGETS else ''
@@ -108,24 +108,24 @@ def predicts(schema: Schema) -> str:
 
 
 def _blended_with(context: Context) -> str:
-  """Baselines that predict together with the network."""
+  """Baselines in the blend."""
   target = context.schema.target
   names = [title(name, target) for name in context.config.get('blend', ())]
-  return ', '.join(names) if names else 'nothing: the network alone predicts'
+  return ', '.join(names) if names else 'nothing: the network predicts alone'
 
 
 def _trained_on(context: Context) -> str:
-  """How many subjects the final model has learnt from, and whose validation figures are."""
+  """Number of training subjects of the final model, and the run of validation metrics."""
   if not context.trained_on:
     return NONE
   final = _span([each['final'] for each in context.trained_on])
   if not context.refit:
-    return f'{final} training subjects a fold'
+    return f'{final} training subjects per fold'
   first = _span([each['first'] for each in context.trained_on])
   return (
-    f'{final} subjects a fold, training and validation together, for as many epochs as a '
-    f'first run on the {first} training subjects chose on the others. Validation figures '
-    'are those of the first run.'
+    f'{final} subjects per fold, training and validation together, for the number of '
+    f'epochs that a first run on the {first} training subjects chose on the validation '
+    'subjects. Validation metrics are those of the first run.'
   )
 
 
@@ -155,9 +155,9 @@ def _limits(evaluation: Evaluation) -> Iterator[str]:
     )
     yield f'Too few test samples to judge {len(small)} subgroups ({shown}).'
   undefined = [
-    f'{name} ({figure["reason"]})'
-    for name, figure in metrics['pooled']['overall'].items()
-    if figure['value'] is None
+    f'{name} ({metric["reason"]})'
+    for name, metric in metrics['pooled']['overall'].items()
+    if metric['value'] is None
   ]
   if undefined:
     yield f'Undefined on the test samples: {"; ".join(undefined)}.'

@@ -1,4 +1,4 @@
-"""The pages that begin with a headline figure."""
+"""Renders pages that begin with a headline metric."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from medm2t_jax.report.text import (
 
 
 def render(evaluation: Evaluation) -> tuple[str, dict[str, str]]:
-  """The whole page as HTML, and the pages beside it: path -> HTML."""
+  """The whole page as HTML, and further pages: path -> HTML."""
   metrics = evaluation.metrics
   shown = [
     dataclasses.replace(section, verdict=metrics['verdicts'][each.NAME])
@@ -40,9 +40,9 @@ def render(evaluation: Evaluation) -> tuple[str, dict[str, str]]:
   bootstrap = metrics['bootstrap']
   footer = (
     f'Intervals: central 95 % of {bootstrap["resamples"]:,} bootstrap resamples of '
-    'subjects (calibration slope and intercept: Wald, robust to samples of one '
-    'subject). Discrimination is that of the probabilities as predicted. Every figure '
-    'is in metrics.json, every prediction in predictions.parquet.'
+    'subjects (calibration slope and intercept: Wald, robust to several samples per '
+    'subject). Discrimination uses the uncalibrated probabilities. All metrics are in '
+    'metrics.json, all predictions in predictions.parquet.'
   )
   text = page(
     kicker='MedM2T evaluation',
@@ -73,14 +73,15 @@ def page(
   """A whole page as HTML.
 
   Args:
-    kicker: what kind of page it is.
+    kicker: kind of page.
     title: of the task.
     source: key of the source.
-    notes: warnings on top.
-    headline: name, value and interval of the figure that stands for the page.
-    facts: terms and texts beside it, for a reader who knows the patients and not the model.
+    notes: warnings at the top.
+    headline: name, value and interval of the headline metric.
+    facts: terms and texts beside the headline, for a reader who knows the patients but not
+      the model.
     sections: of the page.
-    footer: below them.
+    footer: below the sections.
     made_of: terms and texts below the facts: of the model and the data.
   """
   name, value, spread = headline
@@ -104,7 +105,7 @@ def page(
 
 
 def _headline(headline: Mapping[str, Any], target: Target) -> tuple[str, str, str]:
-  """Name, value and interval of the headline figure in words."""
+  """Name, value and interval of the headline metric in words."""
   name, average = headline['name'], headline['average']
   if average:
     name = f'{name}, macro average' if average == 'macro' else f'{name}, {average}'
@@ -153,7 +154,7 @@ def _made_of(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 
 def _predictors(evaluation: Evaluation) -> list[tuple[str, str]]:
-  """What predicts, and how far the network and simple models get alone."""
+  """The parts of the model, and the metrics of the network and simple models alone."""
   target = evaluation.test.target
   digits = 2 if target.numeric else 3
   blend = evaluation.context.config.get('blend', ())
@@ -163,8 +164,8 @@ def _predictors(evaluation: Evaluation) -> list[tuple[str, str]]:
   for each in evaluation.metrics.get('baselines', ()):
     if each['name'] not in ALONE:
       continue
-    figure, found = next(iter(each['figures'].items()))
-    difference = in_words(each['differences'][figure], digits)
+    metric, found = next(iter(each['metrics'].items()))
+    difference = in_words(each['differences'][metric], digits)
     term = title(each['name'], target)
     facts.append(
       (
@@ -176,12 +177,13 @@ def _predictors(evaluation: Evaluation) -> list[tuple[str, str]]:
 
 
 def _calibrated(metrics: Mapping[str, Any]) -> str:
-  figures = metrics['calibration']
-  before = _worst_error(figures['before'])
-  if figures['after'] is None:
+  calibration = metrics['calibration']
+  before = _worst_error(calibration['before'])
+  if calibration['after'] is None:
     return f'not calibrated, ECE {before}'
-  return f'temperature-scaled, ECE {before} before, {_worst_error(figures["after"])} after'
+  after = _worst_error(calibration['after'])
+  return f'temperature-scaled, ECE {before} before, {after} after'
 
 
-def _worst_error(figures: Mapping[str, Any]) -> str:
-  return number(max(each['ece']['value'] for each in figures['classes'].values()))
+def _worst_error(calibration: Mapping[str, Any]) -> str:
+  return number(max(each['ece']['value'] for each in calibration['classes'].values()))

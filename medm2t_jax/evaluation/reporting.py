@@ -1,6 +1,6 @@
 """Reports: metrics.json, predictions.parquet, report.html, model_card.md and patients/.
 
-`write_report` is the one entry: every section computes its metrics, then each is shown.
+`write_report` is the entry point: every section computes its metrics, then is rendered.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ def write_report(
   """Evaluates predictions and writes the report, each file atomically.
 
   Args:
-    directory: made where absent.
-    predictions: sample_id, subject_id, fold, split ('test' or 'validation'), label,
-      p0, p1, ... or prediction (days), attributes, present_{modality} (bool).
-    context: what the report says beside them.
-    given: section -> what it wanted to have predicted besides (`Needs`).
+    directory: created if it does not exist.
+    predictions: sample_id, subject_id, fold, split ('test' or 'validation'), label, p0, p1,
+      ... or prediction (a number), attributes, present_{modality} (bool).
+    context: further inputs of the report.
+    given: section -> the additional predictions that it needs (`Needs`).
     resamples: of the bootstrap over subjects.
     seed: of the bootstrap.
 
@@ -61,8 +61,7 @@ def write_report(
     The content of `metrics.json`.
 
   Raises:
-    DataError: the predictions do not fit the schema or each other; nothing is written
-      then.
+    DataError: the predictions do not fit the schema or each other; nothing is written.
   """
   evaluation = evaluated(predictions, context, given, resamples, seed)
   page, files = render(evaluation)
@@ -70,7 +69,7 @@ def write_report(
   directory.mkdir(parents=True, exist_ok=True)
   with replacing(directory / 'predictions.parquet') as partial:
     pq.write_table(predictions, partial)
-  # Pages of an earlier evaluation are not of these samples.
+  # Pages of an earlier evaluation are about other samples.
   if (directory / 'patients').exists():
     shutil.rmtree(directory / 'patients')
   for name, text in files.items():
@@ -78,7 +77,7 @@ def write_report(
     write_text(directory / name, text)
   write_text(directory / 'report.html', page)
   write_text(directory / 'model_card.md', card)
-  # Last: where metrics.json is, the report is complete.
+  # Written last: if metrics.json exists, the report is complete.
   write_json(directory / 'metrics.json', evaluation.metrics)
   return evaluation.metrics
 
@@ -90,7 +89,7 @@ def evaluated(
   resamples: int = RESAMPLES,
   seed: int = 0,
 ) -> Evaluation:
-  """Every metric over the test rows of `predictions`; arguments as of `write_report`.
+  """All metrics of the test rows of `predictions`; arguments as in `write_report`.
 
   Raises:
     DataError: the predictions do not fit the schema or each other.
@@ -144,16 +143,16 @@ def evaluated(
 
 
 def _notes(test: Rows, metrics: Mapping[str, Any]) -> list[str]:
-  """What a reader must know before any figure."""
+  """What a reader must know before any metric."""
   notes = []
   if np.ptp(test.weight) > 0:
     notes.append(
-      f'Samples have weights, here {test.weight.min():.3g} to {test.weight.max():.3g}, and '
-      'every figure counts a sample by its own; n and events are numbers of samples.'
+      f'Samples have weights, here {test.weight.min():.3g} to {test.weight.max():.3g}. All '
+      'metrics are weighted; n and events are numbers of samples.'
     )
   if len(test) < LEAST_SAMPLES:
     notes.append(
-      f'Only {len(test)} test samples: the figures below say little about the model.'
+      f'Only {len(test)} test samples: the metrics below say little about the model.'
     )
   events = test.events()
   if events is not None and events < LEAST_EVENTS:
@@ -164,7 +163,7 @@ def _notes(test: Rows, metrics: Mapping[str, Any]) -> list[str]:
     )
     few = f'Only {events}' if events else 'No'
     samples = 'sample' if events < 2 else 'samples'
-    notes.append(f'{few} test {samples} {what}: discrimination is hardly measured.')
+    notes.append(f'{few} test {samples} {what}: too few to measure discrimination.')
   if not test.target.numeric and metrics['calibration']['after'] is None:
     notes.append(
       f'Temperature scaling was not possible ({metrics["calibration"]["reason"]}): '

@@ -1,4 +1,4 @@
-"""What an evaluation has found so far: what every section computes from and is shown by."""
+"""The state of an evaluation: input of every section, and results so far."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medm2t_jax.evaluation.context import Context
 from medm2t_jax.evaluation.metrics.calibration import Temperature
 from medm2t_jax.evaluation.rows import Rows
 
-# Metrics of less say little.
+# With fewer samples, metrics say little.
 LEAST_SAMPLES = 100
 LEAST_EVENTS = 10
 
@@ -25,12 +25,12 @@ class Evaluation:
   """Metrics and the rows behind them.
 
   Attributes:
-    metrics: the content of `metrics.json`, of the sections so far.
-    context: what the report says beside the predictions.
-    given: section -> what it wanted to have predicted (`sections.section.Needs`).
-    test: the test rows of all folds that were run.
+    metrics: the content of `metrics.json`, for the sections so far.
+    context: further inputs of the report.
+    given: section -> the additional predictions that it needs (`sections.section.Needs`).
+    test: the test rows of all evaluated folds.
     temperatures: fold -> the temperature of its probabilities; empty for numbers.
-    calibrated: the test rows with scaled probabilities, None where not possible.
+    calibrated: the test rows with scaled probabilities, None if not possible.
     resamples: of the bootstrap over subjects.
     seed: of the bootstrap.
   """
@@ -63,7 +63,7 @@ def json_ready(value: Any) -> Any:
 
 
 def fold_digest(fold_hashes: Any) -> str:
-  """Sixteen hexadecimal digits that stand for the folds; '' where unknown."""
+  """Sixteen hexadecimal digits that identify the folds; '' if unknown."""
   if fold_hashes is None:
     return ''
   canonical = json.dumps(json_ready(fold_hashes), sort_keys=True)

@@ -1,4 +1,4 @@
-"""The predictions table (docs/evaluation.md, "What is written"), checked, as arrays."""
+"""The predictions table (docs/evaluation.md, "What is written") as checked arrays."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _REMEDY = 'Evaluate again with --mode=eval.'
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Outcome:
-  """A question with yes and no: one class against the rest, or one label.
+  """A binary outcome: one class against the rest, or one label.
 
   Attributes:
     name: of the class or label.
     index: its column of the predictions.
-    row: places of the m samples in which it is known, ascending (m).
+    row: indices of the m samples in which it is known, ascending (m).
     probability: float64 (m).
     positive: bool (m).
   """
@@ -46,10 +46,10 @@ class Rows:
     sample: int64 (n).
     subject: int64 (n).
     fold: int64 (n).
-    label: float64 (n), or of a multilabel target (n l), NaN where not known.
-    weight: float64 (n), above 0; 1 where samples have none.
-    prediction: float64 (n c): probabilities; or (n,): numbers.
-    attributes: name -> (n) object, None where unknown.
+    label: float64 (n), or (n l) for a multilabel target, NaN if unknown.
+    weight: float64 (n), above 0; 1 if samples have no weights.
+    prediction: float64: probabilities (n c) or numbers (n,).
+    attributes: name -> (n) object, None if unknown.
     present: modality -> bool (n).
   """
 
@@ -81,7 +81,7 @@ class Rows:
     )
 
   def with_prediction(self, prediction: np.ndarray, name: str) -> Rows:
-    """The same rows, predicted otherwise.
+    """The same rows with another prediction.
 
     Raises:
       DataError: `prediction`, called `name`, has another shape or bad values.
@@ -89,7 +89,7 @@ class Rows:
     prediction = np.asarray(prediction, np.float64)
     if prediction.shape != self.prediction.shape:
       raise DataError(
-        f'{name}: predictions of shape {prediction.shape}, the test rows need '
+        f'{name}: predictions have shape {prediction.shape}, but the test rows need '
         f'{self.prediction.shape}. {_REMEDY}'
       )
     _check_prediction(prediction, self.target, name)
@@ -97,7 +97,7 @@ class Rows:
 
   @functools.cached_property
   def outcomes(self) -> tuple[Outcome, ...]:
-    """What has metrics of its own: every class (of two the second), or every label."""
+    """The outcomes with metrics: every class (of two only the second), or every label."""
     kind = targets.of(self.target)
     true = kind.is_true(self.label)
     found = []
@@ -109,7 +109,7 @@ class Rows:
     return tuple(found)
 
   def prevalence(self, outcome: Outcome) -> float:
-    """Share of an outcome, of the weight of the samples in which it is known."""
+    """Weighted share of an outcome among the samples in which it is known."""
     return float(np.average(outcome.positive, weights=self.weight[outcome.row]))
 
   def of_outcome(self, outcome: Outcome) -> dict[str, int | None]:
@@ -129,9 +129,9 @@ class Rows:
     }
 
   def events(self) -> int | None:
-    """Samples of the second of two classes, of the rarest of more, or of the rarest label.
+    """Number of samples of the second of two classes, else of the rarest class or label.
 
-    None of numbers.
+    None for numbers.
     """
     return min((int(each.positive.sum()) for each in self.outcomes), default=None)
 
@@ -139,7 +139,7 @@ class Rows:
 def predictions_table(
   dataset: Dataset, fold: int, split: Split, rows: np.ndarray, predictions: np.ndarray
 ) -> pa.Table:
-  """Predictions with what the report groups them by: the table of `write_report`.
+  """The table of `write_report`: predictions with the attributes of subgroups.
 
   Args:
     dataset: that was predicted.
@@ -238,7 +238,7 @@ def _rows(table: pa.Table, schema: Schema, predicted: list[str]) -> Rows:
 
 
 def _label_column(label: np.ndarray) -> pa.Array:
-  """Labels (n), or a list of several, null where not known."""
+  """Labels (n), or a list of several, null if unknown."""
   if label.ndim == 1:
     return pa.array(label)
   flat = pa.array(label.ravel(), from_pandas=True)
@@ -249,7 +249,7 @@ def _labels(column: pa.ChunkedArray, target: Target) -> np.ndarray:
   """Labels (n) or (n l), float64.
 
   Raises:
-    DataError: one is not of the target, or not known at all.
+    DataError: a label is invalid for the target, or completely unknown.
   """
   if target.kind == 'multilabel':
     flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)

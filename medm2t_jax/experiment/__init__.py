@@ -1,4 +1,4 @@
-"""The typed experiment: what a config of `configs/` is once it is read."""
+"""The typed experiment: a config of `configs/` after it is read."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from medm2t_jax.experiment.options import Experiment, Recipe, Sweep
 
 __all__ = ['Config', 'Experiment', 'Recipe', 'Sweep', 'read', 'read_sweep']
 
-# An ml_collections.ConfigDict of `configs/`, which flags change; its fields are what they
-# are in `Experiment`. Type checkers know nothing of them, so to them it is Any.
+# An ml_collections.ConfigDict from `configs/`, which flags can change. It has the fields of
+# `Experiment`, but type checkers cannot see them, so its type is Any.
 Config: TypeAlias = Any
 
 
 def read(config: Config) -> Experiment:
-  """The experiment that a config holds.
+  """Converts a config to an experiment.
 
   Args:
-    config: of `configs/`, locked or not.
+    config: from `configs/`, locked or not.
 
   Raises:
-    DataError: a value that its field cannot have.
+    DataError: a field has a value that is not allowed.
   """
   return Experiment.from_fields(config.to_dict(), 'config')
 
 
 def read_sweep(config: Config) -> Sweep:
-  """The sweep that a config of `configs/sweeps` holds.
+  """Converts a config of `configs/sweeps` to a sweep.
 
   Raises:
-    DataError: a value that its field cannot have.
+    DataError: a field has a value that is not allowed.
   """
   return Sweep.from_fields(config.to_dict(), 'sweep')

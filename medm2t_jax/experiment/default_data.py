@@ -1,4 +1,4 @@
-"""The data set of an experiment; the default one is simulated where it is absent."""
+"""Opens the data set of an experiment; simulates the default one if it does not exist."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _ROOT = Path('data/simulated')
 
 
 def open_or_simulate(config: Experiment, seen: Schema | None = None) -> Dataset:
-  """Opens `config.data.dir`; 'simulated' is made first where it is absent.
+  """Opens `config.data.dir`; 'simulated' is created first if it does not exist.
 
-  With `config.data.split_file` the splits of that file take the place of the folds, with
-  `config.data.modalities` the schema has those modalities alone.
+  `config.data.split_file` replaces the folds by the splits of that file;
+  `config.data.modalities` restricts the schema to those modalities.
 
   Args:
     config: the experiment.
-    seen: of a trained model: the data set is then seen with its variables.
+    seen: schema of a trained model; the data set is then read with that model's variables.
 
   Raises:
-    DataError: the folder is not a prepared data set, or is of another task or version;
-      or the splits do not suit it, or it lacks one of the modalities.
+    DataError: the folder is not a prepared data set, is of another task or version, does
+      not fit the splits, or lacks one of the modalities.
   """
   directory = Path(config.data.dir)
   if config.data.dir == 'simulated':
@@ -38,7 +38,7 @@ def open_or_simulate(config: Experiment, seen: Schema | None = None) -> Dataset:
     hospital = f'{patients}-seed{seed}'
     directory = _ROOT / f'{config.task}-{hospital}'
     if not (directory / 'dataset.json').exists():
-      _LOGGER.info('%s is absent: simulating %d patients', directory, patients)
+      _LOGGER.info('%s does not exist: simulating %d patients', directory, patients)
     build.prepare(
       source='simulated',
       task=config.task,
@@ -50,8 +50,8 @@ def open_or_simulate(config: Experiment, seen: Schema | None = None) -> Dataset:
   dataset = open_dataset(directory)
   if dataset.schema.task != config.task:
     raise DataError(
-      f'{directory}: prepared for task {dataset.schema.task!r}, the config is for '
-      f'{config.task!r}. Give --config.data.dir of a data set for this task.'
+      f'{directory} was prepared for task {dataset.schema.task!r}, but the config is for '
+      f'{config.task!r}. Set --config.data.dir to a data set for this task.'
     )
   if config.data.modalities:
     dataset = only(dataset, config.data.modalities)
@@ -75,7 +75,7 @@ def open_or_simulate(config: Experiment, seen: Schema | None = None) -> Dataset:
 
 
 def only(dataset: Dataset, modalities: tuple[str, ...]) -> Dataset:
-  """The data set with these modalities alone; samples and splits stay.
+  """The data set restricted to these modalities; samples and splits are unchanged.
 
   Raises:
     DataError: the data set lacks one of them.

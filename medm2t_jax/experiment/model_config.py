@@ -1,4 +1,4 @@
-"""From `config.model` and a schema to the sizes of every module."""
+"""Derives the sizes of every module from `config.model` and a schema."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def model_config(task: str, options: ModelOptions, schema: Schema) -> ModelConfi
   """Sizes of every module.
 
   Args:
-    task: whose sizes of the paper modules have (`sizes`).
+    task: a task of the paper whose module sizes are used (`sizes`).
     options: `config.model` of configs/common.py.
     schema: of the data set.
 
   Raises:
-    DataError: an option that does not suit a modality.
+    DataError: an option does not fit a modality.
   """
   named = sizes(options.size, task)
   setting = Setting(options, named.of_task, schema.observation_hours)

@@ -1,4 +1,4 @@
-"""An experiment as frozen dataclasses: what a config of `configs/` is once it is read.
+"""An experiment as frozen dataclasses: a config of `configs/` after it is read.
 
 docs/training.md says what each field does and when to change it.
 """
@@ -37,30 +37,32 @@ Shown = Literal[
 
 @dataclasses.dataclass(frozen=True)
 class Recipe(Options):
-  """How a stage is trained. Numbers that are 0 and tuples that are empty are off.
+  """How a stage is trained. A number of 0 or an empty tuple turns a setting off.
 
   Attributes:
-    batch_size: samples a step over all devices. Stages that train on recordings or
-      segments use all those of these samples.
+    batch_size: samples per step over all devices. Stages that train on recordings or
+      segments use all recordings or segments of these samples.
     learning_rate: of the optimizer.
-    optimizer: 'adam' and 'sgd' have the weight decay in the gradient, 'adamw' beside it.
+    optimizer: 'adam' and 'sgd' add the weight decay to the gradient; 'adamw' decouples it.
     schedule: after the warm-up: 'constant', or 'cosine' down to 0.
     warmup: share of all steps.
     clip_norm: largest global norm of the gradients.
     weight_decay: of the parameters.
-    decayed: which of them: 'all', or 'matrices' and tables alone.
-    ema_decay: exponential moving average of the parameters, which are then used and saved.
-    loss: classes and labels: 'nll'. Numbers: 'absolute', 'squared', 'huber',
-      'log_squared'. Empty: the first of them.
-    huber_delta: of the Huber loss, in the unit of the label.
-    class_weights: one weight per class, or per label where it is true.
-    prior_correction: whether logits are freed of the effect of the class weights.
-    epochs: how many.
-    patience: epochs without an improvement before the stage ends.
-    select_by: what the best epoch is chosen by: 'loss' or a metric of
-      `medm2t_jax.training.selection`; with 'last' it is the last one.
-    starts_from: stages whose parameters this one continues from, with `*`.
-    frozen: prefixes of the paths of parameters that are not updated, with `*`.
+    decayed: which parameters decay: 'all', or only 'matrices' (and tables).
+    ema_decay: decay of an exponential moving average of the parameters, which replaces them
+      in predictions and checkpoints.
+    loss: classes and labels: 'nll'. Numbers: 'absolute', 'squared', 'huber', 'log_squared'.
+      Empty: the first of them.
+    huber_delta: absolute error at which the Huber loss becomes linear, in the unit of the
+      label.
+    class_weights: one weight per class, or per label for its true samples.
+    prior_correction: whether to remove the effect of the class weights from the logits.
+    epochs: largest number of epochs.
+    patience: the stage ends after so many epochs without improvement.
+    select_by: how the best epoch is chosen: 'loss' or a metric of
+      `medm2t_jax.training.selection`; 'last' takes the last epoch.
+    starts_from: stages whose parameters initialise this stage; `*` is a wildcard.
+    frozen: path prefixes of parameters that are not updated; `*` is a wildcard.
   """
 
   batch_size: Count
@@ -85,17 +87,17 @@ class Recipe(Options):
 
 @dataclasses.dataclass(frozen=True)
 class DataOptions(Batching):
-  """Which data, and how they become batches.
+  """Which data to use, and how to batch it.
 
   Attributes:
     dir: a folder written by `python -m data_pipeline.prepare`, or 'simulated': the
-      simulated hospital below, made under data/simulated where it is absent.
-    version: of dataset.json that the data set must have; empty for any.
-    modalities: to use, of those that the data set has; empty for all.
-    split_file: a JSON file {"train": [...], "val": [...], "test": [...]} of sample ids
-      whose splits take the place of the five folds; empty for none.
-    simulated_patients: of the simulated hospital.
-    simulated_seed: of the simulated hospital.
+      simulated hospital, created under data/simulated if it does not exist.
+    version: version that dataset.json must have; empty for any.
+    modalities: modalities to use; empty for all that the data set has.
+    split_file: a JSON file {"train": [...], "val": [...], "test": [...]} of sample ids that
+      replaces the five folds; empty for none.
+    simulated_patients: number of patients of the simulated hospital.
+    simulated_seed: seed of the simulated hospital.
   """
 
   dir: str = 'simulated'
@@ -108,14 +110,15 @@ class DataOptions(Batching):
 
 @dataclasses.dataclass(frozen=True)
 class TrainingOptions(Options):
-  """How training runs; it changes no result.
+  """How training runs. None of these options changes a result.
 
   Attributes:
-    processes: on CPUs: how many folds train at the same time, each in a process of its
-      own; a small model takes 2 GB. Elsewhere they follow each other.
-    save_every_steps: checkpoints inside an epoch.
-    save_every_seconds: an epoch's end is saved after so long, beside the best and last.
-    tensorboard: events beside metrics.jsonl; needs the extra `tensorboard`.
+    processes: on CPUs: how many folds train at the same time, each in its own process; a
+      small model takes 2 GB. On other devices folds always train one after the other.
+    save_every_steps: interval of checkpoints inside an epoch, in steps.
+    save_every_seconds: also save at the end of an epoch if the last checkpoint is older
+      than this; the best and the last epoch are always saved.
+    tensorboard: also write TensorBoard events; needs the extra `tensorboard`.
   """
 
   processes: Count = 1
@@ -126,19 +129,19 @@ class TrainingOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationOptions(Options):
-  """What a report has.
+  """What the report contains.
 
   Attributes:
-    batch_size: of predictions, over all devices.
-    bootstrap: resamples of the subjects.
-    baselines: what the model is compared with.
-    sections: of the report; with `robustness` predictions from every subset of the
-      modalities are in it, else from some. Without any there is no evaluation.
-    robustness_samples: of how many test samples at most those of each damage are.
-    explained: how many test samples get a page that shows what their prediction depends
+    batch_size: samples per prediction step, over all devices.
+    bootstrap: number of resamples of the subjects.
+    baselines: models to compare with.
+    sections: of the report; with `robustness` it has predictions from every subset of the
+      modalities, otherwise from some. Empty: no evaluation.
+    robustness_samples: largest number of test samples per kind of damage.
+    explained: number of test samples with a page that shows what their prediction depends
       on.
-    explained_globally: over how many random ones the importance of every variable is
-      averaged.
+    explained_globally: number of random test samples over which the importance of every
+      variable is averaged.
   """
 
   batch_size: Count = 128
@@ -154,28 +157,29 @@ class EvaluationOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class Experiment(Options):
-  """All that a run follows from.
+  """Everything that determines a run.
 
   Attributes:
-    task: that the data set is prepared for.
+    task: the task that the data set is prepared for.
     name: of the experiment and its variants; the default workdir is runs/NAME.
     recipe: stage, or kind of stage -> how it is trained.
     seed: of training.
-    refit: whether a fold is trained once more, on its training and validation subjects,
-      for the numbers of epochs that these have chosen; that run predicts the test subjects.
-    blend: baselines whose log odds (or numbers) are added to those of the model, with
-      weights fitted on validation subjects; the blend is then what predicts.
-    folds: which to run: '0', '1,3' or 'all'.
-    stages: which to train: 'all' or a comma-separated list.
-    start_from: a trained model (`python -m medm2t_jax.bundle`) that training starts from,
-      on this data set, with its model options; empty to start from scratch.
-    start_from_version: that it must have; empty for any.
-    adapt: what is trained then: 'all', or the output layers alone ('head').
-    adapt_rate: by what part of the learning rates.
-    data: which data.
-    model: what the model is.
+    refit: whether to train each fold again, on its training and validation subjects
+      together, for the numbers of epochs chosen in the first run; the refit predicts the
+      test subjects.
+    blend: baselines whose log odds (or numbers) are added to the model's, with weights
+      fitted on validation subjects; predictions are then those of the blend.
+    folds: folds to run: '0', '1,3' or 'all'.
+    stages: stages to train: 'all' or a comma-separated list.
+    start_from: a bundle (`python -m medm2t_jax.bundle`) from which training starts, on this
+      data set and with the bundle's model options; empty: from scratch.
+    start_from_version: version that the bundle must have; empty for any.
+    adapt: what is trained with `start_from`: 'all', or only the output layers ('head').
+    adapt_rate: factor on the learning rates with `start_from`.
+    data: which data to use.
+    model: architecture.
     training: how training runs.
-    evaluation: what the report has.
+    evaluation: what the report contains.
   """
 
   task: str
@@ -202,11 +206,11 @@ class Sweep(Options):
 
   Attributes:
     name: of the sweep; the default directory is sweeps/NAME.
-    stage: whose metric is the objective.
-    trials: how many, those that failed included.
+    stage: the stage whose validation metric is the objective.
+    trials: number of trials, failed ones included.
     seed: of the search.
-    space: one entry a swept value: (path, kind, ...), as of `configs.sweeps.common`.
-    experiment: what every trial starts from.
+    space: one entry per swept value: (path, kind, ...), see `configs.sweeps.common`.
+    experiment: the base of every trial.
   """
 
   name: str

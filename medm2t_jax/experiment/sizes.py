@@ -1,9 +1,9 @@
-"""Named sizes: what the modalities meet in, for every task (paper, Table B1).
+"""Named sizes: widths of everything but the encoders, for every task (paper, Table B1).
 
 'paper' follows Table B1; 'small' has at most 5 million parameters and is quick on two CPU
-cores; 'base' has its encoders, and a wider head and trunk; 'tiny' is 'small' with one
-residual unit for the ECG, which shows that all runs. The sizes of a modality's encoder are
-with its kind, in `medm2t_jax.modalities`.
+cores; 'base' has the encoders of 'small', with a wider head and trunk; 'tiny' is 'small'
+with one residual unit for the ECG, to show that everything runs. The sizes of each
+modality's encoder are in `medm2t_jax.modalities`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import dataclasses
 
 from medm2t_jax.models.options import Size
 
-# Tasks of the paper with sizes of their own; others have those of 'mortality'.
+# Tasks for which the paper gives sizes; all others use those of 'mortality'.
 TASKS = ('cvd', 'mortality', 'los')
 _SIZES_OF = {'cvd_all': 'cvd'}  # the same inputs
 
@@ -22,9 +22,9 @@ class Sizes:
   """Widths of one task at one size.
 
   Attributes:
-    of_task: task of the paper whose sizes encoders have.
-    width: shared space of the modalities.
-    heads: of their attention.
+    of_task: task of the paper whose encoder sizes are used.
+    width: of the space that all modalities share.
+    heads: of the attention between modalities.
     trunk: width of the ensemble trunk.
   """
 
@@ -38,8 +38,8 @@ def sizes(name: Size, task: str) -> Sizes:
   """Sizes of a task.
 
   Args:
-    name: of the sizes.
-    task: any.
+    name: of the size.
+    task: any task.
   """
   task = _SIZES_OF.get(task, task if task in TASKS else 'mortality')
   if name == 'paper':

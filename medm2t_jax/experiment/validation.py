@@ -1,4 +1,4 @@
-"""Whether an experiment suits a data set: asked once, before anything is trained."""
+"""Checks that an experiment fits a data set, once, before anything is trained."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from medm2t_jax.models.modality import Stage
 
 ALL = 'all'
 # What the best epoch may be chosen by, besides the metrics of a target.
-LOSS, LAST = 'loss', 'last'  # of 'last' nothing is chosen: the last epoch is the best
+LOSS, LAST = 'loss', 'last'  # 'last' chooses nothing: the last epoch is the best
 
 
 def require_suits(
   experiment: Experiment, target: Target, stages: Mapping[str, Stage]
 ) -> None:
-  """Refuses an experiment with folds, stages or recipes that a data set cannot have.
+  """Raises if the data set does not allow the experiment's folds, stages or recipes.
 
   Args:
-    experiment: whose single values are right by their types.
+    experiment: with values that are valid by their types.
     target: of the data set.
     stages: name -> stage of the model, in order.
 
   Raises:
-    DataError: an unknown fold or stage, a stage without a recipe, or a recipe that does
-      not suit the target.
+    DataError: a fold or stage is unknown, a stage has no recipe, or a recipe does not fit
+      the target.
   """
   folds_of(experiment)
   for name in stages_of(experiment, stages):
@@ -56,7 +56,7 @@ def stages_of(experiment: Experiment, known: Mapping[str, Stage]) -> tuple[str, 
   """The stages to train, in training order.
 
   Raises:
-    DataError: `config.stages` names one that the task and data set do not have.
+    DataError: `config.stages` names a stage that the task and data set do not have.
   """
   if experiment.stages == ALL:
     return tuple(known)
@@ -70,10 +70,10 @@ def stages_of(experiment: Experiment, known: Mapping[str, Stage]) -> tuple[str, 
 
 
 def entry_of(experiment: Experiment, stage: Stage) -> str | None:
-  """The entry of `config.recipe` that is the recipe of a stage; None where there is none.
+  """The entry of `config.recipe` that applies to a stage; None if there is none.
 
-  A stage without one of its own has that of its kind (`Stage.recipes`): segments of any
-  length that of the grid's segments, a modality that no config knows that of events.
+  A stage without its own entry uses the entry of its kind (`Stage.recipes`): segments of
+  any length that of the grid's segments, a modality unknown to the config that of events.
   """
   return next((name for name in stage.recipes if name in experiment.recipe), None)
 
@@ -94,15 +94,15 @@ def recipe_of(experiment: Experiment, stage: Stage) -> Recipe:
 
 
 def require_recipe(recipe: Recipe, target: Target, stage: str) -> None:
-  """Refuses a recipe that does not suit a target.
+  """Raises if a recipe does not fit a target.
 
   Args:
     recipe: of the stage.
     target: of the data set.
-    stage: for messages.
+    stage: its name, for messages.
 
   Raises:
-    DataError: a loss, class weights or a metric that this kind of target does not have.
+    DataError: the target does not allow the loss, class weights or metric.
   """
   where, kind = f'config.recipe.{stage}', targets.of(target)
   if recipe.loss and recipe.loss not in kind.losses:
@@ -127,5 +127,5 @@ def require_recipe(recipe: Recipe, target: Target, stage: str) -> None:
 
 
 def loss_name(recipe: Recipe, target: Target) -> str:
-  """The loss of a recipe: an empty one is the usual loss of the target."""
+  """The loss of a recipe; if empty, the default loss of the target."""
   return recipe.loss or next(iter(targets.of(target).losses))

@@ -1,1 +1,1 @@
-"""From a trained model to predictions."""
+"""Predicts with a trained model: bundles, blends, explanations, exports."""

@@ -1,4 +1,4 @@
-"""Starting from a trained model, on other data: `config.start_from`."""
+"""Starts training from a trained model, on other data: `config.start_from`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from medm2t_jax.runs.start import Start
 
 @dataclasses.dataclass(frozen=True)
 class Beginning:
-  """An experiment and what it begins with.
+  """An experiment and the trained model it starts from.
 
   Attributes:
-    config: the experiment; from a trained model, with the model options of that one.
-    schema: how data sets are seen; None: as they are.
-    starts: members of the trained model; none from scratch.
+    config: the experiment; if it starts from a bundle, with the model options of the
+      bundle.
+    schema: the bundle's schema, with which data sets are read; None: that of the data set.
+    starts: members of the bundle; empty when training from scratch.
   """
 
   config: Experiment
@@ -29,27 +30,27 @@ def begin(config: Experiment) -> Beginning:
   """Reads `config.start_from`.
 
   Raises:
-    DataError: it is no bundle, or not the one that `config.start_from_version` names; it
-      predicts another task.
+    DataError: the folder is not a bundle, is not of the version
+      `config.start_from_version`, or predicts another task.
   """
   if not config.start_from:
     return Beginning(config, None, ())
   model = TrainedModel.load(config.start_from)
   if model.schema.task != config.task:
     raise DataError(
-      f'config.start_from={config.start_from}: predicts {model.schema.task!r}, the '
-      f'experiment {config.task!r}.'
+      f'config.start_from={config.start_from} predicts {model.schema.task!r}, but the '
+      f'experiment predicts {config.task!r}.'
     )
   if config.start_from_version not in ('', model.version):
     raise DataError(
-      f'config.start_from={config.start_from}: is version {model.version}, the experiment '
-      f'started from {config.start_from_version}. Give the path of that one.'
+      f'config.start_from={config.start_from} has version {model.version}, but the '
+      f'experiment needs {config.start_from_version}. Give the path of that version.'
     )
   changed = config.changed(
     {
       'start_from_version': model.version,
-      'data.modalities': (),  # those of the model are read
-      # It is the whole model that is adapted, with the baselines in its blend.
+      'data.modalities': (),  # those of the model are used
+      # The whole model is adapted, so the blend keeps the bundle's baselines.
       'blend': tuple((model.members[0].blend or {'models': ()})['models']),
       'model': model.options,
     }

@@ -1,9 +1,9 @@
-"""Fitting the blend of a fold: our model together with baselines (`config.blend`).
+"""Fits the blend of a fold: our model together with baselines (`config.blend`).
 
-Weights are fitted on validation subjects, whom the first run of the fold and the baselines
-chosen there predict. What predicts test subjects and new samples is the final run with the
-baselines' final fit. All of it is kept as plain arrays beside the fold's checkpoints:
-nothing is fitted again or unpickled.
+Weights are fitted on validation subjects, with the predictions of the fold's first run and
+of the baselines chosen on them. Test subjects and new samples are predicted by the final
+run with the baselines' final fit. Everything is kept as plain arrays beside the fold's
+checkpoints: nothing is fitted again or unpickled.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ _NAME = 'blend'
 
 
 def fit(fold: Run, inputs: Inputs, ours: np.ndarray) -> np.ndarray:
-  """Fits the weights of a fold and keeps them with the baselines.
+  """Fits the weights of a fold and saves them with the baselines.
 
-  A run that starts from a trained model takes baselines and weights from its blend.
+  A run that starts from a bundle uses the baselines and weights of the bundle's blend.
 
   Args:
     fold: its first run.
     inputs: of its baselines.
-    ours: what the first run predicts for the validation samples, rows in the order of the
-      index: probabilities (n, c), or numbers (n,).
+    ours: predictions of the first run for the validation samples, in the order of the
+      index: probabilities (n, c) or numbers (n,).
 
   Returns:
-    The blend's predictions of the same samples, likewise.
+    The blend's predictions of the same samples, in the same shape.
   """
   # All processes take part in these.
   made_from, prior = _made_from(fold), fold.statistics['decoder']['offset']
@@ -83,7 +83,7 @@ def fit(fold: Run, inputs: Inputs, ours: np.ndarray) -> np.ndarray:
     for name, arrays in chosen.items():
       predictors[name] = np.asarray(jax.jit(outputs)(arrays, validation.value))
     if fold.start:
-      assert fold.start.blend is not None  # `adapting.begin` takes its names from there
+      assert fold.start.blend is not None  # `adapting.begin` has set config.blend from it
       weights = {name: float(each) for name, each in fold.start.blend['weights'].items()}
     else:
       weights = fit_weights(predictors, validation.label, validation.weight, prior, target)
@@ -97,21 +97,21 @@ def fit(fold: Run, inputs: Inputs, ours: np.ndarray) -> np.ndarray:
 
 
 def _of_start(start: Start, prior: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
-  """The baselines in the blend of a trained model, with the prior of other subjects."""
+  """The baselines in the bundle's blend, with the prior of the new subjects."""
   assert start.blend is not None
   by = np.asarray(prior, np.float64) - start.blend['prior']
   return {name: shifted(arrays, by) for name, arrays in start.blend['models'].items()}
 
 
 def restore(fold: Run) -> dict[str, Any] | None:
-  """What was fitted for the blend of a fold; None without `config.blend`.
+  """Restores the fitted blend of a fold; None without `config.blend`.
 
   Returns:
     `weights`: name of a predictor -> float32; `prior`: float32 (c,); `models`: name of a
-    baseline -> its arrays (`fitted_arrays`).
+      baseline -> its arrays (`fitted_arrays`).
 
   Raises:
-    DataError: the blend was not fitted, or from something else.
+    DataError: the blend was not fitted, or was fitted from something else.
   """
   if not fold.config.blend:
     return None
@@ -121,8 +121,8 @@ def restore(fold: Run) -> dict[str, Any] | None:
     kept = kept_arrays.read(folder, _NAME, made_from)
     if kept is None:
       raise DataError(
-        f'{folder}: there is no blend of this model. --mode=eval fits it; '
-        "--config.blend='()' does without."
+        f'{folder}: there is no blend of this model. Fit it with --mode=eval, or '
+        "evaluate without a blend: --config.blend='()'."
       )
     models, record = kept
     return {**record, 'models': models}
@@ -136,14 +136,14 @@ def restore(fold: Run) -> dict[str, Any] | None:
 
 
 def predictor(fold: Run, ours: Predictor) -> Predictor:
-  """What predicts test subjects and new samples: the final run of a fold in its blend.
+  """The predictor of test subjects and new samples: the final run of a fold in its blend.
 
   Args:
     fold: its first run.
-    ours: the predictor of the final run; without `config.blend` it is the answer.
+    ours: the predictor of the final run, returned unchanged without `config.blend`.
 
   Raises:
-    DataError: the blend was not fitted, or from something else.
+    DataError: the blend was not fitted, or was fitted from something else.
   """
   fitted = restore(fold)
   return ours if fitted is None else blended(fold.model_config, fitted, ours)
@@ -164,7 +164,7 @@ def with_alone(fold: Run, ours: Predictor) -> AloneAndBlended | None:
 
 
 def _made_from(fold: Run) -> dict[str, Any]:
-  """All that a blend depends on, JSON-able."""
+  """Everything that a blend depends on, JSON-able."""
   record, final = fold.record(STAGE), fold.final.record(STAGE)
   assert record is not None and final is not None
   settings = {name: BASELINES[name].SETTINGS for name in fold.config.blend}

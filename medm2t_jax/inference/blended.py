@@ -1,4 +1,4 @@
-"""A network in its blend: what was fitted (`inference/blend.py`), as a predictor."""
+"""Predicts with a network in its fitted blend (`inference/blend.py`)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def alone_and_blended(
 def _blend_step(
   kinds: tuple[tuple[str, columns.ColumnKind], ...], link: Link
 ) -> Callable[[Mapping[str, Any], Batch, Array], Float[Array, 'd b c']]:
-  """Our model's outputs with those of baselines, which read the same columns."""
+  """Blends our model's outputs with those of baselines that read the same columns."""
 
   def step(
     fitted: Mapping[str, Any], batch: Batch, logits: Float[Array, 'b c']

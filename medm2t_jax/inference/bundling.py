@@ -1,4 +1,4 @@
-"""From a trained run to its bundle."""
+"""Makes the bundle of a trained run."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from medm2t_jax.runs.run import Run
 
 
 def folder_of(workdir: Path, fold: int) -> Path:
-  """Where the bundle of a fold is."""
+  """The folder of a fold's bundle."""
   return workdir / f'fold{fold}' / 'model'
 
 
 def own_tests(metrics: Mapping[str, Any]) -> dict[str, Any]:
-  """What a bundle tells of its own test subjects, from the content of metrics.json."""
+  """The bundle's record of metrics on its own test subjects, from metrics.json."""
   names = (
     'headline', 'pooled', 'calibration', 'predicted', 'folds', 'test', 'dataset_version'
   )  # fmt: skip
@@ -40,7 +40,7 @@ def own_tests(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of_fold(fold: Run, tests: Mapping[str, Any], card: str) -> TrainedModel:
-  """The trained model of a fold: what predicts its test subjects.
+  """The trained model of a fold, as it predicts its test subjects.
 
   All processes take part.
 
@@ -54,7 +54,7 @@ def of_fold(fold: Run, tests: Mapping[str, Any], card: str) -> TrainedModel:
   """
   config = fold.config
   variables, lineage = restore_best(fold.final, STAGE)
-  # As here, whatever other data have: predictions are then those of the evaluation.
+  # The buckets of this run, so that predictions equal those of the evaluation.
   batching = Batching(
     buckets=tuple(planning.buckets_of(fold.dataset, config.data)),
     max_recordings=config.data.max_recordings,
@@ -82,15 +82,15 @@ def of_workdir(workdir: Path) -> TrainedModel:
   """An ensemble of the models of all folds of a workdir, for new subjects.
 
   Args:
-    workdir: of a run that was trained and evaluated.
+    workdir: of a trained and evaluated run.
 
   Raises:
-    DataError: there is no model, or they are of different experiments.
+    DataError: there is no model, or the models are of different experiments.
   """
   folders = sorted(workdir.glob('fold*/model/bundle.json'))
   if not folders:
     raise DataError(
-      f'{workdir}: has no trained model (fold*/model). Train and evaluate it with '
+      f'{workdir} has no trained model (fold*/model). Train and evaluate it with '
       f'`python -m medm2t_jax.main --config=... --workdir={workdir}`.'
     )
   metrics = json.loads((workdir / 'eval' / 'metrics.json').read_text())

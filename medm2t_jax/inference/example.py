@@ -1,4 +1,4 @@
-"""An invented request to a model: its self-test, with nobody's data in it."""
+"""Generates a synthetic request for a model's self-test, without data of any patient."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROWS = 2
 
 
 def invented(schema: Schema, batching: Batching) -> dict[str, Any]:
-  """A batch of `ROWS` rows without a device axis, with something of every modality.
+  """A batch of `ROWS` synthetic rows without a device axis, with entries of every modality.
 
   Args:
     schema: of the model's data.
@@ -39,14 +39,14 @@ def padded(
   capacity: int,
   lengths: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-  """The example as a batch of the usual shapes, so that no program is compiled for it.
+  """The example in the usual batch shapes, so that it needs no program of its own.
 
   Args:
-    example: of `invented`.
+    example: from `invented`.
     schema: of the model's data.
     rows: of a device's batch.
-    capacity: entries of a packed modality that a device's batch holds.
-    lengths: padded modality -> its number of entries; of others it stays as it is.
+    capacity: number of entries of a packed modality in a device's batch.
+    lengths: padded modality -> its number of entries; other modalities keep theirs.
   """
   lengths = lengths or {}
 

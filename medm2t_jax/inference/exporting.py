@@ -1,12 +1,12 @@
-"""A trained model as files that JAX and NumPy alone can run: the export.
+"""Exports a trained model as files that JAX and NumPy can run without this package.
 
-  manifest.json       inputs, what they mean, outputs, versions, checksums
-  bucket{n}.jax       one program a bucket, of `jax.export`: StableHLO, weights inside
-  example.npz, answer.npy   the bundle's invented request, and what the programs say to it
+  manifest.json       inputs and their meaning, outputs, versions, checksums
+  bucket{n}.jax       one program per bucket, of `jax.export`: StableHLO with the weights
+  example.npz, answer.npy   the bundle's synthetic request, and the answer of the programs
 
 A program takes one mapping of arrays, named `{modality}/{array}` and `row`: a batch of
-docs/design.md without device axis, label and weight. The number of rows is open (`b`), and
-that of packed entries (`m`); padded lengths are the bucket's.
+docs/design.md without device axis, label and weight. The number of rows (`b`) and of packed
+entries (`m`) is free; padded lengths are the bucket's.
 """
 
 from __future__ import annotations
@@ -35,36 +35,36 @@ FORMAT = 1
 _KIND = 'export of medm2t_jax'
 _MANIFEST = 'manifest.json'
 _ROW = 'at least 0: a patient; -1: a row of padding'
-# Of arrays that a layout adds.
+# Arrays that a layout adds.
 _LAYOUT = {
-  'mask': 'true for an entry, false for padding, under which all is 0',
+  'mask': 'true for an entry, false for padding, where all arrays are 0',
   'owner': 'row of the entry',
 }
 _READABLE = (
-  'with jaxlib {version} always; with any other that was released until six months after '
-  'it, or at most three weeks before it (the guarantee of jax.export)'
+  'with jaxlib {version}, and with versions released up to six months after or three '
+  'weeks before it (the guarantee of jax.export)'
 )
 
 Flat = Mapping[str, Any]
 
 
 def export_model(model: TrainedModel, folder: Path) -> dict[str, Any]:
-  """Writes the export of a model, in place of one that is there; whole or not at all.
+  """Writes the export of a model completely or not at all; replaces an earlier export.
 
   Args:
-    model: a bundle that was loaded.
-    folder: where to.
+    model: loaded from a bundle.
+    folder: of the export.
 
   Returns:
     The manifest.
 
   Raises:
-    DataError: `folder` holds something else; a program does not lower for a platform, or
-      answers the example otherwise than the bundle.
+    DataError: `folder` holds other files, or a program does not lower for a platform or
+      predicts the example differently from the bundle.
   """
   folder = folder.resolve()
   if folder.exists() and any(folder.iterdir()) and not _is_export(folder):
-    raise DataError(f'{folder}: holds other files than an export. Name a new folder.')
+    raise DataError(f'{folder} holds files that are not an export. Give a new folder.')
   lengths = [dict(bucket) for bucket in model.batching.buckets] or [{}]
   run = _of_flat(program(model))
   programs = [
@@ -93,12 +93,12 @@ def _is_export(folder: Path) -> bool:
 
 
 def _of_flat(run: Callable[[Any], Any]) -> Callable[[Flat], Any]:
-  """The program with arrays named by their path."""
+  """The program as a function of arrays named by their path."""
   return lambda flat: run(traverse_util.unflatten_dict(dict(flat), sep='/'))
 
 
 def _flat(model: TrainedModel, batch: Mapping[str, Any]) -> dict[str, Any]:
-  """What a program reads of a batch, by path."""
+  """The arrays of a batch that a program reads, by path."""
   read = {name: batch[name] for name in ('row', *model.schema.names)}
   return traverse_util.flatten_dict(read, sep='/')
 
@@ -119,9 +119,9 @@ def _check(answer: np.ndarray, expected: np.ndarray) -> None:
   difference = np.abs(answer - expected) / np.maximum(1.0, np.abs(expected))
   if not difference.max() <= TOLERANCE:
     raise DataError(
-      f'the export answers the example of the bundle differently by {difference.max():.3g} '
-      f'(at most {TOLERANCE:g}): nothing was written. `python -m medm2t_jax.predict` tests '
-      'whether the bundle itself can be used here.'
+      f'the export predicts the example differently from the bundle by '
+      f'{difference.max():.3g} (allowed: {TOLERANCE:g}); nothing was written. Run '
+      '`python -m medm2t_jax.predict` to test whether the bundle itself works here.'
     )
 
 
@@ -178,7 +178,7 @@ def _described(model: TrainedModel, lengths: list[dict[str, int]]) -> dict[str, 
 
 
 def _meanings(modality: Modality) -> dict[str, dict[str, str]]:
-  """Array -> what its numbers mean."""
+  """Array -> meaning of its numbers."""
   own = {key: each.meaning for key, each in modality.arrays.items()}
   return {key: {'meaning': text} for key, text in {**_LAYOUT, **own}.items() if text}
 

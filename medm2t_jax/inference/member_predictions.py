@@ -1,9 +1,9 @@
-"""A trained model's prediction, and what each member of its ensembles makes of a sample.
+"""The prediction of a trained model and of each member of its ensembles.
 
-A bundle is an ensemble of networks, and the trunk of each is an ensemble of members that
-share most of their weights. Where members disagree, the model has seen too little that is
-alike. Their spread is no confidence interval: what all of them have in common (the data
-that they were trained on, the other parts of the model) does not show in it.
+A bundle is an ensemble of networks, and the trunk of each network is an ensemble of members
+that share most of their weights. If members disagree, the model has seen too few similar
+samples. Their spread is not a confidence interval: it does not show what all members share
+(the training data, the other parts of the model).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class MemberPredictions(NamedTuple):
   """Probabilities (c) or numbers () of every row.
 
   Attributes:
-    prediction: of the model, as of `program`.
-    members: of the model with one member in the place of its network's ensemble, and with
-      one network in the place of all: the other parts of a network, and the simple models
-      of its blend, are in all of them.
+    prediction: of the model, as in `program`.
+    members: predictions with the ensemble of a network reduced to one member, and the
+      bundle to that network; the other parts of the network and the simple models of its
+      blend are unchanged.
   """
 
   prediction: Float[Array, 'b ...']
@@ -39,7 +39,7 @@ class MemberPredictions(NamedTuple):
 
 
 def members_of(model: TrainedModel) -> int:
-  """How many members there are: k of `MemberPredictions`."""
+  """Number of members: k of `MemberPredictions`."""
   return len(model.members) * MedM2T(model.model_config).members(STAGE)
 
 
@@ -52,9 +52,9 @@ def member_predictions(model: TrainedModel) -> Callable[[Batch], MemberPredictio
   variables, blends = jax.device_put(stacked(model))
 
   def outputs(variables: Any, batch: Batch) -> Float[Array, '1+k b c']:
-    """Of the network, then of each member in the place of its ensemble."""
+    """Outputs of the network, then with each member in place of its ensemble."""
     found = network.apply(variables, batch, stage=STAGE, train=False)
-    assert isinstance(found, Predictions)  # nothing is mutable here
+    assert isinstance(found, Predictions)  # no collection is mutable here
     own = found.logits[jnp.newaxis]
     if count == 1:
       return jnp.concatenate([own, own])

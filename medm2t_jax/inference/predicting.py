@@ -1,4 +1,4 @@
-"""Predictions of a trained model on any prepared data set, and what it found there."""
+"""Predicts any prepared data set with a trained model, and reports its coverage."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Predicted:
 
   Attributes:
     rows: of the data set's index, ascending: int64 (n,).
-    predictions: class probabilities (n c), or days (n,), float64.
+    predictions: class probabilities (n c) or numbers (n,), float64.
     coverage: JSON-able: see `predict`.
   """
 
@@ -43,21 +43,21 @@ def predict(
   *,
   allow_seen: bool = False,
 ) -> Predicted:
-  """Predicts every sample of a data set whose subject the model has not seen.
+  """Predicts every sample of a data set whose subject was not in the model's training.
 
-  `coverage` has: 'coverage', of the variables that the training samples had, the share
-  that these have, 1 at most; 'samples' and 'left_out', which were seen; 'overlap', how
-  that was tested; 'variables', one entry each of the model's; 'ignored', what the model
-  does not know, and 'absent', what the data set lacks, each with its reason; 'notes',
-  sentences on what else differs.
+  `coverage` has: 'coverage', the share of the variables in the training samples that these
+  samples have, at most 1; 'samples'; 'left_out', samples of training subjects; 'overlap',
+  how the overlap of subjects was tested; 'variables', one entry per variable of the model;
+  'ignored', variables unknown to the model, and 'absent', variables that the data set
+  lacks, each with the reason; 'notes', sentences on other differences.
 
   Args:
     model: of the same task.
     dataset: of any source and version.
-    allow_seen: whether subjects that the model was trained on are predicted, too.
+    allow_seen: whether to predict training subjects too.
 
   Raises:
-    DataError: another task, nobody is left to predict, or the data have none of the
+    DataError: the task differs, no subject is left to predict, or the data have none of the
       model's modalities.
   """
   alignment = Alignment(model.schema, dataset.schema)
@@ -90,18 +90,18 @@ def predict(
 
 
 def require_coverage(predicted: Predicted, least: float, where: object) -> None:
-  """Raises DataError if the data `where` have too little of what the model needs."""
+  """Raises DataError if the coverage of the data at `where` is below `least`."""
   found = predicted.coverage['coverage']
   if found < least:
     raise DataError(
-      f'{where}: has {found:.2f} of what the training samples of the model had, '
-      f'--min_coverage is {least:g}. Which variables are absent, and why, stands in '
-      'coverage.json beside --out.'
+      f'{where}: coverage is {found:.2f}, below --min_coverage={least:g}: too many of the '
+      'variables in the training samples are absent. coverage.json beside --out lists '
+      'them, with reasons.'
     )
 
 
 class _Moments:
-  """Means of the columns that the ensemble trunk reads, against those of the training."""
+  """Means of the columns that the ensemble trunk reads, compared with those in training."""
 
   def __init__(self, model: TrainedModel):
     self._kinds = model.model_config.columns
@@ -126,7 +126,7 @@ class _Moments:
     self._count += np.isfinite(table).sum(axis=0)
 
   def drift(self) -> dict[tuple[str, str], float]:
-    """(modality, code) -> difference of the means in standard deviations, of numbers."""
+    """(modality, code) -> difference of the means in standard deviations, for numbers."""
     if self._fitted is None:
       return {}
     center, scale = self._fitted
@@ -142,17 +142,17 @@ class _Moments:
 def _unseen(
   model: TrainedModel, dataset: Dataset, allow_seen: bool
 ) -> tuple[np.ndarray, dict[str, str]]:
-  """Rows of the index to predict, and what is known of an overlap with the training."""
+  """Rows of the index to predict, and a description of the overlap with the training."""
   every = np.arange(len(dataset))
   by_key = model.seen
   known = by_key.pop(fingerprint(dataset.subject_key), None)
   if known is None:
     text = 'cannot be tested: the data set has another key of subject hashes'
-    _LOGGER.info('overlap of subjects with those of the training %s', text)
+    _LOGGER.info('overlap with the training subjects %s', text)
     return every, {'overlap': text}
   rest = ''
-  if by_key:  # of models that this one started from
-    rest = '; for other data that the model has seen it cannot be tested (another key)'
+  if by_key:  # subjects of models that this one started from
+    rest = '; for other training data it cannot be tested (another key)'
   subject, owner = np.unique(dataset.index['subject_id'], return_inverse=True)
   seen = np.array([hash_subject(one, dataset.subject_key) in known for one in subject])
   count = int(seen.sum())
@@ -162,7 +162,7 @@ def _unseen(
   if not len(rows):
     raise DataError(
       f'{dataset.directory}: the model was trained on all of its subjects. Give other '
-      'data, or --allow_seen where that is what you want.'
+      'data, or predict them anyway with --allow_seen.'
     )
   text = f'{count} of {len(subject)} subjects were trained on and are left out{rest}'
   _LOGGER.info('%s', text)

@@ -1,5 +1,4 @@
-"""A trained model as one pure function of a batch: what is compiled for a service, or
-exported.
+"""A trained model as one pure function of a batch, to be compiled or exported.
 
 Predictions of data sets go through `TrainedModel.predict`, on all devices.
 """
@@ -24,15 +23,15 @@ Program = Callable[[Batch], Float[Array, 'b ...']]
 
 
 def program(model: TrainedModel) -> Program:
-  """The whole model: the mean of its members, each in its blend.
+  """The whole model as a function: the mean of its members, each in its blend.
 
   Args:
     model: the trained model.
 
   Returns:
-    A function of a batch without a device axis (docs/design.md, "The batch"), of which it
-    reads `row` and the modalities. It returns probabilities (b c) or numbers (b), float32,
-    and may be transformed by JAX.
+    A function of a batch without a device axis (docs/design.md, "The batch"), which reads
+    `row` and the modalities. It returns probabilities (b c) or numbers (b), float32, and
+    may be transformed by JAX.
   """
   predict, arrays = with_arrays(model)
   return lambda batch: predict(arrays, batch)
@@ -41,19 +40,19 @@ def program(model: TrainedModel) -> Program:
 def with_arrays(
   model: TrainedModel,
 ) -> tuple[Callable[[Any, Batch], Float[Array, 'b ...']], Any]:
-  """The same as a function of the model's arrays and a batch, and these arrays.
+  """The program as a function of the model's arrays and a batch, and these arrays.
 
-  It is traced in half the time, for no constant of the model is looked at.
+  Tracing takes half the time, because the model's constants are arguments.
 
-  Members are networks of the same shapes: one is traced, whatever their number, and they
-  run one after the other. Their trees are not of the same shapes, and each is traced.
+  Members are networks of the same shapes: one is traced for all, and they run one after the
+  other. Their trees have different shapes, so each is traced.
   """
   config = model.model_config
   network = MedM2T(config)
 
   def logits(variables: Any, batch: Batch) -> Float[Array, 'b c']:
     predictions = network.apply(variables, batch, stage=STAGE, train=False)
-    assert isinstance(predictions, Predictions)  # nothing is mutable here
+    assert isinstance(predictions, Predictions)  # no collection is mutable here
     return predictions.logits
 
   def predict(arrays: Any, batch: Batch) -> Float[Array, 'b ...']:
@@ -70,9 +69,9 @@ def with_arrays(
 
 
 def stacked(model: TrainedModel) -> tuple[Any, list[Mapping[str, Any]]]:
-  """Variables of all members, each array with the members in front, and their blends.
+  """Variables of all members, stacked along a leading axis, and their blends.
 
-  All members have a blend or none has: they were trained in the same way.
+  Either all members have a blend or none has, because they were trained in the same way.
   """
   variables = jax.tree.map(
     lambda *each: np.stack(each), *(dict(member.variables) for member in model.members)

@@ -1,4 +1,4 @@
-"""Predictions as files."""
+"""Writes predictions to files."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ Write = Callable[[Path, Dataset, Predicted], None]
 
 
 def writer(name: str, schema: Schema) -> Write:
-  """What writes predictions to a file.
+  """Returns the function that writes predictions to a file.
 
   Args:
     name: 'table' or 'meds'.
     schema: of the model.
 
   Raises:
-    DataError: MEDS has no fields for what the model predicts.
+    DataError: MEDS has no columns for the model's kind of prediction.
   """
   if name == 'meds' and schema.target.kind != 'binary':
     raise DataError(
-      f'--format=meds: MEDS has fields for tasks of two classes alone, and '
-      f'{schema.task!r} is none. Leave --format out.'
+      f'--format=meds: MEDS only has columns for tasks of two classes, and {schema.task!r} '
+      'is not one. Leave --format out.'
     )
   make = _meds if name == 'meds' else _table
 
@@ -45,7 +45,7 @@ def writer(name: str, schema: Schema) -> Write:
 
 
 def _table(dataset: Dataset, predicted: Predicted) -> pa.Table:
-  """sample_id, subject_id, and `p0`, `p1`, ... or `prediction` of a number."""
+  """Columns sample_id, subject_id, and `p0`, `p1`, ... or `prediction` of a number."""
   columns: dict[str, Any] = {
     name: dataset.index[name][predicted.rows] for name in ('sample_id', 'subject_id')
   }
@@ -53,7 +53,7 @@ def _table(dataset: Dataset, predicted: Predicted) -> pa.Table:
 
 
 def _meds(dataset: Dataset, predicted: Predicted) -> pa.Table:
-  """The fields of meds-evaluation 0.1 for a binary task, the second class being true."""
+  """The columns of meds-evaluation 0.1 for a binary task; the second class is true."""
   times = dataset.index['prediction_time'][predicted.rows]
   label = dataset.index['label'][predicted.rows]
   probability = predicted.predictions[:, 1]

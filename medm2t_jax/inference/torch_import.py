@@ -1,9 +1,9 @@
-"""PyTorch weights into our parameters, block by block.
+"""Imports PyTorch weights into our parameters, block by block.
 
-Arrays come by the names that `torch.nn` modules give their parameters (a mapping, for
-example `{name: tensor.numpy() for name, tensor in module.state_dict().items()}`, or an
-npz file of them); nothing is unpickled. Each function returns a `Block`, the variables
-of one of our modules, which `insert` puts at a path of a model's variables:
+Arrays have the names that `torch.nn` modules give their parameters: a mapping, for example
+`{name: tensor.numpy() for name, tensor in module.state_dict().items()}`, or an npz file of
+them. Nothing is unpickled. Each function returns a `Block`, the variables of one of our
+modules, which `insert` puts at a path of a model's variables:
 
   arrays = torch_import.read_npz('labs.npz')
   block = torch_import.recurrent(arrays, 'lstm', layers=2)
@@ -32,7 +32,7 @@ def read_npz(path: Path | str) -> dict[str, np.ndarray]:
   """Reads named arrays from an npz file.
 
   Raises:
-    DataError: no such file, or it holds Python objects or is no npz file.
+    DataError: the file does not exist, is not an npz file, or holds Python objects.
   """
   try:
     with np.load(path, allow_pickle=False) as file:
@@ -78,8 +78,8 @@ def batch_norm(arrays: Arrays, prefix: str) -> Block:
 def linear_batch_norm(arrays: Arrays, linear_prefix: str, norm_prefix: str) -> list[Block]:
   """`Linear` followed by `BatchNorm1d` -> a `nn.Dense` without bias and a `BatchNorm`.
 
-  Ours have no bias before BatchNorm, where it changes nothing but the running mean:
-  that of the bias is taken off it.
+  Ours have no bias before BatchNorm, where a bias only shifts the running mean; so the bias
+  is subtracted from the running mean.
   """
   dense, norm = linear(arrays, linear_prefix), batch_norm(arrays, norm_prefix)
   bias = dense['params'].pop('bias', None)
@@ -99,19 +99,19 @@ def layer_norm(arrays: Arrays, prefix: str) -> Block:
 
 
 def embedding(arrays: Arrays, prefix: str) -> np.ndarray:
-  """`torch.nn.Embedding`: weight (ids e), the table as it is, for example `value_table`."""
+  """`torch.nn.Embedding`: weight (ids e), unchanged, for example for `value_table`."""
   return _take(arrays, prefix, 'weight', 2)
 
 
 def recurrent(arrays: Arrays, prefix: str, *, layers: int = 2) -> Block:
   """A bidirectional `torch.nn.LSTM` -> `BidirectionalRecurrent`.
 
-  Torch has two biases per gate; they only ever appear as their sum.
+  Torch has two biases per gate, of which only the sum matters.
 
   Args:
     arrays: with `weight_ih_l0` (g f, e), `weight_hh_l0` (g f, f), `bias_ih_l0`,
       `bias_hh_l0`, the same with `_reverse`, and so on for every layer.
-    prefix: what stands before those names, without a dot.
+    prefix: the part before those names, without a dot.
     layers: number of layers.
   """
   params = {}
@@ -144,13 +144,13 @@ def recurrent(arrays: Arrays, prefix: str, *, layers: int = 2) -> Block:
 def attention(arrays: Arrays, prefix: str, *, heads: int) -> Block:
   """`torch.nn.MultiheadAttention` with stacked projections -> `MultiHeadAttention`.
 
+  The bias of the keys is left out, because the softmax ignores it.
+
   Args:
     arrays: with `in_proj_weight` (3e e), `in_proj_bias` (3e), `out_proj.weight`,
       `out_proj.bias`.
-    prefix: what stands before those names, without a dot.
+    prefix: the part before those names, without a dot.
     heads: number of heads.
-
-  The bias of the keys is left out: the softmax ignores it.
   """
   weight = _take(arrays, prefix, 'in_proj_weight', 2)
   width = weight.shape[1]
@@ -182,12 +182,12 @@ def insert(
   Args:
     variables: of a model: collections of nested dicts of arrays.
     path: of our module, for example 'encoders_labs/recurrent'.
-    block: of one of the functions above.
-    index: leading indices where our parameters are stacked, for example
-      (target, querying modality) in 'fusion/bimodal/block_0/attention'.
+    block: from one of the functions above.
+    index: leading indices if our parameters are stacked, for example (target, querying
+      modality) in 'fusion/bimodal/block_0/attention'.
 
   Raises:
-    DataError: no such module, or an array has another shape there.
+    DataError: there is no such module, or an array has another shape.
   """
   result = jax.tree.map(lambda leaf: leaf, dict(variables))
   for collection, tree in block.items():
@@ -205,7 +205,7 @@ def insert(
 
 def _assign(node: dict[str, Any], tree: Mapping[str, Any], where: str, index) -> None:
   if node.keys() != tree.keys():
-    raise DataError(f'{where}: has {sorted(node)}, the weights are {sorted(tree)}')
+    raise DataError(f'{where} has {sorted(node)}, but the weights are {sorted(tree)}')
   for name, value in tree.items():
     place = f'{where}/{name}'
     if isinstance(value, Mapping):
@@ -214,7 +214,7 @@ def _assign(node: dict[str, Any], tree: Mapping[str, Any], where: str, index) ->
     array = np.array(node[name])
     if array[index].shape != value.shape:
       raise DataError(
-        f'{place}: is {array[index].shape} in the model, {value.shape} in the weights'
+        f'{place} is {array[index].shape} in the model, but {value.shape} in the weights'
       )
     array[index] = value
     node[name] = array
@@ -231,5 +231,5 @@ def _take(arrays: Arrays, prefix: str, name: str, dims: int) -> np.ndarray:
     raise DataError(f'{full}: no such array; under {prefix!r} there are {near}')
   array = np.array(arrays[full], np.float32)
   if array.ndim != dims:
-    raise DataError(f'{full}: has shape {array.shape}, {dims} dimensions are expected')
+    raise DataError(f'{full} has shape {array.shape}; {dims} dimensions are expected')
   return array

@@ -1,8 +1,8 @@
-"""Programs of a model for any number of rows, traced once, by `jax.export`.
+"""Programs of a model for any number of rows, traced once with `jax.export` and kept.
 
-To trace a model takes Python seconds, to read what was traced a fraction of one. A kept
-program is that of the same bundle, the same versions and settings of JAX and the same
-source code of ours: the name of its file is a hash of all of these.
+Tracing a model takes seconds, reading a traced program a fraction of a second. The name of
+a kept program is a hash of the bundle, the versions and settings of JAX and our source
+code, so it is only reused if all of them are the same.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from medm2t_jax.inference.trained_model import TrainedModel
 
 
 def symbolic_batch(model: TrainedModel, lengths: Mapping[str, int]) -> dict[str, Any]:
-  """What a program reads of a batch: `row` and modalities, as shapes and dtypes.
+  """The inputs of a program, `row` and modalities, as shapes and dtypes.
 
   Args:
     model: the trained model.
     lengths: of the padded modalities of a bucket.
 
   Returns:
-    Of docs/design.md, "The batch", without a device axis; the number of rows is `b`, that
-    of the entries of packed modalities `m`.
+    A batch of docs/design.md without a device axis; the number of rows is `b`, that of the
+    entries of packed modalities `m`.
   """
   batching = dataclasses.replace(model.batching, buckets=(lengths,))
   names = model.schema.names
@@ -59,15 +59,15 @@ def symbolic_batch(model: TrainedModel, lengths: Mapping[str, int]) -> dict[str,
 def exported(
   run: Callable[..., Any], *inputs: Any, platforms: Sequence[str]
 ) -> export.Exported:
-  """The program of a function.
+  """Exports a function as a program.
 
   Args:
     run: of JAX arrays.
     *inputs: their shapes and dtypes.
-    platforms: that it is lowered for.
+    platforms: to lower for.
 
   Raises:
-    DataError: it does not lower for one.
+    DataError: the function does not lower for a platform.
   """
   try:
     return export.export(jax.jit(run), platforms=platforms)(*inputs)
@@ -84,15 +84,14 @@ def kept_or_traced(
   arrays: Any,
   lengths: Mapping[str, int],
 ) -> export.Exported:
-  """The program of a bucket for any number of rows, of this process' device.
+  """The program of a bucket for any number of rows, for this process' device.
 
-  It is kept in the folder of compiled programs (`compilation_cache.use`), where there is
-  one.
+  It is kept in the folder of compiled programs (`compilation_cache.use`), if there is one.
 
   Args:
     model: the trained model.
-    predict: of `program.with_arrays`.
-    arrays: likewise.
+    predict: from `program.with_arrays`.
+    arrays: from `program.with_arrays`.
     lengths: of the padded modalities of the bucket.
 
   Raises:
@@ -104,7 +103,7 @@ def kept_or_traced(
   folder = jax.config.values['jax_compilation_cache_dir']
   if not folder:
     return exported(predict, *inputs, platforms=platforms)
-  # Precision and the like, which a variable of the environment may change.
+  # Settings such as the precision, which environment variables may change.
   settings = sorted((name, str(value)) for name, value in jax.config.values.items())
   depends_on = (
     model.version, repr(model.model_config), str(inputs), platforms, jax.__version__,
@@ -116,7 +115,7 @@ def kept_or_traced(
     try:
       return export.deserialize(bytearray(path.read_bytes()))
     except Exception as error:
-      raise DataError(f'{path}: is damaged. Remove it.') from error
+      raise DataError(f'{path} is damaged. Remove it.') from error
   made = exported(predict, *inputs, platforms=platforms)
   path.parent.mkdir(parents=True, exist_ok=True)
   with replacing(path) as partial:
@@ -126,7 +125,7 @@ def kept_or_traced(
 
 @functools.cache
 def _sources() -> str:
-  """Hash over our source code, from which a program follows."""
+  """Hash of our source code, which determines the program."""
   found = hashlib.sha256()
   for package in (data_pipeline, medm2t_jax):
     (folder,) = package.__path__

@@ -1,16 +1,16 @@
-"""A trained model as a folder that needs nothing else: the bundle.
+"""The bundle: a trained model as a self-contained folder.
 
   bundle.json             format, versions, members, and the checksum of every other file
   schema.json             variables with codes, units, limits, categories; target
-  model.json              options of model and batches, from which every size follows
+  model.json              options of model and batches, which determine every size
   members/{n}/arrays      orbax: parameters, batch statistics, fitted state, blend
-  members/{n}/provenance.json   fold, whom it has seen (keyed hashes), data and code version
+  members/{n}/provenance.json   fold, subjects seen (keyed hashes), data and code version
   found.json              share of the training samples that have each variable
   tests.json              metrics on its own test subjects
   card.md                 the model card
-  example/arrays, example/answer.json   an invented request and its answer: the self-test
+  example/arrays, example/answer.json   a synthetic request and its answer: the self-test
 
-No patient's data are in it. Nothing is unpickled, and no shape is taken from a batch.
+It holds no patient data. Nothing is unpickled, and no shape depends on a batch.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ from medm2t_jax.training.steps import Predictor
 
 FORMAT = 3
 STAGE = MULTIMODAL
-TOLERANCE = 1e-5  # of the self-test: another processor adds in another order
+TOLERANCE = 1e-5  # of the self-test: other processors add in another order
 _MANIFEST = 'bundle.json'
-_AGAIN = 'Make it again from its workdir, or use the version of medm2t_jax that made it.'
+_AGAIN = 'Recreate it from its workdir, or use the version of medm2t_jax that wrote it.'
 _VARIABLES = ('params', 'batch_stats', 'fitted')
 
 Batch = Mapping[str, Any]
@@ -62,8 +62,8 @@ class Member:
 
   Attributes:
     variables: of the multimodal stage: `params`, `batch_stats`, `fitted`.
-    blend: `medm2t_jax.inference.blend.restore`; None where the network predicts alone.
-    lineage: whom it has seen.
+    blend: from `medm2t_jax.inference.blend.restore`; None if the network predicts alone.
+    lineage: the subjects that it was trained on.
   """
 
   variables: Mapping[str, Any]
@@ -73,20 +73,20 @@ class Member:
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-  """A trained model: an ensemble of one member or more.
+  """A trained model: an ensemble of one or more members.
 
   Attributes:
     schema: of its data.
-    options: what the model is.
+    options: its architecture.
     batching: capacities of its batches.
     batch_size: of its predictions, over all devices.
-    members: their predictions are averaged: probabilities, or numbers.
+    members: the networks whose predictions (probabilities or numbers) are averaged.
     found: modality -> share of the training samples that have each of its variables.
     key_fingerprint: of the key of the subject hashes (`fingerprint`).
     tests: metrics on its own test subjects, JSON-able.
     card: the model card, Markdown.
     example: one request without a device axis, and `answer`: its predictions (b c) or (b).
-    version: hash over the files of its bundle; '' before it is saved.
+    version: hash of the files of its bundle; '' before it is saved.
   """
 
   schema: Schema
@@ -104,12 +104,12 @@ class TrainedModel:
 
   @functools.cached_property
   def model_config(self) -> ModelConfig[Modality]:
-    """Its modalities, and the sizes of every module."""
+    """The model's modalities and the sizes of every module."""
     return model_config(self.schema.task, self.options, self.schema)
 
   @functools.cached_property
   def predictors(self) -> tuple[Predictor, ...]:
-    """Of each member, for batches with a leading device axis."""
+    """One predictor per member, for batches with a leading device axis."""
     config = self.model_config
     model = MedM2T(config, axis_name=devices.DEVICE_AXIS)
     found = []
@@ -121,10 +121,10 @@ class TrainedModel:
     return tuple(found)
 
   def predict(self, batch: Batch) -> np.ndarray:
-    """Probabilities (d b c) or numbers (d b), float64, the mean of the members.
+    """Mean prediction of the members: probabilities (d b c) or numbers (d b), float64.
 
     Args:
-      batch: of docs/design.md, with a leading device axis, in the model's terms
+      batch: of docs/design.md, with a leading device axis, aligned to the model's variables
         (`Alignment`).
     """
     kind = targets.of(self.schema.target)
@@ -135,7 +135,7 @@ class TrainedModel:
   def seen(self) -> dict[str, frozenset[str]]:
     """Hashes of all subjects that a member, or a model it started from, was trained on.
 
-    By fingerprint of their key: hashes of different keys cannot be compared.
+    Grouped by fingerprint of their key: hashes with different keys cannot be compared.
     """
     found: dict[str, frozenset[str]] = {}
     for member in self.members:
@@ -144,7 +144,7 @@ class TrainedModel:
     return found
 
   def answer_again(self) -> np.ndarray:
-    """Predicts the example: probabilities (b c) or days (b)."""
+    """Predicts the example: probabilities (b c) or numbers (b)."""
     count = jax.local_device_count()
     rows = max(ROWS, self.batch_size // jax.device_count())
     per_row = self.batching.recordings_per_row
@@ -154,31 +154,31 @@ class TrainedModel:
     return self.predict(batch)[0, :ROWS]
 
   def check(self) -> float:
-    """Predicts the example again: the largest difference from its answer.
+    """Predicts the example again and returns the largest difference from the saved answer.
 
     Raises:
-      DataError: it is more than `TOLERANCE`, of days above 1 relative.
+      DataError: the difference is above `TOLERANCE` (relative for numbers above 1).
     """
     again = self.answer_again()
     scale = np.maximum(1.0, np.abs(self.answer))
     difference = float((np.abs(again - self.answer) / scale).max())
     if not difference <= TOLERANCE:
       raise DataError(
-        f'the self-test of the model failed: its example is predicted differently by '
-        f'{difference:.3g} (at most {TOLERANCE:g}). Do not use it with these versions of '
+        f'the self-test of the model failed: the prediction of its example differs by '
+        f'{difference:.3g} (allowed: {TOLERANCE:g}). Do not use it with these versions of '
         'jax and jaxlib on this machine.'
       )
     return difference
 
   def save(self, folder: Path) -> None:
-    """Writes the bundle, in place of one that is there; whole or not at all.
+    """Writes the bundle completely or not at all; replaces an earlier bundle.
 
     Raises:
-      DataError: `folder` holds something else.
+      DataError: `folder` holds other files.
     """
     folder = folder.resolve()
     if folder.exists() and not (folder / _MANIFEST).exists() and any(folder.iterdir()):
-      raise DataError(f'{folder}: holds other files than a bundle. Name a new folder.')
+      raise DataError(f'{folder} holds files that are not a bundle. Give a new folder.')
     with replacing_folder(folder) as partial:
       write_json(partial / 'schema.json', self.schema.to_json())
       write_json(
@@ -221,7 +221,7 @@ class TrainedModel:
     """Reads a bundle; needs neither the data set nor the workdir.
 
     Raises:
-      DataError: not a bundle, of another format, or with a file that is missing,
+      DataError: the folder is not a bundle, has another format, or a file is missing,
         unknown or changed.
     """
     folder = Path(folder).resolve()
@@ -250,27 +250,27 @@ class TrainedModel:
 
 
 def joined(models: Sequence[TrainedModel], tests: Mapping[str, Any]) -> TrainedModel:
-  """One model of the members of several, which were trained in the same way.
+  """One model with the members of several models that were trained in the same way.
 
   Args:
     models: of the folds of one run.
     tests: metrics on the test subjects of all of them.
 
   Raises:
-    DataError: they are of different experiments or data.
+    DataError: the models are of different experiments or data.
   """
   first = models[0]
   for other in models[1:]:
     same = lambda model: (model.schema, model.options, model.batching, model.batch_size)
     if same(other) != same(first):
-      raise DataError('the models to be joined are of different experiments')
+      raise DataError('the models to join are of different experiments')
   members = tuple(member for model in models for member in model.members)
   made = dataclasses.replace(first, members=members, tests=tests)
   return with_answer(made)
 
 
 def with_answer(model: TrainedModel) -> TrainedModel:
-  """The model with its own answer to its example."""
+  """The model with its current prediction of its example as the answer."""
   return dataclasses.replace(model, answer=model.answer_again())
 
 
@@ -289,12 +289,12 @@ def _manifest(folder: Path) -> dict[str, Any]:
     manifest = json.loads(path.read_text())
   except (OSError, json.JSONDecodeError) as error:
     raise DataError(
-      f'{folder}: not a bundle of a trained model ({type(error).__name__} on '
+      f'{folder} is not a bundle of a trained model ({type(error).__name__} for '
       f'{_MANIFEST}). Make one with `python -m medm2t_jax.bundle`.'
     ) from error
   if manifest.get('format') != FORMAT:
     raise DataError(
-      f'{path}: bundle format {manifest.get("format")}, this code reads {FORMAT}. {_AGAIN}'
+      f'{path}: bundle format {manifest.get("format")}; this code reads {FORMAT}. {_AGAIN}'
     )
   found = _checksums(folder)
   for name in sorted(found.keys() | manifest['files'].keys()):
@@ -319,7 +319,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _checkpointer() -> ocp.Checkpointer:
-  """For work that one process does alone."""
+  """A checkpointer that works in a single process."""
   this = jax.process_index()
   options = ocp.options.MultiprocessingOptions(
     primary_host=this, active_processes={this}, barrier_sync_key_prefix='bundle'

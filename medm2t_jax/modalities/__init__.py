@@ -1,7 +1,7 @@
-"""What a model does with each kind of modality: the one place that names all of them.
+"""Lists all kinds of modalities of models.
 
-A new kind is one class here and one in `data_pipeline.format.modalities`
-(docs/design.md, "Modalities").
+A new kind is one class here and one in `data_pipeline.format.modalities` (docs/design.md,
+"Modalities").
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ KINDS: tuple[type[Modality], ...] = (Static, Events, Grid, Waveform, Notes)
 
 
 def kind_of(spec: Spec) -> type[Modality]:
-  """What a model does with a modality of a data set.
+  """The model class for a modality of a data set.
 
   Raises:
-    TypeError: nothing: `KINDS` lacks its kind.
+    TypeError: `KINDS` lacks its kind.
   """
   for kind in KINDS:
     if type(spec) is kind.of:
@@ -42,7 +42,7 @@ def published() -> dict[str, Any]:
 
 
 def ablations(options: ModelOptions, specs: Mapping[str, Spec]) -> Iterator[Ablation]:
-  """The ablations of all kinds, those included that do not apply to a data set.
+  """The ablations of all kinds, including those that do not apply to a data set.
 
   Args:
     options: `config.model` of the full model.
@@ -58,7 +58,7 @@ def ablations(options: ModelOptions, specs: Mapping[str, Spec]) -> Iterator[Abla
 def windows(
   options: ModelOptions, specs: Mapping[str, Spec], observation_hours: float | None
 ) -> dict[str, Windows]:
-  """The windows of the modalities of a data set that are read in windows, by name."""
+  """Time windows by modality, for all modalities of a data set that have them."""
   return {
     name: windows_of(name, options, observation_hours)
     for name, spec in specs.items()
@@ -71,9 +71,9 @@ def make(specs: Mapping[str, Spec], setting: Setting) -> tuple[Modality, ...]:
 
   Args:
     specs: of the data set, by name, in model order.
-    setting: what sizes follow from.
+    setting: determines all sizes.
 
   Raises:
-    DataError: an option that does not suit one of them.
+    DataError: an option does not fit one of them.
   """
   return tuple(kind_of(spec).make(name, spec, setting) for name, spec in specs.items())

@@ -1,4 +1,4 @@
-"""One change of an experiment, to see what it is worth."""
+"""One change of an experiment, to measure what it is worth."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Ablation:
   Attributes:
     name: of its folder.
     group: its heading in the table.
-    question: what it asks.
-    changes: path of a config value -> its value here.
-    reason: why it does not apply to the data set or the experiment; '' where it does.
+    question: that it answers.
+    changes: path of a config value -> its new value.
+    reason: why it does not apply to the data set or the experiment; '' if it applies.
   """
 
   name: str

@@ -1,8 +1,8 @@
-"""What a model and all that reads it need of a kind of modality.
+"""Interface of a kind of modality on the side of models.
 
-One class a kind, of which an instance is one modality of a model: with its variables and
-the sizes of its encoder. The format side is in `data_pipeline.format.modalities`; what
-`MedM2T` itself is handed is in `medm2t_jax.models.modality`.
+Each kind is a class; an instance is one modality of a model, with its variables and the
+sizes of its encoder. The data side is in `data_pipeline.format.modalities`; the part that
+`MedM2T` itself needs is in `medm2t_jax.models.modality`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Fitted = dict[str, np.ndarray]
 
 
 class Observations(NamedTuple):
-  """Observations of a batch's samples, those of a sample in the order of their times.
+  """Observations of a batch's samples; those of a sample are in order of time.
 
   Attributes:
     sample: row of the batch, int64 (o).
     item: index into the modality's items, int64 (o).
-    value: float64 (o); of a category, its index among the item's categories.
-    time: hours, at most 0; of a grid cell its middle, float64 (o).
+    value: float64 (o); for a category, its index among the item's categories.
+    time: hours, at most 0; for a grid cell its middle, float64 (o).
   """
 
   sample: np.ndarray
@@ -47,11 +47,11 @@ class Observations(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-  """What the sizes of an encoder follow from.
+  """The inputs that determine the sizes of an encoder.
 
   Attributes:
     options: `config.model`.
-    task: whose sizes of the paper they are: 'cvd', 'mortality' or 'los'.
+    task: task of the paper whose sizes are used: 'cvd', 'mortality' or 'los'.
     observation_hours: of the data set; None: the whole history.
   """
 
@@ -65,23 +65,23 @@ class Setting:
 
   @property
   def attend_over(self) -> Any:
-    """Without Bi-Modal Attention nobody reads tokens."""
+    """What Bi-Modal Attention attends to; without it, encoders need no tokens."""
     options = self.options
     return 'summary' if options.fusion == 'none' else options.attend_over
 
 
 @dataclasses.dataclass(frozen=True)
 class Damage:
-  """A damage that one kind of modality alone can have.
+  """A damage that only one kind of modality can have.
 
   Attributes:
     name: of its curve.
     title: in words.
-    axis: what a level counts; curves with the same axis share a picture.
+    axis: what a level measures; curves with the same axis share a picture.
     levels: from mild to severe.
     change: (arrays, index rows (d b), level, seed) -> the damaged arrays, all with a
-      leading device axis; None where the raw files are damaged.
-    raw: kind of `data_pipeline.ecg.rereading.Damage`, '' where the batch is damaged.
+      leading device axis; None if the raw files are damaged.
+    raw: kind of `data_pipeline.ecg.rereading.Damage`, '' if the batch is damaged.
   """
 
   name: str
@@ -98,18 +98,18 @@ class Modality(models.Modality):
 
   Attributes:
     name: of the modality.
-    spec: its variables, of the data set.
+    spec: the modality of the data set, with its variables.
     config: sizes and options of its encoder.
-    windows: of time; None where it has none.
+    windows: time windows; None if it has none.
 
   Class attributes:
-    of: the kind of modality on the format side.
-    windowed: whether baselines over time read its observations, and not its columns.
+    of: the kind of modality of data sets.
+    windowed: whether time-series baselines read its observations instead of its columns.
     thinned_by_damage: whether entries can be removed at random.
-    published: options of `config.model` that the paper has.
-    fuses: whether its encoder has Bi-Modal Attention of its own.
-    in_windows: whether its encoder reads time in windows.
-    described: what a data set without any modality of this kind lacks.
+    published: options of `config.model` in the paper.
+    fuses: whether its encoder has its own Bi-Modal Attention.
+    in_windows: whether its encoder divides time into windows.
+    described: name of the kind in the message that a data set lacks it.
   """
 
   name: str
@@ -131,15 +131,15 @@ class Modality(models.Modality):
     """The modality with the sizes of a setting.
 
     Raises:
-      DataError: an option that does not suit it.
+      DataError: an option does not fit it.
     """
 
   @abc.abstractmethod
   def column_names(self) -> list[str]:
-    """Names of `columns`, after the modality's: 'itemid/statistic' and the like."""
+    """Names of `columns`, without the modality's: 'itemid/statistic' or similar."""
 
   def column_variables(self) -> list[ColumnVariable]:
-    """The variable that each of `columns` tells of; if nobody says: all of the modality."""
+    """The variable that each of `columns` describes; by default the modality as a whole."""
     return [ColumnVariable(self.name, self.name) for _ in self.column_names()]
 
   @abc.abstractmethod
@@ -152,15 +152,15 @@ class Modality(models.Modality):
 
   @abc.abstractmethod
   def attributed(self, arrays: Arrays, attributions: Arrays) -> Iterator[ItemAttribution]:
-    """The variables that a sample has.
+    """The variables of a sample with their attributions.
 
     Args:
       arrays: of the sample, without batch rows.
-      attributions: name of a gate -> attributions of the shape of its array.
+      attributions: name of a gate -> attributions, shaped like its array.
     """
 
   def shown(self, arrays: Arrays, attributions: Arrays) -> Shown:
-    """What a sample's page shows of it; arguments as of `attributed`."""
+    """The content for a sample's page; arguments as in `attributed`."""
     del arrays, attributions
     return Shown()
 
@@ -175,18 +175,18 @@ class Modality(models.Modality):
     fitted: Mapping[str, Any],
     arrays: Arrays,
   ) -> Looks | None:
-    """Sown attention weights inside the encoder, of a sample; None where there are none.
+    """Attention weights inside the encoder for a sample; None if there are none.
 
     Args:
       path: of the weights inside the encoder.
-      weights: (target, querying part, u, heads, 1, tokens), u what the parts are of.
+      weights: (target, querying part, u, heads, 1, tokens), u units.
       fitted: variables of the encoder.
       arrays: of the sample.
     """
     del path, weights, fitted, arrays
 
   def observations(self, arrays: Arrays) -> tuple[Observations, Observations | None]:
-    """Numbers and categories one by one, where the kind is `windowed`.
+    """Single numbers and categories, for kinds that are `windowed`.
 
     Args:
       arrays: without the device axis.
@@ -194,13 +194,13 @@ class Modality(models.Modality):
     raise NotImplementedError
 
   def known_since(self, arrays: Arrays, hours: float) -> Arrays:
-    """Only what lies in the last `hours` (device axis first)."""
+    """Removes everything from before the last `hours` (device axis first)."""
     if self.spec.time is None:
       return arrays
     return format_base.kept(arrays, arrays[self.spec.time] >= np.float32(-hours))
 
   def earlier(self, arrays: Arrays, hours: float) -> Arrays:
-    """Everything happened `hours` earlier than it did (device axis first)."""
+    """Moves all times back by `hours` (device axis first)."""
     if self.spec.time is None:
       return arrays
     moved = arrays[self.spec.time] - np.float32(hours)
@@ -208,13 +208,13 @@ class Modality(models.Modality):
     return {**arrays, self.spec.time: time}
 
   def thinned(self, arrays: Arrays, rows: np.ndarray, share: float, seed: int) -> Arrays:
-    """A share of the entries removed; a higher one removes the same and more."""
+    """Removes a share of the entries; a larger share removes the same entries and more."""
     shape = arrays['mask'].shape[2:]
     drawn = draws.uniform(rows, seed, f'thin {self.name}', shape)
     return format_base.kept(arrays, drawn >= share)
 
   def lost(self, arrays: Arrays, keep: np.ndarray) -> Arrays:
-    """The modality as if it had never been recorded in the rows that are not kept (d b)."""
+    """Removes the modality from all rows not in `keep` (d b), as if never recorded."""
     if self.spec.layout == 'packed':
       return format_base.kept(arrays, np.take_along_axis(keep, arrays['owner'], axis=1))
     if self.spec.layout == 'padded':
@@ -227,27 +227,27 @@ class Modality(models.Modality):
     return result
 
   def damages(self) -> Sequence[Damage]:
-    """Those that this kind alone can have."""
+    """The damages that only this kind can have."""
     return ()
 
   @classmethod
   def ablations(cls, options: ModelOptions) -> Sequence[Ablation]:
-    """Of the options of `config.model` that are for this kind."""
+    """Ablations of the options of `config.model` for this kind."""
     del options
     return ()
 
   @property
   def timed(self) -> bool:
-    """Whether its entries have times, that can be wrong or too long ago."""
+    """Whether its entries have times."""
     return self.spec.time is not None
 
   def definition(self, part: str | None) -> dict[str, Any]:
-    """All of the modality that the training of a stage is a function of."""
+    """Everything about the modality that the training of a stage depends on."""
     del part
     return {'config': dataclasses.asdict(self.config), 'windows': self.windows}
 
   def mean_columns(self) -> dict[str, str]:
-    """Column whose mean tells of drift -> code of its variable."""
+    """Column whose mean shows drift -> code of its variable."""
     numbers = (item.itemid for item in self.spec.variables if not item.categories)
     named = {f'{code}/mean': code for code in numbers}
     return {name: named[name] for name in self.column_names() if name in named}

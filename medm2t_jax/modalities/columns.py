@@ -1,4 +1,4 @@
-"""Statistics of values and of columns over training samples."""
+"""Fits statistics of values and columns on training samples."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from medm2t_jax.models.trunk import chunks
 
-# A column that fewer training samples lack says nothing by being there.
+# If fewer training samples lack a column, its presence has no information.
 FLAGGED_MISSING = 0.02
 
 
@@ -15,7 +15,7 @@ def piecewise_linear(values: np.ndarray, knots: np.ndarray) -> np.ndarray:
 
   Args:
     values: (n,).
-    knots: ascending, (pieces + 1,). A piece without width is 0.
+    knots: ascending, (pieces + 1,). A piece of width 0 stays 0.
   """
   width = np.diff(knots)
   filled = (values[:, None] - knots[:-1]) / np.where(width > 0, width, 1.0)
@@ -23,14 +23,14 @@ def piecewise_linear(values: np.ndarray, knots: np.ndarray) -> np.ndarray:
 
 
 def fit_columns(table: np.ndarray) -> dict[str, np.ndarray]:
-  """What `medm2t_jax.models.trunk.chunks` needs of each column.
+  """The statistics of each column that `medm2t_jax.models.trunk.chunks` needs.
 
   Args:
-    table: of training samples, NaN where nothing is known, (samples, n).
+    table: of training samples (samples, n), NaN where unknown.
 
   Returns:
     `column_knots` (n, 9), `column_mean` (n, 8), `column_center`, `column_scale` and
-    `column_flagged` (n,). Of a column without any value all are 0.
+    `column_flagged` (n,); all 0 for a column without any value.
   """
   count, places = table.shape[1], np.linspace(0, 100, chunks.PIECES + 1)
   knots, mean = np.zeros((count, len(places))), np.zeros((count, chunks.PIECES))

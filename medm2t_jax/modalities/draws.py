@@ -1,4 +1,7 @@
-"""Random numbers that follow the sample. Letters: d devices, b batch rows, m recordings."""
+"""Random numbers that depend on the sample.
+
+Letters: d devices, b batch rows, m recordings.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ def uniform(
 ) -> np.ndarray:
   """Random numbers in [0, 1) for each sample: float64 (d b *shape).
 
-  They are a function of the seed, the sample and the name, and a longer first axis of
-  `shape` only adds numbers, so that neither batch mates nor padding change a draw.
+  They depend only on the seed, the sample and the name, and a longer first axis of `shape`
+  only adds numbers. So neither other samples nor padding change a draw.
 
   Args:
-    rows: (d b) index rows, -1 for padding, which draws nothing: 1.
+    rows: (d b) index rows, -1 for padding, whose numbers are 1.
     seed: of the draws.
     name: of what is drawn.
     shape: of the numbers of one sample.
@@ -30,7 +33,7 @@ def uniform(
 
 
 def generator(row: int, seed: int, name: str) -> np.random.Generator:
-  """Random numbers of one sample."""
+  """Random number generator of one sample."""
   return np.random.default_rng((seed, row, zlib.crc32(name.encode())))
 
 

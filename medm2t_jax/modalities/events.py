@@ -1,4 +1,4 @@
-"""Events: what is fitted of them, their encoder, and what is told of them."""
+"""Events: their fitted statistics, encoder, and attributions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _Size:
   decoder_dropout: float
 
 
-# Of laboratory values, and of any events that the paper does not have.
+# Sizes of laboratory values, also for events that the paper does not have.
 _PAPER = {
   'cvd': _Size(128, 0.05, 64, 0.1),
   'mortality': _Size(512, 0.05, 256, 0.1),
@@ -187,13 +187,13 @@ class Events(base.Modality):
       Ablation(
         'published_events',
         'Events',
-        'Is the mean of binned tokens, as in the paper, as good as what this model does?',
+        'Is the mean of binned tokens, as in the paper, as good as item statistics?',
         {f'model.{name}': value for name, value in cls.published.items()},
       ),
       Ablation(
         'without_accumulation',
         'Time',
-        'Does it help that a window sees what was before it?',
+        'Does it help that a window sees earlier events?',
         {'model.accumulation': 'none'},
         "model.pooling='statistics' needs accumulation" if needed else '',
       ),
@@ -229,8 +229,8 @@ def fit_events(
     items: the modality's items.
 
   Returns:
-    `knots` (items, 12), `encoding_mean` (items, 11), `item_seen` (items,),
-    `category_seen` (items, most categories).
+    `knots` (items, 12), `encoding_mean` (items, 11), `item_seen` (items,), `category_seen`
+    (items, largest number of categories).
   """
   most = max((len(one.categories) for one in items), default=0)
   knots = np.zeros((len(items), NUM_BINS + 1))

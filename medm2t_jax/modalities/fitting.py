@@ -1,8 +1,8 @@
 """Fitted state: statistics of the training subjects, computed with NumPy.
 
-`fit` makes one pass over the training samples of a fold. The result depends on
-those samples only; `into_collection` puts it where the modules of a stage
-declared their `fitted` variables (docs/design.md, "Fitted state").
+`fit` makes one pass over the training samples of a fold. The result depends only on
+those samples; `into_collection` arranges it as the modules of a stage declare their
+`fitted` variables (docs/design.md, "Fitted state").
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Batch = Mapping[str, Any]
 Statistics = dict[str, dict[str, np.ndarray]]
 
 _OF_OUTPUTS = ('offset', 'output_scale')  # variables of every output layer
-# Where the variables of a modality are.
+# Top-level modules with the variables of a modality.
 _HOMES = ('encoders', 'chunks')
 
 
@@ -34,8 +34,8 @@ def fit(
   """Fits all statistics on the samples that `batches` yields.
 
   Args:
-    batches: batches of docs/design.md (leading device axis) with all modalities,
-      each training sample once.
+    batches: of docs/design.md (leading device axis) with all modalities, each training
+      sample once.
     modalities: of the model.
     target: what the label means.
 
@@ -43,7 +43,7 @@ def fit(
     Modality (or 'decoder') -> variable name -> array.
 
   Raises:
-    ValueError: no training sample at all.
+    ValueError: there is no training sample.
   """
   collected, shares = _collect(batches, modalities)
   labels, weights = collected['label']['label'], collected['label']['weight']
@@ -62,12 +62,11 @@ def fit(
 def into_collection(statistics: Statistics, declared: Mapping[str, Any]) -> dict[str, Any]:
   """Arranges `statistics` like the `fitted` collection that a stage declared.
 
-  A variable belongs to the modality that its path begins with, `offset` and
-  `output_scale` to 'decoder'.
-  `part_weights` are equal, until they are fitted on validation subjects.
+  A variable belongs to the modality that its path begins with, `offset` and `output_scale`
+  to 'decoder'. `part_weights` are equal until they are fitted on validation subjects.
 
   Args:
-    statistics: of `fit`.
+    statistics: from `fit`.
     declared: the `fitted` collection of `model.init`, arrays or shapes.
 
   Raises:
@@ -98,9 +97,9 @@ def into_collection(statistics: Statistics, declared: Mapping[str, Any]) -> dict
 def _collect(
   batches: Iterable[Batch], modalities: Sequence[Modality]
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
-  """The valid entries of all batches, per modality and field; and which samples have what.
+  """The valid entries of all batches, per modality and field; and presence of variables.
 
-  The second are modality -> share of the samples that have each of its variables.
+  The second result is modality -> share of the samples that have each of its variables.
   """
   kinds = tuple((each.name, each.columns) for each in modalities)
   parts: dict[tuple[str, str], list[np.ndarray]] = {}

@@ -18,7 +18,7 @@ def fusion_config(
   modality_dropout: float,
   pairs_from_zero: bool,
 ) -> FusionConfig:
-  """A head of so many numbers and heads, with the options of `config.model`."""
+  """A fusion head of this width and number of heads, with options of `config.model`."""
   return FusionConfig(
     width=width,
     heads=heads,

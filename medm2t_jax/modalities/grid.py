@@ -1,4 +1,4 @@
-"""Grids: what is fitted of them, their encoder, and what is told of them."""
+"""Grids: their fitted statistics, encoder, and attributions."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from medm2t_jax.models.options import ModelOptions
 from medm2t_jax.models.trunk.column_statistics import STATISTICS
 from medm2t_jax.models.trunk.columns import GridColumns
 
-MICRO_STEPS = 12  # steps for which `_MicroSize` holds: the paper's shorter segments
+MICRO_STEPS = 12  # segment length of `_MicroSize`: the paper's shorter segments
 _SEGMENTS = 'segments'
 
 
 @dataclasses.dataclass(frozen=True)
 class _MicroSize:
-  """Widths of a micro encoder, per `MICRO_STEPS` of its segments (paper, Table B1).
+  """Widths of a micro encoder per `MICRO_STEPS` of its segments (paper, Table B1).
 
   Attributes:
     linear: channels after the self-attention.
@@ -80,7 +80,7 @@ _SMALL = _Size(_MicroSize(8, (8, 16), 32, 16), 64, 32)
 
 @dataclasses.dataclass(frozen=True)
 class Grid(base.Modality):
-  """Regularly sampled signals of a model. Its parts are micro encoders of one length."""
+  """Regularly sampled signals of a model. Its parts are micro encoders, one per length."""
 
   spec: format_kinds.Grid
   config: GridConfig
@@ -98,11 +98,11 @@ class Grid(base.Modality):
     segments, lengths = options.segments, options.segment_lengths
     if not lengths or any(not 1 <= n <= spec.steps for n in lengths):
       raise DataError(
-        f'config.model.segment_lengths={lengths}: they are numbers of grid steps from 1 to '
+        f'config.model.segment_lengths={lengths}: must be numbers of grid steps from 1 to '
         f'{spec.steps}'
       )
     if len(set(lengths)) < len(lengths):
-      raise DataError(f'config.model.segment_lengths={lengths}: one is there twice')
+      raise DataError(f'config.model.segment_lengths={lengths}: a length is repeated')
     micro = tuple(_micro(length, size) for length in lengths)
     channels = sum(one.mlp for one in micro)
     config = GridConfig(
@@ -200,7 +200,7 @@ class Grid(base.Modality):
     config, hours = self.config, self.spec.step_hours
     order = np.arange(config.segments)
     longest = max(micro.length for micro in config.micro)
-    # As `HierarchicalTimeAwareFusion` lays them; shorter scales lie inside.
+    # As in `HierarchicalTimeAwareFusion`; segments of shorter scales lie inside.
     last = max(config.segments - 1, 1)
     starts = order * (config.steps - longest) // last - config.steps
     return [
@@ -219,7 +219,7 @@ class Grid(base.Modality):
     return True
 
   def known_since(self, arrays: Arrays, hours: float) -> Arrays:
-    """A grid ends at the prediction time and keeps its last whole steps."""
+    """Keeps the last whole steps, because a grid ends at the prediction time."""
     steps = self.spec.steps
     # Rounded: 3 h of 0.1 h are 30 steps, not 29.
     known = min(steps, np.floor(round(hours / self.spec.step_hours, 6)))
@@ -255,20 +255,20 @@ class Grid(base.Modality):
       Ablation(
         'without_micro_level',
         group,
-        "Is the course inside a segment worth more than the segment's mean?",
+        "Is the order inside a segment worth more than the segment's mean?",
         {'model.grid_levels': 'macro'},
       ),
       Ablation(
         'without_macro_level',
         group,
-        'Is the course over segments worth more than their mean?',
+        'Is the order of segments worth more than their mean?',
         {'model.grid_levels': 'micro'},
       ),
       *(
         Ablation(
           f'single_scale_{length}',
           group,
-          f'Do segments of {length} steps alone do as well as several scales?',
+          f'Are segments of {length} steps alone as good as several scales?',
           {'model.segment_lengths': (length,)},
           one,
         )
@@ -281,12 +281,12 @@ class Grid(base.Modality):
 
 
 def _segments_of(length: int) -> str:
-  """The part that is the micro encoder of a segment length."""
+  """Name of the micro encoder of a segment length."""
   return f'{_SEGMENTS}_{length}'
 
 
 def _kept_cells(grid: Arrays, keep: np.ndarray) -> Arrays:
-  """The cells where `keep` (d b g v) is true and one was observed."""
+  """The observed cells for which `keep` (d b g v) is True."""
   observed = grid['observed'] & keep
   return {'value': np.where(observed, grid['value'], np.float32(0)), 'observed': observed}
 
@@ -304,5 +304,5 @@ def _micro(length: int, size: _Size) -> MicroConfig:
 
 
 def _halved(length: int) -> int:
-  """Half of an even length; an odd one stays, for a stride must divide it."""
+  """Half of an even length; an odd length unchanged, because a stride must divide it."""
   return length // 2 if length % 2 == 0 else length

@@ -1,4 +1,4 @@
-"""Notes: what is fitted of them, their encoder, and what is told of them."""
+"""Notes: their fitted statistics, encoder, and attributions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from medm2t_jax.models.trunk.columns import NoteColumns
 
 @dataclasses.dataclass(frozen=True)
 class _Size:
-  """Widths: of the encoder, and of its decoder. The paper has no notes."""
+  """Widths of the encoder and its decoder. The paper has no notes."""
 
   width: int
   decoder: int

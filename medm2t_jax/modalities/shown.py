@@ -1,6 +1,6 @@
-"""What is told of one sample's modality: its variables, courses, events and recordings.
+"""Content for the page of a sample: variables, time courses, events and recordings.
 
-Figures alone; `medm2t_jax.evaluation.explain` draws them.
+Numbers only; `medm2t_jax.evaluation.explain` draws them.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class ItemAttribution:
-  """What one variable added to one output.
+  """The contribution of one variable to one output.
 
   Attributes:
     modality: of the variable.
-    name: of the variable, with its category where it has one.
+    name: of the variable, with its category if it has one.
     unit: physical unit.
-    value: mean of what was observed; None without a number.
-    observed: how many values.
-    attribution: sum over these.
+    value: mean of the observed values; None without a number.
+    observed: number of observed values.
+    attribution: sum over these values.
   """
 
   modality: str
@@ -38,10 +38,10 @@ class ItemAttribution:
 
 
 class ColumnVariable(NamedTuple):
-  """Which variable a column tells of (`medm2t_jax.models.trunk.columns`).
+  """The variable that a column describes (`medm2t_jax.models.trunk.columns`).
 
   Attributes:
-    name: as in `ItemAttribution`, with its category where it tells of one.
+    name: as in `ItemAttribution`, with its category if it describes one.
     variable: without its category.
     unit: physical unit.
   """
@@ -52,7 +52,7 @@ class ColumnVariable(NamedTuple):
 
   @classmethod
   def of(cls, item: Item, category: str = '') -> ColumnVariable:
-    """Of an item, or of one of its categories."""
+    """The variable of an item, or of one of its categories."""
     name = f'{item.name}: {category}' if category else item.name
     return cls(name, item.name, item.unit)
 
@@ -69,7 +69,7 @@ class Course:
 
 @dataclasses.dataclass(frozen=True)
 class Event:
-  """One event; `value` is None where it is a category or nothing is known."""
+  """One event; `value` is None for a category or an unknown value."""
 
   hours: float
   item: Item
@@ -83,10 +83,10 @@ class Recording:
   """The most recent recording of a signal, in mV, with its findings.
 
   Attributes:
-    hours: when.
-    recordings: how many there are.
-    signal: (s l), of `leads`, `rate` samples a second.
-    attributions: likewise.
+    hours: its time.
+    recordings: total number of recordings.
+    signal: (s l), of `leads`, with `rate` samples per second.
+    attributions: shaped like `signal`.
     all_signals: sum of the attributions of the signals of all recordings.
     findings: (name, value or None, attribution) of the same recording.
   """
@@ -103,13 +103,13 @@ class Recording:
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-  """What the page of a sample shows of a modality.
+  """Content for a sample's page about one modality.
 
   Attributes:
-    courses: drawn where they contribute most among those of all modalities.
+    courses: drawn if they are among the largest contributions of all modalities.
     signals: all drawn, under the name of the modality.
     events: listed.
-    recording: drawn on its own.
+    recording: drawn separately.
   """
 
   courses: Sequence[Course] = ()
@@ -123,7 +123,7 @@ class Looks:
   """Weights of an attention between parts of one modality.
 
   Attributes:
-    weights: (target, querying part, heads, 1, tokens); the latter skips the target.
+    weights: (target, querying part, heads, 1, tokens); the second axis skips the target.
     tokens: part -> names of its tokens.
     present: part -> whether the sample has it.
   """
@@ -140,7 +140,7 @@ def columns_of(
   seen: np.ndarray,
   attribution: np.ndarray,
 ) -> Iterator[ItemAttribution]:
-  """Variables that are the columns of arrays (n v)."""
+  """Attributions of variables that are columns of arrays (n v)."""
   for column, item in enumerate(items):
     there = seen[:, column]
     if there.any():
@@ -155,12 +155,12 @@ def columns_of(
 
 
 def mean(values: np.ndarray) -> float | None:
-  """Of the finite values; None without any."""
+  """Mean of the finite values; None if there are none."""
   finite = values[np.isfinite(values)]
   return float(finite.mean(dtype=np.float64)) if len(finite) else None
 
 
 def short(value: float) -> str:
-  """A time as the name of a token has it."""
+  """A time as text, for the name of a token."""
   digits = '.0f' if abs(value) >= 1000 else '.4g'
   return f'{value:{digits}}'.replace('-', '\N{MINUS SIGN}')

@@ -1,4 +1,4 @@
-"""Static variables: what is fitted of them, their encoder, and what is told of them."""
+"""Static variables: their fitted statistics, encoder, and attributions."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Static(base.Modality):
     self, arrays: Mapping[str, Any], change: Callable[[Any], Any]
   ) -> dict[str, Any]:
     known = arrays['categorical'] >= 0
-    # -1 where nothing is left: NumPy and JAX alike.
+    # -1 where nothing is left; works with NumPy and JAX.
     level = (arrays['categorical'] + 1) * change(known) - 1
     return {
       **arrays,

@@ -1,4 +1,4 @@
-"""ECG recordings: what is fitted of them, their encoder, and what is told of them."""
+"""ECG recordings: their fitted statistics, encoder, and attributions."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ LEADS_LOST = (1.0, 3.0, 6.0)
 SAMPLING_RATES = (250.0, 500.0, 1000.0)
 SNR = (24.0, 12.0, 6.0, 0.0, -6.0)
 _FUSION = 'fusion'
-# How the views of a recording are called beside the modalities.
+# Names of the stages of a recording's views.
 _VIEW_NAMES = dict(zip(VIEWS, ('ECG signal', 'ECG measurements', 'ECG terms'), strict=True))
-# Of `EcgConfig`: what these parts do not read.
+# Fields of `EcgConfig` that each part does not depend on.
 _OVER_TIME = ('windows', 'time_plan', 'time_kernel', 'time_mlp', 'time_dropout')
 _NOT_IN_VIEWS = (*_OVER_TIME, 'fusion', 'attend_over', 'recording', 'recording_dropout')
 _EXCHANGED = {'II': 'III', 'III': 'II', 'aVR': 'aVL', 'aVL': 'aVR'}
@@ -61,8 +61,8 @@ class _Size:
     signal_mlp: width of the signal's vector.
     features_mlp: width of the measurements' vector.
     text_width: of the report's embedding and MLP.
-    width: shared space of the three views.
-    heads: of their attention.
+    width: space that the three views share.
+    heads: of the attention between views.
     time_channels: of the ResNet1d over windows.
     time_mlp: width of the summary.
     decoders: hidden widths: signal, features, text, time.
@@ -109,7 +109,7 @@ _SMALL = _Size(
 
 @dataclasses.dataclass(frozen=True)
 class Waveform(base.Modality):
-  """Recordings of a model. Its parts are the views of a recording, and all of them."""
+  """Recordings of a model. Its parts are the views of a recording, and all views."""
 
   spec: format_kinds.Waveform
   config: EcgConfig
@@ -129,7 +129,7 @@ class Waveform(base.Modality):
   def make(cls, name: str, spec: format_kinds.Waveform, setting: Setting) -> Self:
     options, size = setting.options, setting.pick(_PAPER, _SMALL)
     windows = windows_of(name, options, setting.observation_hours)
-    # One residual unit shows that all runs.
+    # One residual unit is enough to show that everything runs.
     plan = ((8, 20),) if options.size == 'tiny' else size.signal_plan
     config = EcgConfig(
       samples=ECG_CROP_SAMPLES,
@@ -144,7 +144,7 @@ class Waveform(base.Modality):
       text_width=size.text_width,
       text_mlp=(size.text_width, size.text_width),
       text_dropout=0.25,
-      # A recording always has its signal: nothing is gained by hiding views.
+      # A recording always has its signal, so hiding views gains nothing.
       fusion=fusion_config(
         size.width,
         size.heads,
@@ -192,7 +192,7 @@ class Waveform(base.Modality):
     if part is None:
       return DecoderSize(widths['time'], config.time_decoder_dropout)
     if part == _FUSION:
-      # Its hidden layer belongs to the encoder: it is the recording's vector.
+      # The hidden layer belongs to the encoder, because it is the recording's vector.
       return DecoderSize(None)
     return DecoderSize(widths[part], config.view_decoder_dropout)
 
@@ -286,7 +286,7 @@ class Waveform(base.Modality):
     fitted: Mapping[str, Any],
     arrays: Arrays,
   ) -> Looks | None:
-    """What the views of the most recent recording looked at in each other."""
+    """Attention weights between the views of the most recent recording."""
     if path[:2] != (_FUSION, 'bimodal') or not arrays['mask'].any():
       return None
     latest = _most_recent(arrays)
@@ -351,22 +351,23 @@ class Waveform(base.Modality):
 
 
 def arms_exchanged(ecg: Arrays) -> dict[str, Any]:
-  """The electrodes of the two arms exchanged.
+  """Exchanges the electrodes of the two arms.
 
-  Lead I is left arm less right arm and turns over; II and III exchange, so do aVR and
-  aVL; aVF and the chest leads, against the mean of the limbs, stay.
+  Lead I (left arm minus right arm) is inverted; II and III are exchanged, and so are aVR
+  and aVL; aVF and the chest leads, measured against the mean of the limbs, are unchanged.
 
-  Exchanging and losing leads commutes with the conditioning, which treats every lead
-  alike, so the conditioned signals are changed. Measurements and report terms stay.
+  The conditioned signals are changed, because exchanging and losing leads commutes with the
+  conditioning, which treats every lead equally. Measurements and report terms are
+  unchanged.
   """
   return {**ecg, 'signal': ecg['signal'][..., _SOURCE] * _SIGN}
 
 
 def leads_lost(ecg: Arrays, rows: np.ndarray, count: float, seed: int) -> dict[str, Any]:
-  """`count` random leads of each recording flat; those of fewer are among them.
+  """Makes `count` random leads of each recording flat; a larger `count` includes the same.
 
-  The conditioning refuses a recording with more flat leads than it allows: more of them
-  here show what that rule is worth.
+  The conditioning refuses recordings with more flat leads than it allows; larger counts
+  show what that rule is worth.
   """
   row = draws.owners(rows, ecg)
   lost = np.zeros((*row.shape, len(ECG_LEADS)), bool)
@@ -380,5 +381,5 @@ def leads_lost(ecg: Arrays, rows: np.ndarray, count: float, seed: int) -> dict[s
 
 
 def _most_recent(ecg: Arrays) -> int:
-  """Slot of the most recent recording; there must be one."""
+  """Slot of the most recent recording; there must be at least one."""
   return int(np.argmax(np.where(ecg['mask'], ecg['time'], -np.inf)))

@@ -1,4 +1,4 @@
-"""Time windows of a modality: those of `config.model.windows`, or by default."""
+"""Time windows of a modality, from `config.model.windows` or by default."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from data_pipeline.format.time_units import unit_of
 from medm2t_jax.modalities.shown import short
 from medm2t_jax.models.options import ModelOptions
 
-_EQUAL_WINDOWS = 8  # of the observation window
+_EQUAL_WINDOWS = 8  # default number of equal parts of the observation window
 _QUINTILES = (20.0, 40.0, 60.0, 80.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-  """Cuts between windows.
+  """Cuts between time windows.
 
   Attributes:
     kind: 'percentiles' of the training entries' times, or 'hours' relative to the
@@ -36,7 +36,7 @@ class Windows:
     return len(self.cuts) + 1
 
   def fitted(self, time: np.ndarray) -> np.ndarray:
-    """Cuts in hours, of training entries at some times; without any entry, zeros."""
+    """Cuts in hours, given the times of training entries; zeros if there are no entries."""
     if self.kind == 'hours':
       return np.asarray(self.cuts, np.float64)
     return np.percentile(time, self.cuts) if len(time) else np.zeros(len(self.cuts))
@@ -47,8 +47,8 @@ def windows_of(
 ) -> Windows:
   """The windows of a modality.
 
-  Without an entry in `config.model.windows`: equal parts of the observation window, or
-  without one, equal shares of the training entries.
+  Without an entry in `config.model.windows`: equal parts of the observation window, or, if
+  it has no fixed length, equal shares of the training entries.
 
   Args:
     name: of the modality.

@@ -1,9 +1,9 @@
 """Bi-Modal Attention of all pairs of modalities at once (paper section 3.3).
 
-For a pair (i, j) the summary of i queries the tokens of j, and back, each with a
-block of its own. The parameters of all directions are stacked as [j, r]: target j,
-and r counts the other modalities, which query it. All directions are one batched
-computation, and tokens are not copied per query.
+For a pair (i, j) the summary of i queries the tokens of j and vice versa, each with its
+own block. The parameters of all directions are stacked as [j, r]: target j, and r counts
+the other modalities, which query it. All directions are one batched computation, and
+tokens are not copied per query.
 """
 
 from __future__ import annotations
@@ -30,10 +30,9 @@ class BiModalAttention(nn.Module):
   """Pair vectors of k modalities.
 
   Attributes:
-    heads: heads of every block.
+    heads: number of heads of every block.
     dropout: rate inside the blocks.
-    fusion: how both directions become the pair's vector: sum, product, or both side by
-      side.
+    fusion: how both directions form the pair's vector: sum, product, or concatenation.
     dtype: of the computation.
   """
 
@@ -55,11 +54,11 @@ class BiModalAttention(nn.Module):
     """Fuses every pair.
 
     Args:
-      summaries: the vectors that query.
-      tokens: what is attended to, padded to one length.
+      summaries: the querying vectors.
+      tokens: to attend to, padded to one length.
       token_mask: valid tokens.
-      present: a pair is 0 where either modality is absent.
-      train: dropout.
+      present: a pair is 0 if either modality is absent.
+      train: whether to use dropout.
 
     Returns:
       One vector per pair (f = 1), or two with fusion 'concat'; pairs as in `pairs`.
@@ -82,7 +81,7 @@ class BiModalAttention(nn.Module):
     per_target = nn.vmap(per_query, in_axes=target_axes, **stacked)
     attend = per_target(self.heads, self.dropout, self.dtype, name='block_0')
     attended = attend(queries, tokens, valid, train)[:, :, :, 0]
-    # Direction (query i, target j) is row j, at i's place among the others.
+    # Direction (query i, target j) is row j, at the index of i among the others.
     first = jnp.stack([attended[j, others[j].index(i)] for i, j in index])
     second = jnp.stack([attended[i, others[i].index(j)] for i, j in index])
     fused = self._fuse(first, second)

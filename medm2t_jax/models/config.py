@@ -24,10 +24,10 @@ class ModelConfig(Generic[M]):
     link: from outputs to predictions.
     modalities: in model order, with the sizes of their encoders.
     fusion: multimodal head.
-    ensemble: the trunk; None for plain decoders alone.
-    deep: how encoders enter beside a trunk: their decoder's outputs added 'late', their
-      vectors as 'chunks' of the trunk, or not at all ('none').
-    single_stages: whether what the stages of the modalities predict is added 'late' to the
+    ensemble: the trunk; None for plain decoders only.
+    deep: how encoders are combined with a trunk: the outputs of their decoder are added
+      'late', their vectors are 'chunks' of the trunk, or not at all ('none').
+    single_stages: whether predictions of the modalities' stages are added 'late' to the
       multimodal prediction.
     decoder_dropout: of the multimodal decoder.
     attend_over: what Bi-Modal Attention attends to: 'tokens' or 'summary'.
@@ -47,14 +47,14 @@ class ModelConfig(Generic[M]):
 
   @property
   def names(self) -> tuple[str, ...]:
-    """Of the modalities, in model order."""
+    """Names of the modalities, in model order."""
     return tuple(each.name for each in self.modalities)
 
   def modality(self, name: str) -> M:
     """The modality of that name.
 
     Raises:
-      KeyError: there is none.
+      KeyError: there is no such modality.
     """
     return {each.name: each for each in self.modalities}[name]
 
@@ -65,7 +65,7 @@ class ModelConfig(Generic[M]):
 
   @property
   def stages(self) -> dict[str, Stage]:
-    """Name -> stage, in the order of training. Without a deep network no part has one."""
+    """Name -> stage, in training order. Without a deep network, parts have no stage."""
     with_parts = self.deep != 'none'
     found = [
       stage for each in self.modalities for stage in each.stages(with_parts=with_parts)

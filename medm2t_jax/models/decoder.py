@@ -13,10 +13,9 @@ from medm2t_jax.models.layers.mlp import Mlp
 class Decoder(nn.Module):
   """Hidden layer and outputs.
 
-  Fitted variables, of the training labels: `offset` (outputs), the outputs that say no more
-  than their shares, or mean, do; it is added, so that training starts there.
-  `output_scale` (), by which the layer's numbers are multiplied: 1 but for labels whose
-  spread is far from 1.
+  Fitted variables, from the training labels: `offset` (outputs), the outputs that predict
+  their shares or mean; it is added, so that training starts there. `output_scale` (), a
+  factor on the layer's numbers: 1 unless the spread of the labels is far from 1.
 
   Attributes:
     hidden: width of the hidden layer.
@@ -36,7 +35,7 @@ class Decoder(nn.Module):
   def __call__(
     self, x: Float[Array, 'u e'], mask: Bool[Array, ' u'], *, train: bool
   ) -> Float[Array, 'u c']:
-    """Args: x encoded units; mask valid units, for BatchNorm; train."""
+    """Outputs for encoded units `x`; `mask` marks the valid ones, for BatchNorm."""
     mlp = Mlp((self.hidden,), self.dropout, self.axis_name, self.dtype, name='hidden')
     return OutputLayer(self.outputs, name='output')(mlp(x, mask, train=train))
 

@@ -1,7 +1,7 @@
-"""ECG: three views of a recording fused, then recordings over time (paper section 3.2).
+"""Fuses three views of an ECG recording, then recordings over time (paper section 3.2).
 
-Recordings are packed: m of them belong to the rows of a batch by `owner`, and rows
-without any cost nothing.
+Recordings are packed: `owner` assigns m of them to the rows of a batch, and rows without
+recordings cost nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class EcgConfig:
     text_mlp: hidden sizes of the report's vector.
     text_dropout: of its MLP.
     fusion: multimodal head of the three views.
-    attend_over: what the views attend to: parts of the signal, or summaries.
+    attend_over: what views attend to: 'tokens' (parts of the signal) or 'summary'.
     recording: width of a recording's vector.
     recording_dropout: after it.
     windows: time windows.
@@ -123,8 +123,8 @@ class EcgEncoder(nn.Module):
     Args:
       ecg: packed recordings; docs/design.md, "The batch".
       valid: rows that are not padding.
-      train: dropout and statistics of the batch.
-      attend_over: tokens are the time windows, or the summary alone.
+      train: whether to use dropout and the statistics of the batch.
+      attend_over: whether tokens are the time windows, or only the summary.
     """
     vectors = self.recordings(ecg, valid, train=train)
     return self.time(vectors, ecg, valid, train=train, attend_over=attend_over)
@@ -134,11 +134,11 @@ class EcgEncoder(nn.Module):
   ) -> Float[Array, 'm e']:
     """One vector per recording: the three views fused, hidden layer of the decoder.
 
-    A batch without a recording does not compute those that are padding: of patients without
-    an ECG that would be most of a prediction.
+    A batch without any recording skips the computation: for patients without an ECG,
+    padding would take most of the time of a prediction.
     """
     keeps = self.is_initializing() or self.is_mutable_collection('intermediates')
-    if train or keeps:  # variables, which both branches would have to have
+    if train or keeps:  # both branches of a cond must have the same variables
       return self._of_views(ecg, valid, train=train)
     return nn.cond(
       jnp.any(ecg['mask']),
@@ -193,7 +193,7 @@ class SignalView(nn.Module):
   ) -> Encoded:
     config, shared = self.config, {'axis_name': self.axis_name, 'dtype': self.dtype}
     signal = self._crop(gated(ecg, 'signal', ecg['signal']))
-    # Scaled here and not on the host, which sends int16.
+    # Scaled on the device, because the host sends int16.
     gain = jnp.where(ecg['mask'], ecg['gain'], 1.0)
     x = signal.astype(self.dtype) / gain.astype(self.dtype)[:, jnp.newaxis, jnp.newaxis]
     resnet = ResNet1d(
@@ -252,7 +252,7 @@ class FeaturesView(nn.Module):
 class TextView(nn.Module):
   """Machine report as a bag of terms: mean embedding, MLP.
 
-  A term that training subjects never had is left out.
+  Terms that no training subject had are ignored.
   """
 
   config: EcgConfig
@@ -321,7 +321,7 @@ def pool_by_owner(
   rows: int,
   windows: int,
 ) -> tuple[Float[Array, 'b w e'], Float[Array, 'b w']]:
-  """Mean vector and number of recordings per row and time window; 0 where none."""
+  """Mean vector and number of recordings per row and time window; 0 if there are none."""
   place = jnp.where(mask, owner * windows + window, rows * windows)
   pool = lambda x: jax.ops.segment_sum(x, place, rows * windows + 1)[:-1]
   count = pool(jnp.ones(owner.shape[0]))

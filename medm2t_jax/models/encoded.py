@@ -1,4 +1,4 @@
-"""What encoders and stages return (docs/design.md, "The model")."""
+"""Return types of encoders and stages (docs/design.md, "The model")."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 @struct.dataclass
 class Encoded:
-  """One modality of a batch, encoded.
+  """One encoded modality of a batch.
 
   Attributes:
     tokens: the modality's own time tokens (windows, segments, pooled recordings).
-    token_mask: false for padding and for windows before anything was seen.
+    token_mask: False for padding and for windows before the first observation.
     summary: the modality's vector.
-    present: whether the row has the modality at all.
+    present: whether the row has the modality.
   """
 
   tokens: Float[Array, 'b t e']
@@ -28,14 +28,14 @@ class Encoded:
 class Predictions:
   """One prediction per unit: sample, recording or segment.
 
-  Outputs are class scores, to be put through log-softmax; or days (c = 1). float32.
+  Outputs are class scores before log-softmax, or a number (c = 1); float32.
 
   Attributes:
     logits: the prediction.
-    heads: outputs that are trained, each by its own loss; of a plain decoder one.
-    parts: what the prediction is the weighted sum of: the ensemble's mean, and the deep
-      network where there is one; of a plain decoder one.
-    owner: batch row whose label and weight the unit takes, int32.
+    heads: outputs that are trained, each with its own loss; one for a plain decoder.
+    parts: outputs of which the prediction is the weighted sum: the ensemble's mean, and the
+      deep network if there is one; one for a plain decoder.
+    owner: batch row whose label and weight the unit has, int32.
     mask: whether the unit exists.
   """
 

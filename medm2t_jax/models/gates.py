@@ -1,17 +1,17 @@
-"""Gates in [0, 1] on what a sample's values add to a prediction; training has none.
+"""Gates in [0, 1] on the contribution of a sample's values; unused in training.
 
-A batch may hold, beside an array, float32 gates of the same shape. With all gates at 1
-the prediction is that of the batch without gates; closing one takes its value's content
-out of the computation, while presence masks, counts and times stay as they are:
+A batch may have float32 gates beside an array, with the same shape. With all gates at 1 the
+prediction is that of the batch without gates; closing a gate removes its value from the
+computation, while presence masks, counts and times are unchanged:
 
   `token_gate` (b n)            events: 0 turns the event into the encoder's 'none'; with
-                                item statistics, it takes its encodings to 0
-  `value_gate` (b g v)          grids: 0 puts the observed value at the median
-  `numeric_gate` (b s)          static: 0 puts the number at the median
-  `categorical_gate` (b c)      static: 0 is the slot of a missing level
+                                item statistics, it sets its encodings to 0
+  `value_gate` (b g v)          grids: 0 sets the observed value to the median
+  `numeric_gate` (b s)          static: 0 sets the number to the median
+  `categorical_gate` (b c)      static: 0 selects the slot of a missing level
   `signal_gate` (m s l)         ECG: 0 is a flat line
-  `measurements_gate` (m 9)     ECG: 0 puts the measurement at the median
-  `terms_gate` (m t)            ECG: 0 takes the term's embedding out of the mean
+  `measurements_gate` (m 9)     ECG: 0 sets the measurement to the median
+  `terms_gate` (m t)            ECG: 0 removes the term's embedding from the mean
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ShapedLike = Mapping[str, Mapping[str, str]]
 def gated(
   arrays: Mapping[str, Array], name: str, x: Float[Array, ...]
 ) -> Float[Array, ...]:
-  """`x` times the gates `name` of a modality; `x` itself where it has none."""
+  """`x` times the gates `name` of a modality; `x` unchanged if it has none."""
   gate = arrays.get(f'{name}_gate')
   return x if gate is None else x * gate
 

@@ -50,9 +50,9 @@ class GridConfig:
     signals: number of signals.
     steps: grid steps.
     segments: overlapping segments per scale.
-    levels: 'both', or one level alone. 'micro': the mean of the segments that hold an
-      observation, in place of the macro encoder. 'macro': the mean of each segment's
-      steps, in place of self-attention and ResNet1d.
+    levels: 'both', or a single level. 'micro': the mean of all segments with an
+      observation replaces the macro encoder. 'macro': the mean of each segment's steps
+      replaces self-attention and ResNet1d.
     micro: one per segment length.
     heads: of the self-attention over a segment's steps.
     plan: of the macro ResNet1d.
@@ -135,8 +135,8 @@ class HierarchicalTimeAwareFusion(nn.Module):
     Args:
       grid: docs/design.md, "The batch".
       valid: rows that are not padding.
-      train: dropout and statistics of the batch.
-      attend_over: tokens are the segments, or the summary alone.
+      train: whether to use dropout and the statistics of the batch.
+      attend_over: whether tokens are the segments, or only the summary.
     """
     vectors = [
       self.segments(grid, valid, length=micro.length, train=train)
@@ -144,7 +144,7 @@ class HierarchicalTimeAwareFusion(nn.Module):
     ]
     x = jnp.concatenate(vectors, axis=-1)
     present = jnp.any(grid['observed'], axis=(1, 2))
-    # A segment before anything was observed holds medians only.
+    # A segment before the first observation contains only medians.
     ends = [self._starts(micro.length) + micro.length - 1 for micro in self.config.micro]
     seen = jnp.cumsum(jnp.any(grid['observed'], axis=2), axis=1) > 0
     token_mask = seen[:, np.max(ends, axis=0)]
@@ -181,7 +181,7 @@ class HierarchicalTimeAwareFusion(nn.Module):
     filled = jnp.where(last >= 0, carried, row(self.center))
     scaled = (filled - row(self.center)) / row(self.scale)
     if 'value_gate' in grid:
-      # A value that is carried forward takes its gate along.
+      # A value that is carried forward keeps its gate.
       scaled = scaled * jnp.take_along_axis(
         grid['value_gate'], jnp.maximum(last, 0), axis=1
       )
@@ -210,7 +210,7 @@ class MicroEncoder(nn.Module):
   def __call__(
     self, x: Float[Array, 'u s f'], mask: Bool[Array, ' u'], *, train: bool
   ) -> Float[Array, 'u e']:
-    """Args: x pieces; mask valid ones, for BatchNorm; train."""
+    """Encodes pieces `x`; `mask` marks the valid ones, for BatchNorm."""
     shared = {'axis_name': self.axis_name, 'dtype': self.dtype}
     everything = jnp.ones(x.shape[:2], bool)
     attention = CrossAttentionBlock(
@@ -227,7 +227,7 @@ class MicroEncoder(nn.Module):
 
 
 class SegmentMean(nn.Module):
-  """What is left of a segment without the micro level: the mean of its steps, MLP."""
+  """A segment without the micro level: the mean of its steps, MLP."""
 
   config: MicroConfig
   dropout: float
@@ -241,5 +241,5 @@ class SegmentMean(nn.Module):
   def __call__(
     self, x: Float[Array, 'u s f'], mask: Bool[Array, ' u'], *, train: bool
   ) -> Float[Array, 'u e']:
-    """Args: x pieces; mask valid ones, for BatchNorm; train."""
+    """Encodes pieces `x`; `mask` marks the valid ones, for BatchNorm."""
     return self.mlp(jnp.mean(x, axis=1), mask, train=train)

@@ -1,7 +1,7 @@
-"""From a network's outputs to predictions: the link of its target.
+"""Converts a network's outputs to predictions: the link of its target.
 
-`softmax`: one score for each class, of which exactly one is true. `sigmoid`: the log odds
-of each label. `identity`: a number. Letters: k members, u units, c outputs.
+`softmax`: one score per class, exactly one of which is true. `sigmoid`: the log odds of
+each label. `identity`: a number. Letters: k members, u units, c outputs.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 Link = Literal['softmax', 'sigmoid', 'identity']
-# Further out, float32 has no finite logarithm of a probability.
+# Beyond this, float32 has no finite logarithm of a probability.
 LEAST_PROBABILITY = 1e-15
 
 
 def normalized(outputs: Float[Array, '... c'], link: Link) -> Float[Array, '... c']:
-  """Class scores as log probabilities; log odds and numbers as they are."""
+  """Class scores as log probabilities; log odds and numbers unchanged."""
   return jax.nn.log_softmax(outputs) if link == 'softmax' else outputs
 
 
@@ -30,9 +30,10 @@ def predicted(outputs: Float[Array, '... c'], link: Link) -> Float[Array, ...]:
 
 
 def ensemble_mean(members: Float[Array, 'k u c'], link: Link) -> Float[Array, 'u c']:
-  """The output of the members' mean prediction.
+  """The output that corresponds to the members' mean prediction.
 
-  Of classes the logarithm of the mean probability, of labels its log odds, else the mean.
+  For classes the logarithm of the mean probability, for labels its log odds, for numbers
+  the mean.
   """
   if link == 'identity':
     return jnp.mean(members, axis=0)
@@ -46,18 +47,18 @@ def ensemble_mean(members: Float[Array, 'k u c'], link: Link) -> Float[Array, 'u
 def explained(
   outputs: Float[Array, 'u c'], chosen: Bool[Array, 'u c'], link: Link
 ) -> Float[Array, ' u']:
-  """The one number of each unit that an explanation divides among the inputs.
+  """The number per unit that an explanation divides among the inputs.
 
   Args:
     outputs: of the network.
-    chosen: classes, which are explained together against the first one; or one label,
-      whose log odds are explained. Of a number it says nothing.
+    chosen: classes, which are explained together against the first one; or one label, whose
+      log odds are explained. Ignored for a number.
     link: of the outputs.
   """
   if link == 'identity':
     return outputs[:, 0]
   if link == 'sigmoid':
     return jnp.sum(outputs, where=chosen, axis=1)
-  # With `where=` an improbable choice has no gradient: 0 times the overflow of the others.
+  # Not `where=`, with which an improbable choice has the gradient 0 times an overflow.
   among = jnp.where(chosen, outputs, -jnp.inf)
   return jax.nn.logsumexp(among, axis=1) - outputs[:, 0]

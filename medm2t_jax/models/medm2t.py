@@ -1,13 +1,13 @@
 """MedM2T: all stages of one model (arXiv 2510.27321; docs/design.md, "The model").
 
 A stage creates and uses only its part of the parameter tree, always under the same
-path: `encoders_{modality}`, `decoders_{stage}`, `trunks_{stage}`, `fusion`. So starting a
-stage from another is copying the paths that both have.
+path: `encoders_{modality}`, `decoders_{stage}`, `trunks_{stage}`, `fusion`. So a stage
+starts from another one by copying the paths that both have.
 
-A stage whose unit is the sample has, beside its encoders with their decoder (the deep
-network), an ensemble trunk that reads the columns of its modalities. Each is trained by a
-loss of its own, and they are added at the end: what a deep network has found of time is not
-lost in a network that has seen the statistics first.
+In addition to its encoders and their decoder (the deep network), a stage whose unit is the
+sample has an ensemble trunk that reads the columns of its modalities. Each is trained with
+its own loss, and their outputs are added at the end. So the deep network keeps what it
+learns about time, although the statistics are faster to learn.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _OUTPUT_LAYERS = ('head', 'head_bias', 'output')  # of trunks, and of decoders
 
 
 def is_head(path: Sequence[str]) -> bool:
-  """Whether a parameter is of an output layer, of a trunk or a decoder."""
+  """Whether a parameter belongs to an output layer of a trunk or a decoder."""
   return path[0].startswith(('trunks_', 'decoders_')) and path[1] in _OUTPUT_LAYERS
 
 
@@ -49,7 +49,7 @@ class MedM2T(nn.Module):
   b, heads, 1, tokens); the querying modalities are those other than j, in order.
 
   Attributes:
-    config: of `medm2t_jax.experiment.model_config.model_config`.
+    config: from `medm2t_jax.experiment.model_config.model_config`.
     axis_name: mapped axis over which BatchNorm is synchronised.
   """
 
@@ -100,11 +100,11 @@ class MedM2T(nn.Module):
       batch: docs/design.md, "The batch", without the device axis. A stage reads only
         the modalities that it needs.
       stage: the name of one of `config.stages`.
-      train: dropout, modality dropout and statistics of the batch.
+      train: whether to use dropout, modality dropout and the statistics of the batch.
       drop: modalities to treat as absent in every row.
 
     Raises:
-      ValueError: an unknown stage or modality.
+      ValueError: a stage or modality is unknown.
     """
     config = self.config
     if stage not in config.stages:
@@ -122,7 +122,7 @@ class MedM2T(nn.Module):
 
   @nn.nowrap
   def part_names(self, stage: str) -> tuple[str, ...]:
-    """Names of the parts of a stage's predictions; with several, weights are fitted."""
+    """Names of the parts of a stage's predictions; several parts have fitted weights."""
     config = self.config
     if not self._has_trunk(stage):
       return ('deep',)
@@ -131,13 +131,13 @@ class MedM2T(nn.Module):
 
   @nn.nowrap
   def members(self, stage: str) -> int:
-    """How many heads of a stage's predictions are members of one ensemble."""
+    """Number of heads of a stage's predictions that are members of one ensemble."""
     ensemble = self.config.ensemble
     return ensemble.members if ensemble and self._has_trunk(stage) else 1
 
   @nn.nowrap
   def untrained(self, stage: str) -> tuple[str, ...]:
-    """Paths of parameters that a stage reads and never trains."""
+    """Paths of parameters that a stage reads but never trains."""
     return tuple(
       f'{kind}_{name}'
       for name in self._apart(stage)
@@ -182,12 +182,12 @@ class MedM2T(nn.Module):
       read = self._with_modality_dropout(read, valid.shape[0])
     chunks = {name: self.chunks[name](read[name], valid.shape[0]) for name in names}
     heads, parts = self._heads_and_parts(stage, chunks, deep, valid & present, train)
-    if not train:  # they have no loss here
+    if not train:  # they have no loss in this stage
       for name in self._apart(stage):
         summary = encoded[name].summary if encoded else None
         parts.append(self._single(name, chunks[name], summary, batch, valid))
     stacked = jnp.stack(parts)
-    # In training nobody reads it where parts are left out.
+    # In training with omitted parts, this output is not used.
     whole = len(parts) == len(self.part_names(stage))
     logits = self.additions[stage](stacked) if whole else parts[0]
     return Predictions(logits, heads, stacked, rows, present)
@@ -200,10 +200,10 @@ class MedM2T(nn.Module):
     mask: Bool[Array, ' b'],
     train: bool,
   ) -> tuple[Float[Array, 'h b c'], list[Float[Array, 'b c']]]:
-    """What the trunk of a stage says, and what its deep network says beside it."""
+    """Outputs of the trunk of a stage, and of its deep network."""
     vectors = None
     if deep is not None and self.config.deep == 'chunks':
-      # Of the multimodal head's input every modality and pair is a vector of its own.
+      # Every modality and pair in the multimodal head's input is a separate vector.
       width = self.config.fusion.width if stage == MULTIMODAL else deep.shape[1]
       vectors = deep.reshape(mask.shape[0], -1, width)
     joined = jnp.concatenate(list(chunks.values()), axis=1)
@@ -223,7 +223,7 @@ class MedM2T(nn.Module):
     batch: Batch,
     valid: Bool[Array, ' b'],
   ) -> Float[Array, 'b c']:
-    """What the stage of one modality predicts; the prior where a row lacks it."""
+    """The prediction of one modality's stage; the prior in rows without the modality."""
     present = self.config.modality(name).present(batch[name], valid.shape[0])
     _, parts = self._heads_and_parts(name, {name: chunks}, summary, valid & present, False)
     addition = self.additions[name]
@@ -237,7 +237,7 @@ class MedM2T(nn.Module):
     return self.decoders[stage](x, mask, train=train)
 
   def _with_modality_dropout(self, read: dict[str, Any], rows: int) -> dict[str, Any]:
-    """Modalities hidden at random; a row that would lose all of them keeps them."""
+    """Hides modalities at random; a row that would lose all of them keeps them."""
     of = self.config.modality
     present = jnp.stack([of(name).present(read[name], rows) for name in read])
     keep = 1 - self.config.fusion.modality_dropout

@@ -1,4 +1,4 @@
-"""What the model is handed of each modality that it reads, and what a stage is."""
+"""The model's interface to a modality, and the definition of a stage."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from jaxtyping import Array, Bool, Float, Int
 
 from medm2t_jax.models.trunk.columns import ColumnKind
 
-MULTIMODAL = 'multimodal'  # the last stage: what predicts
+MULTIMODAL = 'multimodal'  # the last stage, which makes the final predictions
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """What is trained at a time.
+  """A unit of training.
 
   Attributes:
-    modality: that it reads; None: all of them, together.
-    part: of the modality's encoder whose own units it predicts for; None: the whole
+    modality: the modality that it reads; None: all of them together.
+    part: the part of the modality's encoder for whose units it predicts; None: the whole
       encoder, whose unit is the sample.
-    recipes: entries of `config.recipe` that may be its recipe, the first that is there.
+    recipes: names in `config.recipe` that may be its recipe; the first existing one is
+      used.
   """
 
   modality: str | None
@@ -34,31 +35,31 @@ class Stage:
 
   @property
   def name(self) -> str:
-    """In files, in `config.recipe` and in the parameter tree."""
+    """The name in files, in `config.recipe` and in the parameter tree."""
     if self.modality is None:
       return MULTIMODAL
     return self.modality if self.part is None else f'{self.modality}_{self.part}'
 
   @property
   def of_samples(self) -> bool:
-    """Whether its unit is the sample, and not a part of one."""
+    """Whether its unit is the sample, not a part of one."""
     return self.part is None
 
 
 @dataclasses.dataclass(frozen=True)
 class DecoderSize:
-  """Hidden width and dropout of a stage's decoder; without a width: an output layer."""
+  """Hidden width and dropout of a stage's decoder; without a width, an output layer."""
 
   hidden: int | None
   dropout: float = 0.0
 
 
 class Units(NamedTuple):
-  """What a part of an encoder makes of a batch: segments, recordings.
+  """The units that a part of an encoder makes of a batch: segments, recordings.
 
   Attributes:
-    vectors: one a unit.
-    owner: batch row whose label and weight the unit takes, int32.
+    vectors: one per unit.
+    owner: batch row whose label and weight the unit has, int32.
     present: whether the unit exists.
   """
 
@@ -68,7 +69,7 @@ class Units(NamedTuple):
 
 
 class Modality(abc.ABC):
-  """One modality of a model; hashable, for it is part of a module.
+  """One modality of a model; hashable, because it is part of a module.
 
   Attributes:
     name: of the modality.
@@ -87,7 +88,7 @@ class Modality(abc.ABC):
   @property
   @abc.abstractmethod
   def columns(self) -> ColumnKind:
-    """What the ensemble trunk reads."""
+    """The columns that the ensemble trunk reads."""
 
   @abc.abstractmethod
   def encoder(self, axis_name: str | None, dtype: DTypeLike) -> nn.Module:
@@ -95,15 +96,15 @@ class Modality(abc.ABC):
 
   @abc.abstractmethod
   def decoder(self, part: str | None) -> DecoderSize:
-    """Of its stages."""
+    """The decoder sizes of its stages."""
 
   @property
   def parts(self) -> tuple[str, ...]:
-    """Parts of the encoder that have stages of their own, in the order of training."""
+    """Parts of the encoder that have their own stages, in training order."""
     return ()
 
   def family(self, part: str) -> str:
-    """What parts that may share a recipe have in common."""
+    """A name that parts with the same recipe share."""
     return part
 
   def units(
@@ -118,16 +119,16 @@ class Modality(abc.ABC):
     """The units of a part.
 
     Args:
-      encoder: of `encoder`, bound.
+      encoder: from `encoder`, bound.
       part: one of `parts`.
       arrays: of the batch, without the device axis.
       valid: rows that are not padding.
-      train: dropout and statistics of the batch.
+      train: whether to use dropout and the statistics of the batch.
     """
     raise ValueError(f'{self.name} has no part {part!r}')
 
   def present(self, arrays: Mapping[str, Any], rows: int) -> Bool[Array, ' b']:
-    """Which rows of a batch have the modality at all; arrays without the device axis."""
+    """Which rows of a batch have the modality; arrays without the device axis."""
     if 'owner' in arrays:
       return jnp.zeros(rows, bool).at[arrays['owner']].max(arrays['mask'])
     return jnp.any(arrays['mask'], axis=1)
@@ -135,16 +136,16 @@ class Modality(abc.ABC):
   def masked(
     self, arrays: Mapping[str, Any], change: Callable[[Any], Any]
   ) -> dict[str, Any]:
-    """The modality with its masks changed, NumPy or JAX; values stay.
+    """The modality with changed masks, NumPy or JAX; values are unchanged.
 
     Args:
-      arrays: of any leading axes.
-      change: a mask -> another of its shape.
+      arrays: with any leading axes.
+      change: a mask -> another mask of the same shape.
     """
     return {**arrays, 'mask': change(arrays['mask'])}
 
   def without(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """The modality with nothing observed, of any leading axes; masks only, values stay."""
+    """The modality with nothing observed, with any leading axes; only masks change."""
     return self.masked(arrays, lambda mask: mask & False)
 
   def hidden(self, arrays: Mapping[str, Any], kept: Bool[Array, ' b']) -> dict[str, Any]:
@@ -154,7 +155,7 @@ class Modality(abc.ABC):
     return self.masked(arrays, lambda mask: mask & lead(mask))
 
   def stages(self, *, with_parts: bool) -> tuple[Stage, ...]:
-    """Its stages in the order of training; its own is the last."""
+    """Its stages in training order; its own stage is the last."""
     parts = []
     for part in self.parts if with_parts else ():
       name = Stage(self.name, part).name

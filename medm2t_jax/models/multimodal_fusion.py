@@ -25,15 +25,15 @@ class FusionConfig:
   Attributes:
     width: of the shared space.
     heads: of every cross attention block.
-    fusion: of both directions of a pair; 'none': no Bi-Modal Attention, the modality
-      vectors alone.
+    fusion: how both directions of a pair are combined; 'none': no Bi-Modal Attention,
+      only the modality vectors.
     shared_encoder: 'before' Bi-Modal Attention, or 'after' it, on the way to the
       decoder.
     shared_dropout: after the shared encoder.
     attention_dropout: inside the blocks.
     modality_dropout: share of present modalities hidden in training.
-    pairs_from_zero: the vectors of each pair are multiplied by a learnt factor that is 0
-      at first, so that training starts from the modalities side by side.
+    pairs_from_zero: whether the vectors of each pair are multiplied by a learnt factor that
+      starts at 0, so that training starts from the concatenated modalities.
   """
 
   width: int
@@ -47,7 +47,7 @@ class FusionConfig:
 
   @property
   def pair_vectors(self) -> int:
-    """Vectors of a pair of modalities."""
+    """Number of vectors per pair of modalities."""
     return {'none': 0, 'concat': 2}.get(self.fusion, 1)
 
 
@@ -64,21 +64,21 @@ class MultimodalFusion(nn.Module):
 
   @nn.compact
   def __call__(self, encoded: Mapping[str, Encoded], *, train: bool) -> Float[Array, 'b f']:
-    """Fuses.
+    """Fuses all modalities of each row.
 
     Args:
       encoded: by modality, in a fixed order.
-      train: dropout and modality dropout.
+      train: whether to use dropout and modality dropout.
 
     Returns:
-      All modality vectors and all pair vectors, side by side.
+      All modality vectors and all pair vectors, concatenated.
     """
     config = self.config
     present = jnp.stack([one.present for one in encoded.values()])
     if train and config.modality_dropout:
       present = self._drop_modalities(present)
-    # The summary goes in front of the tokens, all modalities one behind the other: the
-    # shared encoder is one product, and none of it is spent on padding.
+    # Summaries and tokens of all modalities are concatenated, so that the shared encoder is
+    # one product without padding.
     parts = []
     for name, one in encoded.items():
       x = jnp.concatenate([one.summary[:, jnp.newaxis], one.tokens], axis=1)
@@ -109,7 +109,7 @@ class MultimodalFusion(nn.Module):
       summaries = shared(summaries)
     elif config.shared_encoder == 'after':
       summaries, fused = shared(summaries), shared(fused)
-      # The bias of the shared encoder reaches absent pairs too.
+      # Masked again, because the bias of the shared encoder also reaches absent pairs.
       both = [present[i] & present[j] for i, j in pairs(len(present))]
       fused = jnp.where(jnp.stack(both)[:, :, jnp.newaxis, jnp.newaxis], fused, 0.0)
     if config.pairs_from_zero and len(fused):

@@ -27,46 +27,47 @@ AttendOver = Literal['tokens', 'summary']
 SharedEncoder = Literal['before', 'after']
 WindowKind = Literal['percentiles', 'hours']
 
-# What the statistics of items can be combined with.
+# Values that pooling='statistics' requires for other options.
 _WITH_STATISTICS = {'value_encoding': 'piecewise_linear', 'accumulation': 'mean'}
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions(Options):
-  """What the model is, besides the data set.
+  """The model's architecture, apart from the data set.
 
   Attributes:
     size: named sizes of all modules; 'paper' is Table B1.
     dtype: of the computation; parameters, statistics and outputs are float32.
     value_encoding: of events: 'bins' (one-hot) or 'piecewise_linear' (thermometer).
     pooling: of events: mean over all 'tokens', or 'statistics' of each item.
-    accumulation: what a window sees: all tokens so far alike ('mean'), or only its own
+    accumulation: a window sees the mean of all tokens so far ('mean'), or only its own
       ('none').
-    sequence: reader of the windows: a bidirectional LSTM, or 'mean_last'.
-    trunk: what predicts: an 'ensemble' that reads summary statistics, or a plain 'decoder'
+    sequence: reader of the windows: a bidirectional 'lstm', or 'mean_last'.
+    trunk: the predictor: an 'ensemble' that reads summary statistics, or a plain 'decoder'
       of the encoders' vectors.
-    ensemble: members of it.
+    ensemble: number of its members.
     trunk_dropout: between its layers.
     chunk_dropout: share of the chunks (a statistic of an item) hidden from a member.
-    deep: how encoders enter beside an ensemble: the outputs of their decoder added 'late',
-      their vectors as 'chunks', or 'none'.
-    single_stages: whether what each modality's own stage predicts is added 'late'.
+    deep: how encoders are combined with an ensemble: the outputs of their decoder are added
+      'late', their vectors are 'chunks', or 'none'.
+    single_stages: whether the predictions of each modality's own stage are added 'late'.
     input_dropout: with pooling='statistics': of an item's statistics in all windows.
-    window_dropout: likewise, of the windows' vectors.
+    window_dropout: with pooling='statistics': of the windows' vectors.
     windows: modality -> cuts of its time windows: ('percentiles', in % of the training
-      entries' times) or ('hours', relative to the prediction time); others have windows of
-      their own accord (`medm2t_jax.modalities.windows`).
+      entries' times) or ('hours', relative to the prediction time); other modalities have
+      default windows (`medm2t_jax.modalities.windows`).
     segment_lengths: of HTAF, in steps of the grid; one micro encoder each.
-    segments: most segments of a length.
-    grid_levels: which levels of HTAF there are.
-    fusion: how the vectors of a pair of modalities are joined, 'none': no Bi-Modal
+    segments: largest number of segments of a length.
+    grid_levels: levels of HTAF.
+    fusion: how the vectors of a pair of modalities are combined; 'none': no Bi-Modal
       Attention.
     attend_over: what it attends to: time 'tokens' or the 'summary'.
     shared_encoder: 'before' or 'after' Bi-Modal Attention.
     shared_dropout: after the shared encoder.
     decoder_dropout: in the multimodal decoder.
     modality_dropout: share of present modalities hidden in training.
-    pairs_from_zero: whether pair vectors are multiplied by a learnt factor, at first 0.
+    pairs_from_zero: whether pair vectors are multiplied by a learnt factor that starts at
+      0.
   """
 
   size: Size = 'paper'
@@ -108,14 +109,14 @@ class ModelOptions(Options):
           )
     elif self.input_dropout or self.window_dropout:
       raise DataError(
-        'config.model.input_dropout and config.model.window_dropout belong to '
+        'config.model.input_dropout and config.model.window_dropout need '
         "config.model.pooling='statistics'"
       )
     if self.trunk == 'decoder' and self.deep != 'late':
       raise DataError(
         f"config.model.deep={self.deep!r} needs config.model.trunk='ensemble': a decoder "
-        'reads nothing but encoders'
+        'only reads encoders'
       )
     for name, (_, cuts) in self.windows.items():
       if list(cuts) != sorted(set(cuts)):
-        raise DataError(f'config.model.windows.{name}: the cuts {cuts} do not ascend')
+        raise DataError(f'config.model.windows.{name}: the cuts {cuts} must ascend')

@@ -41,10 +41,9 @@ class StaticConfig:
 class StaticEncoder(nn.Module):
   """Static columns to one vector, which is also the only token.
 
-  Fitted variables: `center` and `scale` (numeric), `level_seen` (columns, most
-  levels). A missing number is 0 after scaling, with an observed flag of 0 beside it.
-  A missing level, and one that training subjects never had, take one slot per
-  column.
+  Fitted variables: `center` and `scale` (numeric), `level_seen` (columns, largest number
+  of levels). A missing number is 0 after scaling, with an observed flag of 0. Missing
+  levels, and levels that no training subject had, share one slot per column.
 
   Attributes:
     config: sizes.
@@ -59,7 +58,7 @@ class StaticEncoder(nn.Module):
   def setup(self):
     config = self.config
     columns, most = len(config.levels), max(config.levels, default=0)
-    # Checkpoints hold no empty arrays: what has no column is not declared.
+    # Checkpoints hold no empty arrays, so variables without columns are not declared.
     if config.numeric:
       self.center = self.variable('fitted', 'center', jnp.zeros, (config.numeric,))
       self.scale = self.variable('fitted', 'scale', jnp.ones, (config.numeric,))
@@ -81,8 +80,8 @@ class StaticEncoder(nn.Module):
     Args:
       static: docs/design.md, "The batch".
       valid: rows that are not padding.
-      train: dropout and statistics of the batch.
-      attend_over: both choices are the same: the summary is the only token.
+      train: whether to use dropout and the statistics of the batch.
+      attend_over: has no effect: the summary is the only token.
     """
     del attend_over
     present = jnp.any(static['numeric_mask'], axis=1) | jnp.any(

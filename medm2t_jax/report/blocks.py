@@ -1,7 +1,7 @@
-"""Parts of a report; `template.py` makes HTML of them, `to_markdown` Markdown.
+"""Parts of a report; `template.py` renders them as HTML, `to_markdown` as Markdown.
 
-All text is escaped, but markupsafe's `Markup`: that is made by `plots.py` and here only,
-never from data.
+All text is escaped except markupsafe's `Markup`, which only `plots.py` and this module
+create, never from data.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ Cell = str | Markup
 
 @dataclasses.dataclass(frozen=True)
 class Heading:
+  """A heading inside a section."""
+
   text: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Paragraph:
+  """A paragraph of plain text."""
+
   text: str
 
 
@@ -36,6 +40,8 @@ class Callout:
 
 @dataclasses.dataclass(frozen=True)
 class Bullets:
+  """A bulleted list."""
+
   items: Sequence[str]
 
 
@@ -62,10 +68,10 @@ class Figure:
 
   Attributes:
     source: a data URI.
-    alt: says what is seen.
+    alt: a description.
     caption: below it.
-    width: that of a column of text, or of the whole page.
-    numbers: what is drawn; None where that is not offered.
+    width: of a column of text, or of the whole page.
+    numbers: the drawn data; None if they are not offered.
   """
 
   source: str
@@ -77,7 +83,7 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-  """Figures side by side where there is room."""
+  """Pictures side by side if there is room."""
 
   figures: Sequence[Figure]
 
@@ -100,8 +106,8 @@ class Section:
   Attributes:
     name: its anchor.
     title: its heading.
-    blocks: what it shows.
-    files: path beside the page -> HTML of a page of its own, to which a block links.
+    blocks: its content.
+    files: path beside the page -> HTML of a further page that a block links to.
     verdict: the first line: what it means, in one sentence.
   """
 
@@ -113,7 +119,7 @@ class Section:
 
 
 def to_markdown(block: Block) -> str:
-  """Markdown of a block, text escaped; pictures become their description."""
+  """Markdown of a block, with escaped text; pictures become their description."""
   match block:
     case Heading(text):
       return f'### {_plain(text)}\n'
@@ -134,12 +140,12 @@ def to_markdown(block: Block) -> str:
 
 
 def link(address: str, text: str) -> Markup:
-  """A table cell that leads to another page of the report."""
+  """A table cell that links to another page of the report."""
   return Markup('<a href="{}">{}</a>').format(address, text)
 
 
 def plain_cell(cell: Cell) -> str:
-  """A table cell as text; '' of a picture."""
+  """A table cell as text; '' for a picture."""
   if not isinstance(cell, Markup):
     return cell
   return '' if cell.startswith('<svg') else str(cell.striptags())
@@ -160,6 +166,6 @@ def _table_markdown(table: Table) -> str:
 
 
 def _plain(text: str) -> str:
-  """Text on one line that Markdown shows as it is."""
+  """Text as one line that Markdown does not interpret."""
   escaped = html.escape(' '.join(text.split()), quote=False)
   return re.sub(r'([\\`*_\[\]|#])', r'\\\1', escaped)

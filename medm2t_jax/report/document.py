@@ -22,7 +22,7 @@ def document(
   """A whole file as HTML.
 
   Args:
-    kicker: what kind of page it is.
+    kicker: kind of page.
     title: its heading.
     subtitle: beside it.
     sections: of the page.

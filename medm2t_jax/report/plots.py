@@ -1,4 +1,4 @@
-"""Figures of the report: SVG pictures that need no file beside the page.
+"""The charts of the report: SVG pictures that need no file beside the page.
 
 One style for all: colours that colour-blind readers can tell apart (Okabe and Ito),
 direct labels or a legend, light grid, units on every axis. Curves are thinned to what
@@ -44,8 +44,8 @@ _STYLE: dict[Any, Any] = {
   'legend.frameon': False,
   'legend.fontsize': 9,
   'lines.linewidth': 2,
-  # Paths, so that a page looks the same whatever fonts the reader has; one salt, so
-  # that the same data give the same bytes.
+  # Text as paths, so that a page looks the same with all fonts; a fixed salt, so that the
+  # same data give the same bytes.
   'svg.fonttype': 'path',
   'text.parse_math': False,
   'svg.hashsalt': 'medm2t',
@@ -147,7 +147,7 @@ def decision(curves: Mapping[str, Sequence[float]], prevalence: float, name: str
     axes.set(xlabel='Threshold probability', ylabel='Net benefit per sample')
     axes.legend(loc='upper right')
 
-  caption = f'{name}: higher is better, read at the risk where one would act.'
+  caption = f'{name}: higher is better, at the risk above which one would act.'
   return figure(draw, f'Decision curve of {name}', caption)
 
 
@@ -157,7 +157,7 @@ def predicted_against_true(true: np.ndarray, predicted: np.ndarray, unit: str) -
 
   def draw(axes: Axes) -> Table:
     low, high = np.quantile(both, [0.01, 0.99]).tolist()
-    least = min(0.0, low) if low - high < -low else low  # from 0 where that is near
+    least = min(0.0, low) if low - high < -low else low  # from 0 if that is near
     limit = high + 0.05 * (high - least) if high > least else least + 1.0
     names = (f'True{in_brackets(unit)}', f'Predicted{in_brackets(unit)}')
     if len(true) > 2000:
@@ -183,7 +183,7 @@ def predicted_against_true(true: np.ndarray, predicted: np.ndarray, unit: str) -
     axes.set(xlabel=names[0], ylabel=names[1])
     return numbers
 
-  caption = 'Dashed: perfect. What is beyond the 99th percentile is not shown.'
+  caption = 'Dashed: perfect. Values beyond the 99th percentile are not shown.'
   return figure(draw, 'Predicted against true values', caption)
 
 
@@ -243,13 +243,13 @@ def damage(
   axis: str,
   name: str,
 ) -> Figure:
-  """A figure under growing damage, with its intervals.
+  """A metric under growing damage, with its intervals.
 
   Args:
-    curves: name -> estimates, one a level; None where there is none.
+    curves: name -> estimates, one per level; None if there is none.
     levels: names of the levels, the first one without damage.
-    axis: what a level counts.
-    name: of the figure.
+    axis: what a level measures.
+    name: of the metric.
   """
 
   def draw(axes: Axes) -> Table:
@@ -298,10 +298,10 @@ def interval_bar(
 
   Args:
     value: the point; None draws the reference only.
-    low: lower end of the interval, None where there is none.
+    low: lower end of the interval, None if there is none.
     high: upper end.
     limits: values at the left and the right end of the cell.
-    reference: the figure on all samples.
+    reference: the metric on all samples.
   """
   span = (limits[1] - limits[0]) or 1.0
   place = lambda v: 4 + 152 * min(1.0, max(0.0, (v - limits[0]) / span))
@@ -338,10 +338,10 @@ def figure(
   Args:
     draw: draws on the axes, and returns the numbers behind the picture where it draws
       anything but lines, steps and upright bars.
-    alt: says what is seen.
+    alt: a description.
     caption: below the picture.
     inches: width and height.
-    width: of the figure on the page.
+    width: of the picture on the page.
   """
   with matplotlib.rc_context(_STYLE):
     canvas = Canvas(figsize=inches, layout='constrained')
@@ -366,7 +366,7 @@ def written(value: float | None) -> str:
 
 
 def _drawn(axes: Axes) -> Table | None:
-  """Lines, steps and upright bars; lines without a label only guide the eye."""
+  """The data of lines, steps and vertical bars; lines without a label are only guides."""
   rows: list[tuple[str, str, str]] = []
   lines = axes.get_lines()
   named = [line for line in lines if not str(line.get_label()).startswith('_')] or lines
@@ -391,7 +391,7 @@ def _drawn(axes: Axes) -> Table | None:
 
 
 def cycle(names: Mapping[str, Any]) -> list[str]:
-  """A colour for each name."""
+  """One colour per name."""
   return [COLORS[index % len(COLORS)] for index in range(len(names))]
 
 

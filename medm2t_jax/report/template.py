@@ -1,4 +1,4 @@
-"""Pages from templates: everything that is put in is escaped."""
+"""Renders pages from templates; all inserted text is escaped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medm2t_jax.report.blocks import Table, plain_cell
 
 
 def environment(package: str) -> jinja2.Environment:
-  """Of the templates in the folder `templates` of a package."""
+  """The Jinja environment of the folder `templates` of a package."""
   made = jinja2.Environment(
     loader=jinja2.PackageLoader(package),
     autoescape=True,
@@ -41,7 +41,7 @@ def _as_csv(table: Table) -> str:
 
 
 def _csv_address(text: str) -> str:
-  """A link that holds a file: no script and no other file is needed."""
+  """A data URI with the file, so that the page needs no script and no other file."""
   return f'data:text/csv;base64,{base64.b64encode(text.encode()).decode("ascii")}'
 
 
@@ -53,5 +53,5 @@ _ENVIRONMENT = environment('medm2t_jax.report')
 
 
 def render(template: str, /, **values: Any) -> str:
-  """HTML of a template in `report/templates`; what is markup already is `Markup`."""
+  """HTML of a template in `report/templates`; only `Markup` is inserted unescaped."""
   return _ENVIRONMENT.get_template(template).render(**values)

@@ -1,4 +1,4 @@
-"""How figures are written in the report."""
+"""Formats numbers, units and names for the report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NONE = '–'
 
 
 def task_name(task: str, description: str = '') -> str:
-  """The title of a task: its own, or what it predicts, or its key."""
+  """The title of a task: its own, its description, or its key."""
   return TASKS.get(task) or capitalized(description) or task
 
 
@@ -42,12 +42,12 @@ def times(count: int, singular: str, plural: str) -> str:
 
 
 def in_brackets(unit: str) -> str:
-  """A unit behind a name: ' (days)', or nothing."""
+  """A unit after a name: ' (days)', or ''."""
   return f' ({unit})' if unit else ''
 
 
 def source_name(source: str) -> str:
-  """The title of a source; sources without one are called by their key."""
+  """The title of a source, or its key."""
   return SOURCES.get(source, source)
 
 
@@ -67,10 +67,10 @@ def count(value: int | None) -> str:
 
 
 def interval(estimate: Mapping[str, Any], digits: int = 3) -> str:
-  """'0.801 to 0.880', or why there is none."""
+  """'0.801 to 0.880', or the reason why there is none."""
   if estimate['low'] is None:
     return estimate['reason'] or NONE
-  # No-break spaces: an interval stays on one line in a narrow column.
+  # No-break spaces keep an interval on one line in a narrow column.
   ends = (number(estimate['low'], digits), number(estimate['high'], digits))
   return '\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}'.join(ends)
 

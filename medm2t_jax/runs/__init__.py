@@ -1,1 +1,1 @@
-"""What a run leaves in its workdir, and how several processes share one."""
+"""Runs: their workdir, checkpoints and splits, and how processes share one."""

@@ -1,10 +1,9 @@
 """Checkpoints of one stage: orbax, with the lineage of subjects that they saw.
 
-Items of a checkpoint: `params`, `batch_stats`, `fitted`, `optimizer`, with `ema_decay`
-`averaged` (arrays),
-`position` (where training stands, JSON) and `lineage` (JSON). The best one and the two
-latest are kept. Which one is best stands in the position's history alone, so that a
-damaged file of one checkpoint cannot change it.
+Items of a checkpoint: `params`, `batch_stats`, `fitted`, `optimizer` and, with
+`ema_decay`, `averaged` (arrays), `position` (progress of training, JSON) and `lineage`
+(JSON). The best checkpoint and the two latest are kept. Only the position's history says
+which one is best, so that a damaged file of a checkpoint cannot change that.
 """
 
 from __future__ import annotations
@@ -31,20 +30,20 @@ from medm2t_jax.runs.train_state import TrainState
 
 _LOGGER = logging.getLogger(__name__)
 _VARIABLES = ('params', 'batch_stats', 'fitted')
-_AVERAGED = 'averaged'  # with `ema_decay`: they predict, and not `params`
+_AVERAGED = 'averaged'  # with `ema_decay`: these predict instead of `params`
 _STATE = (*_VARIABLES, _AVERAGED, 'optimizer')
-# What orbax and tensorstore raise on files that are cut short, empty or gone.
+# Exceptions of orbax and tensorstore for truncated, empty or missing files.
 _DAMAGE = (ValueError, KeyError, FileNotFoundError)
 
 
 def _write_arrays_once() -> None:
-  """Every array is replicated: its first copy is written.
+  """Makes orbax write the first copy of every array, because all are replicated.
 
-  By default every device would write a slice of each, and a program be compiled for every
-  slice.
+  By default every device would write a slice of each array, and a program would be compiled
+  for every slice.
   """
   before = absl_logging.get_verbosity()
-  absl_logging.set_verbosity(absl_logging.ERROR)  # it warns of what is meant here
+  absl_logging.set_verbosity(absl_logging.ERROR)  # it warns about this intended setting
   ocp.type_handlers.register_type_handler(
     jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False), override=True
   )
@@ -52,10 +51,10 @@ def _write_arrays_once() -> None:
 
 
 def _take_names_as_they_are() -> None:
-  """Lets orbax find its files in a folder whose name has a '[', '*' or '?'.
+  """Lets orbax find its files in a folder whose name contains '[', '*' or '?'.
 
-  It looks with the `glob` of etils' paths, which reads the folder's name as a pattern too:
-  the arrays were then silently not in the checkpoint.
+  It uses the `glob` of etils' paths, which also interprets the folder's name as a pattern:
+  the arrays were then silently missing from the checkpoint.
   """
   kind: Any = type(epath.Path())
   of_pattern = kind.glob
@@ -71,23 +70,24 @@ _take_names_as_they_are()
 
 
 class DamagedError(DataError):
-  """A checkpoint that cannot be restored: damaged, or of another configuration."""
+  """A checkpoint cannot be restored: it is damaged or of another configuration."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Lineage:
-  """Which subjects a checkpoint has seen, and what made it.
+  """The subjects that a checkpoint has seen, and what it was made from.
 
   Attributes:
     fold: the fold whose test subjects must be unseen.
-    fitted_on: keyed hashes of the subjects that parameters and fitted state saw,
-      those of the stages it started from included.
-    selected_on: keyed hashes of the subjects on which a step was chosen, likewise.
+    fitted_on: keyed hashes of the subjects that parameters and fitted state were fitted on,
+      including those of the stages it started from.
+    selected_on: keyed hashes of the subjects on which a step was chosen, also including
+      those stages.
     data_version: version of the prepared data set.
     code_version: version of this package.
     model: the `model` section of the configuration.
-    started_from: lineage, as JSON, of the trained model that training started from, with
-      the `key_fingerprint` of its hashes; None where it started from scratch.
+    started_from: lineage, as JSON, of the bundle that training started from, with the
+      `key_fingerprint` of its hashes; None if it started from scratch.
   """
 
   fold: int
@@ -99,6 +99,7 @@ class Lineage:
   started_from: Mapping[str, Any] | None = None
 
   def to_json(self) -> dict[str, Any]:
+    """The fields as JSON values, with sorted lists in place of sets."""
     return {
       **dataclasses.asdict(self),
       'fitted_on': sorted(self.fitted_on),
@@ -107,6 +108,7 @@ class Lineage:
 
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> Lineage:
+    """The inverse of `to_json`."""
     return cls(
       **{
         **fields,
@@ -116,9 +118,9 @@ class Lineage:
     )
 
   def seen(self, key_fingerprint: str) -> dict[str, frozenset[str]]:
-    """Hashes of all subjects that were learnt from, here or in what this started from.
+    """Hashes of all training subjects, of this checkpoint and of what it started from.
 
-    By fingerprint of their key: hashes of different keys cannot be compared.
+    Grouped by fingerprint of their key: hashes with different keys cannot be compared.
 
     Args:
       key_fingerprint: of the key of this lineage's own hashes.
@@ -142,7 +144,7 @@ class Lineage:
   def require_unseen(
     self, *, fold: int, validation: frozenset[str], test: frozenset[str], where: Path
   ) -> None:
-    """Refuses a checkpoint that saw subjects which it must not have seen.
+    """Raises if a checkpoint saw subjects that it must not have seen.
 
     Args:
       fold: the fold in which the checkpoint is to be used.
@@ -151,7 +153,7 @@ class Lineage:
       where: the checkpoint, for the message.
 
     Raises:
-      DataError: a fitting subject validates or tests, or a selection subject tests.
+      DataError: it was fitted on validation or test subjects, or selected on test subjects.
     """
     leaks = {
       'was fitted on {} validation subjects': self.fitted_on & validation,
@@ -168,14 +170,14 @@ class Lineage:
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-  """A checkpoint from which training goes on.
+  """A checkpoint from which training continues.
 
   Attributes:
     state: the state.
-    position: where training stood.
-    lineage: whom the state has seen.
+    position: progress of training.
+    lineage: the subjects that the state has seen.
     where: folder of the checkpoint.
-    notes: one on every later checkpoint that is damaged.
+    notes: one for each later checkpoint that is damaged.
   """
 
   state: TrainState
@@ -186,7 +188,7 @@ class Restored:
 
 
 class _BestStep(checkpoint_managers.PreservationPolicy):
-  """Keeps the checkpoint of the step that the last save named as the best."""
+  """Keeps the checkpoint that the last save named as the best."""
 
   step: int | None = None
 
@@ -203,8 +205,8 @@ class _BestStep(checkpoint_managers.PreservationPolicy):
 class _Manager(ocp.CheckpointManager):
   """A manager that leaves preemption to the training loop.
 
-  It would ask JAX's service with step numbers of its own, and the processes would no
-  longer agree on where to stop.
+  Otherwise it would query JAX's service with its own step numbers, and the processes would
+  no longer agree on where to stop.
   """
 
   def reached_preemption(self, step: int) -> bool:
@@ -231,7 +233,7 @@ class Checkpoints:
             self._best,
           ]
         ),
-        # What a killed process was writing.
+        # Incomplete files of a killed process.
         cleanup_tmp_directories=True,
       ),
       item_names=(*_STATE, 'position', 'lineage'),
@@ -246,6 +248,7 @@ class Checkpoints:
 
   @property
   def latest_step(self) -> int | None:
+    """Step of the latest checkpoint; None if there is none."""
     return self._manager.latest_step()
 
   def save(
@@ -256,7 +259,7 @@ class Checkpoints:
     lineage: Lineage,
     best_step: int | None,
   ) -> None:
-    """Starts an asynchronous save at `state.step`, in place of one at the same step.
+    """Starts an asynchronous save at `state.step`; replaces one of the same step.
 
     Args:
       state: of the training.
@@ -266,11 +269,11 @@ class Checkpoints:
     """
     step = int(state.step)
     if step in self._manager.all_steps():
-      # Saved before its epoch was validated: now it is complete.
+      # It was saved before its epoch was validated; now it is complete.
       self._manager.wait_until_finished()
       self._manager.delete(step)
     self._best.step = best_step
-    # Orbax has no empty items: a stage without BatchNorm has no statistics of it.
+    # Orbax cannot save empty items, such as the statistics of a stage without BatchNorm.
     arrays = {
       name: devices.to_global(tree)
       for name in _STATE
@@ -288,10 +291,11 @@ class Checkpoints:
       raise ValueError(f'{self.directory}: step {step} is older than the latest checkpoint')
 
   def lineage(self, step: int) -> Lineage:
+    """The lineage that was saved with the checkpoint of a step."""
     return Lineage.from_json(self._restore(step, lineage=ocp.args.JsonRestore())['lineage'])
 
   def restore_latest(self, template: TrainState) -> Restored | None:
-    """Restores the latest intact checkpoint for going on with training.
+    """Restores the latest intact checkpoint to continue training.
 
     Damaged ones are moved to the folder `damaged` beside the checkpoints.
 
@@ -299,7 +303,7 @@ class Checkpoints:
       template: a state with the shapes and dtypes to restore; its values are unused.
 
     Returns:
-      None where nothing was ever saved.
+      None if nothing was saved yet.
 
     Raises:
       DataError: there are checkpoints, but none of them can be restored.
@@ -312,7 +316,7 @@ class Checkpoints:
         damaged[step] = str(error)
         continue
       notes = [
-        f'{reason} Training went on from step {step}.' for reason in damaged.values()
+        f'{reason} Training continued from step {step}.' for reason in damaged.values()
       ]
       for note in notes:
         _LOGGER.warning('%s', note)
@@ -322,13 +326,13 @@ class Checkpoints:
     if damaged:
       raise DataError(
         f'{self.directory}: none of the checkpoints can be restored, the latest for this '
-        f'reason: {next(iter(damaged.values()))} To train the stage from its start, '
+        f'reason: {next(iter(damaged.values()))} To train the stage from the start, '
         'delete this folder.'
       )
     return None
 
   def _set_aside(self, steps: Sequence[int]) -> None:
-    """Moves checkpoints out of the way of those that training will save again."""
+    """Moves checkpoints away whose steps training will save again."""
 
     def move() -> None:
       target = self.directory.parent / 'damaged'
@@ -390,7 +394,7 @@ class Checkpoints:
   def _first_damaged(
     self, step: int, items: Mapping[str, Any], error: Exception
   ) -> tuple[Path, Exception]:
-    """Folder of, and reason for, the first item that cannot be restored alone."""
+    """Folder and error of the first item that cannot be restored on its own."""
     for name, item in items.items():
       try:
         self._manager.restore(step, args=ocp.args.Composite(**{name: item}))
@@ -400,7 +404,7 @@ class Checkpoints:
 
 
 def _to_restore(templates: Mapping[str, Any]) -> dict[str, Any]:
-  """What orbax is asked for: the items that are not empty."""
+  """The non-empty items, as arguments for orbax."""
   return {
     name: ocp.args.StandardRestore(_abstract(template))
     for name, template in templates.items()

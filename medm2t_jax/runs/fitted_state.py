@@ -1,4 +1,4 @@
-"""The fitted state of a run: fitted once, kept in its workdir."""
+"""The fitted state of a run: fitted once and kept in its workdir."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ def kept_or_fitted(
   *,
   batch_size: int,
 ) -> fitting.Statistics:
-  """The state in `folder` if it was fitted on the same samples, else a new one, kept there.
+  """The state in `folder` if it was fitted on the same samples, else a newly fitted one.
 
-  Of batches that are changed on their way nothing is kept. All processes get the same.
+  A new state is kept in `folder`, unless batches are changed while reading. All processes
+  get the same state.
   """
   if reader.change is not None:
     return distributed.from_first(lambda: fit(reader, splits, model, batch_size))
@@ -61,7 +62,7 @@ def kept_or_fitted(
 def _made_from(
   reader: Reader, splits: Splits, model: ModelConfig[Modality]
 ) -> dict[str, Any]:
-  """All that the state depends on, JSON-able."""
+  """Everything that the state depends on, JSON-able."""
   rows = splits.rows('train').astype('<i8').tobytes()
   made = {
     'data_version': reader.dataset.version,

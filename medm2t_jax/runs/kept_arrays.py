@@ -1,7 +1,7 @@
-"""Fitted arrays in a folder of the workdir, with what they were made from.
+"""Keeps fitted arrays in a folder of the workdir, with their dependencies.
 
-Two files: `arrays.npz`, whose names are the place in a nested mapping joined by '/', and a
-record in JSON, which is written last: the arrays are those of the record beside them, or
+Two files: `arrays.npz`, whose names are paths in a nested mapping joined by '/', and a
+record in JSON, which is written last. So the arrays belong to the record beside them, or
 there is no record.
 """
 
@@ -29,14 +29,14 @@ def write(
   arrays: Mapping[str, Any],
   **content: Any,
 ) -> None:
-  """Writes nested arrays and their record, in place of others.
+  """Writes nested arrays and their record, replacing others.
 
   Args:
-    folder: made where absent.
+    folder: created if it does not exist.
     name: of the record, without its suffix.
-    made_from: all that the arrays depend on, JSON-able.
+    made_from: everything that the arrays depend on, JSON-able.
     arrays: nested mappings of NumPy arrays.
-    **content: of the record besides, JSON-able.
+    **content: further content of the record, JSON-able.
   """
   folder.mkdir(parents=True, exist_ok=True)
   record = folder / f'{name}.json'
@@ -49,7 +49,7 @@ def write(
 def read(
   folder: Path, name: str, made_from: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:
-  """The arrays and the record; None where there are none made from the same."""
+  """The arrays and the record; None if there are none with these dependencies."""
   path = folder / f'{name}.json'
   if not path.exists():
     return None

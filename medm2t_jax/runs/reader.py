@@ -24,7 +24,7 @@ class Reader:
   Attributes:
     dataset: the prepared data set.
     batching: capacities of a batch.
-    change: what every batch goes through before anybody sees it; None for nothing.
+    change: applied to every batch that is read; None for no change.
   """
 
   dataset: Dataset
@@ -45,11 +45,11 @@ class Reader:
 
     Args:
       rows: of the index, int64 (n,).
-      modalities: those that the batches hold.
-      batch_size: samples a step over all devices.
-      require: only samples that have this modality.
+      modalities: to include in the batches.
+      batch_size: samples per step over all devices.
+      require: only use samples that have this modality.
       shuffle: seeds of the order; None keeps the order of the index.
-      devices: for work that one process does alone; by default all there are.
+      devices: for work that one process does alone; by default all devices.
 
     Raises:
       DataError: the batch size does not divide over the devices.
@@ -89,9 +89,9 @@ class Reader:
     """All steps of a plan, for work that one process does alone.
 
     Args:
-      plan: of `plan`.
+      plan: from `plan`.
       modalities: to read.
-      signals: whether the batches hold ECG signals.
+      signals: whether to include ECG signals.
     """
     return self._batches(plan, modalities, signals=signals)
 

@@ -1,4 +1,4 @@
-"""The best checkpoint of a stage, and whom it has seen."""
+"""Restores the best checkpoint of a stage, and checks which subjects it has seen."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def restore_best(run: Run, stage: str) -> tuple[dict[str, Any], checkpoint.Linea
   """Variables and lineage of a completed stage's best checkpoint.
 
   Raises:
-    DataError: the stage is not complete, or its best checkpoint must not be used
-      here or is damaged: no other takes its place.
+    DataError: the stage is not complete, or its best checkpoint is damaged or must not be
+      used here; no other checkpoint replaces it.
   """
   record = run.require_record(stage)
   directory = workdir.checkpoint_directory(run.home_of(stage), run.fold, stage)
@@ -57,7 +57,7 @@ def restore_best(run: Run, stage: str) -> tuple[dict[str, Any], checkpoint.Linea
       restored = checkpoints.restore_variables(step, initial.shapes(run, stage))
     except checkpoint.DamagedError as error:
       raise DataError(
-        f'{error} It is the best checkpoint of the stage: put it back from a copy, or '
+        f'{error} It is the best checkpoint of the stage: restore it from a copy, or '
         f'delete {directory.parent} and train the stage again.'
       ) from error
   weights = [record.part_weights[name] for name in run.model.part_names(stage)]

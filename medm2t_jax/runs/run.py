@@ -31,13 +31,13 @@ def make_runs(
 
   Args:
     config: the experiment.
-    dataset: the prepared data set, seen as the trained model of `starts` sees it.
+    dataset: the prepared data set, aligned to the bundle of `starts`.
     directory: the workdir.
-    starts: members of the trained model to start from: one for each fold in turn.
+    starts: members of the bundle to start from, assigned to the folds in rotation.
 
   Raises:
-    DataError: the experiment does not suit the data set, or nobody has made the starts
-      that it asks for.
+    DataError: the experiment does not fit the data set, or needs `starts` that are not
+      given.
   """
   if config.start_from and not starts:
     raise DataError(
@@ -54,23 +54,23 @@ def make_runs(
 
 
 class Run:
-  """What training and evaluation of a fold need: one run of the experiment's stages.
+  """One run of the experiment's stages on a fold: the input of training and evaluation.
 
-  With `config.refit` a fold has two runs. The first trains on training subjects, and its
-  epochs are chosen on validation subjects. `final` is the other one, the refit: it trains
-  on both for as many epochs, chooses nothing, and predicts the test subjects.
+  With `config.refit` a fold has two runs. The first trains on training subjects and chooses
+  its epochs on validation subjects. `final` is the refit: it trains on both for the same
+  numbers of epochs, chooses nothing, and predicts the test subjects.
 
   Attributes:
     config: the experiment.
     dataset: the prepared data set.
     fold: whose subjects test.
     workdir: of the run.
-    first: of a refit, the run whose numbers of epochs it takes; None of the first run.
-    taken: stage -> workdir of another run, whose stage is read in place of one here, and
-      in the refit that of its refit. It is never written to, and its checkpoint's lineage
-      is checked like any other.
-    start: the trained model that its stages start from; None from scratch.
-    splits: whose samples it trains on, chooses on and is tested on.
+    first: of a refit, the run whose numbers of epochs it uses; None in the first run.
+    taken: stage -> workdir of another run whose stage is used here (and whose refit's stage
+      in the refit). It is never written to, and its checkpoint's lineage is checked like
+      any other.
+    start: the bundle member that its stages start from; None from scratch.
+    splits: training, validation and test samples.
     reader: of its batches.
     model: the multimodal model, all stages.
   """
@@ -87,7 +87,7 @@ class Run:
     start: Start | None = None,
     change: Callable[[Batch], Batch] | None = None,
   ):
-    """`change` is of `Reader`."""
+    """Builds the model; `change` is that of `Reader`."""
     self.config = config
     self.dataset = dataset
     self.fold = fold
@@ -107,7 +107,7 @@ class Run:
 
   @functools.cached_property
   def final(self) -> Run:
-    """The run whose checkpoints predict test subjects: the refit, or without one this."""
+    """The run whose checkpoints predict test subjects: the refit, or else this run."""
     if self.refit or not self.config.refit:
       return self
     home = workdir.refit_directory(self.workdir)
@@ -123,17 +123,17 @@ class Run:
 
   @property
   def runs(self) -> tuple[Run, ...]:
-    """The runs of the fold, in the order in which they train."""
+    """The runs of the fold, in training order."""
     return (self,) if self.final is self else (self, self.final)
 
   @property
   def name(self) -> str:
-    """For messages."""
+    """The name of the run for messages."""
     return workdir.run_name(self.fold, self.refit)
 
   @functools.cached_property
   def statistics(self) -> fitting.Statistics:
-    """Fitted on all training subjects of this run, and on nobody else."""
+    """The statistics fitted on exactly the training subjects of this run."""
     return fitted_state.kept_or_fitted(
       self.reader,
       self.splits,
@@ -146,7 +146,8 @@ class Run:
   def stages(self) -> dict[str, Stage]:
     """Name -> stage that is trained, in order.
 
-    Of a trained model those whose unit is the sample: the parts of an encoder are trained.
+    When starting from a bundle, only those whose unit is the sample: parts of an encoder
+    are already trained.
     """
     every = self.model_config.stages
     if self.start is None:
@@ -179,7 +180,7 @@ class Run:
     return self.taken.get(stage, self.workdir)
 
   def record(self, stage: str) -> workdir.StageRecord | None:
-    """What a stage that is over recorded; None while it is not. The same everywhere."""
+    """The record of a finished stage, None before; the same in all processes."""
 
     def read() -> dict[str, Any] | None:
       record = workdir.read_record(self.home_of(stage), self.fold, stage)
@@ -217,7 +218,7 @@ def is_complete(run: Run, stage: str) -> bool:
 
 
 def all_records(folds: Sequence[Run]) -> list[workdir.StageRecord]:
-  """The records of all stages that are over, of all runs of the folds."""
+  """The records of all finished stages, of all runs of the folds."""
   records = [
     run.record(stage) for fold in folds for run in fold.runs for stage in fold.stages
   ]

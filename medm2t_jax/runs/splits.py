@@ -9,7 +9,7 @@ import numpy as np
 
 from data_pipeline.format.dataset import Dataset, Split
 
-# The data set's splits of which each split of a refit consists.
+# Split of a refit -> the splits of the data set that it consists of.
 _OF_REFIT: Mapping[Split, tuple[Split, ...]] = {
   'train': ('train', 'validation'),
   'validation': (),
@@ -19,7 +19,7 @@ _OF_REFIT: Mapping[Split, tuple[Split, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Splits:
-  """Whose samples a run trains on, chooses on and is tested on: those with a label.
+  """The labelled samples that a run trains, validates and tests on.
 
   Attributes:
     dataset: the prepared data set.
@@ -44,7 +44,7 @@ class Splits:
     return frozenset().union(*parts)
 
   def has_samples(self, split: Split, modality: str | None = None) -> bool:
-    """Whether a split has a sample, and with a modality one that has it."""
+    """Whether a split has any sample, or any sample with a modality."""
     rows = self.rows(split)
     if modality is None:
       return bool(len(rows))

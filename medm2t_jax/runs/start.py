@@ -1,4 +1,4 @@
-"""A trained model that the stages of a run start from (`config.start_from`)."""
+"""A bundle that the stages of a run start from (`config.start_from`)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Start:
   Attributes:
     variables: of its multimodal stage: `params`, `batch_stats`, `fitted`.
     blend: baselines that predict with it, and weights
-      (`medm2t_jax.inference.blend.restore`); None where the network predicts alone.
-    lineage: which subjects it has seen.
+      (`medm2t_jax.inference.blend.restore`); None if the network predicts alone.
+    lineage: the subjects that it has seen.
     key_fingerprint: of the key of the subject hashes in `lineage`.
   """
 
@@ -37,9 +37,9 @@ class Start:
     return {path: value for path, value in flat.items() if path[0] != 'fitted'}
 
   def fitted(self, declared: Mapping[str, Any]) -> dict[str, Any]:
-    """A collection `fitted` in which everything that the model has is the model's.
+    """A collection `fitted` with everything that the model has replaced by the model's.
 
-    But for the prior (`offset`): outcomes are more or less frequent elsewhere.
+    Except for the prior (`offset`), because outcomes have other frequencies elsewhere.
 
     Args:
       declared: the collection of a stage, fitted on the run's own training subjects.
@@ -52,15 +52,15 @@ class Start:
     )
 
   def part_weights(self, stage: str) -> np.ndarray | None:
-    """Weights of the parts of a stage's prediction; None where the model has none."""
+    """Weights of the parts of a stage's prediction; None if the model has none."""
     return self.variables['fitted'].get(f'additions_{stage}', {}).get('part_weights')
 
   def lineage_of(self, own: Lineage, key_fingerprint: str) -> Lineage:
-    """The lineage of what is trained from here.
+    """The lineage of a run that starts from here.
 
     Args:
-      own: lineage of the same without this start.
-      key_fingerprint: of the key of the subject hashes in `own`. Where it is the model's,
+      own: its lineage without this start.
+      key_fingerprint: of the key of the subject hashes in `own`. If it is the model's,
         subjects can be compared, and those of the model count as seen.
     """
     theirs = {**self.lineage.to_json(), 'key_fingerprint': self.key_fingerprint}
@@ -69,5 +69,5 @@ class Start:
     return lineage.joined(self.lineage) if same else lineage
 
   def seen_by(self, key_fingerprint: str) -> frozenset[str]:
-    """Hashes of the subjects that it, or what it started from, has seen, under a key."""
+    """Hashes, with a given key, of the subjects that it or its own start has seen."""
     return self.lineage.seen(self.key_fingerprint).get(key_fingerprint, frozenset())

@@ -1,4 +1,4 @@
-"""The state of a training, as checkpoints keep it."""
+"""The state of training, as saved in checkpoints."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from jaxtyping import Array, Int
 
 @struct.dataclass
 class TrainState:
-  """All that changes in training, and the fitted state that travels with it.
+  """Everything that changes in training, and the fitted state.
 
   Attributes:
     step: number of updates made, int32.
-    params: parameters of the stage, which the optimizer moves.
-    batch_stats: running statistics of BatchNorm, of the averaged parameters if there are.
+    params: parameters of the stage, updated by the optimizer.
+    batch_stats: running statistics of BatchNorm, for the averaged parameters if there are
+      any.
     fitted: statistics of the training subjects; constant.
     optimizer: state of the optax optimizer.
     averaged: with `ema_decay`, the moving average of the parameters, else empty.
@@ -32,6 +33,6 @@ class TrainState:
 
   @property
   def variables(self) -> dict[str, Any]:
-    """Those that predict: validation, checkpoints and later stages see no others."""
+    """The variables used for prediction, validation and later stages."""
     params = self.averaged if jax.tree.leaves(self.averaged) else self.params
     return {'params': params, 'batch_stats': self.batch_stats, 'fitted': self.fitted}

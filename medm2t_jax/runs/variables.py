@@ -31,9 +31,9 @@ def init(run: Run, stage: str, given: Mapping[Path, Any] | None = None) -> dict[
   """Initial variables of a stage: parameters, batch statistics and fitted state.
 
   Args:
-    run: whose model it is.
+    run: whose model is used.
     stage: of the model.
-    given: path -> parameters or batch statistics that take the place of fresh ones.
+    given: path -> parameters or batch statistics that replace fresh ones.
   """
   declared = traverse_util.flatten_dict(shapes(run, stage))
   given = given or {}
@@ -58,7 +58,7 @@ def shapes(run: Run, stage: str) -> dict[str, Any]:
 def key(run: Run, stage: str) -> jax.Array:
   """The random key of a stage of this fold and seed.
 
-  Of JAX's fast generator: a step with dropout compiles three times faster than with
+  Uses JAX's fast generator: a step with dropout compiles three times faster than with
   threefry, whose rounds are unrolled at every draw.
   """
   key = jax.random.key(run.config.seed, impl='unsafe_rbg')
@@ -66,10 +66,10 @@ def key(run: Run, stage: str) -> jax.Array:
   return jax.random.fold_in(key, np.uint32(zlib.crc32(stage.encode())))
 
 
-# Traced once for all folds, runs and seeds alike.
+# Traced once for all folds, runs and seeds.
 @functools.lru_cache(maxsize=64)
 def _variables(config: ModelConfig, stage: str) -> Any:
-  model = medm2t.MedM2T(config)  # no device axis in an initialisation
+  model = medm2t.MedM2T(config)  # initialisation has no device axis
 
   def variables(key: jax.Array, batch: Batch) -> dict[str, Any]:
     return {**_WITHOUT_LAYERS, **model.init(key, batch, stage=stage, train=False)}
@@ -78,10 +78,11 @@ def _variables(config: ModelConfig, stage: str) -> Any:
 
 
 def _draw(run: Run, stage: str, paths: Set[Path]) -> dict[Path, Any]:
-  """First values of what is at `paths`.
+  """First values of the variables at `paths`.
 
-  Draw by draw, not as one program, which would compile as long as a training step: the
-  programs of single draws are small, and all stages share those of equal shapes.
+  Each is drawn separately, not in one program, which would take as long to compile as a
+  training step: programs of single draws are small, and all stages share those of equal
+  shapes.
   """
   arguments = key(run, stage), _example(run, stage)
   traced = _variables(run.model_config, stage).trace(*arguments)
@@ -90,7 +91,7 @@ def _draw(run: Run, stage: str, paths: Set[Path]) -> dict[Path, Any]:
     for path, _ in jax.tree.leaves_with_path(traced.out_info)
   ]
   wanted = [path in paths for path in declared]
-  # Without the forward pass, of which no variable is made.
+  # Without the forward pass, which creates no variable.
   jaxpr, _ = partial_eval.dce_jaxpr(traced.jaxpr.jaxpr, wanted, instantiate=True)
   draw = jex.jaxpr_as_fun(jex.ClosedJaxpr(jaxpr, traced.jaxpr.consts))
   made = draw(*jax.tree.leaves(arguments))
@@ -98,7 +99,7 @@ def _draw(run: Run, stage: str, paths: Set[Path]) -> dict[Path, Any]:
 
 
 def _example(run: Run, stage: str) -> Batch:
-  """A batch for its shapes, of which those of the variables need no more than a row."""
+  """A batch that defines shapes; variables need no more than one row."""
   return padding(
     run.dataset.schema,
     modalities=run.modalities_of(stage),

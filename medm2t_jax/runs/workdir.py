@@ -1,4 +1,4 @@
-"""The working directory: whose it is, what it holds (docs/training.md, "Workdir")."""
+"""The working directory: its owner and content (docs/training.md, "Workdir")."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from data_pipeline import folders, lock
 from data_pipeline.format.schema import DataError, write_json
 from medm2t_jax.experiment import Experiment
 
-# What may differ between two runs in one workdir: they choose what to do, not how.
+# Options that may differ between two runs in one workdir: they choose what to do, not how.
 _CHOICES = ('folds', 'stages', 'refit', 'blend', 'evaluation', 'training')
-# Where the files are says nothing of them: data, splits and a trained model to start from
-# are their version.
+# Paths that may differ: data, splits and the bundle to start from are identified by their
+# version.
 _PLACES = ('data.dir', 'data.split_file', 'start_from')
 
 
 def claim(workdir: Path, config: Experiment, data_version: str) -> None:
-  """Writes `config.json` and `environment.json`, or checks that they are ours.
+  """Writes `config.json` and `environment.json`, or checks that they match this run.
 
   Args:
-    workdir: made when absent.
+    workdir: created if it does not exist.
     config: of this run.
-    data_version: version of the prepared data set; `data.version` of `config.json`, so
-      that a replay of it (configs/replay.py) accepts no other data.
+    data_version: version of the prepared data set; becomes `data.version` of `config.json`,
+      so that a replay of it (configs/replay.py) accepts no other data.
 
   Raises:
     DataError: the workdir belongs to another configuration or data set.
@@ -46,7 +46,7 @@ def claim(workdir: Path, config: Experiment, data_version: str) -> None:
     theirs = json.loads(path.read_text())
     for name, old, new in _differences(theirs, ours):
       raise DataError(
-        f'{path}: the workdir was made with {name}={old}, this run has {new}. '
+        f'{path}: the workdir was created with {name}={old}, but this run has {new}. '
         'Use another --workdir, or the same configuration.'
       )
   write_json(path, ours)
@@ -67,7 +67,7 @@ def _differences(old: Any, new: Any, name: str = '') -> Iterator[tuple[str, Any,
 
 @contextlib.contextmanager
 def held(workdir: Path, folds: Sequence[int]) -> Iterator[None]:
-  """Keeps other processes out of some folds of a workdir, which is made where absent.
+  """Keeps other processes out of some folds of a workdir, which is created if needed.
 
   Raises:
     DataError: another process works on one of them.
@@ -96,7 +96,7 @@ def environment() -> dict[str, Any]:
 
 
 def code_version() -> str:
-  """Package version, with the git revision where the code is a checkout."""
+  """Package version, with the git revision if the code is a checkout."""
   root = Path(medm2t_jax.__path__[0]).resolve().parent
   if not (root / '.git').exists():
     return medm2t_jax.__version__
@@ -107,46 +107,48 @@ def code_version() -> str:
     check=False,
   )
   if revision.returncode:
-    return medm2t_jax.__version__  # a clone without commits, or not ours to read
+    return medm2t_jax.__version__  # a clone without commits, or without permission
   return f'{medm2t_jax.__version__}+{revision.stdout.strip()}'
 
 
 def stage_directory(workdir: Path, fold: int, stage: str) -> Path:
+  """The folder of a stage: `fold{fold}/{stage}` in the workdir."""
   return workdir / f'fold{fold}' / stage
 
 
 def checkpoint_directory(workdir: Path, fold: int, stage: str) -> Path:
+  """The folder of a stage's checkpoints."""
   return stage_directory(workdir, fold, stage) / 'checkpoints'
 
 
 def refit_directory(workdir: Path) -> Path:
-  """The workdir of the refits of a run, which has `workdir` itself."""
+  """The folder that serves the refits of a run as their workdir."""
   return workdir / 'refit'
 
 
 def run_name(fold: int, refit: bool) -> str:
-  """A run of a fold, for people."""
+  """The name of a run in messages, for example 'fold 0, refit'."""
   return f'fold {fold}, refit' if refit else f'fold {fold}'
 
 
 @dataclasses.dataclass(frozen=True)
 class StageRecord:
-  """What a stage that is over says about itself, in its `done.json`.
+  """The record of a finished stage, in its `done.json`.
 
   Attributes:
     fold: the fold.
     stage: the stage.
-    skipped: why the stage was not trained, or empty; then nothing below is set.
+    skipped: why the stage was not trained, or empty; if set, nothing below is.
     best_step: step of the best checkpoint.
     best_epoch: its epoch, from 1.
     epochs: number of epochs trained.
     validation_loss: of the best epoch; None in a refit, which has no validation subject.
     parameters: number of parameters of the stage.
     seconds: time spent in training steps.
-    history: one record an epoch, as in metrics.jsonl.
+    history: one record per epoch, as in metrics.jsonl.
     notes: what a reader of the results must know.
-    part_weights: name of a part of its prediction (`models.trunk.late_addition`) ->
-      weight, fitted on validation subjects.
+    part_weights: name of a part of its prediction (`models.trunk.late_addition`) -> weight,
+      fitted on validation subjects.
     refit: whether it was trained on training and validation subjects together.
   """
 
@@ -166,14 +168,14 @@ class StageRecord:
 
 
 def write_record(workdir: Path, record: StageRecord) -> None:
-  """Writes `done.json`: the stage is over."""
+  """Writes `done.json`, which marks the stage as finished."""
   directory = stage_directory(workdir, record.fold, record.stage)
   directory.mkdir(parents=True, exist_ok=True)
   write_json(directory / 'done.json', dataclasses.asdict(record))
 
 
 def read_record(workdir: Path, fold: int, stage: str) -> StageRecord | None:
-  """The record of a stage; None while it is not over.
+  """The record of a stage; None before it is finished.
 
   Raises:
     DataError: `done.json` is damaged.
@@ -185,6 +187,6 @@ def read_record(workdir: Path, fold: int, stage: str) -> StageRecord | None:
     return StageRecord(**json.loads(path.read_text()))
   except (json.JSONDecodeError, TypeError) as error:
     raise DataError(
-      f'{path}: damaged, or of another version of this package ({error}). Delete it: '
-      'the stage then ends again from its latest checkpoint.'
+      f'{path} is damaged, or of another version of this package ({error}). Delete it: '
+      'the stage then finishes again from its latest checkpoint.'
     ) from error

@@ -1,4 +1,4 @@
-"""What the service answers."""
+"""The answers of the service."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class PatientAnswer(BaseModel):
   id: str
   probabilities: dict[str, float] | None = Field(
     None,
-    description='Calibrated risk of each class or label; null where a number is predicted.',
+    description='Calibrated risk of each class or label; null for a numeric target.',
   )
-  value: float | None = Field(None, description='The number that is predicted, in `unit`.')
+  value: float | None = Field(None, description='The predicted number, in `unit`.')
   unit: str | None = None
-  modalities: list[str] = Field(description='Those of which the patient has something.')
+  modalities: list[str] = Field(description='Modalities for which the patient has data.')
   coverage: dict[str, Any] = Field(
-    description='What was read of the request: rows used, ignored, dropped and repaired, '
-    'each with its reason; and `share`, of what the training samples had.'
+    description='Rows of the request that were used, ignored, dropped and repaired, each '
+    'with its reason; and `share`, of the variables in the training samples.'
   )
   warnings: list[str]
   explanation: ExplainedPatient | None = None
@@ -42,7 +42,7 @@ class PredictAnswer(BaseModel):
   version: str = Field(description='Of the bundle.')
   predicted: str
   horizon: str
-  condition: str = Field(description='On what the prediction is conditional.')
+  condition: str = Field(description='The condition that the prediction assumes.')
   patients: list[PatientAnswer]
 
 
@@ -55,7 +55,7 @@ class VariableOfModel(BaseModel):
   low: float | None = Field(description='Values below it are dropped.')
   high: float | None
   categories: list[str]
-  request_codes: list[str] = Field(description='Codes of events that become this variable.')
+  request_codes: list[str] = Field(description='Event codes that become this variable.')
 
 
 class ModelAnswer(BaseModel):
@@ -74,14 +74,14 @@ class ModelAnswer(BaseModel):
   members: int
   modalities: dict[str, list[VariableOfModel]]
   static_columns: dict[str, list[str]] = Field(
-    description='Columns of `static` in a request; categories of each, of a number none.'
+    description='Columns of `static` in a request, with categories; none for a number.'
   )
   limits: dict[str, Any]
   card: str
 
 
 class HealthAnswer(BaseModel):
-  """Whether patients are predicted."""
+  """Whether the service can predict."""
 
   status: str
   version: str
@@ -98,7 +98,7 @@ class ErrorOfRequest(BaseModel):
 
 
 class ErrorAnswer(BaseModel):
-  """Why a request is not answered."""
+  """Why a request was not answered."""
 
   detail: str
   errors: list[ErrorOfRequest] = []
@@ -110,13 +110,13 @@ def predict_answer(
   predicted: Sequence[PredictedPatient],
   warnings: Sequence[Sequence[str]],
 ) -> PredictAnswer:
-  """The answer to a request.
+  """The answer to a prediction request.
 
   Args:
     model: that predicted.
     ids: of the patients.
     predicted: of the patients.
-    warnings: what is to be said of each beside what follows from `predicted`.
+    warnings: for each patient, in addition to those that follow from `predicted`.
   """
   target = model.schema.target
   patients = []
@@ -147,7 +147,7 @@ def predict_answer(
 
 
 def coverage_share(model: TrainedModel, predicted: PredictedPatient) -> float:
-  """Of the variables that a training sample has on average, how much the patient has."""
+  """Share of the variables that an average training sample has, which the patient has."""
   had = have = 0.0
   for name, shares in model.found.items():
     found = np.broadcast_to(predicted.found[name], len(shares))
@@ -160,14 +160,14 @@ def _warnings(schema: Schema, predicted: PredictedPatient, share: float) -> list
   found = []
   if share < LEAST_COVERAGE:
     found.append(
-      f'only {share:.0%} of what the training samples had was found: the prediction rests '
-      'on little'
+      f'only {share:.0%} of the variables in the training samples were found: the '
+      'prediction rests on little data'
     )
   absent = [name for name, has in predicted.present.items() if not has]
   if absent:
-    found.append(f'nothing of {", ".join(absent)}: predicted without')
+    found.append(f'no data for {", ".join(absent)}: predicted without')
   if schema.condition:
-    found.append(f'conditional on what is not known yet: {schema.condition}')
+    found.append(f'assumes a condition that is not known yet: {schema.condition}')
   return found
 
 
@@ -177,11 +177,11 @@ def model_answer(
   static_columns: Mapping[str, Sequence[str]],
   limits: Mapping[str, Any],
 ) -> ModelAnswer:
-  """What `GET /model` says.
+  """The answer of `GET /model`.
 
   Args:
     model: the trained model.
-    request_codes: (modality, code of a variable) -> codes of events.
+    request_codes: (modality, code of a variable) -> event codes.
     static_columns: code -> categories.
     limits: of the service.
   """

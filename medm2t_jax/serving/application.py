@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
+from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
@@ -47,7 +48,7 @@ _LOGGER = logging.getLogger(__name__)
 _OPEN = '/health'
 _DESCRIPTION = (
   'Predictions of one trained model. Times are ISO 8601; without an offset they are UTC. '
-  'Nothing from after the prediction time is used. Not a medical device.'
+  'Data from after the prediction time is never used. Not a medical device.'
 )
 
 
@@ -61,16 +62,16 @@ def application(
   fhir_reader: PatientReader | None = None,
   token: str = '',
 ) -> FastAPI:
-  """The service of a model. Its programs are compiled here: what is returned is ready.
+  """Builds the service of a model and compiles its programs, so that it is ready.
 
   Args:
     model: the trained model.
-    reader: of the rows of `POST /predict`.
+    reader: reads the rows of `POST /predict`.
     explainer: of the same model.
     options: limits.
-    mapping: of `reader`, to be told of.
-    fhir_reader: of the rows of FHIR's Observations; None: no FHIR and no CDS Hooks.
-    token: that every endpoint but /health asks for; '': none does.
+    mapping: of `reader`, shown in the documentation.
+    fhir_reader: reads the rows of FHIR Observations; None: no FHIR and no CDS Hooks.
+    token: required by every endpoint except /health; '' if none is required.
 
   Raises:
     DataError: the self-test of the model failed.
@@ -85,7 +86,9 @@ def application(
     yield
     batches.close()
 
-  app = FastAPI(
+  app = FastAPIOffline(
+    redoc_url=None,
+    swagger_ui_parameters={'validatorUrl': None},  # it would be another server's
     title=f'medm2t_jax: {model.schema.task}',
     version=medm2t_jax.__version__,
     description=_DESCRIPTION,
@@ -105,7 +108,7 @@ def application(
 
 
 class _Service:
-  """What the endpoints share."""
+  """State that the endpoints share."""
 
   def __init__(self, model: TrainedModel, batches: MicroBatches, options: ServiceOptions):
     self.model, self.batches, self.options = model, batches, options
@@ -118,7 +121,7 @@ class _Service:
     reader: PatientReader,
     warnings: Sequence[Sequence[str]] | None = None,
   ) -> PredictAnswer:
-    """The answer to a request that pydantic accepts."""
+    """Answers a request that pydantic accepted."""
     shapes.check(request, self.model.schema, self.options)
     patients = shapes.patients_of(request.patients)
     predicted = await self.batches.predict(patients, reader, explain=request.explain)
@@ -128,7 +131,7 @@ class _Service:
     return predict_answer(self.model, ids, predicted, warnings)
 
   def predict_request(self, body: Any) -> shapes.PredictRequest:
-    """The request of a body."""
+    """Validates a body as a request."""
     try:
       return shapes.PredictRequest.model_validate(body)
     except ValidationError as error:
@@ -143,7 +146,7 @@ def _add_model(
   metrics: ServiceMetrics,
   codes: examples.Codes,
 ) -> None:
-  """Prediction, and what is told of model and service."""
+  """Adds the endpoints of predictions, model and service."""
   model, options = service.model, service.options
   shown = examples.example(model.schema, codes)
   told = model_answer(
@@ -191,7 +194,7 @@ def _add_explorer(
   teller: StoryTeller,
   codes: examples.Codes,
 ) -> None:
-  """The page of one patient, and a form that asks for it."""
+  """Adds the page of one patient, and the form for it."""
   model, options = service.model, service.options
   form = form_page(model, examples.example(model.schema, codes))
 
@@ -209,7 +212,7 @@ def _add_explorer(
     body = service.predict_request(await read_form(request, options))
     shapes.check(body, model.schema, options)
     if len(body.patients) != 1:
-      raise invalid([Problem(('patients',), 'the page is of one patient')])
+      raise invalid([Problem(('patients',), 'the page shows exactly one patient')])
     patients = shapes.patients_of(body.patients)
 
     def tell() -> str:
@@ -222,7 +225,7 @@ def _add_explorer(
 
 
 def _add_fhir(app: FastAPI, service: _Service, reader: PatientReader) -> None:
-  """FHIR and CDS Hooks."""
+  """Adds FHIR and CDS Hooks."""
   model, options = service.model, service.options
 
   async def assess(
@@ -247,7 +250,7 @@ def _add_fhir(app: FastAPI, service: _Service, reader: PatientReader) -> None:
     found = fhir.risk_assessment(model, answer, when, unused)
     return Response(dumped(found), media_type='application/fhir+json')
 
-  @app.get('/cds-services', summary='CDS Hooks: what there is')
+  @app.get('/cds-services', summary='CDS Hooks: the services')
   async def cds_services() -> Response:
     return Response(dumped(cds_hooks.services(model)), media_type='application/json')
 
@@ -272,7 +275,7 @@ def _add_fhir(app: FastAPI, service: _Service, reader: PatientReader) -> None:
 
 
 class _Outermost:
-  """Around every request: access, counting, and errors without values of the request."""
+  """Wraps every request: access, counting, and errors without values of the request."""
 
   def __init__(self, app: Any, *, metrics: ServiceMetrics, token: str):
     self._app, self._metrics = app, metrics
@@ -297,7 +300,7 @@ class _Outermost:
       response = self._refusal(error)
       if not status:
         await response(scope, receive, counted)
-    # Of known endpoints alone: whatever else is asked for is one.
+    # Counts known endpoints by name, and all other paths as one.
     route = scope.get('route')
     endpoint = getattr(route, 'path', 'other')
     self._metrics.requests.labels(endpoint, str(status)).inc()
@@ -318,20 +321,20 @@ class _Outermost:
       self._metrics.refused.labels(error.reason).inc()
       content = dumped(error.to_json())
       return Response(content, error.status, error.headers, media_type='application/json')
-    # The text of an error may hold values: where it was raised is all that is told.
+    # The text of an error may hold values, so only the place where it was raised is logged.
     frames = traceback.extract_tb(error.__traceback__)[-6:]
     places = ' < '.join(f'{at.filename}:{at.lineno}' for at in reversed(frames))
     _LOGGER.error('%s at %s', type(error).__name__, places)
     self._metrics.refused.labels('error').inc()
     return Response(
-      dumped({'detail': 'an error of the service; it is in its log'}),
+      dumped({'detail': 'internal error; the log has the details'}),
       500,
       media_type='application/json',
     )
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
-  """What Starlette itself refuses: unknown paths and methods."""
+  """Answers errors of Starlette itself: unknown paths and methods."""
   assert isinstance(error, HTTPException)
   raise Refused(error.status_code, 'unknown', str(error.detail), headers=error.headers)
 
@@ -360,17 +363,17 @@ def _with_id(problem: Problem, body: Any) -> Problem:
   )
 
 
-# The OpenAPI page: bodies are read by hand, so their models are described here.
+# For the OpenAPI page: FastAPI does not parse the bodies, so they are described here.
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
   status: {'model': ErrorAnswer, 'description': text}
   for status, text in {
-    401: 'No token, or another.',
-    408: 'The body arrives too slowly.',
+    401: 'The token is missing or wrong.',
+    408: 'The body arrived too slowly.',
     413: 'The body is too large.',
     415: 'No JSON.',
-    422: 'What is wrong, and where.',
-    503: 'Too many wait; `Retry-After` says when to ask again.',
+    422: 'The request is invalid; the errors say where.',
+    503: 'Too many requests are waiting; `Retry-After` says when to try again.',
   }.items()
 }
 _BODIES: tuple[type[BaseModel], ...] = (

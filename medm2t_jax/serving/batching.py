@@ -1,9 +1,9 @@
-"""Requests that wait are read and predicted together, in two threads beside the server's.
+"""Reads and predicts waiting requests together, in two threads beside the server's.
 
-One reads patients while the other predicts those that were read before. Less than a full
-batch is read only where the other has nothing to do: patients who are read and predicted
-together take less time each. Explanations take long, and have a thread of their own: no
-prediction waits for them.
+One thread reads patients while the other predicts those read before. Less than a full batch
+is read only if the other thread is idle, because patients take less time each when they are
+read and predicted together. Explanations take long and have their own thread, so that
+predictions never wait for them.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from medm2t_jax.serving.metrics import ServiceMetrics
 from medm2t_jax.serving.refusals import Refused
 from medm2t_jax.serving.requests import joined
 
-# Of one pass over what waits: more are read together than one batch holds, for they are
-# of several buckets.
+# Patients read in one pass: more than one batch holds, because they fall into several
+# buckets.
 _MOST_TOGETHER = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictedPatient:
-  """What is said of one patient.
+  """The prediction for one patient.
 
   Attributes:
     prediction: probabilities (c), or a number ().
-    coverage: of `PatientReader.read`.
+    coverage: from `PatientReader.read`.
     found: modality -> which of its variables the patient has, bool (v).
-    present: modality -> whether the patient has something of it.
-    explanation: where it was asked for.
+    present: modality -> whether the patient has any data of it.
+    explanation: if it was requested.
   """
 
   prediction: np.ndarray
@@ -55,7 +55,7 @@ class PredictedPatient:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Work:
-  """A request that waits."""
+  """A waiting request."""
 
   patients: Patients
   reader: PatientReader
@@ -69,7 +69,7 @@ class _Work:
 
 @dataclasses.dataclass(frozen=True)
 class _Read:
-  """A request whose patients are read: what the predicting thread takes.
+  """A request whose patients have been read; input of the predicting thread.
 
   Attributes:
     work: the request.
@@ -83,16 +83,16 @@ class _Read:
 
 
 class _Waiting:
-  """Requests that wait to be read, and how many patients wait for an answer."""
+  """Requests that wait to be read, and the number of patients waiting for an answer."""
 
   def __init__(self, most: int, enough: int, gauge: Any, works: Callable[[], bool]):
-    """Takes the limits.
+    """Sets the limits.
 
     Args:
-      most: patients who may wait.
-      enough: patients who are read while others are predicted; fewer wait for more.
-      gauge: of those who do.
-      works: whether there is who takes them.
+      most: largest number of waiting patients.
+      enough: number of patients worth reading while others are predicted.
+      gauge: metric of the number of waiting patients.
+      works: whether the worker threads are running.
     """
     self._most, self._enough = most, enough
     self._gauge, self._works = gauge, works
@@ -108,16 +108,16 @@ class _Waiting:
     return not self._closed and self._works()
 
   def admit(self, patients: int, work: _Work | None = None) -> None:
-    """Counts patients who will wait, with the request that is to be read, if there is one.
+    """Counts patients as waiting, and queues the request to be read, if there is one.
 
     Raises:
-      Refused: too many wait, or the service ends.
+      Refused: too many patients are waiting, or the service is shutting down.
     """
     with self._changed:
       if not self.open:
         raise Refused(503, 'closing', 'the service ends', headers={'Retry-After': '5'})
       if self._patients and self._patients + patients > self._most:
-        text = f'{self._patients} patients wait, at most {self._most} may'
+        text = f'{self._patients} patients are waiting; the limit is {self._most}'
         raise Refused(503, 'busy', text, headers={'Retry-After': '1'})
       self._count(patients)
       if work is not None:
@@ -125,13 +125,13 @@ class _Waiting:
         self._changed.notify()
 
   def leave(self, patients: int) -> None:
-    """They have their answer."""
+    """Counts patients as answered."""
     with self._changed:
       self._count(-patients)
 
   @contextlib.contextmanager
   def idle(self) -> Iterator[None]:
-    """While nothing is there to be predicted: whatever waits is read at once."""
+    """While the predicting thread is idle: whatever waits is read at once."""
     self._set_idle(True)
     try:
       yield
@@ -139,7 +139,7 @@ class _Waiting:
       self._set_idle(False)
 
   def take(self) -> list[_Work]:
-    """What waits now, not too much of it; nothing at the end."""
+    """Takes waiting requests, up to a limit; an empty list means shutdown."""
     with self._changed:
       self._changed.wait_for(lambda: self._closed or self._worth_reading())
       taken = []
@@ -150,7 +150,7 @@ class _Waiting:
       return taken
 
   def close(self) -> None:
-    """Nobody is admitted any more."""
+    """Stops admitting requests."""
     with self._changed:
       self._closed = True
       self._changed.notify()
@@ -172,7 +172,7 @@ class _Waiting:
 
 
 class MicroBatches:
-  """The workers: `start` them, `predict` from the event loop, `close` them."""
+  """The worker threads: `start` them, `predict` from the event loop, `close` them."""
 
   def __init__(
     self,
@@ -181,13 +181,13 @@ class MicroBatches:
     metrics: ServiceMetrics,
     max_waiting: int,
   ):
-    """Takes what it works with.
+    """Prepares the workers.
 
     Args:
       model: compiled.
       explainer: `medm2t_jax.inference.attribution.Explainer` of the same model.
-      metrics: that it counts in.
-      max_waiting: patients.
+      metrics: to count in.
+      max_waiting: largest number of waiting patients.
     """
     self._model, self._explainer, self._metrics = model, explainer, metrics
     self._read: queue.SimpleQueue[Sequence[_Read]] = queue.SimpleQueue()
@@ -203,12 +203,12 @@ class MicroBatches:
     return self._waiting.open
 
   def start(self) -> None:
-    """Begins to work."""
+    """Starts the threads."""
     for each in self._threads:
       each.start()
 
   def close(self) -> None:
-    """Answers what waits, and ends."""
+    """Answers all waiting requests and stops."""
     self._waiting.close()
     for each in self._threads:
       each.join()
@@ -217,11 +217,11 @@ class MicroBatches:
   async def predict(
     self, patients: Patients, reader: PatientReader, *, explain: bool = False
   ) -> list[PredictedPatient]:
-    """Predicts patients together with all others who wait.
+    """Predicts patients together with all other waiting patients.
 
     Raises:
-      Refused: too many wait, or the service ends.
-      DataError: what the reader says of them.
+      Refused: too many patients are waiting, or the service is shutting down.
+      DataError: the reader cannot read them.
     """
     loop = asyncio.get_running_loop()
     work = _Work(patients, reader, explain, loop, loop.create_future())
@@ -229,10 +229,10 @@ class MicroBatches:
     return await work.future
 
   async def explore(self, tell: Callable[[], str]) -> str:
-    """What `tell` makes of one patient, in the thread of the explanations.
+    """Runs `tell` in the thread of the explanations and returns its page.
 
     Raises:
-      Refused: too many wait, or the service ends.
+      Refused: too many patients are waiting, or the service is shutting down.
     """
     self._waiting.admit(1)
     try:
@@ -254,21 +254,21 @@ class MicroBatches:
       self._answer(together)
 
   def _all_read(self) -> list[_Read]:
-    """What is read by now, not too much of it; nothing at the end."""
+    """Takes requests that have been read, up to a limit; an empty list means shutdown."""
     taken: list[_Read] = []
     while sum(len(each.work) for each in taken) < _MOST_TOGETHER:
       if taken and self._read.empty():
         break
       with self._waiting.idle() if self._read.empty() else contextlib.nullcontext():
         more = self._read.get()
-      if not more:  # the end, once these are predicted
+      if not more:  # shutdown, after these are predicted
         self._read.put(more)
         break
       taken += more
     return taken
 
   def _read_together(self, works: Sequence[_Work]) -> None:
-    """Hands these requests on, each that cannot be read its error."""
+    """Passes the requests on; those that cannot be read get their error."""
     try:
       read = works[0].reader.read(joined([work.patients for work in works]))
     except Exception as error:
@@ -284,7 +284,7 @@ class MicroBatches:
       )
 
   def _answer(self, together: Sequence[_Read]) -> None:
-    """Every one of these requests gets its predictions, or the error that they ended in."""
+    """Gives every one of these requests its predictions, or the error that occurred."""
     try:
       answers = self._predicted(together)
     except Exception as error:
@@ -303,7 +303,7 @@ class MicroBatches:
         self._give(each.work, answers[of])
 
   def _predicted(self, together: Sequence[_Read]) -> list[PredictedPatient]:
-    """All patients of these requests."""
+    """Predicts all patients of these requests."""
     examples = [example for each in together for example in each.examples]
     coverage = [one for each in together for one in each.coverage]
     answers: dict[int, PredictedPatient] = {}
@@ -336,7 +336,7 @@ class MicroBatches:
       self._give(read.work, full)
 
   def _give(self, work: _Work, answer: Sequence[PredictedPatient] | Exception) -> None:
-    """Hands an answer or an error to the event loop of a request, which may be gone."""
+    """Passes an answer or an error to the event loop of a request, which may be gone."""
 
     def give() -> None:
       if work.future.cancelled():
@@ -351,6 +351,6 @@ class MicroBatches:
 
 
 def _slices(works: Sequence[_Work]) -> list[slice]:
-  """The places of each request's patients among those of all."""
+  """Positions of each request's patients among all patients."""
   ends = [*itertools.accumulate(map(len, works))]
   return [slice(end - len(work), end) for work, end in zip(works, ends, strict=True)]

@@ -1,4 +1,4 @@
-"""Bodies of requests: read under limits before anything of them is believed."""
+"""Reads bodies of requests under limits, before their content is trusted."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ async def read_json(request: Request, options: ServiceOptions) -> Any:
   """The JSON of a request's body.
 
   Raises:
-    Refused: it is not JSON, too large, too deep, too slow, or names a key twice. NaN and
+    Refused: the body is not JSON, too large, too deep, too slow, or repeats a key. NaN and
       Infinity are not JSON.
   """
   kind = request.headers.get('content-type', '').partition(';')[0].strip().lower()
   if kind not in _JSON:
     raise Refused(
-      415, 'content_type', f'the content type has to be one of {", ".join(_JSON)}'
+      415, 'content_type', f'the content type must be one of {", ".join(_JSON)}'
     )
   return _parsed(await _read(request, int(options.max_body_mb * 2**20)), options)
 
@@ -44,11 +44,11 @@ async def read_form(request: Request, options: ServiceOptions) -> Any:
   """The JSON in the field `request` of a form that a browser posts.
 
   Raises:
-    Refused: as `read_json`, or it is another form.
+    Refused: as `read_json`, or the form is a different one.
   """
   kind = request.headers.get('content-type', '').partition(';')[0].strip().lower()
   if kind != _FORM:
-    raise Refused(415, 'content_type', f'the content type has to be {_FORM}')
+    raise Refused(415, 'content_type', f'the content type must be {_FORM}')
   body = await _read(request, int(options.max_body_mb * 2**20))
   try:
     fields = urllib.parse.parse_qs(
@@ -56,7 +56,9 @@ async def read_form(request: Request, options: ServiceOptions) -> Any:
     )
     (text,) = fields['request']
   except (ValueError, KeyError):
-    raise Refused(422, 'not_json', 'a form with one field, request, is wanted') from None
+    raise Refused(
+      422, 'not_json', 'the form must have exactly one field, request'
+    ) from None
   return _parsed(text.encode(), options)
 
 
@@ -71,7 +73,7 @@ def _parsed(body: bytes, options: ServiceOptions) -> Any:
     raise Refused(
       422,
       'limit',
-      f'the JSON is {depth} levels deep, at most {options.max_depth} are allowed',
+      f'the JSON is {depth} levels deep; at most {options.max_depth} are allowed',
     )
   try:
     return jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True)
@@ -79,7 +81,7 @@ def _parsed(body: bytes, options: ServiceOptions) -> Any:
     found = _WHERE.match(str(error))
     place = f' at line {found["line"]}, column {found["at"]}' if found else ''
     twice = found is not None and 'duplicate key' in found['what']
-    what = 'a key is there twice' if twice else 'the body is not JSON'
+    what = 'a key is repeated' if twice else 'the body is not JSON'
     raise Refused(422, 'not_json', f'{what}{place}') from None
 
 
@@ -105,7 +107,7 @@ async def _read(request: Request, most: int) -> bytes:
 
 
 def _depth(body: bytes) -> int:
-  """How deep objects and lists are inside each other, whatever is in strings."""
+  """Nesting depth of objects and lists, ignoring the content of strings."""
   marks = body.translate(None, _LEFT_OUT).replace(b'""', b'')
   if b'"' in marks:  # strings with brackets or escapes
     marks = _STRING.sub(b'', body.translate(None, _LEFT_OUT))

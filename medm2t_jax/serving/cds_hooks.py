@@ -1,7 +1,7 @@
-"""CDS Hooks 2.0: the model as a decision support service of a record system.
+"""CDS Hooks 2.0: the model as a decision support service for a record system.
 
-https://cds-hooks.hl7.org/2.0/: the record system sends what `prefetch` asks for, and shows
-the card.
+https://cds-hooks.hl7.org/2.0/: the record system sends the resources that `prefetch` lists
+and shows the card.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from medm2t_jax.serving.answers import PatientAnswer
 from medm2t_jax.serving.requests import Name
 
 HOOK = 'patient-view'
-MOST_SUMMARY = 139  # the specification: fewer than 140 characters
+MOST_SUMMARY = 139  # the specification requires fewer than 140 characters
 _LABEL = 'medm2t_jax'
 
 
 class HookContext(BaseModel):
-  """Of the hook `patient-view`; other fields are not looked at."""
+  """Context of the hook `patient-view`; other fields are ignored."""
 
   model_config = ConfigDict(extra='ignore', alias_generator=to_camel)
 
@@ -30,7 +30,7 @@ class HookContext(BaseModel):
 
 
 class HookRequest(BaseModel):
-  """What a record system sends."""
+  """The request of a record system."""
 
   model_config = ConfigDict(extra='ignore', alias_generator=to_camel)
 
@@ -41,12 +41,12 @@ class HookRequest(BaseModel):
 
 
 def service_id(model: TrainedModel) -> str:
-  """Of the only service."""
+  """Identifier of the only service."""
   return f'medm2t-{model.schema.task.replace("_", "-")}'
 
 
 def services(model: TrainedModel) -> dict[str, Any]:
-  """What `GET /cds-services` lists."""
+  """The answer of `GET /cds-services`."""
   target = model.schema.target
   what = f'{target.description or model.schema.task} {target.horizon}'.strip()
   hours = model.schema.observation_hours
@@ -75,7 +75,7 @@ def resources_of(
   """Patient and Observations of a request's prefetch.
 
   Raises:
-    Refused: 422, the Bundle is none.
+    Refused: 422, the prefetch holds no Bundle.
   """
   found: list[tuple[tuple[str | int, ...], Any]] = []
   patient = request.prefetch.get('patient')
@@ -90,7 +90,7 @@ def resources_of(
 def cards(
   model: TrainedModel, answer: PatientAnswer, unused: dict[str, int]
 ) -> dict[str, Any]:
-  """The card of a prediction; none where nothing of the patient was found."""
+  """The card of a prediction; no card if nothing of the patient was found."""
   if not answer.modalities:
     return {'cards': []}
   target = model.schema.target
@@ -101,7 +101,7 @@ def cards(
     summary = f'{what}: {answer.value:.3g} {target.unit}{within}'
   else:
     said = {name: fhir.percent(risk) for name, risk in answer.probabilities.items()}
-    # Of two classes the second is the event.
+    # With two classes, the second is the event.
     shown = list(said)[1:] if target.kind == 'binary' else list(said)
     risks = ', '.join(f'{name} {said[name]}' for name in shown)
     summary = f'{what}: {risks}{within}'

@@ -1,4 +1,4 @@
-"""A trained model with a compiled program for every bucket and a few numbers of rows."""
+"""A trained model with one compiled program per bucket and number of rows."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class PatientBatch:
-  """Patients of one bucket, as a compiled program takes them.
+  """Patients of one bucket, as input of a compiled program.
 
   Attributes:
-    patients: their indices among all (n).
-    bucket: whose program it is.
-    arrays: of docs/design.md, "The batch", without a device axis; the first n rows are
-      the patients.
+    patients: their indices among all patients (n).
+    bucket: of the program.
+    arrays: of docs/design.md, "The batch", without a device axis; the first n rows are the
+      patients.
   """
 
   patients: Sequence[int]
@@ -42,23 +42,23 @@ class PatientBatch:
 
 
 class CompiledModel:
-  """Predicts patients; nothing is compiled after it is made."""
+  """Predicts patients; compiles nothing after construction."""
 
   def __init__(self, model: TrainedModel, batch_rows: Sequence[int]):
-    """Compiles every program, and tests them with the model's example.
+    """Compiles every program and tests it with the model's example.
 
     Args:
       model: the trained model.
       batch_rows: of its programs.
 
     Raises:
-      DataError: no program holds the two rows of the self-test, or its example is
-        predicted differently than when the bundle was made.
+      DataError: no program holds the two rows of the self-test, or the prediction of the
+        example differs from that in the bundle.
     """
     self.model = model
     self._rows = sorted({*batch_rows})
     if not self._rows or self._rows[-1] < ROWS:
-      raise DataError(f'--batch_rows: the largest has to be at least {ROWS}.')
+      raise DataError(f'--batch_rows: the largest must be at least {ROWS}.')
     predict, self._of_model = with_arrays(model)
     self._compiled: dict[tuple[int, int], Any] = {}
     modalities = model.schema.modalities.items()
@@ -89,7 +89,7 @@ class CompiledModel:
 
   @property
   def most_rows(self) -> int:
-    """Patients of the largest program."""
+    """Rows of the largest program."""
     return self._rows[-1]
 
   def batches(self, examples: Sequence[Example]) -> Iterator[PatientBatch]:
@@ -116,15 +116,15 @@ class CompiledModel:
   def present(
     self, batch: PatientBatch, found: Mapping[str, np.ndarray]
   ) -> dict[str, np.ndarray]:
-    """Modality -> which patients of a batch have something of it, bool (n).
+    """Modality -> which patients of a batch have any data of it, bool (n).
 
     Args:
       batch: of patients.
-      found: of the same, from `found`.
+      found: of the same batch, from `found`.
     """
     count = len(batch.patients)
     result = {name: np.asarray(of.any(axis=1)) for name, of in found.items()}
-    for name in self._packed:  # an entry counts, whatever is told of it
+    for name in self._packed:  # an entry counts even if it has no measurements
       arrays = batch.arrays[name]
       owned = np.bincount(arrays['owner'][arrays['mask']], minlength=count)
       result[name] = owned[:count] > 0
@@ -141,17 +141,17 @@ class CompiledModel:
     )
 
   def _capacity(self, rows: int) -> int:
-    """Recordings that the program of so many rows holds."""
+    """Number of recordings that the program of so many rows holds."""
     batching = self.model.batching
     return recordings_capacity(batching, rows, batching.recordings_per_row)
 
   def _filled(
     self, examples: Sequence[Example], inside: np.ndarray
   ) -> Iterator[tuple[list[int], int]]:
-    """Patients of a bucket and the rows of their program, which holds their recordings.
+    """Patients of a bucket, and the rows of a program that holds their recordings.
 
-    Of several programs the largest is taken that is at least half full, for rows of
-    padding take as long as others.
+    Takes the largest program that is at least half full, because rows of padding take as
+    long as others.
     """
     waiting = inside.tolist()
     while waiting:
@@ -164,7 +164,7 @@ class CompiledModel:
       waiting = waiting[taken:]
 
   def _held(self, examples: Sequence[Example], patients: Sequence[int], rows: int) -> int:
-    """How many of these patients, in order, have recordings that a program holds."""
+    """Number of these patients, in order, whose recordings fit into a program."""
     most, capacity = self.model.batching.max_recordings, self._capacity(rows)
     for name in self._packed:
       count = [min(most, _entries(examples[index].get(name))) for index in patients]
@@ -186,18 +186,18 @@ class CompiledModel:
     difference = np.abs(again - model.answer) / np.maximum(1.0, np.abs(model.answer))
     if not difference.max() <= TOLERANCE:
       raise DataError(
-        f'the self-test of the model failed: its example is predicted differently by '
-        f'{difference.max():.3g} (at most {TOLERANCE:g}). Do not use it with these '
+        f'the self-test of the model failed: the prediction of its example differs by '
+        f'{difference.max():.3g} (allowed: {TOLERANCE:g}). Do not use it with these '
         'versions of jax and jaxlib on this machine.'
       )
 
 
 def _grown(array: np.ndarray, to: np.ndarray) -> np.ndarray:
-  """Padded to the shape of another: entries under a false mask."""
+  """The array padded to the shape of another one."""
   widths = [(0, big - small) for small, big in zip(array.shape, to.shape, strict=True)]
   return np.pad(array, widths)
 
 
 def _entries(arrays: Mapping[str, np.ndarray] | None) -> int:
-  """Of a packed modality of one patient."""
+  """Number of entries of a packed modality of one patient."""
   return 0 if arrays is None else len(next(iter(arrays.values())))

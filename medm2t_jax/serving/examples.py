@@ -1,4 +1,4 @@
-"""Codes as a caller writes them, and an invented request with some of them."""
+"""Codes that a caller may use, and a synthetic request with some of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data_pipeline.sources.meds.variables import Variable
 from medm2t_jax.serving.requests import static_columns
 
 _PREDICTION = '2150-03-02T10:00:00Z'
-_EVENTS = 6  # of the example
+_EVENTS = 6  # in the example
 _GROUP = re.compile(r'\(\?P<(\w+)>(?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)')
 _FLAGS = re.compile(r'\(\?i:([^()]*)\)')
 
@@ -24,20 +24,20 @@ Codes = Mapping[tuple[str, str], tuple[str, ...]]
 def request_codes(
   schema: Schema, mapping: CodeMapping | None, unread: Collection[str]
 ) -> Codes:
-  """(modality, code of a variable) -> codes of events that become it.
+  """(modality, code of a variable) -> event codes that become this variable.
 
-  The last one is the model's own. Those of the mapping say the variable's unit, where
-  they say one; what no plain code matches is left out.
+  The last one is the model's own code. Codes of the mapping include the unit if the mapping
+  does; patterns that no plain code matches are left out.
 
   Args:
     schema: of the model.
     mapping: of the service.
-    unread: modalities that a request cannot bring.
+    unread: modalities that a request cannot contain.
   """
   found: dict[tuple[str, str], tuple[str, ...]] = {}
   listed = dict(_variables(mapping)) if mapping else {}
   for name, modality in schema.modalities.items():
-    if name in unread or modality.layout == 'packed':  # recordings are no rows
+    if name in unread or modality.layout == 'packed':  # recordings are not rows
       continue
     for item in modality.variables:
       key = name, item.itemid
@@ -47,11 +47,11 @@ def request_codes(
 
 
 def example(schema: Schema, codes: Codes) -> dict[str, Any]:
-  """A request that the model answers; nobody's data are in it.
+  """A synthetic request that the model can answer, without data of any patient.
 
   Args:
     schema: of the model.
-    codes: of `request_codes`.
+    codes: from `request_codes`.
   """
   events, columns = [], static_columns(schema)
   items = {
@@ -71,7 +71,7 @@ def example(schema: Schema, codes: Codes) -> dict[str, Any]:
 
 
 def shown_limits(fields: Mapping[str, Any]) -> dict[str, Any]:
-  """Options that a caller has to know."""
+  """The options that a caller has to know."""
   return {name: value for name, value in fields.items() if name.startswith('max_')}
 
 
@@ -92,7 +92,7 @@ def _spellings(variable: Variable, item: Item) -> Iterator[str]:
 
 
 def _filled(pattern: str, values: Mapping[str, str]) -> str:
-  """The pattern with values in place of its groups, `{` of others."""
+  """The pattern with its groups replaced by values; other groups keep their braces."""
   return _GROUP.sub(lambda group: values.get(group[1], '{'), pattern)
 
 

@@ -1,4 +1,4 @@
-"""What a prediction of one patient is made of, as `POST /predict` tells it.
+"""Explanations of single predictions, as `POST /predict` returns them.
 
 Values of the request are not repeated: an attribution names its variable and its time.
 """
@@ -16,7 +16,7 @@ from medm2t_jax.inference.trained_model import TrainedModel
 
 
 class VariableAttribution(BaseModel):
-  """Sum over all that was observed of a variable."""
+  """Sum over all observations of a variable."""
 
   modality: str
   variable: str

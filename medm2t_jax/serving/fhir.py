@@ -1,7 +1,7 @@
 """FHIR R4: a Bundle of Patient and Observations in, a RiskAssessment out.
 
-Observations become rows of MEDS with the code `LOINC//{code}` and their unit; a mapping
-says which variables these are. Of FHIR's fields only those below are looked at.
+Observations become rows of MEDS with the code `LOINC//{code}` and their unit, which a
+mapping assigns to variables. Other FHIR fields than those below are ignored.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DATE = (
   r'(Z|[+-][0-9]{2}:[0-9]{2}))?)?)?$'
 )
 _DAY = re.compile(r'[0-9]{4}-[0-9]{2}-[0-9]{2}')
-# Annotations of UCUM say what is counted and change no value: {beats}/min.
+# UCUM annotations say what is counted and do not change values: {beats}/min.
 _ANNOTATION = re.compile(r'\{[^{}]*\}')
 
 DateTime = Annotated[str, Field(strict=True, max_length=40, pattern=_DATE)]
@@ -40,17 +40,23 @@ class _Resource(BaseModel):
 
 
 class Coding(_Resource):
+  """FHIR Coding: a code of a code system."""
+
   system: Text | None = None
   code: Name | None = None
   display: Text | None = None
 
 
 class Concept(_Resource):
+  """FHIR CodeableConcept: codings of the same concept, or text."""
+
   coding: list[Coding] = []
   text: Text | None = None
 
 
 class Quantity(_Resource):
+  """FHIR Quantity."""
+
   value: Number | None = None
   comparator: Literal['<', '<=', '>=', '>'] | None = None
   unit: Name | None = None
@@ -58,11 +64,15 @@ class Quantity(_Resource):
 
 
 class Period(_Resource):
+  """FHIR Period."""
+
   start: DateTime | None = None
   end: DateTime | None = None
 
 
 class Component(_Resource):
+  """What an Observation and its components have in common: a code and a value."""
+
   code: Concept
   value_quantity: Quantity | None = None
   value_codeable_concept: Concept | None = None
@@ -71,6 +81,8 @@ class Component(_Resource):
 
 
 class Observation(Component):
+  """FHIR Observation: a measurement, or several as components."""
+
   resource_type: Literal['Observation']
   status: Name
   effective_date_time: DateTime | None = None
@@ -80,6 +92,8 @@ class Observation(Component):
 
 
 class Patient(_Resource):
+  """FHIR Patient, of which sex and birth date are read."""
+
   resource_type: Literal['Patient']
   id: Annotated[str, Field(pattern=r'^[A-Za-z0-9.-]{1,64}$')] | None = None
   gender: Name | None = None
@@ -87,11 +101,13 @@ class Patient(_Resource):
 
 
 class Entry(_Resource):
+  """An entry of a Bundle."""
+
   resource: dict[str, Any] | None = None
 
 
 class Bundle(_Resource):
-  """A Bundle, of whose entries Patient and Observation are read."""
+  """FHIR Bundle, from which Patient and Observation are read."""
 
   resource_type: Literal['Bundle']
   entry: list[Entry] = []
@@ -113,7 +129,7 @@ def resources_of(
     place: of the Bundle in the request.
 
   Raises:
-    Refused: 422, it is no Bundle.
+    Refused: 422, the JSON is not a Bundle.
   """
   try:
     found = TypeAdapter(Bundle).validate_python(bundle)
@@ -127,14 +143,14 @@ def resources_of(
 def patient_request(
   resources: Sequence[tuple[tuple[str | int, ...], Any]], prediction_time: str
 ) -> tuple[PatientRequest, dict[str, int]]:
-  """A patient of `POST /predict`, and how many resources were not used, by reason.
+  """A patient of `POST /predict`, and the number of unused resources by reason.
 
   Args:
-    resources: (place, JSON) of one Patient at most and of Observations.
+    resources: (place, JSON) of at most one Patient, and of Observations.
     prediction_time: ISO 8601 with an offset.
 
   Raises:
-    Refused: 422, a field that FHIR does not allow, or two patients.
+    Refused: 422, a field violates FHIR, or there are two patients.
   """
   problems: list[Problem] = []
   unused: collections.Counter[str] = collections.Counter()
@@ -157,7 +173,7 @@ def patient_request(
     else:
       events += _rows(found, unused)
   if patients > 1:
-    problems.append(Problem(('entry',), 'one Patient at most'))
+    problems.append(Problem(('entry',), 'at most one Patient is allowed'))
   if problems:
     raise invalid(problems)
   if patient.gender:
@@ -176,7 +192,7 @@ def risk_assessment(
   prediction_time: str,
   unused: Mapping[str, int],
 ) -> dict[str, Any]:
-  """The answer as RiskAssessment of FHIR R4, where probabilities are percentages."""
+  """The answer as a FHIR R4 RiskAssessment, with probabilities as percentages."""
   target = model.schema.target
   outcome = target.description or model.schema.task
   within = f' {target.horizon}' if target.horizon else ''
@@ -272,7 +288,7 @@ def _loinc(part: Component) -> str | None:
 
 
 def _time(text: str, *, end: bool) -> str | None:
-  """ISO 8601 of a FHIR time, of a day its end or beginning; None without a day."""
+  """ISO 8601 of a FHIR time, of a day its end or beginning; None if it has no day."""
   if 'T' in text:
     return text
   if not _DAY.fullmatch(text):
@@ -281,7 +297,7 @@ def _time(text: str, *, end: bool) -> str | None:
 
 
 def now() -> str:
-  """ISO 8601, UTC."""
+  """The current time, ISO 8601 in UTC."""
   return dt.datetime.now(dt.UTC).isoformat(timespec='seconds').replace('+00:00', 'Z')
 
 

@@ -1,4 +1,4 @@
-"""What `GET /metrics` counts, in the text format of Prometheus; nothing of patients."""
+"""The counters of `GET /metrics`, in the text format of Prometheus; no patient data."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class ServiceMetrics:
-  """Counters of one service, in a registry of their own.
+  """Counters of one service, in its own registry.
 
   Attributes:
     requests: by endpoint and status.
     seconds: by endpoint.
     refused: by reason.
-    batch_rows: patients of each batch that was predicted.
-    waiting: patients who wait.
-    patients: who were predicted.
+    batch_rows: patients per predicted batch.
+    waiting: number of waiting patients.
+    patients: number of predicted patients.
   """
 
   def __init__(self):
@@ -26,21 +26,21 @@ class ServiceMetrics:
       f'medm2t_{name}', text, labels, registry=self._registry
     )
     self.requests = count('requests', 'Requests.', 'endpoint', 'status')
-    self.refused = count('refused', 'Requests that were refused.', 'reason')
-    self.patients = count('patients', 'Patients who were predicted.')
+    self.refused = count('refused', 'Refused requests.', 'reason')
+    self.patients = count('patients', 'Predicted patients.')
     self.seconds = prometheus.Histogram(
-      'medm2t_request_seconds', 'Seconds of a request, its body included.', ('endpoint',),
+      'medm2t_request_seconds', 'Seconds per request, its body included.', ('endpoint',),
       buckets=_SECONDS, registry=self._registry,
     )  # fmt: skip
     self.batch_rows = prometheus.Histogram(
-      'medm2t_batch_rows', 'Patients of a batch.', buckets=_ROWS, registry=self._registry
+      'medm2t_batch_rows', 'Patients per batch.', buckets=_ROWS, registry=self._registry
     )
     self.waiting = prometheus.Gauge(
-      'medm2t_waiting', 'Patients who wait for their prediction.', registry=self._registry
+      'medm2t_waiting', 'Patients waiting for their prediction.', registry=self._registry
     )
 
   def text(self) -> bytes:
-    """All of them."""
+    """All counters as text."""
     return prometheus.generate_latest(self._registry)
 
 

@@ -1,4 +1,4 @@
-"""Requests that are refused: a status, and errors that name places, never values."""
+"""Refused requests: a status, and errors that name places but never values."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ class Problem:
   """One error of a request.
 
   Attributes:
-    place: path of the field, of indices and known names alone.
+    place: path of the field, with indices and known names only.
     message: what is allowed there.
-    patient: its index in the request, and its `id`; None where it is about none.
+    patient: index of the patient in the request; None if the error concerns none.
+    id: the patient's `id`.
     event: index among the patient's events.
   """
 
@@ -31,6 +32,7 @@ class Problem:
   event: int | None = None
 
   def to_json(self) -> dict[str, Any]:
+    """The error as it is in the answer."""
     fields = {'patient': self.patient, 'id': self.id, 'event': self.event}
     return {
       'field': spelled(self.place),
@@ -43,9 +45,9 @@ class Refused(Exception):
   """A request that is not answered.
 
   Attributes:
-    status: of HTTP.
-    reason: a short name for counting, from a fixed few.
-    message: one line, with no value of the request.
+    status: HTTP status.
+    reason: one of a few short names, for counting.
+    message: one line, without any value of the request.
     problems: errors at places of the body.
     headers: of the answer.
   """
@@ -63,12 +65,13 @@ class Refused(Exception):
     self.problems, self.headers = problems, dict(headers or {})
 
   def to_json(self) -> dict[str, Any]:
+    """The body of the answer, with at most `MOST_ERRORS` errors."""
     found = [each.to_json() for each in self.problems[:MOST_ERRORS]]
     return {'detail': self.message, **({'errors': found} if found else {})}
 
 
 def invalid(problems: Sequence[Problem]) -> Refused:
-  """422 with these errors."""
+  """A 422 refusal with these errors."""
   count = len(problems)
   more = f'; the first {MOST_ERRORS} are listed' if count > MOST_ERRORS else ''
   text = 'one error' if count == 1 else f'{count} errors'
@@ -76,12 +79,12 @@ def invalid(problems: Sequence[Problem]) -> Refused:
 
 
 def too_many(place: tuple[str | int, ...], count: int, most: int) -> Problem:
-  """A list that is longer than its limit."""
-  return Problem(place, f'{count} are given, at most {most} are allowed')
+  """The problem of a list that is longer than its limit."""
+  return Problem(place, f'{count} are given; at most {most} are allowed')
 
 
 def spelled(place: Iterable[str | int]) -> str:
-  """A path as `patients[0].events[3].code`."""
+  """A path, for example `patients[0].events[3].code`."""
   text = ''
   for part in place:
     text += f'[{part}]' if isinstance(part, int) else f'.{part}' if text else part
@@ -89,7 +92,7 @@ def spelled(place: Iterable[str | int]) -> str:
 
 
 def nearest(name: str, allowed: Collection[str]) -> str:
-  """The nearest allowed names to an unknown one, which may not be repeated."""
+  """The allowed names nearest to an unknown one, which may not be repeated."""
   close = difflib.get_close_matches(name, list(allowed), n=1)
   few = ', '.join(sorted(allowed)[:MOST_ERRORS]) or 'none'
   rest = ', ...' if len(allowed) > MOST_ERRORS else ''
@@ -100,7 +103,7 @@ def nearest(name: str, allowed: Collection[str]) -> str:
 def problems_of(
   error: ValidationError, model: type[BaseModel], known: Collection[str]
 ) -> list[Problem]:
-  """What pydantic found, without any text of the request.
+  """The errors that pydantic found, without any text of the request.
 
   Args:
     error: of `model`.
@@ -114,11 +117,11 @@ def problems_of(
     if kind == 'extra_forbidden':
       name, place = str(place[-1]), place[:-1]
       allowed = _fields_at(model, place)
-      message = f'an unknown field: {nearest(name, allowed)}'
+      message = f'unknown field: {nearest(name, allowed)}'
     elif kind == 'missing':
       message = 'is required'
     elif kind == 'string_pattern_mismatch':
-      message = f'has to match {each.get("ctx", {})["pattern"]}'
+      message = f'must match {each.get("ctx", {})["pattern"]}'
     safe = tuple(part if isinstance(part, int) or part in known else '*' for part in place)
     found.append(Problem(safe, message, *_whose(place)))
   return found
@@ -136,7 +139,7 @@ def _whose(place: tuple[str | int, ...]) -> tuple[int | None, None, int | None]:
 
 
 def _fields_at(model: type[BaseModel], place: tuple[str | int, ...]) -> set[str]:
-  """Names of the fields that an object at a place of a request has."""
+  """Names of the fields that an object at a place of a request can have."""
   schema = model.model_json_schema(by_alias=True)
   here: dict[str, Any] = schema
   for part in (*place, None):

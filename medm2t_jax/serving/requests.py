@@ -1,6 +1,6 @@
-"""What `POST /predict` takes, and how it becomes the rows that are read.
+"""The requests of `POST /predict`, and their conversion to rows.
 
-Values are checked strictly: a number is no text, and a time says date and time.
+Values are checked strictly: a number must not be text, and a time needs date and time.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _MICROSECOND = dt.timedelta(microseconds=1)
 
 Time = Annotated[str, Field(strict=True, max_length=40, pattern=_TIME)]
 Number = Annotated[float, Field(strict=True, ge=-_MOST, le=_MOST, allow_inf_nan=False)]
-# No control characters: one separates code and unit where a mapping has units by row.
+# No control characters: one of them separates code and unit if a mapping has units by row.
 Name = Annotated[str, Field(strict=True, max_length=256, pattern=r'^[^\x00-\x1f]*$')]
 Text = Annotated[str, Field(strict=True, max_length=4096, pattern=r'^[^\x00]*$')]
 _IDENTIFIER = r'^[A-Za-z0-9._:@-]{1,64}$'
@@ -51,20 +51,20 @@ Identifier = Annotated[str, Field(strict=True, pattern=_IDENTIFIER)]
 
 
 def _samples(given: Any) -> np.ndarray:
-  """float64 (n): null is a sample that is not available."""
+  """Signal samples as float64 (n); null is a missing sample."""
   if not isinstance(given, list) or not {*map(type, given)} <= {int, float, type(None)}:
-    raise PydanticCustomError('samples', 'a list of numbers')
+    raise PydanticCustomError('samples', 'must be a list of numbers')
   try:
     return np.array(given, np.float64)
   except OverflowError:
-    raise PydanticCustomError('samples', 'numbers of usual size') from None
+    raise PydanticCustomError('samples', 'must be numbers that float32 can hold') from None
 
 
 def _bytes(given: Any) -> bytes:
   try:
     return base64.b64decode(given, validate=True)
   except (TypeError, ValueError, binascii.Error):
-    raise PydanticCustomError('base64', 'a file in base64') from None
+    raise PydanticCustomError('base64', 'must be a file in base64') from None
 
 
 Samples = Annotated[
@@ -119,17 +119,20 @@ class Ecg(BaseModel):
       (any(x is not None for x in array)) and any(x is not None for x in files)
     ):
       raise PydanticCustomError(
-        'ecg', 'either leads, sampling_rate and unit, or hea and dat of a WFDB record'
+        'ecg',
+        'must have either leads, sampling_rate and unit, or hea and dat of a WFDB record',
       )
     if self.leads is not None:
       lengths = {len(each) for each in self.leads.values()}
       if len(lengths) != 1 or 0 in lengths:
-        raise PydanticCustomError('ecg', 'leads of one length, at least one sample')
+        raise PydanticCustomError(
+          'ecg', 'leads must have the same length, at least one sample'
+        )
     return self
 
 
 class PatientRequest(BaseModel):
-  """What is known of a patient, and when the prediction is made."""
+  """The data of a patient, and the prediction time."""
 
   model_config = ConfigDict(extra='forbid')
 
@@ -155,14 +158,14 @@ def is_identifier(text: str) -> bool:
 
 
 def names_of(model: type[BaseModel]) -> set[str]:
-  """All field names of a model of requests, those inside it too."""
+  """All field names of a request model, nested ones included."""
   schema = model.model_json_schema(by_alias=True)
   every = [schema, *schema.get('$defs', {}).values()]
   return {name for one in every for name in one.get('properties', ())}
 
 
 def static_columns(schema: Schema) -> dict[str, tuple[str, ...]]:
-  """Code -> its categories (none of a number): variables that every sample has once."""
+  """Code -> categories (empty for a number) of variables that every sample has once."""
   return {
     item.itemid: item.categories
     for modality in schema.modalities.values()
@@ -172,10 +175,10 @@ def static_columns(schema: Schema) -> dict[str, tuple[str, ...]]:
 
 
 def check(request: PredictRequest, schema: Schema, options: ServiceOptions) -> None:
-  """What the model's schema and the limits say.
+  """Checks a request against the model's schema and the limits.
 
   Raises:
-    Refused: 422, with all that is too much or unknown.
+    Refused: 422, with everything that is unknown or exceeds a limit.
   """
   found: list[Problem] = []
   patients = request.patients
@@ -189,19 +192,19 @@ def check(request: PredictRequest, schema: Schema, options: ServiceOptions) -> N
       (*place, *name), message, index
     )
     if first.setdefault(patient.id, index) != index:
-      found.append(of(('id',), f'the same as that of patients[{first[patient.id]}]'))
+      found.append(of(('id',), f'must differ from that of patients[{first[patient.id]}]'))
     for name, count, limit in (
       ('events', len(patient.events), options.max_events),
       ('ecgs', len(patient.ecgs), options.max_recordings),
     ):
       if count > limit:
-        found.append(of((name,), f'{count} are given, at most {limit} are allowed'))
+        found.append(of((name,), f'{count} are given; at most {limit} are allowed'))
     for number, ecg in enumerate(patient.ecgs):
       problems = _of_ecg(ecg, options.max_samples)
       found += [of(('ecgs', number, name), message) for name, message in problems]
     for code, value in patient.static.items():
       if code not in columns:
-        found.append(of(('static',), f'an unknown column: {nearest(code, columns)}'))
+        found.append(of(('static',), f'unknown column: {nearest(code, columns)}'))
       elif message := _of_static(value, columns[code]):
         found.append(of(('static', code), message))
   if found:
@@ -228,7 +231,7 @@ def patients_of(requests: Sequence[PatientRequest]) -> Patients:
   """The rows, recordings and times of patients.
 
   Raises:
-    Refused: 422, a time that no calendar has.
+    Refused: 422, a day or time does not exist.
   """
   problems: list[Problem] = []
   prediction, recordings = [], []
@@ -256,7 +259,7 @@ def patients_of(requests: Sequence[PatientRequest]) -> Patients:
     raise invalid(with_ids(problems, requests))
   table = {
     'patient': pa.array(np.repeat(np.arange(len(counts)), counts), pa.int64()),
-    # By way of whole numbers: twenty times as fast.
+    # Conversion from integers is twenty times as fast.
     'time': pa.array(times, pa.int64()).cast(pa.timestamp('us')),
     'code': pa.array([event['code'] for event in events], pa.string()),
   }
@@ -292,7 +295,7 @@ def joined(parts: Sequence[Patients]) -> Patients:
 
 
 def microseconds(text: str) -> int | None:
-  """Since 1970, UTC; None where no calendar has this time. Without an offset it is UTC."""
+  """Microseconds since 1970; None if there is no such time. Without an offset it is UTC."""
   try:
     time = dt.datetime.fromisoformat(text)
   except ValueError:
@@ -301,7 +304,7 @@ def microseconds(text: str) -> int | None:
 
 
 def without_offset(patient: PatientRequest) -> bool:
-  """Whether a time of the patient says no offset."""
+  """Whether any time of the patient has no offset."""
   texts = [patient.prediction_time, *(ecg.time for ecg in patient.ecgs)]
   texts += [time for event in patient.events if (time := event.get('time'))]
   return not all(text.endswith('Z') or text[-6] in '+-' for text in texts)
@@ -326,29 +329,29 @@ def _recording(ecg: Ecg) -> Recording:
 
 
 def _of_ecg(ecg: Ecg, most: int) -> list[tuple[str, str]]:
-  """(field, what is allowed there) of what is wrong with a recording."""
+  """(field, what is allowed there) for every error of a recording."""
   found = []
   leads = ecg.leads or {}
   samples = sum(map(len, leads.values())) if leads else len(ecg.dat or b'') // 2
   if samples > most:
-    found.append(('leads', f'{samples} samples, at most {most} are allowed'))
+    found.append(('leads', f'{samples} samples; at most {most} are allowed'))
   names = {lead.lower() for lead in ECG_LEADS}
   for name in leads:
     if name.lower() not in names:
-      found.append(('leads', f'an unknown lead: {nearest(name, ECG_LEADS)}'))
+      found.append(('leads', f'unknown lead: {nearest(name, ECG_LEADS)}'))
   for name in ecg.measurements:
     if name not in ECG_MEASUREMENTS:
-      message = f'an unknown measurement: {nearest(name, ECG_MEASUREMENTS)}'
+      message = f'unknown measurement: {nearest(name, ECG_MEASUREMENTS)}'
       found.append(('measurements', message))
   return found
 
 
 def _of_static(value: Any, categories: Sequence[str]) -> str:
-  """What is allowed in place of a value; '' where it is."""
+  """What is allowed in place of a value; '' if the value is allowed."""
   if value is None:
     return ''
   if categories:
-    return '' if value in categories else f'one of {", ".join(categories)}'
+    return '' if value in categories else f'must be one of {", ".join(categories)}'
   number = isinstance(value, int | float) and not isinstance(value, bool)
   return '' if number and abs(value) <= _MOST else 'a number'
 

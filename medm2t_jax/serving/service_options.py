@@ -13,20 +13,20 @@ _LEAST_TOKEN = 16
 
 @dataclasses.dataclass(frozen=True)
 class ServiceOptions(Options):
-  """What a request may hold, and how many are answered together.
+  """Limits of a request, and the sizes of batches.
 
   Attributes:
-    max_body_mb: size of a request's body.
-    max_depth: how deep objects and lists of a body may be inside each other.
-    max_patients: of a request.
-    max_events: rows of a patient.
-    max_recordings: ECGs of a patient.
-    max_samples: of all leads of a recording.
-    max_explained: patients of a request that asks for explanations.
-    max_waiting: patients who wait for their prediction; beyond it: 503.
-    body_seconds: in which a body has to arrive.
-    batch_rows: rows of the compiled programs; patients who wait take the largest that
-      they fill at least half.
+    max_body_mb: largest size of a request's body, in MB.
+    max_depth: deepest nesting of objects and lists in a body.
+    max_patients: patients per request.
+    max_events: rows per patient.
+    max_recordings: ECGs per patient.
+    max_samples: signal samples of a recording, over all leads.
+    max_explained: patients per request that asks for explanations.
+    max_waiting: waiting patients; above it, requests get status 503.
+    body_seconds: time within which a body must arrive.
+    batch_rows: rows of the compiled programs; waiting patients take the largest program
+      that they fill at least half.
   """
 
   max_body_mb: Positive = 32.0
@@ -42,10 +42,10 @@ class ServiceOptions(Options):
 
 
 def read_token(path: str | None) -> str:
-  """The token of a file, '' without one.
+  """The token in a file; '' without a file.
 
   Raises:
-    DataError: it cannot be read, or the token is short.
+    DataError: the file cannot be read, or the token is too short.
   """
   if path is None:
     return ''
@@ -55,7 +55,7 @@ def read_token(path: str | None) -> str:
     raise DataError(f'--token_file={path}: {type(error).__name__}.') from None
   if len(token) < _LEAST_TOKEN or not token.isprintable() or ' ' in token:
     raise DataError(
-      f'--token_file={path}: a token has at least {_LEAST_TOKEN} characters and no blanks. '
-      'Make one: `openssl rand -hex 32 > FILE`.'
+      f'--token_file={path}: a token must have at least {_LEAST_TOKEN} characters and no '
+      'blanks. Make one: `openssl rand -hex 32 > FILE`.'
     )
   return token

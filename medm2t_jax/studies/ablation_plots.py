@@ -1,4 +1,4 @@
-"""Pictures of ablations."""
+"""Draws the differences of ablations."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def differences(
 
   Args:
     groups: heading -> name -> estimate of the difference.
-    name: of the figure, with its unit.
-    better: where a better model would be: 'left' or 'right'.
+    name: of the metric, with its unit.
+    better: the side of better models: 'left' or 'right'.
   """
   rows = [
     (color, label, each)

@@ -1,9 +1,9 @@
 """Trains, predicts and compares the ablations of an experiment.
 
-An ablation is a run in a workdir of its own, `W/ablations/NAME`, whose stages are those
-of the full run in W as long as everything that they depend on is the same: they are read
-where they are, under the leak rules of every checkpoint, and not trained again. With
-further seeds, those runs are in `W/ablations/seed{s}/{full,NAME}`.
+An ablation is a run in its own workdir, `W/ablations/NAME`. As long as everything that a
+stage depends on is unchanged, the stage of the full run in W is used and not trained
+again, under the leak rules of every checkpoint. Runs of further seeds are in
+`W/ablations/seed{s}/{full,NAME}`.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ def run(
   names: Sequence[str] = (),
   seeds: Sequence[int] = (),
 ) -> dict[str, Any]:
-  """Trains what is not complete yet, the full model included, and writes the table.
+  """Trains all incomplete runs, including the full model, and writes the table.
 
   Args:
     config: of the full model.
-    directory: its workdir; made when absent.
+    directory: its workdir; created if it does not exist.
     names: ablations to run; empty for all that apply.
-    seeds: of training; figures are means over them. Empty for that of the config.
+    seeds: training seeds over which metrics are averaged; empty for that of the config.
 
   Returns:
     The content of `ablations.json`.
 
   Raises:
-    DataError: an unknown ablation, a mistake in the experiment, or another process works
-      on one of the folds here.
+    DataError: an ablation is unknown, the experiment is wrong, or another process works on
+      one of the folds here.
     stage_training.TrainingError: a loss of the full model is not finite.
-    preemption.Preempted: SIGTERM came; run it again to continue.
+    preemption.Preempted: SIGTERM arrived; run it again to continue.
   """
   chosen_folds = folds_of(config)
   if config.stages != 'all' and evaluate.STAGE not in config.stages.split(','):
@@ -76,7 +76,7 @@ def run(
 
 
 def definition(fold: Run, stage: str) -> str:
-  """All that the training of a stage is a function of, as JSON.
+  """Everything that the training of a stage depends on, as JSON.
 
   Stages with the same definition have the same best checkpoint.
   """
@@ -93,7 +93,7 @@ def _definition(fold: Run, stage: str) -> dict[str, Any]:
   if modality is not None:
     of = model.modality(modality)
     part = of.definition(model.stages[stage].part)
-    if model.stages[stage].of_samples:  # the others have no trunk
+    if model.stages[stage].of_samples:  # other stages have no trunk
       part |= {'trunk': (model.ensemble, of.columns), 'deep': model.deep}
   return {
     'stage': stage,
@@ -111,7 +111,7 @@ def _definition(fold: Run, stage: str) -> dict[str, Any]:
 
 
 class _Study:
-  """The full runs, one a seed, and the ablations on their way."""
+  """The full runs, one per seed, and the ablations in progress."""
 
   def __init__(
     self, config: Experiment, directory: Path, names: Sequence[str], seeds: Sequence[int]
@@ -135,7 +135,7 @@ class _Study:
         continue
       fold = self._folds(ablation, self._seeds[0])[0]
       if definition(fold, evaluate.STAGE) == definition(first[0], evaluate.STAGE):
-        self._left_out[ablation.name] = 'the experiment is like that already'
+        self._left_out[ablation.name] = 'the experiment already has this setting'
       else:
         self._ablations.append(ablation)
 
@@ -164,7 +164,7 @@ class _Study:
     return summary
 
   def _comparison(self) -> reporting.Ablations:
-    """Trains and predicts the full model of every seed."""
+    """Trains and predicts the full model with every seed."""
     runs = [self._train(self._full[seed]) for seed in self._seeds]
     tables, at = [], 0
     for fold in self._full[self._seeds[0]]:
@@ -176,7 +176,7 @@ class _Study:
     return reporting.Ablations(test, runs, self._config.evaluation.bootstrap)
 
   def _folds(self, ablation: Ablation | None, seed: int) -> list[Run]:
-    """The folds of a run; stages like the full run's are taken from there."""
+    """The folds of a run; stages equal to those of the full run are taken from it."""
     config = self._config.changed({'seed': seed})
     directory = self._directory
     if seed != self._config.seed:
@@ -203,13 +203,13 @@ class _Study:
     ]
 
   def _train(self, folds: list[Run]) -> np.ndarray:
-    """Trains what is not complete; the test predictions, fold after fold."""
+    """Trains all incomplete stages; returns the test predictions, fold after fold."""
     workdir.claim(folds[0].workdir, folds[0].config, folds[0].dataset.version)
     train.train(folds)
     return np.concatenate([_test_predictions(fold) for fold in folds])
 
   def _cost(self, ablation: Ablation) -> float:
-    """Seconds that the full run took for the stages to train; 0 for a complete one."""
+    """Seconds that the full run took for the stages to train; 0 if complete."""
     seconds = 0.0
     for seed in self._seeds:
       runs = lambda folds: [run for fold in folds for run in fold.runs]
@@ -254,7 +254,7 @@ class _Study:
 
 
 def _same_stages(fold: Run, full: Run) -> list[str]:
-  """Stages before the last that the full run has just so."""
+  """Stages before the last that are the same in the full run."""
   known = full.model_config.stages
   return [
     stage

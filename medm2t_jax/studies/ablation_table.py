@@ -13,8 +13,8 @@ from data_pipeline.format.schema import write_json
 from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES, Draws, estimate
 from medm2t_jax.evaluation.metrics.metrics import (
   NAMES,
-  compared_figures,
-  figure_draws,
+  compared_metrics,
+  metric_draws,
   why_undefined,
 )
 from medm2t_jax.evaluation.page import page
@@ -36,20 +36,25 @@ from medm2t_jax.studies import ablation_plots
 class Ablations:
   """The full model and the ablations so far, on the same test rows and resamples.
 
-  With several seeds of training every figure is the mean over them.
+  With several seeds of training every metric is the mean over them.
 
   Attributes:
     names: of the ablations so far.
   """
 
   def __init__(self, rows: Rows, full: Sequence[np.ndarray], resamples: int = RESAMPLES):
-    """Args: test rows; predictions of the full model, one a seed; of the bootstrap.
+    """Computes the metrics of the full model.
+
+    Args:
+      rows: test rows.
+      full: predictions of the full model, one array per seed.
+      resamples: number of bootstrap resamples.
 
     Raises:
       DataError: the predictions do not fit the rows.
     """
     self._rows, self._resamples = rows, resamples
-    self._names = compared_figures(rows)
+    self._names = compared_metrics(rows)
     self._counts, self._reason = rows.counts(), why_undefined(rows)
     self._target = rows.target
     self._digits = 2 if rows.target.numeric else 3
@@ -58,31 +63,32 @@ class Ablations:
 
   @property
   def names(self) -> tuple[str, ...]:
+    """Names of the ablations added so far."""
     return tuple(each['name'] for each in self._entries)
 
   def add(self, described: Mapping[str, Any], predictions: Sequence[np.ndarray]) -> None:
     """Adds an ablation.
 
     Args:
-      described: its name, group and question, and whatever `ablations.json` shall say.
-      predictions: of the test rows, one a seed, in the order of the full model's.
+      described: its name, group and question, and further content for `ablations.json`.
+      predictions: of the test rows, one array per seed, in the order of the full model's.
 
     Raises:
       DataError: the predictions do not fit the rows.
     """
     theirs = self._draws(predictions, f'ablation {described["name"]}')
-    figures, differences, by_seed = {}, {}, {}
+    metrics, differences, by_seed = {}, {}, {}
     for name in self._names:
       paired = [a - b for a, b in zip(theirs[name], self._full[name], strict=True)]
-      figures[name] = self._estimate(theirs[name])
+      metrics[name] = self._estimate(theirs[name])
       differences[name] = self._estimate(paired)
       by_seed[name] = [each.value for each in paired]
     self._entries.append(
-      {**described, 'figures': figures, 'differences': differences, 'by_seed': by_seed}
+      {**described, 'metrics': metrics, 'differences': differences, 'by_seed': by_seed}
     )
 
   def verdict(self) -> str:
-    """A sentence on the ablation that was added last."""
+    """A sentence on the last added ablation."""
     return self._verdict(self._entries[-1])
 
   def write(self, directory: Path, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,21 +117,21 @@ class Ablations:
         task_name(result['task'], self._target.description), self._notes(result), sections
       ),
     )
-    # Last: where it is, the others are of the same ablations.
+    # Written last: if it exists, the other files are of the same ablations.
     write_json(directory / 'ablations.json', result)
     return result
 
   def _draws(self, predictions: Sequence[np.ndarray], what: str) -> dict[str, list[Draws]]:
-    """Figure -> draws of every seed."""
+    """Metric -> draws of every seed."""
     result: dict[str, list[Draws]] = {name: [] for name in self._names}
     for prediction in predictions:
       rows = self._rows.with_prediction(prediction, what)
-      for name, draws in figure_draws(rows, self._names, self._resamples).items():
+      for name, draws in metric_draws(rows, self._names, self._resamples).items():
         result[name].append(draws)
     return result
 
   def _estimate(self, draws: Sequence[Draws]) -> dict[str, Any]:
-    """Of the mean over seeds."""
+    """Estimate of the mean over seeds."""
     value = float(np.mean([each.value for each in draws]))
     resampled = np.mean([each.resampled for each in draws], axis=0)
     return estimate(Draws(value, resampled), self._counts, self._reason)
@@ -164,9 +170,9 @@ class Ablations:
     blocks.append(
       Paragraph(
         'Differences are ablation minus full model, on the same test samples and the same '
-        'resamples of their subjects. The intervals say how far other test subjects could '
-        'move a difference, not how far another training could: that is what several '
-        'seeds show. They are not corrected for the number of ablations.'
+        'resamples of their subjects. The intervals show the variation between test '
+        'subjects, not between trainings, which several seeds show. They are not '
+        'corrected for the number of ablations.'
       )
     )
     sections = [Section('differences', 'Differences to the full model', blocks)]
@@ -180,8 +186,10 @@ class Ablations:
         )
         for each in self._entries
       ]
-      header = ('', 'Question', 'What is changed', 'Stages trained for it')
-      sections.append(Section('questions', 'What each ablation is', [Table(header, rows)]))
+      header = ('', 'Question', 'Changed options', 'Stages trained for it')
+      sections.append(
+        Section('questions', 'Definition of each ablation', [Table(header, rows)])
+      )
     missing = [f'{name}: {reason}.' for name, reason in result['left_out'].items()]
     missing += [f'{name}: not run yet.' for name in result['to_run']]
     if missing:
@@ -206,7 +214,7 @@ class Ablations:
       for each in entries:
         cells = [each['name']]
         for name in self._names:
-          cells.append(number(each['figures'][name]['value'], self._digits))
+          cells.append(number(each['metrics'][name]['value'], self._digits))
           cells.append(words(each['differences'][name]))
         if several:
           values = each['by_seed'][self._names[0]]
@@ -239,7 +247,7 @@ class Ablations:
       sections=sections,
       footer=(
         f'Intervals: central 95 % of {result["resamples"]:,} bootstrap resamples of '
-        'subjects. Every figure is in ablations.json.'
+        'subjects. Every metric is in ablations.json.'
       ),
     )
 
@@ -250,7 +258,7 @@ class Ablations:
       if self._verdict(each).startswith('better')
     ]
     if result['source'] == 'simulated':
-      notes.append('Simulated patients: these figures say nothing about real ones.')
+      notes.append('Simulated patients: these metrics say nothing about real ones.')
     return notes
 
 

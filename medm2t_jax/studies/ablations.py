@@ -1,7 +1,7 @@
-"""The ablations of an experiment, as data: what each asks, which config values it changes.
+"""The ablations of an experiment, as data: questions and changed config values.
 
-`declared` lists them for an experiment and a data set. Which stages one has to train
-anew follows from its changes (`ablation_study.definition`).
+`declared` lists them for an experiment and a data set. The changes determine which stages
+are trained again (`ablation_study.definition`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WINDOW_COUNTS = (1, 3, 10)
 
 
 def declared(config: Experiment, schema: Schema) -> tuple[Ablation, ...]:
-  """All ablations, those that do not apply included.
+  """All ablations, including those that do not apply.
 
   Args:
     config: of the full model.
@@ -37,10 +37,10 @@ def declared(config: Experiment, schema: Schema) -> tuple[Ablation, ...]:
 
 
 def end_to_end(config: Experiment) -> dict[str, Any]:
-  """The multimodal stage alone, from fresh parameters.
+  """Only the multimodal stage, from fresh parameters.
 
-  Nothing is frozen. Its rate is the median of those of the stages that it would have
-  started from: its own is one for fine-tuning.
+  Nothing is frozen. Its learning rate is the median of those of the stages that it would
+  have started from, because its own rate is for fine-tuning.
   """
   sources = config.recipe[MULTIMODAL].starts_from
   rates = [config.recipe[name].learning_rate for name in sources]
@@ -73,8 +73,8 @@ def _modalities(config: Experiment, schema: Schema) -> Iterator[Ablation]:
       elif len(found) == 1:
         reason = 'the data set has no other modality'
       elif kind == 'without' and len(found) == 2:
-        reason = f'of two modalities, that is only_{kept[0]}'
-      question = f'How far does {name} get alone?'
+        reason = f'with two modalities, this is only_{kept[0]}'
+      question = f'How good is {name} alone?'
       if kind == 'without':
         question = f'What does {name} add to the others?'
       yield Ablation(
@@ -104,36 +104,36 @@ def _trunk(config: Experiment) -> Iterator[Ablation]:
   yield Ablation(
     'deep_vectors_as_chunks',
     'Trunk',
-    'Is the deep network worth more inside the ensemble than added to it at the end?',
+    'Is the deep network better inside the ensemble than added at the end?',
     {'model.deep': 'chunks'},
     reason,
   )
   yield Ablation(
     'without_single_stages',
     'Trunk',
-    'Is it worth to add what each modality predicts by itself?',
+    'Is it worth adding the predictions of single modalities?',
     {'model.single_stages': 'none'},
     reason or fresh,
   )
   yield Ablation(
     'one_member',
     'Trunk',
-    'What are the members of the ensemble worth?',
+    'What is the number of ensemble members worth?',
     {'model.ensemble': 1},
     reason,
   )
 
 
 def _fusion(config: Experiment, schema: Schema) -> Iterator[Ablation]:
-  # Parts of a modality may be fused likewise.
+  # Parts of a modality may also be fused.
   inside = any(modalities.kind_of(each).fuses for each in schema.modalities.values())
   alone = len(schema.modalities) == 1 and not inside
-  reason = 'the data set has one modality: nothing is fused' if alone else ''
+  reason = 'the data set has only one modality, so nothing is fused' if alone else ''
   other = 'after' if config.model.shared_encoder == 'before' else 'before'
   yield Ablation(
     'without_attention',
     'Fusion',
-    'What does Bi-Modal Attention add to vectors side by side?',
+    'What does Bi-Modal Attention add to concatenated vectors?',
     {'model.fusion': 'none'},
     reason,
   )
@@ -147,7 +147,7 @@ def _fusion(config: Experiment, schema: Schema) -> Iterator[Ablation]:
   yield Ablation(
     f'shared_encoder_{other}',
     'Fusion',
-    f'Does it matter that the shared encoder stands {config.model.shared_encoder} '
+    f'Does it matter that the shared encoder is {config.model.shared_encoder} '
     'Bi-Modal Attention?',
     {'model.shared_encoder': other},
     reason,
@@ -161,18 +161,17 @@ def _windows(config: Experiment, schema: Schema) -> Iterator[Ablation]:
     yield Ablation(
       f'windows_{count}',
       'Time',
-      f'How much does it take from time to have {count} '
-      f'{"window" if count == 1 else "windows"}?',
+      f'What is lost with {count} time {"window" if count == 1 else "windows"}?',
       {
         f'model.windows.{name}': _cuts(each.kind, count, schema)
         for name, each in windows.items()
       },
-      '' if windows else 'the data set has no modality that is read in windows',
+      '' if windows else 'the data set has no modality with time windows',
     )
 
 
 def _cuts(kind: str, count: int, schema: Schema) -> tuple[str, tuple[float, ...]]:
-  """Cuts of windows with equal shares of the events, or of the observed hours."""
+  """Cuts of windows with equal shares of the events, or of the observation window."""
   shares = [place / count for place in range(1, count)]
   hours = schema.observation_hours
   if kind == 'hours' and hours is not None:
@@ -186,13 +185,13 @@ def _training(config: Experiment, schema: Schema) -> Iterator[Ablation]:
   yield Ablation(
     'without_pretraining',
     'Training',
-    'What is it worth to train each modality before all together?',
+    'What is it worth to train each modality separately first?',
     end_to_end(config),
     'the experiment has no pretraining' if fresh else '',
   )
   yield Ablation(
     'without_modality_dropout',
     'Training',
-    'Does hiding modalities in training help?',
+    'Does it help to hide modalities in training?',
     {'model.modality_dropout': 0.0},
   )

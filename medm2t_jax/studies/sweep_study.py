@@ -1,13 +1,13 @@
-"""The trials of a sweep: an optuna study in a folder, interrupted and continued.
+"""Runs the trials of a sweep: an optuna study in a folder, which can be interrupted.
 
-  DIRECTORY/sweep.json        what is swept
+  DIRECTORY/sweep.json        definition of the sweep
   DIRECTORY/journal.log       optuna's record of the study
   DIRECTORY/trial-0000/       a workdir
-  DIRECTORY/trials.jsonl      one line a trial: value, parameters, why it failed
+  DIRECTORY/trials.jsonl      one line per trial: value, parameters, why it failed
   DIRECTORY/best.json         configuration of the best trial, for configs/replay.py
 
-A trial that was interrupted goes on in its workdir. Suggestions depend on the sweep's
-seed, the trial's number and the trials before it, so an interrupted sweep ends as an
+An interrupted trial continues in its workdir. Suggestions depend only on the sweep's seed,
+the trial's number and earlier trials, so an interrupted sweep has the same result as an
 uninterrupted one.
 """
 
@@ -40,23 +40,23 @@ _KINDS = ('uniform', 'log_uniform', 'integer', 'choice')
 
 
 def run(sweep: Sweep, directory: Path) -> dict[str, Any]:
-  """Runs the trials that are still to run.
+  """Runs all remaining trials.
 
   Args:
-    sweep: what is searched.
-    directory: made when absent.
+    sweep: definition of the search.
+    directory: created if it does not exist.
 
   Returns:
     The best trial: its number, value, parameters and the path of `best.json`.
 
   Raises:
-    DataError: the sweep is not well described, another one lives or runs in the
-      directory, or no trial could be trained to its end.
-    preemption.Preempted: SIGTERM came; run it again to continue.
+    DataError: the sweep is invalid, the directory belongs to or is used by another sweep,
+      or no trial could be trained to its end.
+    preemption.Preempted: SIGTERM arrived; run it again to continue.
   """
   _check_space(sweep)
   folders.make(directory, '--directory')
-  # Two processes would take each other's running trial for an interrupted one.
+  # Two processes would each treat the other's running trial as interrupted.
   with lock.exclusive(directory / 'lock', 'runs this sweep', 'use another --directory'):
     _claim(directory, sweep)
     study = _open_study(sweep, directory)
@@ -79,18 +79,18 @@ def _objective(sweep: Sweep) -> str:
 
 
 def _check_space(sweep: Sweep) -> None:
-  """Raises DataError for an entry of `space` that no config value can take."""
+  """Raises DataError for an entry of `space` that does not fit any config value."""
   chosen = sweep.experiment.stages
   if chosen != 'all' and sweep.stage not in chosen.split(','):
     raise DataError(
       f'sweep.stage={sweep.stage!r} is not among experiment.stages={chosen!r}'
     )
   if not sweep.space:
-    raise DataError('sweep.space is empty: nothing varies')
+    raise DataError('sweep.space is empty: there is nothing to search')
   for path, kind, *numbers in sweep.space:
     if kind not in _KINDS or len(numbers) != (1 if kind == 'choice' else 2):
       raise DataError(
-        f'sweep.space: {(path, kind, *numbers)} is (path, kind, low, high) or '
+        f'sweep.space: {(path, kind, *numbers)} must be (path, kind, low, high) or '
         f"(path, 'choice', values); kinds are {', '.join(_KINDS)}"
       )
     for value in numbers[0] if kind == 'choice' else numbers:
@@ -98,10 +98,10 @@ def _check_space(sweep: Sweep) -> None:
 
 
 def _with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
-  """A copy of the experiment with the values at all paths that match.
+  """A copy of the experiment with the values at all matching paths.
 
   Raises:
-    DataError: no path matches, or it cannot have the value.
+    DataError: no path matches, or a field does not allow the value.
   """
   paths = list(experiment.paths())
   changes: dict[str, Any] = {}
@@ -114,14 +114,14 @@ def _with_values(experiment: Experiment, values: Mapping[str, Any]) -> Experimen
 
 
 def _claim(directory: Path, sweep: Sweep) -> None:
-  """Writes sweep.json, or checks that it is ours; only `trials` may differ."""
+  """Writes sweep.json, or checks that it matches; only `trials` may differ."""
   path = directory / 'sweep.json'
   ours = sweep.to_json()
   if path.exists():
     theirs = json.loads(path.read_text())
     if theirs | {'trials': 0} != ours | {'trials': 0}:
       raise DataError(
-        f'{path}: another sweep lives here. Use another --directory, or the same sweep; '
+        f'{path} belongs to another sweep. Use another --directory, or the same sweep; '
         'only sweep.trials may change.'
       )
   write_json(path, ours)
@@ -139,13 +139,13 @@ def _open_study(sweep: Sweep, directory: Path) -> optuna.Study:
 
 
 def _next_trial(sweep: Sweep, study: optuna.Study) -> Trial | None:
-  """The interrupted trial where there is one, a new one, or None when all are run."""
+  """The interrupted trial if there is one, else a new one; None when all are done."""
   trials = study.get_trials(deepcopy=False)
   running = [trial for trial in trials if trial.state == TrialState.RUNNING]
   number = running[0].number if running else len(trials)
   study.sampler = optuna.samplers.TPESampler(seed=sweep.seed + number)
   if running:
-    _LOGGER.info('trial %d goes on', number)
+    _LOGGER.info('trial %d continues', number)
     return Trial(study, running[0]._trial_id)
   return study.ask() if number < sweep.trials else None
 
@@ -155,7 +155,7 @@ def _suggested(sweep: Sweep, trial: Trial) -> Experiment:
   values = {}
   for path, kind, *numbers in sweep.space:
     if kind == 'choice':
-      # By their text: a value may be a tuple, which optuna does not store.
+      # As text, because a value may be a tuple, which optuna does not store.
       choices = {json.dumps(choice): choice for choice in numbers[0]}
       values[path] = choices[trial.suggest_categorical(path, list(choices))]
     elif kind == 'integer':
@@ -166,10 +166,9 @@ def _suggested(sweep: Sweep, trial: Trial) -> Experiment:
 
 
 def _train(config: Experiment, stage: str, directory: Path) -> float:
-  """Trains a trial and returns its objective; no test subject is predicted.
+  """Trains a trial and returns its objective; predicts no test subject.
 
-  The first run of each fold has the objective; who trains the best trial again, by its
-  configuration, has the refit too.
+  Only the first run of each fold is trained; replaying the best trial includes the refit.
   """
   dataset = open_or_simulate(config)
   folds = make_runs(config.changed({'refit': False}), dataset, directory)
@@ -191,7 +190,7 @@ def _workdir(directory: Path, trial: Trial | FrozenTrial) -> Path:
 
 
 def _write_trials(sweep: Sweep, study: optuna.Study, directory: Path) -> None:
-  """Writes trials.jsonl, and best.json where a trial is complete."""
+  """Writes trials.jsonl, and best.json if any trial is complete."""
   lines = [
     {
       'trial': trial.number,

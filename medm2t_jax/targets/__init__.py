@@ -1,7 +1,7 @@
-"""What can be predicted, one file a kind: loss, prior, predictions, blend, baselines.
+"""Kinds of prediction targets, one file each: loss, prior, predictions, blend, baselines.
 
-Training, baselines and evaluation ask a kind, not which one it is; all that they tell apart
-is the link of the outputs, and whether a label is a number or a vector.
+Training, baselines and evaluation use this interface without knowing the kind; they only
+distinguish the link of the outputs, and whether a label is a number or a vector.
 """
 
 from __future__ import annotations
@@ -21,5 +21,5 @@ _KINDS: dict[str, type[TargetKind]] = {
 
 
 def of(target: Target) -> TargetKind:
-  """The target with all that training, baselines and evaluation ask of it."""
+  """The target's kind, with everything that training, baselines and evaluation need."""
   return _KINDS[target.kind](target)

@@ -19,7 +19,7 @@ _LOSSES: dict[str, LossMaker] = {
 
 
 class Classes(TargetKind):
-  """Outputs are one score a class."""
+  """Outputs are one score per class."""
 
   link = 'softmax'
   losses = _LOSSES
@@ -58,7 +58,7 @@ class Classes(TargetKind):
   def ranked(
     self, score: Score, outputs: np.ndarray, label: np.ndarray, weight: np.ndarray
   ) -> float:
-    """Mean over the classes, of two the second; NaN where a class has no unit, or all."""
+    """Mean over classes, or of the second of two; NaN if a class has no or all units."""
     classes = range(outputs.shape[1]) if outputs.shape[1] > 2 else (1,)
     if np.bincount(label.astype(int), minlength=outputs.shape[1]).min() == 0:
       return float('nan')
@@ -79,18 +79,18 @@ class Classes(TargetKind):
     return (1,) if count == 2 else tuple(range(count))
 
   def favourite(self, prediction: np.ndarray) -> int | None:
-    """The most probable class but the first."""
+    """The most probable class other than the first."""
     return 1 + int(np.argmax(prediction[1:]))
 
   def explained(self, favourite: int | None) -> np.ndarray:
-    """One class against the first, or all but the first."""
+    """One class against the first, or all others against the first."""
     classes = np.arange(self.target.outputs)
     return classes > 0 if favourite is None else classes == favourite
 
   def explained_output(self, favourite: int | None) -> str:
     first, *others = self.target.classes
     if favourite is None and len(others) > 1:
-      return f'log odds of any class but "{first}"'
+      return f'log odds of all classes other than "{first}"'
     return f'log odds of "{self.target.classes[favourite or 1]}" against "{first}"'
 
   def predicted_in_words(self, prediction: np.ndarray) -> str:
@@ -112,12 +112,12 @@ class Classes(TargetKind):
   def weighted(
     self, loss: Loss, class_weights: Sequence[float], *, prior_correction: bool
   ) -> tuple[Loss, Callable[[Any, Any], Any]]:
-    """A unit's weight is that of its class.
+    """Weights each unit by its class.
 
-    Training with class weights w moves the optimum from p(c | x) to w_c p(c | x), as if
-    the classes had other priors. Logits shifted by log w inside the loss, and only there,
-    learn the latter, so the logits themselves p(c | x): probabilities are calibrated,
-    although rare classes weighed more in every gradient.
+    Training with class weights w moves the optimum from p(c | x) to w_c p(c | x), as if the
+    classes had other priors. Inside the loss only, log w is added to the logits, which
+    makes the sum learn the latter and the logits themselves p(c | x): probabilities are
+    calibrated although rare classes have a larger weight in every gradient.
     """
     by_class = np.asarray(class_weights, np.float32)
 
@@ -131,6 +131,6 @@ class Classes(TargetKind):
 
 
 def _log_losses(predictions: np.ndarray, label: np.ndarray, least: float) -> np.ndarray:
-  """Log loss of each sample (n), no probability counting as less than `least`."""
+  """Log loss of each sample (n), with probabilities of at least `least`."""
   chosen = predictions[np.arange(len(label)), label.astype(int)]
   return -np.log(np.maximum(chosen, least))

@@ -1,4 +1,4 @@
-"""What a kind of target has to say: the contract of `medm2t_jax/targets/`.
+"""The interface of a kind of target.
 
 Letters: n samples, u units (samples, recordings or segments), c outputs, l labels.
 """
@@ -16,12 +16,12 @@ from jaxtyping import Array, Float
 from data_pipeline.format.schema import DataError, Target
 from medm2t_jax.models.link import LEAST_PROBABILITY, Link
 
-# Predictions are float32: closer to 0 or 1 they carry no information.
+# Predictions are float32, which are not accurate closer to 0 or 1.
 SMALLEST = 1e-7
-# One label of several, by itself.
+# A single label of a multilabel target.
 OF_LABEL = Target('binary', ('no', 'yes'))
 
-# Of every metric that may choose an epoch; a name means the same for all kinds.
+# All metrics that may choose an epoch; a name means the same for all kinds.
 RANKING = ('auroc', 'average_precision')
 HIGHER_IS_BETTER = {**dict.fromkeys(RANKING, True), 'mae': False}
 
@@ -32,10 +32,12 @@ Loss = Callable[[Any, Any], Any]
 
 
 class LossNumbers(Protocol):
-  """What a loss may depend on, of a stage's recipe."""
+  """Settings of a loss, from the stage's recipe."""
 
   @property
-  def huber_delta(self) -> float: ...
+  def huber_delta(self) -> float:
+    """The absolute error at which the Huber loss becomes linear, in the label's unit."""
+    ...
 
 
 LossMaker = Callable[[LossNumbers], Loss]
@@ -43,38 +45,38 @@ LossMaker = Callable[[LossNumbers], Loss]
 
 @dataclasses.dataclass(frozen=True)
 class TargetKind(abc.ABC):
-  """A target with all that training, baselines and evaluation ask of it.
+  """A target, with everything that training, baselines and evaluation need.
 
-  Labels are as in a batch: (n,), or (n, l) of a multilabel target, whose unknown entries
+  Labels are as in a batch: (n,), or (n, l) for a multilabel target, whose unknown entries
   are below 0 or NaN. Predictions are probabilities (n, c), or numbers (n,). Outputs are
-  what networks and baselines give, on the scale of `link`: (n, c). Weights are those of the
-  samples, above 0: (n,). Whatever is said of samples together counts each by its weight.
+  those of networks and baselines, on the scale of `link`: (n, c). Weights are those of the
+  samples, above 0: (n,). All averages over samples are weighted.
   """
 
   target: Target
 
   link: ClassVar[Link]
-  # Name -> the loss with the numbers of a stage's recipe; the first one is the usual one.
+  # Name -> the loss, given settings of a stage's recipe; the first is the default.
   losses: ClassVar[Mapping[str, LossMaker]]
-  # Metrics that may choose the best epoch of a stage: of `HIGHER_IS_BETTER`.
+  # Metrics that may choose the best epoch of a stage, from `HIGHER_IS_BETTER`.
   selection_metrics: ClassVar[tuple[str, ...]]
 
   @abc.abstractmethod
   def loss(self, outputs: Any, label: Any) -> Any:
-    """The loss of a baseline that is trained like a network, unreduced: (u)."""
+    """The unreduced loss of a baseline that is trained like a network: (u)."""
 
   @abc.abstractmethod
   def prior(self, label: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Outputs (c,) that say no more than these labels (n, ...) do together."""
+    """Outputs (c,) that predict the average of these labels (n, ...)."""
 
   def scale(self, label: np.ndarray) -> float:
-    """By what a network's raw output is multiplied, given the labels (n, ...)."""
+    """The factor on a network's raw output, given the labels (n, ...)."""
     del label
     return 1.0
 
   @abc.abstractmethod
   def shares(self, label: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Mean prediction (c,) where nothing is known but these labels (n, ...)."""
+    """Mean prediction (c,) without any input, from these labels (n, ...)."""
 
   @abc.abstractmethod
   def predictions(self, outputs: np.ndarray) -> np.ndarray:
@@ -88,45 +90,47 @@ class TargetKind(abc.ABC):
 
     Args:
       predictions: (n, c) or (n,).
-      least: no probability counts as nearer to 0 (of labels, or to 1) than this.
+      least: probabilities are clipped to at least this; for labels also to at most 1 minus
+        this.
     """
 
   @abc.abstractmethod
   def mean_loss(
     self, predictions: np.ndarray, label: np.ndarray, weight: np.ndarray
   ) -> float:
-    """By what baselines are chosen: mean log loss in nats, or mean absolute error."""
+    """The loss that chooses baselines: mean log loss in nats, or mean absolute error."""
 
   @abc.abstractmethod
   def ranked(
     self, score: Score, outputs: np.ndarray, label: np.ndarray, weight: np.ndarray
   ) -> float:
-    """Mean of a ranking score over the classes or labels; NaN where it is not defined.
+    """Mean of a ranking score over the classes or labels; NaN if undefined.
 
     Args:
       score: of scikit-learn.
       outputs: (n c).
-      label, weight: of the samples.
+      label: of the samples, (n ...).
+      weight: of the samples, (n).
     """
 
   @abc.abstractmethod
   def summed_loss(
     self, outputs: np.ndarray, label: np.ndarray, weight: np.ndarray
   ) -> tuple[float, np.ndarray]:
-    """The loss of a blend, each times its weight, summed, and its gradient (n c)."""
+    """The weighted sum of the losses of a blend, and its gradient (n c)."""
 
   @abc.abstractmethod
   def log_losses(self, predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Log loss of each sample, in nats: (n). Numbers have none."""
+    """Log loss of each sample, in nats: (n). Not for numbers."""
 
   @abc.abstractmethod
   def is_true(self, label: np.ndarray) -> np.ndarray:
-    """1 where a class or label is true, 0 where not, NaN where not known: (n, c)."""
+    """1 if a class or label is true, 0 if not, NaN if unknown: (n, c)."""
 
   @property
   @abc.abstractmethod
   def scored(self) -> tuple[int, ...]:
-    """Classes or labels that have metrics of their own; none of a number."""
+    """Indices of the classes or labels with metrics; empty for a number."""
 
   @abc.abstractmethod
   def favourite(self, prediction: np.ndarray) -> int | None:
@@ -134,7 +138,7 @@ class TargetKind(abc.ABC):
 
   @abc.abstractmethod
   def explained(self, favourite: int | None) -> np.ndarray:
-    """What `link.explained` takes as chosen, bool (c): one, or (None) all there is."""
+    """The `chosen` of `link.explained`, bool (c): one output, or (None) all together."""
 
   @abc.abstractmethod
   def explained_output(self, favourite: int | None) -> str:
@@ -142,11 +146,11 @@ class TargetKind(abc.ABC):
 
   @abc.abstractmethod
   def predicted_in_words(self, prediction: np.ndarray) -> str:
-    """A prediction (c) or () for people."""
+    """A prediction (c) or () as text."""
 
   @abc.abstractmethod
   def label_in_words(self, label: Any) -> str:
-    """A label () or (l) for people."""
+    """A label () or (l) as text."""
 
   def check_weights(self, weights: Sequence[float], where: str) -> None:
     """Checks the class weights of a recipe.
@@ -164,22 +168,23 @@ class TargetKind(abc.ABC):
   def weighted(
     self, loss: Loss, class_weights: Sequence[float], *, prior_correction: bool
   ) -> tuple[Loss, Callable[[Any, Any], Any]]:
-    """A loss and the weights of units, where classes have weights.
+    """A loss and the weights of units, for class weights.
 
     Args:
-      loss: of `losses`.
-      class_weights: one per class, or one per label for where it is true; not empty.
+      loss: one of `losses`.
+      class_weights: one per class, or one per label for its true samples; not empty.
       prior_correction: whether outputs stay calibrated although classes are weighted.
 
     Returns:
-      The loss, and what maps label (u ...) and weight (u) to the weight (u) of each unit.
+      The loss, and a function from label (u ...) and weight (u) to the weight (u) of each
+      unit.
     """
 
   def single_labels(self, label: np.ndarray) -> list[np.ndarray] | None:
-    """What a baseline that knows one label a sample is fitted to, one after the other.
+    """The labels for baselines that predict one label, each fitted separately.
 
-    Each is 1 or 0, NaN where it is not known: (n,), with the target `OF_LABEL`. None where
-    a sample has one label anyway.
+    Each is 1 or 0, NaN if unknown: (n,), with the target `OF_LABEL`. None if a sample has
+    only one label anyway.
     """
     del label
     return None

@@ -1,4 +1,4 @@
-"""Losses of units, unreduced.
+"""Unreduced losses of units.
 
 Letters: u units (samples, recordings or segments), c outputs, l labels.
 """
@@ -27,8 +27,8 @@ def nll_of_labels(
 
   Args:
     log_odds: of each label.
-    label: 1 or 0; below 0 where it is not known, which has no part in the mean.
-    positive_weights: weight of each label where it is true, or empty.
+    label: 1 or 0; below 0 if unknown, which is left out of the mean.
+    positive_weights: weight of each label if it is true, or empty.
   """
   known = label >= 0
   each = -jax.nn.log_sigmoid(jnp.where(label > 0, log_odds, -log_odds))
@@ -60,8 +60,8 @@ def log_squared(
 ) -> Float[Array, ' u']:
   """Squared error of log(1 + value); the output itself stays in the label's unit.
 
-  What is below 0, which a length of stay never is, goes through -log(1 - value), so
-  that it still has a gradient that lifts it.
+  Values below 0, which a length of stay never has, are transformed by -log(1 - value), so
+  that they have a gradient that increases them.
   """
   return jnp.square(_signed_log1p(value[:, 0]) - _signed_log1p(label))
 

@@ -1,4 +1,4 @@
-"""Multilabel targets: each label is true or not by itself, or not known."""
+"""Multilabel targets: each label is true, false or unknown, independently of the others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from medm2t_jax.targets.kind import (
   unweighted,
 )
 
-MOST_NAMED = 5  # labels of a prediction in words
+MOST_NAMED = 5  # labels in the text of a prediction
 
 
 _LOSSES: dict[str, LossMaker] = {
@@ -66,7 +66,7 @@ class Multilabel(TargetKind):
   def ranked(
     self, score: Score, outputs: np.ndarray, label: np.ndarray, weight: np.ndarray
   ) -> float:
-    """Mean over the labels that have both values; NaN where there is none."""
+    """Mean over the labels with both values; NaN if there are none."""
     found = []
     for column, truth in zip(outputs.T, label.T, strict=True):
       known = truth >= 0
@@ -75,7 +75,7 @@ class Multilabel(TargetKind):
     return float(np.mean(found)) if found else float('nan')
 
   def log_losses(self, predictions: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """The mean over the known labels."""
+    """Mean log loss over the known labels."""
     known, each = label >= 0, _log_losses(predictions, label, SMALLEST)
     return np.sum(each, axis=1, where=known) / np.maximum(known.sum(axis=1), 1)
 
@@ -111,7 +111,7 @@ class Multilabel(TargetKind):
   def summed_loss(
     self, outputs: np.ndarray, label: np.ndarray, weight: np.ndarray
   ) -> tuple[float, np.ndarray]:
-    """Of each sample the mean over its known labels: they are not independent."""
+    """For each sample the mean over its known labels, because they are not independent."""
     known = label >= 0
     share = known / np.maximum(known.sum(axis=1, keepdims=True), 1)
     share = share * weight[:, np.newaxis]
@@ -122,7 +122,7 @@ class Multilabel(TargetKind):
   def weighted(
     self, loss: Loss, class_weights: Sequence[float], *, prior_correction: bool
   ) -> tuple[Loss, Callable[[Any, Any], Any]]:
-    """A weight is of one label where it is true; units weigh the same."""
+    """Weights labels that are true; all units have the same weight."""
     weights = tuple(class_weights)
     made = functools.partial(cast(Any, loss), positive_weights=weights)
     if not prior_correction:
@@ -135,6 +135,6 @@ class Multilabel(TargetKind):
 
 
 def _log_losses(predictions: np.ndarray, label: np.ndarray, least: float) -> np.ndarray:
-  """Log loss of each label (n l), no probability counting as less than `least`."""
+  """Log loss of each label (n l), with probabilities of at least `least`."""
   likelihood = np.where(label > 0, predictions, 1 - predictions)
   return -np.log(np.maximum(likelihood, least))

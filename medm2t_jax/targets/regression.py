@@ -12,7 +12,8 @@ from medm2t_jax.models.link import LEAST_PROBABILITY
 from medm2t_jax.targets import losses
 from medm2t_jax.targets.kind import Loss, LossMaker, Score, TargetKind
 
-# Of the standard deviation of the labels: an absolute error has no gradient at 0.
+# Share of the standard deviation of the labels below which the absolute error is smoothed,
+# because it has no gradient at 0.
 _SMOOTH = 0.1
 
 
@@ -39,14 +40,14 @@ class Regression(TargetKind):
     return losses.absolute(outputs, label)
 
   def prior(self, label: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """The mean."""
+    """The mean of the labels."""
     return np.array([np.average(label, weights=weight)])
 
   def scale(self, label: np.ndarray) -> float:
-    """The power of ten that is next below the standard deviation: 1 for most stays.
+    """The largest power of ten below the standard deviation; 1 for most lengths of stay.
 
-    A network learns numbers near 1, whatever the unit of the label. A power of ten, so
-    that few samples more or less leave it as it is.
+    A network learns numbers near 1 in any unit. A power of ten does not change when there
+    are a few samples more or less.
     """
     deviation = float(np.std(label, dtype=np.float64))
     return float(10.0 ** np.floor(np.log10(deviation))) if deviation > 0 else 1.0
@@ -104,7 +105,7 @@ class Regression(TargetKind):
   def summed_loss(
     self, outputs: np.ndarray, label: np.ndarray, weight: np.ndarray
   ) -> tuple[float, np.ndarray]:
-    """Absolute error, smooth near 0."""
+    """Absolute error, smoothed near 0."""
     error, by = outputs - label[:, np.newaxis], weight[:, np.newaxis]
     size = np.hypot(error, _SMOOTH * self.scale(label))
     return (by * size).sum(), by * error / size

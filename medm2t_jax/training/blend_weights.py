@@ -1,7 +1,7 @@
-"""Weights of a blend of several predictors, fitted on validation subjects.
+"""Fits the weights of a blend of several predictors on validation subjects.
 
 The blend is that of `medm2t_jax.models.blend.weighted_sum`. Weights are shrunk towards
-equal ones that sum to 1, so that few subjects cannot move them far.
+equal weights that sum to 1, so that few subjects cannot move them far.
 
 Outputs are normalised on the scale of the target's link (`models/link.py`). Letters: n
 samples, c outputs, m predictors.
@@ -27,20 +27,20 @@ def fit_weights(
   target: Target,
   weight_sd: float = 0.2,
 ) -> dict[str, float]:
-  """The most probable weights, none below 0, if each is near 1/m a priori.
+  """Most probable non-negative weights, given a normal prior around 1/m for each.
 
-  Of samples that weigh little, many count as much as one of weight 1.
+  Samples count by their weight: many with a small weight count as much as one of weight 1.
 
   Args:
     outputs: name of a predictor -> its outputs.
     label: (n) or, of a multilabel target, (n l).
     weight: of the samples, (n).
-    prior: outputs that say what training subjects do together.
+    prior: outputs that predict the average of the training subjects.
     target: what the label means.
-    weight_sd: a priori standard deviation of a weight around 1/m.
+    weight_sd: standard deviation of the prior of a weight.
 
   Returns:
-    Name -> weight, in the order of `outputs`. The order has no influence; the only
+    Name -> weight, in the order of `outputs`. The order has no influence; a single
     predictor has weight 1.
 
   Raises:
@@ -52,7 +52,7 @@ def fit_weights(
   prior, label, weight = (np.asarray(x, np.float64) for x in (prior, label, weight))
   said = np.stack([np.asarray(outputs[name], np.float64) for name in names]) - prior
   if not (np.isfinite(said).all() and np.isfinite(label).all()):
-    raise ValueError('outputs, labels and prior are finite')
+    raise ValueError('outputs, labels and prior must be finite')
   result = optimize.minimize(
     _objective(said, label, weight, prior, target, weight_sd),
     np.full(len(names), 1 / len(names)),
@@ -73,12 +73,12 @@ def _objective(
   target: Target,
   weight_sd: float,
 ) -> Callable[[Float[np.ndarray, ' m']], tuple[float, Float[np.ndarray, ' m']]]:
-  """Loss and penalty of weights, divided by what samples weigh, and their gradient."""
+  """Loss and penalty of the weights, divided by the total sample weight, with gradient."""
   total = weight.sum()
   equal = np.full(len(said), 1 / len(said))
   blended = lambda weights: prior + np.tensordot(weights, said, 1)
   loss = targets.of(target).summed_loss
-  # Of numbers: the mean error of equal weights, so that the loss is in nats, too.
+  # For numbers: scaled by the mean error of equal weights, so that the loss is in nats too.
   scale = 1.0
   if target.numeric:
     scale = loss(blended(equal), label, weight)[0] / total

@@ -1,4 +1,4 @@
-"""The loss of a stage, and how the losses of units are reduced, in one place.
+"""The loss of a stage, and the one place where losses of units are reduced.
 
 Dimension letters: u units (samples, recordings or segments), c outputs, l labels.
 """
@@ -24,8 +24,8 @@ class StageLoss:
   """What a stage minimises.
 
   Attributes:
-    each: the loss of units, unreduced: outputs (u c), label (u) or (u l) -> (u).
-    weigh: label (u) or (u l), weight (u) -> weight (u), with those of classes.
+    each: unreduced loss of units: outputs (u c), label (u) or (u l) -> (u).
+    weigh: label (u) or (u l), weight (u) -> weight (u) multiplied by the class weights.
   """
 
   each: Loss
@@ -37,7 +37,7 @@ def make_loss(recipe: Recipe, target: Target) -> StageLoss:
 
   Args:
     recipe: of the stage.
-    target: of the data set, which the recipe suits (`validation.require_recipe`).
+    target: of the data set; it must fit the recipe (`validation.require_recipe`).
   """
   kind = targets.of(target)
   weights, corrected = recipe.class_weights, recipe.prior_correction
@@ -50,16 +50,15 @@ def make_loss(recipe: Recipe, target: Target) -> StageLoss:
 def of_heads(
   loss: Loss, heads: Float[Array, 'h u c'], label: Array, members: int
 ) -> Float[Array, ' u']:
-  """The loss of each unit: of an ensemble's members, and of a deep network beside them.
+  """The loss of each unit over the members of an ensemble and the deep network.
 
-  Every head has a loss of its own. Together the members count as much as what stands
-  beside them.
+  Every head has its own loss. All members together count as much as the deep network.
 
   Args:
     loss: unreduced.
-    heads: outputs of the members, then those of what is beside them, if anything is.
+    heads: outputs of the members, followed by those of the deep network, if there is one.
     label: of the units, (u) or (u l).
-    members: how many heads are members of one ensemble.
+    members: number of heads that are ensemble members.
   """
   found = jax.vmap(loss, in_axes=(0, None))(heads, label)
   parts = [jnp.mean(found[:members], axis=0), *found[members:]]
@@ -72,7 +71,7 @@ def weighted_sum(
   """Sum of weighted losses and sum of weights; their ratio is the mean loss.
 
   Args:
-    loss: unreduced loss; it may be anything finite where `weight` is 0.
+    loss: unreduced; any finite value is allowed where `weight` is 0.
     weight: 0 for padding and absent predictions.
   """
   return jnp.sum(jnp.where(weight > 0, loss, 0.0) * weight), jnp.sum(weight)

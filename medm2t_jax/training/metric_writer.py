@@ -1,4 +1,4 @@
-"""The history of a stage on disk: metrics.jsonl always, TensorBoard where asked for."""
+"""The history of a stage on disk: metrics.jsonl always, TensorBoard events on request."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from data_pipeline.format.schema import DataError
 
 
 def require_tensorboard() -> None:
-  """Raises DataError where TensorBoard is not installed."""
+  """Raises DataError if TensorBoard is not installed."""
   if util.find_spec('tensorboard') is None:
     raise DataError(
       'config.training.tensorboard=True needs the package tensorboard: '
       "pip install -c constraints.txt -e '.[tensorboard]', or leave it False "
-      '(metrics.jsonl is written always)'
+      '(metrics.jsonl is always written)'
     )
 
 
 class MetricWriter:
-  """Writes the records of a stage's epochs into its folder."""
+  """Writes the records of a stage's epochs to its folder."""
 
   def __init__(self, directory: Path, *, tensorboard: bool):
-    """Args: directory of the stage; tensorboard whether to write event files too."""
+    """Opens the stage's directory; `tensorboard` also writes event files."""
     self._directory = directory
     directory.mkdir(parents=True, exist_ok=True)
     self._events = None
@@ -39,9 +39,9 @@ class MetricWriter:
     """Writes the history up to the epoch that has just ended.
 
     Args:
-      history: one record an epoch; `metrics.jsonl` is rewritten with all of them, so
-        that a repeated epoch never stands there twice. Numbers of the last one become
-        TensorBoard scalars at step `epoch`.
+      history: one record per epoch. `metrics.jsonl` is rewritten with all of them, so that
+        a repeated epoch never appears twice. Numbers of the last record become TensorBoard
+        scalars at step `epoch`.
     """
     lines = ''.join(json.dumps(record) + '\n' for record in history)
     write_text(self._directory / 'metrics.jsonl', lines)

@@ -1,6 +1,6 @@
 """Optimizer of a stage: schedule, clipping, weight decay, frozen paths, averaging.
 
-All of it is optax, chosen by name in a stage's recipe (`configs.common.stage`).
+Everything is built from optax; a stage's recipe (`configs.common.stage`) chooses by name.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from data_pipeline.format.schema import DataError
 from medm2t_jax.experiment import Recipe
 from medm2t_jax.models.layers.batch_norm import MOMENTUM
 
-# Weight decay in the gradient, as torch.optim.Adam and SGD have it.
+# Weight decay is added to the gradient, as in torch.optim.Adam and SGD.
 COUPLED = {'adam': optax.adam, 'sgd': optax.sgd}
-# Weight decay beside the gradient's step.
+# Decoupled weight decay.
 DECOUPLED = {'adamw': optax.adamw}
-# Parts of the names of parameters with two axes that are no matrices.
+# Parts of the names of two-dimensional parameters that are not matrices.
 _NO_MATRIX = ('scale', 'bias', 'absent', 'log_weights')
 
 
@@ -32,10 +32,10 @@ def make_optimizer(recipe: Recipe, stage: str, steps: int) -> optax.GradientTran
   Args:
     recipe: of the stage.
     stage: for messages.
-    steps: planned updates of the whole stage, over which a schedule extends.
+    steps: planned updates of the whole stage: the length of the schedule.
 
   Raises:
-    DataError: from its `init`: a frozen path that no parameter has.
+    DataError: raised by the optimizer's `init` if no parameter has a frozen path.
   """
   name, decay = recipe.optimizer, recipe.weight_decay
   mask = matrices if recipe.decayed == 'matrices' else None
@@ -50,7 +50,7 @@ def make_optimizer(recipe: Recipe, stage: str, steps: int) -> optax.GradientTran
     parts.append(COUPLED[name](1.0))
   optimizer = optax.chain(*parts, _scheduled(recipe, steps))
   if recipe.frozen:
-    # Frozen gradients have no part in the norm that is clipped either.
+    # Frozen gradients do not count in the clipped norm either.
     optimizer = optax.partition(
       {'trained': optimizer, 'frozen': optax.set_to_zero()},
       _frozen_labels(recipe.frozen, f'config.recipe.{stage}'),
@@ -61,7 +61,7 @@ def make_optimizer(recipe: Recipe, stage: str, steps: int) -> optax.GradientTran
 def matrices(params: Any) -> Any:
   """A tree of bool: which parameters are matrices or tables.
 
-  Not so the biases and scales that each member of an ensemble has for itself.
+  Biases and scales that each ensemble member has of its own do not count as matrices.
   """
 
   def is_matrix(path: tuple[Any, ...], leaf: Array) -> bool:
@@ -74,10 +74,10 @@ def matrices(params: Any) -> Any:
 def learning_rate(
   recipe: Recipe,
 ) -> Callable[[Int[Array, ''], Int[Array, '']], Float[Array, '']]:
-  """Learning rate of an update of a stage: `(updates before it, all updates) -> rate`.
+  """Learning rate of an update: `(updates before it, all updates) -> rate`.
 
-  A linear warm-up from 0 over the share `warmup` of the updates, then 'constant', or a
-  'cosine' down to 0 at the last one.
+  A linear warm-up from 0 over the share `warmup` of the updates, then 'constant', or
+  'cosine' down to 0 at the last update.
   """
   peak, share = recipe.learning_rate, recipe.warmup
 
@@ -107,10 +107,10 @@ class Scheduled(NamedTuple):
 
 
 def _scheduled(recipe: Recipe, steps: int) -> optax.GradientTransformation:
-  """Multiplies the updates of rate 1 by the learning rate.
+  """Multiplies updates of rate 1 by the learning rate.
 
-  The number of steps is part of the state, so that folds and runs of other numbers share
-  one compiled update.
+  The number of steps is part of the state, so that folds and runs with different numbers of
+  steps share one compiled update.
   """
   rate = learning_rate(recipe)
 
@@ -131,9 +131,9 @@ def _scheduled(recipe: Recipe, steps: int) -> optax.GradientTransformation:
 
 
 def without_frozen_gradients(params: Any, frozen: Sequence[str]) -> Any:
-  """The parameters; those under a `frozen` path are constants to a gradient.
+  """The parameters, with those under a `frozen` path as constants for the gradient.
 
-  What led to such a gradient alone is not computed.
+  Activations that only such a gradient needs are not computed.
   """
   if not frozen:
     return params
@@ -142,7 +142,7 @@ def without_frozen_gradients(params: Any, frozen: Sequence[str]) -> Any:
 
 
 def _is_frozen(params: Any, frozen: Sequence[str]) -> Any:
-  """A tree of bool: whether one of the paths `frozen` leads to a parameter."""
+  """A tree of bool: whether a parameter is under one of the paths `frozen`."""
   return jax.tree_util.tree_map_with_path(
     lambda path, _: any(_is_under(prefix, path) for prefix in frozen), params
   )
@@ -171,29 +171,29 @@ def _frozen_labels(frozen: Sequence[str], where: str) -> Callable[[Any], Any]:
 
 
 def decay_of_update(decay: float, update: Int[Array, '']) -> Float[Array, '']:
-  """How much of an average stays at an update, 1 for the first.
+  """Decay of the moving average at an update, counted from 1.
 
-  min(decay, (1 + t) / (10 + t)): the average leaves the start early (TensorFlow's
+  min(decay, (1 + t) / (10 + t)): the average moves away from the start early (TensorFlow's
   ExponentialMovingAverage with `num_updates`).
   """
   return jnp.minimum(decay, (1 + update) / (10 + update)).astype(jnp.float32)
 
 
 def averaged(average: Any, params: Any, decay: Float[Array, '']) -> Any:
-  """The average after an update that made `params`."""
+  """The moving average after an update that produced `params`."""
   towards = lambda old, new: (1 - decay) * (new - old)
   return optax.apply_updates(average, jax.tree.map(towards, average, params))
 
 
 def averaged_statistics(old: Any, new: Any, decay: Float[Array, '']) -> Any:
-  """BatchNorm's running statistics to go with averaged parameters.
+  """BatchNorm's running statistics for the averaged parameters.
 
-  They are averaged with the same decay: they take from this batch what the average takes
-  from this update.
+  They use the decay of the parameters' average: this batch has the same share in them as
+  this update has in the parameters.
 
   Args:
     old: `batch_stats` before the step.
-    new: after it, moved by BatchNorm's own momentum.
+    new: after it, updated with BatchNorm's own momentum.
     decay: of this update.
   """
   share = (1 - decay) / (1 - MOMENTUM)

@@ -1,4 +1,4 @@
-"""Where the training of a stage stands: a part of every checkpoint."""
+"""The position of a stage's training, saved in every checkpoint."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from medm2t_jax.training import selection
 
 @dataclasses.dataclass
 class Position:
-  """Where a stage's training stands.
+  """How far the training of a stage has got.
 
   Attributes:
     epoch: the current epoch, from 0.
     step: steps made in this epoch.
     loss_total: sum of weighted losses in this epoch.
     loss_weight: sum of their weights.
-    history: one record per finished epoch: `epoch`, from 1; `step`, that of its
-      checkpoint; `train_loss`, and what was measured on validation subjects.
+    history: one record per finished epoch: `epoch`, from 1; `step`, of its checkpoint;
+      `train_loss`, and the metrics of validation subjects.
     notes: what a reader of the results must know, such as damaged checkpoints.
   """
 
@@ -32,17 +32,17 @@ class Position:
   notes: list[str] = dataclasses.field(default_factory=list)
 
   def after_epoch(self, record: dict[str, Any]) -> Position:
-    """The start of the next epoch, with the finished one on record."""
+    """The start of the next epoch; `record` of the finished one joins the history."""
     return Position(epoch=self.epoch + 1, history=[*self.history, record], notes=self.notes)
 
   def best(self, select_by: str) -> dict[str, Any] | None:
-    """The record of the best epoch by `select_by`; of equals the last."""
+    """The record of the best epoch by `select_by`; the last one if several are equal."""
     if not self.history:
       return None
     values = [selection.badness(record, select_by) for record in self.history]
     return self.history[len(values) - 1 - int(np.argmin(values[::-1]))]
 
   def stale_epochs(self, select_by: str) -> int:
-    """Finished epochs since the best one."""
+    """Number of finished epochs since the best one."""
     best = self.best(select_by)
     return len(self.history) - best['epoch'] if best else 0

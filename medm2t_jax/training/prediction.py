@@ -1,7 +1,7 @@
-"""Predictions of the samples of a plan, each batch in several versions.
+"""Predicts the samples of a plan, each batch in one or several versions.
 
-A version has the shapes of the batch and other values or masks, so one compiled step
-serves them all.
+A version has the shapes of the batch but other values or masks, so that all versions use
+one compiled step.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def predict(
 
   Args:
     fold: of the checkpoint.
-    stage: one whose unit is the sample.
+    stage: a stage whose unit is the sample.
     predictor: of the stage.
-    plan: with the modalities of the stage, at least one step.
-    description: of the progress bar.
+    plan: with the modalities of the stage and at least one step.
+    description: shown before the progress bar.
     names: of the versions.
     versions: a batch -> its versions, in the order of `names`.
 
@@ -94,12 +94,12 @@ def in_order(
   outputs: Mapping[str, Sequence[np.ndarray]],
   target: Target,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-  """The predictions of all processes, in the order of the index and without padding.
+  """Predictions of all processes, in the order of the index and without padding.
 
   Args:
-    rows: of each batch, int32 (d b), -1 for padding.
-    outputs: name -> of each batch, the outputs (d b c).
-    target: what they mean.
+    rows: int32 (d b) per batch, -1 for padding.
+    outputs: name -> outputs (d b c) per batch.
+    target: what the outputs mean.
 
   Returns:
     As `predict`.

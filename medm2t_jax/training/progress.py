@@ -1,5 +1,7 @@
-"""What a person sees of training: a bar in every epoch, the time that is left of the
-whole at the start of every stage, a table of stages at the end.
+"""What a user sees of training.
+
+A bar in every epoch, the remaining time at the start of every stage, and a table of all
+stages at the end.
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ T = TypeVar('T')
 
 
 class Progress:
-  """Iterates over the batches of an epoch, and measures while it does.
+  """Iterates over the batches of an epoch and measures throughput and waiting.
 
-  The bar shows samples a second, the time left, the loss, and the share of time in
-  which training waited for data.
+  The bar shows samples per second, the remaining time, the loss, and the share of time that
+  training waited for data.
   """
 
   def __init__(
@@ -33,7 +35,14 @@ class Progress:
     *,
     visible: bool,
   ):
-    """Args: samples of every step of the epoch; start_step of a resumed epoch."""
+    """Starts the bar.
+
+    Args:
+      description: shown before the bar.
+      samples: number of samples of every step of the epoch.
+      start_step: first step, above 0 in a resumed epoch.
+      visible: whether the bar is drawn.
+    """
     self._samples = samples
     self._step = start_step
     self._waited = 0.0
@@ -49,11 +58,11 @@ class Progress:
     )
 
   def over(self, batches: Iterable[T], idle: Callable[[], bool]) -> Iterator[T]:
-    """The batches, and how long training waits for them.
+    """Yields the batches and measures how long training waits for them.
 
-    Steps are queued, so the host may wait for a batch while the devices still compute.
-    Only where `idle` says that they have nothing left to do when the batch is there,
-    the time until it came counts as waiting: an upper bound.
+    Steps are queued, so the host may wait for a batch while the devices still compute. Only
+    if `idle` reports that the devices have nothing left to do when a batch arrives, the
+    time until then counts as waiting: an upper bound.
     """
     with self._bar:
       before = time.perf_counter()
@@ -66,11 +75,12 @@ class Progress:
         before = time.perf_counter()
 
   def show_loss(self, loss: float) -> None:
+    """Shows the loss and the share of time spent waiting for data."""
     share = self._waited / (time.perf_counter() - self._start)
     self._bar.set_postfix_str(f'loss {loss:.4f}, {share:.0%} waiting for data')
 
-  def figures(self) -> dict[str, float]:
-    """Seconds since the start, samples a second, share of time waiting for data."""
+  def measurements(self) -> dict[str, float]:
+    """Samples per second, share of time waiting for data, and seconds since the start."""
     seconds = time.perf_counter() - self._start
     samples = int(self._samples[self._start_step : self._step].sum())
     return {
@@ -81,15 +91,16 @@ class Progress:
 
 
 class TimeLeft:
-  """Of training: what the stages took that are over, times those that are left."""
+  """Estimates the remaining training time from the stages that are done."""
 
   def __init__(self, stages: int):
-    """Args: stages to train, of all folds and runs."""
+    """Starts the clock; `stages` counts those of all folds and runs."""
     self._left = stages
     self._over = 0
     self._start = time.perf_counter()
 
   def stage_is_over(self) -> None:
+    """Counts one more stage as done."""
     self._left -= 1
     self._over += 1
 
@@ -101,7 +112,7 @@ class TimeLeft:
 
 
 def stage_table(records: Sequence[StageRecord]) -> str:
-  """One line for each stage that is over: what it cost and what it reached."""
+  """A table for the log: one line per finished stage, with its cost and its result."""
   header = (
     'fold', 'stage', 'parameters', 'epochs', 'best', 'validation loss', 'time', 'notes'
   )  # fmt: skip

@@ -1,4 +1,4 @@
-"""By what the best epoch of a stage is chosen: validation loss, a metric, or nothing.
+"""Chooses the best epoch of a stage: by validation loss, by a metric, or the last.
 
 Metrics are computed on the stage's units (samples, recordings or segments) of the
 validation subjects, each with its weight.
@@ -23,22 +23,22 @@ _RANKED_BY = {
 
 
 def is_metric(select_by: str) -> bool:
-  """Whether validation has to compute a metric beside the loss."""
+  """Whether validation has to compute a metric in addition to the loss."""
   return select_by in HIGHER_IS_BETTER
 
 
 def measured(select_by: str) -> str:
-  """Name, in an epoch's record, of what is measured: with 'last' it is the loss too."""
+  """Key in an epoch's record of the value that selects; with 'last' that of the loss."""
   return f'validation_{select_by if is_metric(select_by) else LOSS}'
 
 
 def higher_is_better(select_by: str) -> bool:
-  """Of what is `measured`."""
+  """Whether a larger value of `measured` is better."""
   return HIGHER_IS_BETTER.get(select_by, False)
 
 
 def badness(record: Mapping[str, Any], select_by: str) -> float:
-  """What the best epoch has least of."""
+  """A number that is smallest for the best epoch."""
   if select_by == LAST:
     return -record['epoch']
   value = record[measured(select_by)]
@@ -57,14 +57,15 @@ def value(
 
   Args:
     select_by: the name of a metric of the target.
-    outputs: of the units that count (u, c).
-    label: of them (u,) or (u, l).
-    weight: of them (u,).
+    outputs: of the units with a weight above 0, (u c).
+    label: of these units, (u) or (u l).
+    weight: of these units, (u).
     target: what the label means.
     stage: for the message.
 
   Raises:
-    DataError: the metric is not defined: a class has no unit, or all of them.
+    DataError: the metric is undefined because a class has no validation unit, or all of
+      them.
   """
   kind = targets.of(target)
   if select_by in _RANKED_BY:
@@ -73,7 +74,7 @@ def value(
     found = kind.mean_loss(kind.predictions(outputs), label, weight)
   if np.isnan(found):
     raise DataError(
-      f'config.recipe.{stage}.select_by={select_by!r} is not defined: a class has none or '
+      f'config.recipe.{stage}.select_by={select_by!r} is undefined: a class has none or '
       f"all of the {len(label)} validation labels. Use select_by='{LOSS}'."
     )
   return found

@@ -1,6 +1,6 @@
-"""Training folds side by side, each in a process of its own.
+"""Trains folds side by side, each in its own process.
 
-A step of a small model keeps one core of a CPU busy, however many there are.
+A step of a small model keeps only one CPU core busy.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def run(folds: Sequence[Run], train: Train, processes: int) -> None:
 
   Args:
     folds: to train, first runs.
-    train: trains one; a function of a module, so that another process can import it.
-    processes: how many processes there are at most.
+    train: trains one fold; a function of a module, so that another process can import it.
+    processes: largest number of processes at a time.
 
   Raises:
-    DataError, TrainingError: as `train`, or a process died. The others are stopped, and
-      save.
-    preemption.Preempted: SIGTERM came; all have saved.
+    DataError, TrainingError: raised by `train`, or a process died. The others are stopped,
+      and save.
+    preemption.Preempted: SIGTERM arrived and every fold has saved.
   """
   waiting, running = list(folds), list[_Process]()
   try:
@@ -47,15 +47,15 @@ def run(folds: Sequence[Run], train: Train, processes: int) -> None:
       wait([each.process.sentinel for each in running], _POLL_SECONDS)
       if preemption.requested():
         raise preemption.Preempted(
-          'stopped by SIGTERM; the folds that were under way have saved. Run the same '
-          'command to go on.'
+          'stopped by SIGTERM; all running folds have saved. Run the same command again '
+          'to continue.'
         )
       for each in [each for each in running if not each.process.is_alive()]:
         running.remove(each)
         each.check()
   finally:
     for each in running:
-      each.process.terminate()  # it saves
+      each.process.terminate()  # on SIGTERM it saves
     for each in running:
       each.process.join()
 
@@ -74,15 +74,15 @@ class _Process:
     answer.close()
 
   def check(self) -> None:
-    """Raises what the process, which has ended, raised."""
+    """Raises the exception of the process, which has ended."""
     with self._answer:
       try:
         error = self._answer.recv()
       except EOFError:
         error = DataError(
-          f'{self._name}: its process ended with exit code {self.process.exitcode}, for '
-          'a reason that is said above, or for lack of memory (-9). Run the same command '
-          'again, then with fewer config.training.processes.'
+          f'{self._name}: its process ended with exit code {self.process.exitcode}. The '
+          'log above has the reason; -9 means that memory ran out. Run the same command '
+          'again, with fewer config.training.processes if memory ran out.'
         )
     if error is not None:
       raise error
@@ -90,7 +90,7 @@ class _Process:
 
 @dataclasses.dataclass(frozen=True)
 class _Description:
-  """What makes a fold anew in another process."""
+  """What another process needs to recreate a fold."""
 
   config: Experiment
   dataset: Dataset
@@ -116,7 +116,7 @@ class _Description:
 
 def _work(description: _Description, train: Train, answer: Connection) -> None:
   child_process.end_with_parent()
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it, and stops all
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent receives it and stops all
   start_up.start()
   failure: Exception | None = None
   try:

@@ -1,4 +1,4 @@
-"""One stage on its way through its epochs: state, steps, checkpoints, position."""
+"""Trains one stage through its epochs: state, steps, checkpoints, position."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class TrainingError(ShownError):
-  """Training cannot go on. The message names the stage, the step and the remedy."""
+  """Training cannot continue. The message names the stage, the step and the remedy."""
 
 
 def first_epoch(fold: Run, stage: str) -> planning.Plan:
-  """The plan of a stage's first epoch: the others have about as many steps."""
+  """The plan of a stage's first epoch; the others have about as many steps."""
   return _plan_epoch(fold, stage, 0)
 
 
@@ -55,7 +55,7 @@ def _plan(
   fold: Run, stage: str, split: Split, shuffle: tuple[int, int] | None = None
 ) -> planning.Plan:
   config = fold.config
-  # Validation has the shapes of prediction, and so its program.
+  # Validation uses the shapes of prediction, and so the same compiled program.
   of = recipe_of(fold, stage) if split == 'train' else config.evaluation
   return fold.plan(
     split,
@@ -67,13 +67,13 @@ def _plan(
 
 
 def optimizer_of(fold: Run, stage: str, steps: int) -> optax.GradientTransformation:
-  """The optimizer of a stage; `steps` is the number of an epoch's steps."""
+  """The optimizer of a stage; `steps` is the number of steps per epoch."""
   recipe = _with_untrained(recipe_of(fold, stage), fold.model, stage)
   return make_optimizer(recipe, stage, recipe.epochs * steps)
 
 
 def _with_untrained(recipe: Recipe, model: medm2t.MedM2T, stage: str) -> Recipe:
-  """The recipe, which also freezes what a stage never trains."""
+  """The recipe, which also freezes parameters that a stage never trains."""
   return recipe.changed({'frozen': (*recipe.frozen, *model.untrained(stage))})
 
 
@@ -81,20 +81,20 @@ def _with_untrained(recipe: Recipe, model: medm2t.MedM2T, stage: str) -> Recipe:
 def _steps(
   model: medm2t.MedM2T, stage: str, recipe: Recipe, target: Target
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-  """Train and validation step, compiled once for all folds, runs and seeds alike."""
+  """Training and validation step, compiled once for all folds, runs and seeds."""
   recipe = _with_untrained(recipe, model, stage)
   loss = losses.make_loss(recipe, target)
-  # How many updates there are in all stands in the optimizer's state.
+  # The optimizer's state holds the total number of updates.
   optimizer = make_optimizer(recipe, stage, steps=1)
   train = steps.train_step(model, stage, optimizer, loss, recipe.frozen, recipe.ema_decay)
   return train, steps.validation_step(model, stage, loss)
 
 
 class StageTraining:
-  """One stage on its way through its epochs.
+  """Trains one stage through its epochs.
 
-  That of a refit trains for as many epochs as the first run's best one says, without a
-  look at validation subjects, whom it trains on.
+  A refit trains for the number of epochs that was best in the first run. It does not
+  validate, because it trains on the validation subjects.
   """
 
   def __init__(self, fold: Run, stage: str, checkpoints: checkpoint.Checkpoints):
@@ -111,7 +111,7 @@ class StageTraining:
       self._epochs, self._select_by = record.best_epoch, selection.LAST
     steps = len(self._first_epoch)
     optimizer = optimizer_of(fold, stage, steps)
-    model: Any = fold.model  # an unbound module is hashable, which its type does not say
+    model: Any = fold.model  # an unbound module is hashable, but its type does not say so
     self._train_step, self._validation_step = _steps(
       model,
       stage,
@@ -129,7 +129,7 @@ class StageTraining:
     self.parameters = sum(leaf.size for leaf in jax.tree.leaves(self._state.params))
 
   def run(self) -> Position:
-    """Trains until the last epoch, or until nothing improves any more."""
+    """Trains until the last epoch, or until `patience` epochs brought no improvement."""
     _LOGGER.info('%s: %s parameters', self._name, f'{self.parameters:,}')
     self._warn_of_cuts()
     self._resume()
@@ -140,7 +140,7 @@ class StageTraining:
     ):
       record = self._train_epoch(*epoch)
       if self._position.epoch + 1 < self._epochs:
-        # Opened before validation, during which it reads ahead.
+        # Opened before validation, so that it reads ahead meanwhile.
         epoch = self._open_epoch(after=True)
       if self._validation is not None:
         record |= self._validate(self._validation)
@@ -161,7 +161,7 @@ class StageTraining:
     return self._position
 
   def _is_due(self) -> bool:
-    """Whether the end of an epoch is saved: the best one, the last, or after some time."""
+    """Whether to save at the end of an epoch: the best, the last, or after some time."""
     best = self.best
     if self._position.epoch >= self._epochs or (
       self._select_by != selection.LAST
@@ -169,7 +169,7 @@ class StageTraining:
       and best['epoch'] == self._position.epoch
     ):
       return True
-    # The clocks of processes differ, and all of them save together.
+    # Clocks of processes differ, but all processes must save together.
     waited = distributed.from_first(lambda: {'seconds': time.monotonic() - self._saved_at})
     return waited['seconds'] >= self._fold.config.training.save_every_seconds
 
@@ -179,21 +179,21 @@ class StageTraining:
     return self._position.best(self._select_by)
 
   def _warn_of_cuts(self) -> None:
-    """Says which capacity to raise where samples do not fit."""
+    """Says which capacity to raise if samples do not fit."""
     plan, data = self._first_epoch, self._fold.config.data
     modalities = self._fold.dataset.schema.modalities
     longest = planning.buckets_of(self._fold.dataset, self._fold.config.data)[-1]
     for name, count in plan.truncated.items():
       if count:
         _LOGGER.warning(
-            '%s: %d samples to train on have more than %d %s of %s and keep the most '
-            'recent: raise the last of config.data.buckets to keep all',
+            '%s: %d training samples have more than %d %s of %s; only the most recent '
+            'are used. Raise the last value of config.data.buckets to use all.',
             self._name, count, longest[name], modalities[name].noun, name,
         )  # fmt: skip
     if plan.overflowing:
       _LOGGER.warning(
-          '%s: %d samples to train on have more than %d recordings and keep the most '
-          'recent: raise config.data.max_recordings to keep all',
+          '%s: %d training samples have more than %d recordings; only the most recent '
+          'are used. Raise config.data.max_recordings to use all.',
           self._name, plan.overflowing, data.max_recordings,
       )  # fmt: skip
 
@@ -201,7 +201,7 @@ class StageTraining:
     restored = self._checkpoints.restore_latest(self._state)
     if restored is None:
       return
-    # It may have been copied here from another fold.
+    # The checkpoint may have been copied here from another fold.
     require_unseen(self._fold, restored.lineage, restored.where)
     self._state = restored.state
     self._position = Position(**restored.position)
@@ -222,7 +222,7 @@ class StageTraining:
     )
 
   def _stop(self) -> NoReturn:
-    """Saves and ends: the machine is about to be taken away."""
+    """Saves and stops, because the machine will be taken away."""
     self._save()
     raise preemption.Preempted(
       f'{self._name}: stopped by SIGTERM; saved at epoch {self._position.epoch + 1}, '
@@ -230,7 +230,7 @@ class StageTraining:
     )
 
   def _open_epoch(self, *, after: bool = False) -> tuple[planning.Plan, Iterator[Batch]]:
-    """Plan of this epoch and its batches from this step on; or those `after` it."""
+    """Plan and remaining batches of this epoch, or of the one `after` it."""
     epoch, step = self._position.epoch, self._position.step
     if after:
       epoch, step = epoch + 1, 0
@@ -239,7 +239,7 @@ class StageTraining:
     return plan, self._fold.reader.read(plan, modalities, step)
 
   def _train_epoch(self, plan: planning.Plan, batches: Iterator[Batch]) -> dict[str, Any]:
-    """Runs the rest of an epoch; the position is kept up to date for saving."""
+    """Runs the rest of an epoch and keeps the position up to date for saving."""
     config, position = self._fold.config, self._position
     key = initial.key(self._fold, self._stage)
     pending: list[steps.LossSum] = []
@@ -257,7 +257,7 @@ class StageTraining:
       f'{self._name} {position.epoch + 1}/{self._epochs}',
       (plan.rows >= 0).sum(axis=(1, 2)),
       position.step,
-      # Bars of several processes would write over each other.
+      # Bars of several processes would overwrite each other.
       visible=distributed.is_first() and multiprocessing.parent_process() is None,
     )
     idle = lambda: not pending or _is_over(pending[-1])
@@ -271,7 +271,7 @@ class StageTraining:
       if preemption.requested():
         collect()
         self._stop()
-      # The end of the epoch is saved with its validation loss.
+      # The end of the epoch is saved later, with its validation loss.
       due = position.step % config.training.save_every_steps == 0
       if due and position.step < len(plan):
         collect()
@@ -281,7 +281,7 @@ class StageTraining:
       'epoch': position.epoch + 1,
       'step': int(self._state.step),
       'train_loss': position.loss_total / position.loss_weight,
-      **progress.figures(),
+      **progress.measurements(),
     }
 
   def _validate(self, plan: planning.Plan) -> dict[str, float]:
@@ -321,7 +321,7 @@ class StageTraining:
   def _require_finite(
     self, loss: float, split: Split, plan: planning.Plan, number: int
   ) -> None:
-    """Raises TrainingError, with the place and the batch, for a loss that is not finite."""
+    """Raises TrainingError, naming step and samples, if a loss is not finite."""
     if np.isfinite(loss):
       return
     dataset = self._fold.dataset
@@ -332,19 +332,18 @@ class StageTraining:
       f'{self._fold.name}, stage {self._stage}: the {split} loss or its gradient is '
       f'not finite at step {number + 1} of epoch {self._position.epoch + 1}, for the '
       f'sample_ids with the keyed hashes {", ".join(hashes)}. Lower '
-      f'config.recipe.{self._stage}.learning_rate or set clip_norm; where the same '
-      'samples come back, look at their values.'
+      f'config.recipe.{self._stage}.learning_rate or set clip_norm; if the same '
+      'samples fail again, look at their values.'
     )
 
 
 def _is_over(step: steps.LossSum) -> bool:
-  """Whether the devices have computed it, without waiting for them."""
+  """Whether the devices have computed the step, without waiting for them."""
   return step.total.is_ready()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _gathered(units: list[steps.Units]) -> tuple[np.ndarray, ...]:
-  """Outputs (u c), parts (u m c), labels (u ...) and weights (u) of the units of all
-  processes."""
+  """Gathers units of all processes: outputs (u c), parts (u m c), labels, weights (u)."""
   arrays = []
   for each in units:
     parts = np.moveaxis(np.asarray(each.parts), 1, 2)
@@ -367,8 +366,8 @@ def _fitted_weights(
 ) -> dict[str, float]:
   """Weight of each part of a prediction, fitted on validation units.
 
-  A trained model that the run starts from keeps its weights.
-  A modality whose stage was not trained before has none.
+  A run that starts from a trained model keeps that model's weights. Modalities whose stage
+  was not trained before have none.
   """
   kept = fold.start.part_weights(stage) if fold.start else None
   if kept is not None:

@@ -1,4 +1,4 @@
-"""What a stage starts from, and what of it is trained."""
+"""The parameters that a stage starts from, and those that it trains."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from medm2t_jax.runs.train_state import TrainState
 def recipe_of(fold: Run, stage: str) -> Recipe:
   """The recipe of a stage.
 
-  From a trained model the learning rate is `config.adapt_rate` of it, and with
-  `config.adapt='head'` output layers alone are trained.
+  When training starts from a bundle, the learning rate is multiplied by
+  `config.adapt_rate`, and with `config.adapt='head'` only output layers are trained.
 
   Raises:
     DataError: the experiment has no recipe for the stage.
@@ -43,10 +43,10 @@ def recipe_of(fold: Run, stage: str) -> Recipe:
 
 
 def sources_of(fold: Run, stage: str) -> tuple[str, ...]:
-  """The stages of the model that a stage continues from, in the order of training.
+  """The stages of the model that a stage continues from, in training order.
 
-  The multimodal stage, where it continues from any, does so too from those of modalities
-  that have no recipe of their own, and so are in no config by name.
+  If the multimodal stage continues from any stage, it also continues from those of
+  modalities without their own recipe, because no config can list them by name.
   """
   patterns = recipe_of(fold, stage).starts_from
   named = lambda name: any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
@@ -61,12 +61,13 @@ def sources_of(fold: Run, stage: str) -> tuple[str, ...]:
 
 
 def require_new_subjects(fold: Run) -> None:
-  """Refuses a trained model that has seen subjects whom the fold chooses or tests on.
+  """Raises if the bundle was trained on validation or test subjects of the fold.
 
-  Of another institution, whose hashes have another key, that cannot be known.
+  Subjects of another institution have hashes with another key, so this cannot be checked
+  for them.
 
   Raises:
-    DataError: it has.
+    DataError: it was.
   """
   if fold.start is None:
     return
@@ -76,17 +77,18 @@ def require_new_subjects(fold: Run) -> None:
     if count:
       raise DataError(
         f'config.start_from={fold.config.start_from}: the model was trained on {count} '
-        f'{split} subjects of fold {fold.fold}. Take data of other subjects, or splits '
-        '(config.data.split_file) in which they train.'
+        f'{split} subjects of fold {fold.fold}. Use data of other subjects, or splits '
+        '(config.data.split_file) that have them in training.'
       )
 
 
 def initial_state(
   fold: Run, stage: str, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, checkpoint.Lineage]:
-  """Fresh variables, overwritten by every equal path of what the stage starts from.
+  """Fresh variables, with every path replaced that the sources of the stage have.
 
-  That is a trained model, where there is one, and then the stages that its recipe names.
+  The sources are first the bundle, if there is one, and then the stages that the recipe
+  names.
 
   Raises:
     DataError: such a stage is not complete, or its checkpoint must not be used here.
@@ -97,7 +99,7 @@ def initial_state(
   recipe = recipe_of(fold, stage)
   for source in sources_of(fold, stage):
     if was_skipped(fold, source):
-      continue  # the data set lacks that modality
+      continue  # the data set does not have that modality
     restored, seen = restore_best(fold, source)
     lineage = lineage.joined(seen)
     given |= {
@@ -105,7 +107,7 @@ def initial_state(
       for path, value in traverse_util.flatten_dict(restored).items()
       if path[0] != 'fitted'
     }
-    # Fitted after that stage's training, on validation subjects.
+    # Fitted on validation subjects after that stage was trained.
     weights |= {f'additions_{source}': restored['fitted'].get(f'additions_{source}')}
   variables = initial.init(fold, stage, given)
   if fold.start:
@@ -119,8 +121,8 @@ def initial_state(
     batch_stats=variables['batch_stats'],
     fitted=variables['fitted'],
     optimizer=optimizer.init(variables['params']),
-    # A copy: a step donates its buffers, and none may be donated twice.
+    # A copy, because a step donates its buffers and none may be donated twice.
     averaged=jax.tree.map(jnp.copy, variables['params']) if recipe.ema_decay else (),
   )
-  # Placed as the step returns it: placed otherwise, its first call compiles alone.
+  # Placed as the step returns it; otherwise the first call would compile separately.
   return jax.device_put(state, devices.replicated()), lineage

@@ -1,7 +1,7 @@
 """Compiled steps of training and prediction, data-parallel (`runs.hosts.devices`).
 
-Gradients and losses are sums over devices divided once by the summed weights, so that
-devices with unequal or no valid rows give the same update as one device with all of them.
+Gradients and losses are sums over devices, divided once by the summed weights. So devices
+with different numbers of valid rows give the same update as one device with all rows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from medm2t_jax.training import losses
 from medm2t_jax.training import optimizer as optimizers
 
 Batch = Mapping[str, Any]
-# A batch -> the outputs, on the scale of the model's link, of each of its rows (d b c).
+# A batch -> the outputs of its rows (d b c), on the scale of the model's link.
 Predictor = Callable[[Batch], Float[Array, 'd b c']]
 
 
@@ -53,9 +53,9 @@ def train_step(
     frozen: paths of parameters that the optimizer does not update.
     ema_decay: of the average of the parameters; 0: `averaged` of the state is empty.
 
-  The key is one for the run and stage; it is folded with the step and the device.
-  The old state's buffers are donated. A loss whose gradient has no finite norm is NaN, so
-  that the batch that did it is known, and not only the next one.
+  There is one key per run and stage; the step folds in the step number and the device. The
+  buffers of the old state are donated. If the norm of the gradient is not finite, the loss
+  is NaN, so that the batch at fault is reported and not the one after it.
   """
 
   def step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, LossSum]:
@@ -82,7 +82,7 @@ def train_step(
     )
     total, count, gradients = sum_over_devices((total, count, gradients))
     gradients = jax.tree.map(lambda g: g / count, gradients)
-    # The norm is what clipping needs, too: it costs and compiles once.
+    # Clipping needs the norm too, so XLA computes and compiles it only once.
     norm = optax.tree.norm(gradients)
     total = jnp.where(jnp.isfinite(norm), total, jnp.nan)
     updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
@@ -110,9 +110,9 @@ def train_step(
 
 
 class Units(NamedTuple):
-  """What was predicted for the stage's units; `weight` is 0 where there is none.
+  """Predictions for the stage's units; `weight` is 0 for padding.
 
-  `parts` of `medm2t_jax.models.encoded.Predictions`.
+  `parts` is that of `medm2t_jax.models.encoded.Predictions`.
   """
 
   logits: Float[Array, 'd u c']
@@ -124,14 +124,14 @@ class Units(NamedTuple):
 def forward_step(model: MedM2T, stage: str) -> Callable[[Mapping[str, Any], Batch], Units]:
   """Returns the compiled `(variables, batch) -> units of this process`, without dropout.
 
-  The one program of validation and prediction: compiled once for all folds, runs, splits
-  and scenarios of equal models.
+  Validation and prediction share this program: it is compiled once for all folds, runs,
+  splits and scenarios of equal models.
 
   Args:
     model: with `axis_name=DEVICE_AXIS`.
     stage: of the model.
   """
-  key: Any = model  # an unbound module is hashable, which its type does not say
+  key: Any = model  # an unbound module is hashable, but its type does not say so
   return _forward_step(key, stage)
 
 
@@ -139,7 +139,7 @@ def forward_step(model: MedM2T, stage: str) -> Callable[[Mapping[str, Any], Batc
 def _forward_step(model: MedM2T, stage: str) -> Callable[[Mapping[str, Any], Batch], Units]:
   def step(variables: Mapping[str, Any], batch: Batch) -> Units:
     predictions = model.apply(variables, batch, stage=stage, train=False)
-    assert isinstance(predictions, Predictions)  # nothing is mutable here
+    assert isinstance(predictions, Predictions)  # no collection is mutable here
     return Units(predictions.logits, predictions.parts, *_targets(batch, predictions))
 
   return on_devices(step, in_axes=(None, 0), out_axes=0)
@@ -166,7 +166,7 @@ def validation_step(
 
 
 def predictor(model: MedM2T, stage: str, variables: Mapping[str, Any]) -> Predictor:
-  """What predicts the logits (d b c) of a batch's rows.
+  """Returns a function from a batch to the outputs (d b c) of its rows.
 
   Args:
     model: with `axis_name=DEVICE_AXIS`.

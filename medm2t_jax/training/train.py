@@ -1,8 +1,8 @@
-"""Training: every stage of every fold, in order, each resumable; then, of a refit, again.
+"""Trains every stage of every fold, in order and resumably, and then the refit.
 
-A stage ends with `done.json`; a run that finds it goes on with the next stage. An
-interrupted stage continues from its latest checkpoint with the batch that it would
-have seen next, so that it ends with the same parameters as an uninterrupted one.
+A finished stage leaves `done.json`; a run that finds this file continues with the next
+stage. An interrupted stage resumes from its latest checkpoint with the batch that it would
+have seen next, so it ends with the same parameters as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def train(folds: Sequence[Run]) -> None:
-  """Trains the chosen stages of every fold and run; complete ones are skipped.
+  """Trains the chosen stages of every fold and run; skips complete ones.
 
-  With `config.training.processes`, on CPUs, several folds at a time.
+  On CPUs, `config.training.processes` sets how many folds train at the same time.
 
   Raises:
-    DataError: a frozen path that does not exist, or a stage to start from is not complete.
+    DataError: a frozen path does not exist, or a stage to start from is not complete.
     stage_training.TrainingError: a loss is not finite.
-    preemption.Preempted: SIGTERM came; all is saved.
+    preemption.Preempted: SIGTERM arrived and everything is saved.
   """
   if folds[0].config.training.tensorboard:
     require_tensorboard()
@@ -48,7 +48,7 @@ def train(folds: Sequence[Run]) -> None:
     require_new_subjects(fold)
   for stage in chosen_stages(folds[0]):
     if _missing_split(folds[0], stage) is None:
-      # A path that the last stage does not have is told now.
+      # Reports a wrong frozen path of the last stage now, not after hours of training.
       optimizer = optimizer_of(folds[0], stage, steps=1)
       if recipe_of(folds[0], stage).frozen:
         jax.eval_shape(optimizer.init, initial.shapes(folds[0], stage)['params'])
@@ -68,31 +68,31 @@ def train(folds: Sequence[Run]) -> None:
 
 
 def _left(fold: Run) -> int:
-  """How many stages of a fold's runs are still to train."""
+  """Number of stages of a fold's runs that are still to train."""
   return sum(run.record(stage) is None for run in fold.runs for stage in chosen_stages(run))
 
 
 def train_fold(fold: Run, left: TimeLeft | None = None) -> None:
-  """Trains the chosen stages of the runs of a fold; complete ones are skipped.
+  """Trains the chosen stages of the runs of a fold; skips complete ones.
 
   Args:
     fold: its first run.
-    left: counts the stages of all folds where they are trained one after the other.
+    left: counts the stages of all folds if they are trained one after the other.
 
   Raises:
     DataError: as `train`, or no checkpoint of a stage is intact.
     stage_training.TrainingError: a loss is not finite.
-    preemption.Preempted: SIGTERM came; all is saved.
+    preemption.Preempted: SIGTERM arrived and everything is saved.
   """
   stages = chosen_stages(fold)
   left = left or TimeLeft(_left(fold))
-  # The refit comes second: it trains for the first run's best numbers of epochs.
+  # The refit comes second, because it needs the best numbers of epochs of the first run.
   for run in fold.runs:
     for number, stage in enumerate(stages, start=1):
       record = run.record(stage)
       if record is None:
         _LOGGER.info(
-            '%s, %s: stage %d of %d, compiled in its first step; %s',
+            '%s, %s: stage %d of %d (the first step compiles); %s',
             run.name, stage, number, len(stages), left,
         )  # fmt: skip
         train_stage(run, stage)
@@ -108,16 +108,17 @@ def chosen_stages(fold: Run) -> tuple[str, ...]:
 
 
 def train_stage(fold: Run, stage: str) -> None:
-  """Trains one stage to its end, from its latest checkpoint where there is one.
+  """Trains one stage to its end, from its latest checkpoint if there is one.
 
-  A stage whose modality no training or no validation sample has is skipped, on
-  record: its encoder enters the multimodal model untrained. A refit skips what its first
-  run has skipped.
+  A stage is skipped, and recorded as skipped, if no training or no validation sample has
+  its modality; its encoder then enters the multimodal model untrained. A refit skips the
+  same stages as its first run.
 
   Raises:
-    DataError: no checkpoint of the stage is intact, or a config value does not suit.
+    DataError: no checkpoint of the stage is intact, or a config value does not fit.
     stage_training.TrainingError: a loss is not finite.
-    preemption.Preempted: SIGTERM came inside `preemption.deferred`; all is saved.
+    preemption.Preempted: SIGTERM arrived inside `preemption.deferred`, and everything is
+      saved.
   """
   reason = _why_skipped(fold, stage)
   if reason:
@@ -155,14 +156,14 @@ def train_stage(fold: Run, stage: str) -> None:
 
 
 def _part_weights(fold: Run, stage: str, best: Mapping[str, Any]) -> Mapping[str, float]:
-  """Of the best epoch; of a refit, which has no validation subjects, the first run's."""
+  """Part weights of the best epoch; a refit uses those of the first run."""
   if fold.first is None:
     return best['part_weights']
   return fold.first.require_record(stage).part_weights
 
 
 def _why_skipped(fold: Run, stage: str) -> str:
-  """Why a stage is not trained; empty where it is."""
+  """The reason for not training a stage; '' if it is trained."""
   if fold.first is not None:
     record = fold.first.record(stage)
     return record.skipped if record else ''
@@ -171,7 +172,7 @@ def _why_skipped(fold: Run, stage: str) -> str:
 
 
 def _missing_split(fold: Run, stage: str) -> Split | None:
-  """The split without a single sample for this stage, if there is one."""
+  """A split in which no sample has the stage's modality; None if there is none."""
   splits: tuple[Split, ...] = ('train', 'validation')
   modality = fold.model_config.stages[stage].modality
   return next(

@@ -31,7 +31,7 @@ def restored(trained):
 def test_predictions_do_not_depend_on_the_batch(trained, restored):
   ours = steps.predictor(trained.model, evaluate.STAGE, restored[0])
   check = predictions.check(trained, ours)
-  assert check.passed and check.figure <= 1e-5
+  assert check.passed and check.measured <= 1e-5
 
 
 def test_a_model_that_looks_at_its_batch_is_found(trained, restored):
@@ -42,12 +42,12 @@ def test_a_model_that_looks_at_its_batch_is_found(trained, restored):
     return logits + 0.1 * logits.mean(axis=1, keepdims=True) * [[[0, 1]]]
 
   check = predictions.check(trained, leaking)
-  assert not check.passed and check.figure > 1e-4
+  assert not check.passed and check.measured > 1e-4
 
 
 def test_the_fitted_state_of_a_checkpoint_passes(trained, restored):
   state, lineage = fitted.check(trained, *restored, fitted.fit_again(trained))
-  assert state.passed and lineage.passed and state.figure == 0
+  assert state.passed and lineage.passed and state.measured == 0
 
 
 def test_a_state_fitted_with_test_subjects_is_found(trained, restored):
@@ -86,7 +86,7 @@ def test_a_lineage_with_a_test_subject_is_found(trained, restored):
     dataclasses.replace(lineage, selected_on=lineage.selected_on | set(sorted(tests)[:1])),
   ):
     check = fitted.check(trained, variables, spoiled, again)[1]
-    assert not check.passed and check.figure == 1
+    assert not check.passed and check.measured == 1
 
 
 def test_everything_is_poisoned_in_the_given_rows_alone(dataset):
@@ -116,7 +116,7 @@ def test_everything_is_poisoned_in_the_given_rows_alone(dataset):
 
 def test_nothing_is_learnt_from_shuffled_labels(trained):
   check = shuffled.check(trained)
-  assert check.passed and 0 < check.figure < 1
+  assert check.passed and 0 < check.measured < 1
 
 
 def test_a_label_that_reaches_an_input_is_found(trained, monkeypatch):
@@ -135,7 +135,7 @@ def test_a_label_that_reaches_an_input_is_found(trained, monkeypatch):
 
   monkeypatch.setattr(shuffled, 'shuffled_run', leaking)
   check = shuffled.check(trained)
-  assert not check.passed and check.figure > 0.9
+  assert not check.passed and check.measured > 0.9
 
 
 def test_labels_are_dealt_among_the_subjects_of_each_split(trained):

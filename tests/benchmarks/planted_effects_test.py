@@ -66,8 +66,8 @@ def test_slopes_say_which_effect_a_model_has_found(truth, tmp_path):
   np.testing.assert_allclose(slopes['without_vitals'], [0, 1, 0], atol=0.1)
   assert min(slopes['truth']) > 0.3
   for effect in ('swing', 'drift', 'pairing'):
-    figure = models['single_labs'][effect]
-    assert figure['low'] < 0 < figure['high']
+    metric = models['single_labs'][effect]
+    assert metric['low'] < 0 < metric['high']
     difference = models['without_vitals'][effect]['difference']['value']
     full, other = slopes['multimodal'], slopes['without_vitals']
     index = ('swing', 'drift', 'pairing').index(effect)

@@ -144,5 +144,5 @@ def test_a_file_that_broke_since_is_an_error(tmp_path):
   staging_fixture.write_ecg(tmp_path / 'r', np.random.default_rng(0))
   recording = rereading.Recording(1, RawRecording(str(tmp_path / 'r')))
   (tmp_path / 'r.dat').write_bytes(b'')
-  with pytest.raises(DataError, match='could be read when the data set was prepared'):
+  with pytest.raises(DataError, match='can no longer be read'):
     rereading.read_damaged(recording, None, 0)

@@ -40,8 +40,9 @@ def make(data, home, **changes):
     config.recipe[stage].update(optimizer='adam', select_by='loss')
   config.update(changes)
   config.evaluation.update(
-    baselines=('single_modalities',), bootstrap=20, explained=1, explained_globally=2
-  )
+    baselines=('single_modalities',), bootstrap=20, explained=1, explained_globally=2,
+    sections=('discrimination', 'explanation', 'training', 'card'),
+  )  # fmt: skip
   return Run(read(config), open_dataset(data), 0, home)
 
 
@@ -277,7 +278,7 @@ def test_test_subjects_are_predicted_by_the_refit_and_the_others_by_the_first(ru
   counts = [len(each.splits.subject_hashes('train')) for each in fold.runs]
   assert metrics['trained_on'] == [{'fold': 0, 'first': counts[0], 'final': counts[1]}]
   card = (folder / 'model_card.md').read_text()
-  assert f'{counts[1]} subjects a fold, training and validation together' in card
+  assert f'{counts[1]} subjects per fold, training and validation together' in card
   assert f'first run on the {counts[0]} training subjects' in card
   assert 'Fold 0, refit' in (folder / 'report.html').read_text()
 

@@ -141,7 +141,7 @@ def test_numbers_in_grams_are_learnt_as_well_as_in_kilograms(grams):
   spread = np.abs(grams.dataset.index['label'] - grams.dataset.index['label'].mean())
   assert found['headline']['value'] < 0.35 * spread.mean()
   alone = next(each for each in found['baselines'] if each['name'] == 'model_alone')
-  assert alone['figures']['mae']['value'] < 0.6 * spread.mean()
+  assert alone['metrics']['mae']['value'] < 0.6 * spread.mean()
   bands = found['pooled']['bands']
   assert len(bands) >= 3 and bands[-1]['high'] is None
   page = (grams.workdir / 'eval' / 'report.html').read_text()

@@ -46,6 +46,7 @@ def experiment(**changes):
     config.data.buckets = ({'labs': 512},)
     config.evaluation.batch_size = 16
     config.evaluation.bootstrap = 20
+    config.evaluation.sections = ('discrimination', 'baselines', 'calibration', 'card')
     config.update_from_flattened_dict(
       {name.replace('__', '.'): value for name, value in changes.items()}
     )
@@ -276,8 +277,8 @@ def test_samples_that_do_not_fit_name_the_capacity_to_raise(
   monkeypatch.setattr(Reader, 'read', begins)
   with pytest.raises(Read):
     train.train_stage(fold, 'labs')
-  assert f'{long} samples to train on have more than 16 events of labs' in caplog.text
-  assert 'raise the last of config.data.buckets' in caplog.text
+  assert f'{long} training samples have more than 16 events of labs' in caplog.text
+  assert 'Raise the last value of config.data.buckets' in caplog.text
 
 
 def test_a_stage_without_its_modality_is_skipped_on_record(dataset, tmp_path):

@@ -40,7 +40,7 @@ def noisy(rows, seed, scale):
 
 
 @pytest.mark.parametrize('task', ['mortality', 'los'])
-def test_figures_are_means_over_seeds_and_worse_is_called_worse(
+def test_metrics_are_means_over_seeds_and_worse_is_called_worse(
   task, predictions, context, tmp_path
 ):
   rows, _ = read_rows(predictions(task, 600), context(task).schema)
@@ -56,13 +56,13 @@ def test_figures_are_means_over_seeds_and_worse_is_called_worse(
   result = comparison.write(tmp_path, {**ABOUT, 'task': task})
   assert json.loads((tmp_path / 'ablations.json').read_text()) == result
 
-  def figure(prediction):
+  def metric(prediction):
     if task == 'los':
       return np.abs(prediction - rows.label).mean()
     return metrics.roc_auc_score(rows.label, prediction[:, 1])
 
   name = 'mae' if task == 'los' else 'auroc'
-  expected = [figure(b) - figure(a) for a, b in zip(full, bad, strict=True)]
+  expected = [metric(b) - metric(a) for a, b in zip(full, bad, strict=True)]
   entry = result['ablations'][0]
   assert entry['by_seed'][name] == pytest.approx(expected)
   assert entry['differences'][name]['value'] == pytest.approx(np.mean(expected))

@@ -46,7 +46,7 @@ def _planted(task, tested):
 
 
 @pytest.mark.parametrize(
-  ('task', 'figure', 'linear'),
+  ('task', 'metric', 'linear'),
   [
     ('mortality', 'AUROC', 'logistic regression'),
     ('cvd', 'AUROC', 'logistic regression'),
@@ -54,14 +54,14 @@ def _planted(task, tested):
   ],
 )
 def test_the_section_says_who_is_better(
-  task, figure, linear, tmp_path, predictions, context
+  task, metric, linear, tmp_path, predictions, context
 ):
   table = predictions(task, 400)
   planted = _planted(task, _tested(table))
   about = context(task, baselines=planted, left_out=['ecg alone: not trained.'])
   write_report(tmp_path, table, *about, resamples=100)
   section = _section(tmp_path)
-  amount = rf'by \d\.\d+ \(\d\.\d+ to \d\.\d+\) {figure}\.'
+  amount = rf'by \d\.\d+ \(\d\.\d+ to \d\.\d+\) {metric}\.'
   if task == 'los':
     amount = amount.replace(r'\d\.', r'\d+\.')
   assert re.search(
@@ -73,7 +73,7 @@ def test_the_section_says_who_is_better(
   assert section.index('Boosted trees are better') < section.index('<table')
 
 
-def test_figures_and_differences_are_those_of_sklearn(tmp_path, predictions, context):
+def test_metrics_and_differences_are_those_of_sklearn(tmp_path, predictions, context):
   table = predictions('mortality', 400)
   tested = _tested(table)
   planted = _planted('mortality', tested)
@@ -87,13 +87,13 @@ def test_figures_and_differences_are_those_of_sklearn(tmp_path, predictions, con
       ('average_precision', oracle.average_precision_score),
     ):
       theirs = score(tested.label, planted[each['name']][:, 1])
-      assert each['figures'][key]['value'] == pytest.approx(theirs)
+      assert each['metrics'][key]['value'] == pytest.approx(theirs)
       difference = theirs - score(tested.label, tested.p1)
       assert each['differences'][key]['value'] == pytest.approx(difference, abs=1e-9)
-  # Paired: far narrower than the figures' own intervals.
+  # Paired: far narrower than the metrics' own intervals.
   near = metrics['baselines'][2]
   width = lambda estimate: estimate['high'] - estimate['low']
-  assert width(near['differences']['auroc']) < width(near['figures']['auroc']) / 5
+  assert width(near['differences']['auroc']) < width(near['metrics']['auroc']) / 5
 
 
 def test_errors_in_days_are_those_of_sklearn(tmp_path, predictions, context):
@@ -101,12 +101,12 @@ def test_errors_in_days_are_those_of_sklearn(tmp_path, predictions, context):
   tested = _tested(table)
   planted = _planted('los', tested)
   metrics = write_report(tmp_path, table, *context('los', baselines=planted), resamples=10)
-  figures = metrics['baselines'][0]['figures']
+  found = metrics['baselines'][0]['metrics']
   days = planted['logistic_regression']
   error = oracle.root_mean_squared_error(tested.label, days)
-  assert figures['rmse']['value'] == pytest.approx(error)
+  assert found['rmse']['value'] == pytest.approx(error)
   absolute = oracle.mean_absolute_error(tested.label, days)
-  assert figures['mae']['value'] == pytest.approx(absolute)
+  assert found['mae']['value'] == pytest.approx(absolute)
 
 
 def test_undefined_comparisons_say_why(tmp_path, predictions, context):
@@ -120,7 +120,7 @@ def test_undefined_comparisons_say_why(tmp_path, predictions, context):
 
 def test_predictions_of_other_rows_are_refused(tmp_path, predictions, context):
   about = context('mortality', baselines={'gru': np.full((39, 2), 0.5)})
-  with pytest.raises(DataError, match='baseline gru: predictions of shape'):
+  with pytest.raises(DataError, match='baseline gru: predictions have shape'):
     write_report(tmp_path, predictions('mortality', 40), *about, resamples=10)
 
 

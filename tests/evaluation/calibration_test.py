@@ -1,4 +1,4 @@
-"""Calibration figures on predictions whose calibration is known."""
+"""Calibration metrics on predictions whose calibration is known."""
 
 from __future__ import annotations
 
@@ -36,30 +36,30 @@ def _rows(
 
 
 def test_perfect_predictions():
-  figures = calibration.class_calibration(_rows(1.0), resamples=100)['classes']['yes']
-  assert figures['slope']['low'] < 1 < figures['slope']['high']
-  assert figures['intercept']['low'] < 0 < figures['intercept']['high']
-  assert figures['ece']['value'] < 0.03
+  metrics = calibration.class_calibration(_rows(1.0), resamples=100)['classes']['yes']
+  assert metrics['slope']['low'] < 1 < metrics['slope']['high']
+  assert metrics['intercept']['low'] < 0 < metrics['intercept']['high']
+  assert metrics['ece']['value'] < 0.03
 
 
 def test_slope_equals_unpenalised_logistic_regression():
   rows = _rows(2.0)
-  figures = calibration.class_calibration(rows, resamples=20)['classes']['yes']
+  metrics = calibration.class_calibration(rows, resamples=20)['classes']['yes']
   logit = special.logit(rows.prediction[:, 1:])
   fit = LogisticRegression(C=np.inf, tol=1e-10).fit(logit, rows.label)
-  assert figures['slope']['value'] == pytest.approx(fit.coef_[0, 0], abs=1e-4)
-  assert figures['slope']['value'] == pytest.approx(0.5, abs=0.04)
+  assert metrics['slope']['value'] == pytest.approx(fit.coef_[0, 0], abs=1e-4)
+  assert metrics['slope']['value'] == pytest.approx(0.5, abs=0.04)
 
 
 def test_brier_and_ece_by_hand():
   rows = _rows(1.5, n=300)
-  figures = calibration.class_calibration(rows, resamples=20)
+  metrics = calibration.class_calibration(rows, resamples=20)
   p, y = rows.prediction[:, 1], rows.label
-  assert figures['brier']['value'] == pytest.approx(np.mean((p - y) ** 2))
+  assert metrics['brier']['value'] == pytest.approx(np.mean((p - y) ** 2))
   member = calibration.quantile_bins(p)
   gaps = [abs((y - p)[member == index].sum()) for index in range(10)]
-  assert figures['classes']['yes']['ece']['value'] == pytest.approx(sum(gaps) / 300)
-  assert [each['n'] for each in figures['classes']['yes']['curve']] == [30] * 10
+  assert metrics['classes']['yes']['ece']['value'] == pytest.approx(sum(gaps) / 300)
+  assert [each['n'] for each in metrics['classes']['yes']['curve']] == [30] * 10
 
 
 def test_repeated_samples_of_a_subject_add_no_certainty():
@@ -112,9 +112,9 @@ def test_separated_and_equal_predictions_have_no_slope():
   ):
     prediction = np.stack([1 - probability, probability], axis=1)
     same = dataclasses.replace(rows, prediction=prediction)
-    figures = calibration.class_calibration(same, resamples=5)['classes']['yes']
-    assert figures['slope']['value'] is None
-    assert figures['slope']['reason'] == reason
+    metrics = calibration.class_calibration(same, resamples=5)['classes']['yes']
+    assert metrics['slope']['value'] is None
+    assert metrics['slope']['reason'] == reason
 
 
 def test_days_slope_equals_least_squares():
@@ -126,11 +126,11 @@ def test_days_slope_equals_least_squares():
     label=1 + 0.7 * predicted + random.normal(0, 1, 400),
     prediction=predicted,
   )
-  figures = calibration.numeric_calibration(rows, resamples=200)
+  metrics = calibration.numeric_calibration(rows, resamples=200)
   slope, intercept = np.polyfit(predicted, rows.label, 1)
-  assert figures['slope']['value'] == pytest.approx(slope)
-  assert figures['intercept']['value'] == pytest.approx(intercept)
-  assert figures['slope']['low'] < 0.7 < figures['slope']['high']
+  assert metrics['slope']['value'] == pytest.approx(slope)
+  assert metrics['intercept']['value'] == pytest.approx(intercept)
+  assert metrics['slope']['low'] < 0.7 < metrics['slope']['high']
 
 
 def test_percentiles_of_the_predictions_by_outcome():

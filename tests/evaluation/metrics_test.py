@@ -1,4 +1,4 @@
-"""Figures and intervals against scikit-learn and a slow loop."""
+"""Metrics and intervals against scikit-learn and a slow loop."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_weighted_areas_equal_sklearn(digits):
 
 def test_interval_equals_loop_that_copies_the_subjects(predictions, context):
   rows, _ = read_rows(predictions('mortality', 160), context('mortality').schema)
-  figures = score(rows, resamples=100, seed=3)['overall']
+  metrics = score(rows, resamples=100, seed=3)['overall']
   distinct = np.unique(rows.subject)
   random = np.random.default_rng(3)
   values = []
@@ -48,7 +48,7 @@ def test_interval_equals_loop_that_copies_the_subjects(predictions, context):
     index = np.concatenate([np.flatnonzero(rows.subject == each) for each in drawn])
     values.append(oracle.roc_auc_score(rows.label[index], rows.prediction[index, 1]))
   expected = np.quantile(values, [0.025, 0.975])
-  found = [figures['auroc']['low'], figures['auroc']['high']]
+  found = [metrics['auroc']['low'], metrics['auroc']['high']]
   np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
@@ -71,7 +71,7 @@ def test_correlated_samples_widen_the_interval():
     bootstrap(mean, np.repeat(np.arange(100), 10), np.ones(1000))['mean'], counts
   )
   by_sample = estimate(bootstrap(mean, np.arange(1000), np.ones(1000))['mean'], counts)
-  width = lambda figure: figure['high'] - figure['low']
+  width = lambda metric: metric['high'] - metric['low']
   assert width(by_subject) > 2.5 * width(by_sample)
 
 
@@ -82,7 +82,7 @@ def test_classes_equal_sklearn(predictions, context):
     oracle.roc_auc_score(rows.label == index, rows.prediction[:, index])
     for index in range(4)
   ]
-  found = [figures['auroc']['value'] for figures in result['classes'].values()]
+  found = [metrics['auroc']['value'] for metrics in result['classes'].values()]
   np.testing.assert_allclose(found, each, atol=1e-12)
   assert result['overall']['auroc']['value'] == pytest.approx(np.mean(each))
   assert result['average'] == 'macro'
@@ -112,32 +112,32 @@ def test_days_equal_sklearn(predictions, context):
     for weight in chunk
   ]
   low, high = np.quantile(loop, [0.025, 0.975])
-  figure = result['overall']['median_absolute_error']
-  assert (figure['low'], figure['high']) == pytest.approx((low, high))
+  metric = result['overall']['median_absolute_error']
+  assert (metric['low'], metric['high']) == pytest.approx((low, high))
 
 
 def test_one_class_is_undefined_and_says_why(predictions, context):
   table = predictions('mortality', 40, rate=0.0)
   rows, _ = read_rows(table, context('mortality').schema)
-  for figure in score(rows, resamples=20)['overall'].values():
-    assert figure['value'] is figure['low'] is figure['high'] is None
-    assert figure['reason'] == 'no sample of class "died" among 40'
+  for metric in score(rows, resamples=20)['overall'].values():
+    assert metric['value'] is metric['low'] is metric['high'] is None
+    assert metric['reason'] == 'no sample of class "died" among 40'
 
 
 def test_one_event_has_a_value_without_an_interval(predictions, context):
   rows, _ = read_rows(predictions('mortality', 40, rate=0), context('mortality').schema)
   rows.label[3] = 1
-  figure = score(rows, resamples=200)['overall']['auroc']
-  assert figure['value'] is not None
-  assert figure['low'] is None
-  assert figure['events'] == 1
-  assert 'too few subjects carry the outcome' in figure['reason']
+  metric = score(rows, resamples=200)['overall']['auroc']
+  assert metric['value'] is not None
+  assert metric['low'] is None
+  assert metric['events'] == 1
+  assert 'too few subjects carry the outcome' in metric['reason']
 
 
 def test_equal_days_have_no_r2(predictions, context):
   rows, _ = read_rows(predictions('los', 20), context('los').schema)
   rows.label[:] = 3.3
-  figures = score(rows, resamples=20)
-  assert figures['overall']['r2']['reason'] == 'all true values are equal'
-  assert figures['overall']['mae']['value'] > 0
-  assert figures['bands'][-1]['bias']['reason'] == 'no sample in this band'
+  metrics = score(rows, resamples=20)
+  assert metrics['overall']['r2']['reason'] == 'all true values are equal'
+  assert metrics['overall']['mae']['value'] > 0
+  assert metrics['bands'][-1]['bias']['reason'] == 'no sample in this band'

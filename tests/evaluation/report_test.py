@@ -53,16 +53,16 @@ def _no_nan(value):
   return not isinstance(value, float) or math.isfinite(value)
 
 
-def _figures(value):
+def _metrics(value):
   """Every estimate inside `value`."""
   if isinstance(value, dict):
     if {'value', 'low', 'high', 'reason'} <= set(value):
       yield value
     for each in value.values():
-      yield from _figures(each)
+      yield from _metrics(each)
   elif isinstance(value, list):
     for each in value:
-      yield from _figures(each)
+      yield from _metrics(each)
 
 
 @pytest.mark.parametrize('task', ['mortality', 'cvd', 'los'])
@@ -86,11 +86,11 @@ def test_report_of_every_task_and_size(task, samples, tmp_path, predictions, con
   assert metrics['test']['n'] == samples
   assert set(metrics['folds']) == {'0', '1'}
   assert len(metrics['missing_modality']) == 2
-  for figure in _figures(metrics):
-    assert {'n', 'subjects', 'events'} <= set(figure)
-    assert (figure['low'] is None) == (figure['reason'] is not None)
-    if figure['value'] is None:
-      assert figure['low'] is None
+  for metric in _metrics(metrics):
+    assert {'n', 'subjects', 'events'} <= set(metric)
+    assert (metric['low'] is None) == (metric['reason'] is not None)
+    if metric['value'] is None:
+      assert metric['low'] is None
 
 
 @pytest.mark.parametrize('task', ['mortality', 'los'])
@@ -130,7 +130,7 @@ def test_first_screen_says_what_matters(tmp_path, predictions, context):
     assert part in header
 
 
-def test_undefined_figures_are_said_on_the_first_screen(tmp_path, predictions, context):
+def test_undefined_metrics_are_said_on_the_first_screen(tmp_path, predictions, context):
   table = predictions('mortality', 20, rate=0.0)
   metrics = write_report(tmp_path, table, *context('mortality', 20), resamples=20)
   assert metrics['headline']['value'] is None

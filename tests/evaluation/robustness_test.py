@@ -1,4 +1,4 @@
-"""Figures under damage: values, pairing, the page, and what it says without data."""
+"""Metrics under damage: values, pairing, the page, and what it says without data."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def test_days_are_those_of_the_same_samples(tmp_path, predictions, context):
   assert found['undamaged']['value'] == pytest.approx(error.mean())
   assert found['undamaged']['n'] == len(frame) == 100
   first, second = found['levels']
-  assert first['figure']['value'] == pytest.approx(worse.mean())
+  assert first['metric']['value'] == pytest.approx(worse.mean())
   assert first['difference']['value'] == pytest.approx(worse.mean() - error.mean())
   assert first['refused'] == 2
-  assert second['figure'] == found['undamaged']
+  assert second['metric'] == found['undamaged']
   difference = second['difference']
   assert difference['value'] == difference['low'] == difference['high'] == 0
 
@@ -55,10 +55,10 @@ def test_the_page_shows_curves_and_says_what_is_absent(
   metrics = write_report(tmp_path, table, *about, resamples=20)
   page = (tmp_path / 'report.html').read_text()
   section = page.split('id="robustness"')[1].split('</section>')[0]
-  figure = 'MAE (days)' if task == 'los' else 'AUROC'
-  assert f'alt="{figure} with damaged input: Times"' in section
+  metric = 'MAE (days)' if task == 'los' else 'AUROC'
+  assert f'alt="{metric} with damaged input: Times"' in section
   assert f'Not shown: White noise: {NOT_FOUND}.' in section
-  level = metrics['robustness'][0]['levels'][0]['figure']['value']
+  level = metrics['robustness'][0]['levels'][0]['metric']['value']
   assert 'Hours: 1' in section and f'{level:.{2 if task == "los" else 3}f}' in section
   assert metrics['robustness'][1] == {
     'name': 'ecg_white', 'title': 'White noise', 'axis': 'dB', 'reason': NOT_FOUND,
@@ -66,7 +66,7 @@ def test_the_page_shows_curves_and_says_what_is_absent(
   }  # fmt: skip
 
 
-def test_undefined_figures_do_not_stop_the_page(tmp_path, predictions, context):
+def test_undefined_metrics_do_not_stop_the_page(tmp_path, predictions, context):
   table = predictions('mortality', 40, rate=0.0)
   _, damage = curve(table)
   about = context('mortality', damage=[damage])

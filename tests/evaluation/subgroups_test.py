@@ -27,7 +27,7 @@ def test_groups_partition_the_samples(predictions, context):
   for group in result['sex']:
     member = rows.attributes['sex'] == group['name']
     expected = roc_auc_score(rows.label[member], rows.prediction[member, 1])
-    assert group['figure']['value'] == pytest.approx(expected)
+    assert group['metric']['value'] == pytest.approx(expected)
   names = [group['name'] for group in result['age (years)']]
   assert names == ['18–44', '45–64', '65–74', '75–84', '85 and above', 'unknown']
 
@@ -52,13 +52,13 @@ def test_differences_are_paired(predictions, context):
   )
   assert same['difference']['value'] == 0
   assert same['difference']['low'] == same['difference']['high'] == 0
-  assert none['figure']['value'] == 0.5
+  assert none['metric']['value'] == 0.5
   assert none['difference']['high'] < 0
 
 
 def test_scenario_of_other_rows_is_refused(predictions, context):
   rows, _ = read_rows(predictions('mortality', 40), context('mortality').schema)
-  with pytest.raises(DataError, match='scenario labs: predictions of shape'):
+  with pytest.raises(DataError, match='scenario labs: predictions have shape'):
     missing_modality(rows, {'labs': np.full((39, 2), 0.5)}, resamples=5)
 
 
@@ -89,6 +89,6 @@ def test_tables_and_curves_can_be_saved_as_csv(tmp_path, predictions, context):
   curve = saved['roc_curve_died']
   area = np.trapezoid(curve.iloc[:, 2], curve.iloc[:, 1])
   assert area == pytest.approx(roc_auc_score(test.label, test.p1), abs=1e-4)
-  figures = saved['one_class_against_the_rest_all_test_samples'].set_index('Unnamed: 0')
+  shown = saved['one_class_against_the_rest_all_test_samples'].set_index('Unnamed: 0')
   auroc = metrics['pooled']['classes']['died']['auroc']
-  assert float(figures.loc['AUROC', 'Value']) == pytest.approx(auroc['value'], abs=5e-4)
+  assert float(shown.loc['AUROC', 'Value']) == pytest.approx(auroc['value'], abs=5e-4)

@@ -173,7 +173,7 @@ def test_baselines(judge):
 def test_subgroups(judge):
   def say(*metrics, warning=None):
     groups = [
-      {'name': name, 'figure': each, 'warning': warning}
+      {'name': name, 'metric': each, 'warning': warning}
       for name, each in zip('FM', metrics, strict=True)
     ]
     return judge(subgroups, 'mortality', subgroups=[{'by': 'sex', 'groups': groups}])

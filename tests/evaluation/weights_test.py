@@ -39,23 +39,23 @@ def copied(rows):
 
 
 @pytest.mark.parametrize('task', ['mortality', 'cvd', 'phenotypes'])
-def test_figures_of_classes_are_those_of_scikit_learn(predictions, context, task):
+def test_metrics_of_classes_are_those_of_scikit_learn(predictions, context, task):
   rows, _ = weighted(predictions, context, task)
   found = score(rows, resamples=5)
   for each in rows.outcomes:
-    figures, weight = found['classes'][each.name], rows.weight[each.row]
-    assert figures['prevalence'] == pytest.approx(np.average(each.positive, weights=weight))
+    metrics, weight = found['classes'][each.name], rows.weight[each.row]
+    assert metrics['prevalence'] == pytest.approx(np.average(each.positive, weights=weight))
     if not each.positive.any():
       continue
     given = (each.positive, each.probability)
-    assert figures['auroc']['value'] == pytest.approx(
+    assert metrics['auroc']['value'] == pytest.approx(
       oracle.roc_auc_score(*given, sample_weight=weight)
     )
-    assert figures['average_precision']['value'] == pytest.approx(
+    assert metrics['average_precision']['value'] == pytest.approx(
       oracle.average_precision_score(*given, sample_weight=weight)
     )
-    assert figures['auroc']['n'] == len(each.row)
-    assert figures['auroc']['events'] == each.positive.sum()
+    assert metrics['auroc']['n'] == len(each.row)
+    assert metrics['auroc']['events'] == each.positive.sum()
   measured = calibration.class_calibration(rows, resamples=5)
   if task != 'phenotypes':
     label = rows.label.astype(int)
@@ -68,7 +68,7 @@ def test_figures_of_classes_are_those_of_scikit_learn(predictions, context, task
   assert measured['classes'][each.name]['brier']['value'] == pytest.approx(brier)
 
 
-def test_figures_of_numbers_are_those_of_scikit_learn(predictions, context):
+def test_metrics_of_numbers_are_those_of_scikit_learn(predictions, context):
   rows, _ = weighted(predictions, context, 'los')
   found = score(rows, resamples=5)['overall']
   given = {'sample_weight': rows.weight}
@@ -96,7 +96,7 @@ def test_a_weight_of_three_is_three_copies(predictions, context, task):
       return {k: values(v) for k, v in found.items() if k not in ('n', 'curve')}
     return found
 
-  def figures(rows):
+  def metrics(rows):
     if task == 'los':
       found = (
         score(rows, resamples=20)['overall'],
@@ -128,7 +128,7 @@ def test_a_weight_of_three_is_three_copies(predictions, context, task):
     else:
       assert one == other
 
-  compare(figures(whole), figures(twins))
+  compare(metrics(whole), metrics(twins))
 
 
 def test_slope_and_reliability_are_weighted(predictions, context):

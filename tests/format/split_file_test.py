@@ -59,7 +59,7 @@ def test_rows_and_subjects_are_those_of_the_file(dataset, splits, tmp_path):
   # What the folds were is not there any more.
   assert list(data.metadata['folds']) == ['0']
   for fold in (1, 5):
-    with pytest.raises(DataError, match='split_file gives one split'):
+    with pytest.raises(DataError, match='split_file defines a single split'):
       data.rows(fold, 'test')
 
 
@@ -68,11 +68,11 @@ def test_rows_and_subjects_are_those_of_the_file(dataset, splits, tmp_path):
   [
     (lambda s: s.pop('val'), 'lists "train", "val" and "test"'),
     (lambda s: s.update(more=[1]), 'lists "train", "val" and "test"'),
-    (lambda s: s.update(test=[]), "'test' has to be a list"),
-    (lambda s: s.update(test=['1']), "'test' has to be a list"),
-    (lambda s: s.update(test=[True]), "'test' has to be a list"),
+    (lambda s: s.update(test=[]), "'test' must be a non-empty list"),
+    (lambda s: s.update(test=['1']), "'test' must be a non-empty list"),
+    (lambda s: s.update(test=[True]), "'test' must be a non-empty list"),
     (lambda s: s['test'].append(-7), "'test' has samples that .* does not have: -7"),
-    (lambda s: s['train'].extend(s['train'][:1]), "'train' has an id twice"),
+    (lambda s: s['train'].extend(s['train'][:1]), "'train' repeats"),
     (lambda s: s['val'].extend(s['train'][:1]), 'in train and in validation'),
   ],
 )

@@ -107,7 +107,7 @@ def test_what_is_no_export_is_not_replaced(untrained, tmp_path):
   other = tmp_path / 'other'
   other.mkdir()
   (other / 'manifest.json').write_text('{}')
-  with pytest.raises(DataError, match=r'other: holds other files than an export'):
+  with pytest.raises(DataError, match='other holds files that are not an export'):
     exporting.export_model(untrained, other)
   assert [path.name for path in other.iterdir()] == ['manifest.json']
 
@@ -117,6 +117,6 @@ def test_a_wrong_answer_is_not_exported(untrained, tmp_path, monkeypatch):
   answer = untrained.answer.astype(np.float32)
   fake = type('Exported', (), {'call': staticmethod(lambda flat: answer)})
   monkeypatch.setattr(exporting, 'exported', lambda *_, **__: fake)
-  with pytest.raises(DataError, match='answers the example of the bundle differently'):
+  with pytest.raises(DataError, match='predicts the example differently from the bundle'):
     exporting.export_model(wrong, tmp_path / 'out')
   assert not list(tmp_path.iterdir())

@@ -66,5 +66,5 @@ def test_a_damaged_one_is_named(model, kept):
   counted(model)
   (path,) = kept.iterdir()
   path.write_bytes(path.read_bytes()[:100])
-  with pytest.raises(DataError, match=rf'{path.name}: is damaged\. Remove it'):
+  with pytest.raises(DataError, match=rf'{path.name} is damaged\. Remove it'):
     counted(model)

@@ -361,7 +361,7 @@ def test_meds_fields_are_those_of_meds_evaluation(bundle, data, tmp_path):
   )
   assert list(frame.boolean_value) == list(dataset.index['label'][found.rows] == 1)
   three = dataclasses.replace(model.schema, target=Target('multiclass', ('a', 'b', 'c')))
-  with pytest.raises(DataError, match='two classes alone'):
+  with pytest.raises(DataError, match='tasks of two classes'):
     tables.writer('meds', three)
 
 
@@ -434,7 +434,7 @@ def test_nothing_of_a_patient_is_in_a_bundle(bundle, data):
 
 def test_other_files_are_not_overwritten(bundle, tmp_path):
   (tmp_path / 'notes.txt').write_text('mine')
-  with pytest.raises(DataError, match='holds other files'):
+  with pytest.raises(DataError, match='holds files that are not a bundle'):
     TrainedModel.load(bundle).save(tmp_path)
   assert (tmp_path / 'notes.txt').read_text() == 'mine'
 
@@ -590,7 +590,7 @@ def test_subjects_that_the_model_has_seen_are_not_tested_on(bundle, data, tmp_pa
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'start_from_version': '0' * 16}, 'is version'),
+    ({'start_from_version': '0' * 16}, 'has version'),
     ({'adapt': 'tail'}, 'all, head'),
     ({'adapt_rate': 0.0}, 'above 0'),
     ({'task': 'los'}, "predicts 'mortality', the experiment 'los'"),

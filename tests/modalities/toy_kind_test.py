@@ -106,8 +106,8 @@ def test_its_stage_has_the_recipe_of_its_kind_and_the_model_starts_from_it(fold)
 def test_it_predicts(fold, metrics):
   scenarios = {each['name']: each for each in metrics['missing_modality']}
   assert metrics['headline']['value'] > 0.9
-  assert scenarios[f'only {NAME}']['figure']['value'] > 0.9
-  assert scenarios['only static']['figure']['value'] < 0.85
+  assert scenarios[f'only {NAME}']['metric']['value'] > 0.9
+  assert scenarios['only static']['metric']['value'] < 0.85
   names = {each['name']: each for each in metrics['baselines']}
   assert {'logistic_regression', 'gru', f'single_{NAME}'} <= names.keys()
 
@@ -122,9 +122,9 @@ def test_it_is_explained(fold, metrics):
 def test_it_is_damaged(metrics):
   curves = {curve['name']: curve for curve in metrics['robustness']}
   for name in ('later_start', 'times_earlier', 'events_removed', 'modalities_lost'):
-    levels = [level['figure']['value'] for level in curves[name]['levels']]
+    levels = [level['metric']['value'] for level in curves[name]['levels']]
     assert levels, name
-  removed = [level['figure']['value'] for level in curves['modalities_lost']['levels']]
+  removed = [level['metric']['value'] for level in curves['modalities_lost']['levels']]
   assert removed[-1] < curves['modalities_lost']['undamaged']['value']
 
 

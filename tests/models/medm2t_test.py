@@ -175,9 +175,8 @@ def step(model, variables, batch, stage):
 @pytest.mark.parametrize(
   ('stage', 'trunk'),
   [
-    # Of each kind one: categories are events as laboratory values are, which a trunk reads.
-    *((stage, 'decoder') for stage in ('static', 'vitals_segments_12', 'vitals')),
-    *((stage, 'decoder') for stage in ('ecg_signal', 'ecg_features', 'ecg_text', 'ecg')),
+    # One of each kind: rows, segments and recordings, with a decoder and with a trunk.
+    *((stage, 'decoder') for stage in ('vitals_segments_12', 'vitals', 'ecg_text', 'ecg')),
     ('labs', 'ensemble'),
     ('multimodal', 'ensemble'),
   ],
@@ -242,7 +241,6 @@ OPTIONS = [
     'segments': 9,
     'segment_lengths': (7,),
   },
-  {'fusion': 'none', 'grid_levels': 'macro'},
 ]
 
 

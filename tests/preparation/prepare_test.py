@@ -203,7 +203,9 @@ def test_a_finished_data_set_is_left_alone(folder, capsys):
 
 
 def test_another_request_is_refused(folder):
-  with pytest.raises(DataError, match=r'another request \(source fixture there, x here'):
+  with pytest.raises(
+    DataError, match=r'different request \(source is fixture there and x here'
+  ):
     build.build(
       lambda tables: staging_fixture.staged(),
       folder / 'out',
@@ -354,7 +356,7 @@ def test_too_many_bad_recordings_stop_until_they_are_mended(tmp_path):
   build = lambda most: staging_fixture.build_from(
     raw, staged, out, max_dropped_recordings=most
   )
-  with pytest.raises(DataError, match=r'recordings cannot be used.*the first /'):
+  with pytest.raises(DataError, match=r'recordings are unusable.*the first /'):
     build(limit)
   assert not (out / 'dataset.json').exists()
   victim.write_text(text)  # mended: the same command goes on, and reads it again
@@ -370,7 +372,7 @@ def test_one_bad_recording_is_dropped_and_named(tmp_path):
   victim.write_text(victim.read_text().replace('200.0(0)/mV', '200.0.0(0)/mV', 1))
   out = staging_fixture.build_from(raw, staged, tmp_path / 'out')
   [row] = [row for row in _dropped(out) if row['reason'] == 'bad_header']
-  assert row['path'] == str(victim.with_suffix('')) and 'no number' in row['detail']
+  assert row['path'] == str(victim.with_suffix('')) and 'not a number' in row['detail']
   assert json.loads((out / 'cohort.json').read_text())['rows']['ecg']['bad_header'] == 1
 
 
@@ -380,7 +382,7 @@ def test_a_folder_without_the_recordings_is_an_error_before_the_work(tmp_path):
   staged = staging_fixture.write_staging(raw)
   for header in tmp_path.rglob('*.hea'):
     header.unlink()
-  with pytest.raises(DataError, match=r'none of \d+ that were looked for is there.*\.hea'):
+  with pytest.raises(DataError, match=r'none of \d+ checked files exists.*\.hea'):
     staging_fixture.build_from(raw, staged, tmp_path / 'out')
   assert not list((tmp_path / 'out').glob('*.tfrecord*'))
 
@@ -395,7 +397,7 @@ def test_what_nobody_has_is_said(tmp_path, capsys):
   staged = dataclasses.replace(staged, cohort={**staged.cohort, 'rows': rows})
   out = staging_fixture.build_from(raw, staged, tmp_path / 'out')
   absent = [
-    'labevents: no row of it is of use, read: wanted items of the cohort is 0',
+    'labevents: no usable row, read: wanted items of the cohort is 0',
     'events_labs: no sample has any',
   ]
   assert json.loads((out / 'cohort.json').read_text())['absent'] == absent
@@ -413,7 +415,7 @@ def _dropped(out):
 @pytest.mark.parametrize('name', ['', '/deeper'])
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, name):
   (tmp_path / 'file').write_text('')
-  with pytest.raises(DataError, match=r'--out=.*file.*no folder can be made here'):
+  with pytest.raises(DataError, match=r'--out=.*file.*cannot create this folder'):
     staging_fixture.build_from(
       tmp_path, staging_fixture.staged(), Path(f'{tmp_path}/file{name}')
     )
@@ -426,7 +428,7 @@ def test_a_name_with_a_backslash_is_refused(tmp_path):
 
 def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path, monkeypatch):
   monkeypatch.setattr(folders.os, 'access', lambda path, mode: False)  # root may always
-  with pytest.raises(DataError, match=r'--out=.*cannot be written to'):
+  with pytest.raises(DataError, match=r'--out=.*cannot write to this folder'):
     staging_fixture.build_from(tmp_path, staging_fixture.staged(), tmp_path / 'out')
 
 

@@ -302,7 +302,7 @@ def _spoil(tables, table, column, value):
     ('recordings', 'time', 1.0, 'recordings.parquet, column time'),
     ('static', 'gender', 'X', 'static.parquet, column gender'),
     ('samples', 'label', 2.0, 'has a label'),
-    ('events_labs', 'sample_id', -1, 'samples that samples.parquet does not'),
+    ('events_labs', 'sample_id', -1, 'samples that are not in samples.parquet'),
   ],
 )
 def test_rows_that_break_the_contract_are_refused(

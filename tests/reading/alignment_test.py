@@ -120,7 +120,7 @@ def test_order_names_and_further_variables_do_not_matter(batch):
         shown = shown[..., :count]
       np.testing.assert_array_equal(shown, array, err_msg=f'{name} {key}')
   reasons = {(one.modality, one.code): one.reason for one in alignment.ignored}
-  assert reasons[('labs', 'x')] == 'the model does not know it'
+  assert reasons[('labs', 'x')] == 'the model has no such variable'
   assert reasons[('more', 'x')] == 'the model has no such modality'
   assert ('ecg', 'another') in reasons and not alignment.absent
 

@@ -128,7 +128,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, caplog, dama
     jax.tree.map(np.testing.assert_array_equal, restored.state, make_state(1, 1, width=300))
     (note,) = restored.notes
     assert str(directory / '2' / damage.split('/')[0]) in note
-    assert 'Training went on from step 1' in note and note in caplog.text
+    assert 'Training continued from step 1' in note and note in caplog.text
     # Training comes by that step again.
     again = make_state(5, 2, width=300)
     checkpoints.save(again, {'step': 2}, lineage=LINEAGE, best_step=1)

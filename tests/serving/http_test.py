@@ -121,10 +121,10 @@ def nested(levels):
   ('body', 'status', 'said'),
   [
     ('{"patients": [', 422, 'not JSON at line 1'),
-    ('{"patients": [], "patients": []}', 422, 'a key is there twice at line 1'),
+    ('{"patients": [], "patients": []}', 422, 'a key is repeated at line 1'),
     ('{"patients": NaN}', 422, 'not JSON'),
     ('{"patients": [-Infinity]}', 422, 'not JSON'),
-    (nested(17), 422, '17 levels deep, at most 16'),
+    (nested(17), 422, '17 levels deep; at most 16'),
     (nested(5000), 422, '5000 levels deep'),
     ('{"a": "' + ']' * 50 + '"' + ', "b": ' + nested(40) + '}', 422, '41 levels deep'),
     (b'"\\ud800"', 422, 'not JSON'),
@@ -176,7 +176,7 @@ SECRET = 'SECRET'
     ({'events': [event(numeric_valeu=SECRET)]}, 'events[0]', "mean 'numeric_value'"),
     ({'events': [event(**{SECRET: 1})]}, 'events[0]', 'unknown field'),
     ({'events': [SECRET]}, 'events[0]', 'dictionary'),
-    ({'events': [event()] * 51}, 'events', '51 are given, at most 50'),
+    ({'events': [event()] * 51}, 'events', '51 are given; at most 50'),
     ({'prediction_time': SECRET}, 'prediction_time', 'match'),
     ({'prediction_time': '2150-13-01T00:00:00Z'}, 'prediction_time', 'calendar'),
     ({'static': {'agee': SECRET}}, 'static', "mean 'age'"),
@@ -185,7 +185,7 @@ SECRET = 'SECRET'
     ({'ecgs': [ecg(unit=None)]}, 'ecgs[0]', 'either leads'),
     ({'ecgs': [ecg(hea='SGk=')]}, 'ecgs[0]', 'either leads'),
     ({'ecgs': [ecg(sampling_rate=0)]}, 'ecgs[0].sampling_rate', 'greater than 0'),
-    ({'ecgs': [ecg(leads={'I': [1.0], 'II': [1.0, 2.0]})]}, 'ecgs[0]', 'one length'),
+    ({'ecgs': [ecg(leads={'I': [1.0], 'II': [1.0, 2.0]})]}, 'ecgs[0]', 'same length'),
     ({'ecgs': [ecg(leads={'I': [SECRET]})]}, 'ecgs[0].leads.I', 'numbers'),
     ({'ecgs': [ecg(leads={SECRET: [1.0]})]}, 'ecgs[0].leads', 'unknown lead'),
     ({'ecgs': [ecg(leads={'I': [0] * 70_001})]}, 'ecgs[0].leads', 'at most 70000'),
@@ -193,7 +193,7 @@ SECRET = 'SECRET'
     ({'ecgs': [{'time': '2150-03-02T08:00:00Z', 'hea': '!', 'dat': 'SGk='}]},
      'ecgs[0].hea', 'base64'),
     ({'ecgs': [{'time': '2150-03-02T08:00:00Z', 'hea': 'SGk=', 'dat': 'SGk='}] * 4},
-     'ecgs', '4 are given, at most 3'),
+     'ecgs', '4 are given; at most 3'),
   ],
 )  # fmt: skip
 def test_an_error_names_patient_field_and_what_is_allowed(service, change, field, said):
@@ -210,9 +210,9 @@ def test_errors_of_the_whole_request(service):
   error = refused(service, 422)
   assert error['field'] == 'patients'
   error = refused(service, 422, *(patient(f'p{i}') for i in range(21)))
-  assert '21 are given, at most 20' in error['message']
+  assert '21 are given; at most 20' in error['message']
   error = refused(service, 422, patient(), patient('b'), explain=True)
-  assert '2 are given, at most 1' in error['message']
+  assert '2 are given; at most 1' in error['message']
   error = refused(service, 422, patient(), patient())
   assert error['field'] == 'patients[1].id' and 'patients[0]' in error['message']
   error = refused(service, 422, patient(), patients_=SECRET)
@@ -290,7 +290,17 @@ def test_a_request_of_the_openapi_page_works(service):
   (one,) = answer.json()['patients']
   assert one['coverage']['used'] == len(of['example']['patients'][0]['events'])
   assert not any('UTC' in text for text in one['warnings'])
-  assert service.get('/docs').status_code == 200
+
+
+def test_the_openapi_page_needs_no_other_server(service):
+  page = service.get('/docs')
+  assert page.status_code == 200 and '/openapi.json' in page.text
+  links = re.findall(r'(?:src|href)="([^"]*)"', page.text)
+  assert any(link.endswith('.js') for link in links)
+  for link in links:
+    assert link.startswith('/') and not link.startswith('//')
+    assert service.get(link).status_code == 200
+  assert 'https:' not in page.text and '"validatorUrl": null' in page.text
 
 
 def test_the_model_tells_of_its_variables(service, model):
@@ -380,7 +390,7 @@ def test_an_error_of_the_service_tells_no_values(make_service, monkeypatch, capl
     monkeypatch.setattr(logger, 'propagate', True)
     answer = ask(client, patient())
   assert answer.status_code == 500
-  assert answer.json() == {'detail': 'an error of the service; it is in its log'}
+  assert answer.json() == {'detail': 'internal error; the log has the details'}
   assert 'ValueError at' in caplog.text
   for text in (caplog.text, *capfd.readouterr()):
     assert 'MARKED' not in text and '86.4' not in text
@@ -461,7 +471,7 @@ def test_the_page_of_a_request_has_its_prediction(service, asked):
   risk = expected['probabilities'][output['name']]
   assert output['values'][-1] == pytest.approx(risk, abs=1e-5)
   used = expected['coverage']['used']
-  assert any(f' {used} are used' in each for each in story['notes'])
+  assert any(each.startswith(f'{used} of the ') for each in story['notes'])
   assert asked['patients'][0]['id'] not in answer.text.replace(story['version'], '')
   assert asked['patients'][0]['prediction_time'][:10] not in answer.text
 

@@ -230,7 +230,7 @@ def test_other_files_than_tables_are_refused(data, monkeypatch):
   with pytest.raises(DataError, match=r'--ecg=.*nothing\.csv: no such file'):
     dataclasses.replace(data.write(), ecg=data.folder / 'nothing.csv')
   ecg = table((1, -1, 'a')).assign(samples='[[1]]').drop(columns='path')
-  with pytest.raises(DataError, match='only a parquet table has arrays'):
+  with pytest.raises(DataError, match='only a parquet table can have arrays'):
     stage_with(data, ecg, 'ecg.csv')
   path = data.folder / 'cut.parquet'
   table((1, -1, 'a')).to_parquet(path)

@@ -259,8 +259,8 @@ def test_labels_without_a_sample(data, labels, message):
   ('change', 'message'),
   [
     ({'prediction_time': pa.timestamp('us', 'UTC')},
-     r'labels.parquet: column prediction_time has a time zone \(UTC\).*as the events'),
-    ({'prediction_time': pa.date32()}, 'has days without a time. Write the time'),
+     r'labels.parquet: column prediction_time has a time zone \(UTC\).*the events'),
+    ({'prediction_time': pa.date32()}, 'has days without a time. Write the predict'),
     ({'prediction_time': pa.timestamp('ns')},
      r"is timestamp\[ns\], as timestamp\[us\] \(pandas: astype\('datetime64\[us\]'\)"),
     ({'prediction_time': pa.string()}, 'prediction_time is string'),
@@ -418,7 +418,7 @@ def test_a_folder_without_a_task_file_is_one_label_and_that_is_told(data):
   assert any('2 files of' in note and 'multilabel' in note
              for note in staged.cohort['notes'])  # fmt: skip
   data.write_labels(folder / 'c.parquet', times(1), boolean_value=[False])
-  with pytest.raises(DataError, match=r'different labels .*kind multilabel'):
+  with pytest.raises(DataError, match=r'different labels .*kind: multilabel'):
     data.stage(labels=str(folder))
 
 
@@ -502,7 +502,7 @@ def test_prepared_from_end_to_end(data, capsys):
   assert 'nothing to do' in capsys.readouterr().err
   # Another label is another data set, wherever the files lie.
   data.write_labels(folder / 'sepsis.parquet', everyone[:8], boolean_value=[True] * 8)
-  with pytest.raises(DataError, match=r'made by another request \(labels sha256'):
+  with pytest.raises(DataError, match=r'created by a different request \(labels is sha256'):
     run()
 
 

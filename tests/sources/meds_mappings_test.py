@@ -282,7 +282,7 @@ CREA = {'id': '50912', 'mimic_iv': 'labs', 'codes': ['CREA']}
     (CREA | {'units': {'umol/L': {'scale': 1}}}, "'umol/L' and 'umol/l' are the same"),
     (CREA | {'id': '51487', 'units': {'x': {}}}, 'units in a categorical item'),
     (CREA | {'id': '51487', 'texts': {'x': 'Y'}}, 'Y is not one of its categories'),
-    (CREA | {'codes': ['X//{unit}']}, r'a code with \{unit\}, scale or offset, where'),
+    (CREA | {'codes': ['X//{unit}']}, r'a code with \{unit\}, scale or offset, although'),
     (CREA | {'codes': [{'code': 'X', 'scale': 2}]}, r'a code with \{unit\}, scale'),
   ],
 )

@@ -33,26 +33,26 @@ def write(folder, fields):
     ({'name': 'x', 'kind': 'binary', 'classes': [False, True]},
      r"classes\[.\]: .*is not of type 'string', 'object'. .*quotes; docs/your_own_task.md"),
     ({'name': 'x', 'kind': 'binary', 'description': 'a\nb'}, 'description: .*not match'),
-    ({'name': 'x', 'kind': 'binary', 'classes': ['a', 'b', 'c']}, 'binary task has two'),
-    ({'name': 'x', 'kind': 'multiclass', 'classes': ['a']}, 'multiclass task has two or'),
-    ({'name': 'x', 'kind': 'regression', 'classes': ['a', 'b']}, 'a regression has none'),
-    ({'name': 'x', 'kind': 'multiclass', 'classes': ['a', 'a']}, 'a name is there twice'),
+    ({'name': 'x', 'kind': 'binary', 'classes': ['a', 'b', 'c']}, 'binary task must have'),
+    ({'name': 'x', 'kind': 'multiclass', 'classes': ['a']}, 'multiclass task must have'),
+    ({'name': 'x', 'kind': 'regression', 'classes': ['a', 'b']}, 'regression must have'),
+    ({'name': 'x', 'kind': 'multiclass', 'classes': ['a', 'a']}, 'a name is repeated'),
     ({'name': 'x', 'kind': 'multiclass', 'classes': ['a', {'value': 1}]},
-     'give all of them a value, and all of one type'),
+     'give either all of them a value of the same type'),
     ({'name': 'x', 'kind': 'multiclass', 'classes': [{'value': 'a'}, {'value': 1}]},
      'all of one type'),
     ({'name': 'x', 'kind': 'multiclass',
       'classes': [{'value': 1, 'name': 'a'}, {'value': 1, 'name': 'b'}]},
-     'a value is there twice'),
+     'a value is repeated'),
     ({'name': 'x', 'kind': 'multiclass', 'classes': [{'value': True}, {'value': False}]},
      'bool values are of boolean_value, which is not read here'),
     ({'name': 'x', 'kind': 'binary', 'column': 'boolean_value',
       'classes': [{'value': 1}, {'value': 2}]}, 'int values are of integer_value'),
     ({'name': 'x', 'kind': 'multilabel', 'classes': [{'value': 1}, {'value': 2}]},
-     'the value of a label is the name of its file'),
-    ({'name': 'x', 'kind': 'binary', 'unit': 'days'}, 'unit is of a regression'),
+     'the value of a label must be the name of its file'),
+    ({'name': 'x', 'kind': 'binary', 'unit': 'days'}, 'unit is only for a regression'),
     ({'name': 'x', 'kind': 'multilabel', 'low': 0}, 'low is of a regression'),
-    ({'name': 'x', 'kind': 'regression', 'low': 2, 'high': 2}, 'low: not below high'),
+    ({'name': 'x', 'kind': 'regression', 'low': 2, 'high': 2}, 'low must be below high'),
     ({'name': 'x', 'kind': 'regression', 'column': 'boolean_value'},
      'column: a regression task is read from float_value or integer_value'),
     ({'name': 'los', 'unit': 'hours'}, 'unit: task los has its own; give the task another'),
@@ -81,7 +81,7 @@ def test_a_known_task_keeps_its_meaning(tmp_path):
 
 @pytest.mark.parametrize('name', ['', 'Sepsis', '1st', 'a-b', 'a b', 'a.yaml', 'x' * 64])
 def test_names_that_are_none(name):
-  with pytest.raises(DataError, match=r'not a name of a task.*--task_file'):
+  with pytest.raises(DataError, match=r'not a valid task name.*--task_file'):
     task_of(name, None)
 
 

@@ -281,7 +281,7 @@ def test_names_tasks_and_what_identifies_a_data_set(tmp_path):
   assert settings(extra=one) == settings(extra=other) != usual
   of_stays = 'mortality, los, aki, phenotypes'
   for task in ('cvd', 'cvd_all', 'readmission', 'decompensation'):
-    with pytest.raises(DataError, match=f'task {task} has none; .*: {of_stays}.'):
+    with pytest.raises(DataError, match=f'not for task {task}; .*: {of_stays}.'):
       few = simulated.Settings(extra='ventilation', patients=1)
       simulated.stage(task, tmp_path, few, sources.Resources())
   with pytest.raises(DataError, match='--extra: not an option of source physionet2012'):

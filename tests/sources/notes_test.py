@@ -142,7 +142,7 @@ def test_a_record_has_the_notes_in_order_of_time(dataset):
 def test_vectors_of_another_length_are_not_read(dataset):
   other = kinds.changed(dataset.schema, NAME, width=WIDTH + 1)
   (absent,) = Alignment(other, dataset.schema).absent
-  assert absent.reason == f'vectors of {WIDTH} numbers, the model has {WIDTH + 1}'
+  assert absent.reason == f'vectors of {WIDTH} numbers; the model has {WIDTH + 1}'
 
 
 def test_a_model_learns_from_notes_and_says_so(dataset, tmp_path):
@@ -163,7 +163,7 @@ def test_a_model_learns_from_notes_and_says_so(dataset, tmp_path):
   train.train(folds)
   metrics = evaluate.evaluate(folds)
   scenarios = {
-    each['name']: each['figure']['value'] for each in metrics['missing_modality']
+    each['name']: each['metric']['value'] for each in metrics['missing_modality']
   }
   assert scenarios[f'only {NAME}'] > 0.9 > scenarios['only static']
   first = metrics['explanation']['items'][0]

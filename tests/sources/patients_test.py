@@ -221,7 +221,7 @@ def test_static_values_by_their_own_code():
   assert read.examples[0]['static']['categorical'].tolist() == [1]
   reasons = {each['code']: each['reason'] for each in read.coverage[0]['entries']}
   assert reasons == {
-    'bmi': 'dropped: a number is wanted',
+    'bmi': 'dropped: not a number',
     'shoe': 'ignored: the model has no such static column',
   }
   read = reader.read(request(static={'age': 130, 'sex': 'X'}))

@@ -237,7 +237,7 @@ def test_an_archive_without_records_is_named(tmp_path):
   with tarfile.open(pack(tmp_path, 'gz'), 'w:gz') as archive:
     info = tarfile.TarInfo('set-a/README.md')
     archive.addfile(info, io.BytesIO())
-  with pytest.raises(DataError, match='no record in it'):
+  with pytest.raises(DataError, match='contains no record'):
     staged(tmp_path, tmp_path)
 
 

@@ -51,7 +51,7 @@ def test_all_who_have_a_label_are_among_them(raw, admitted, going_on, tmp_path, 
   assert set(labelled.index) <= set(found.index)
   same = found.loc[labelled.index, 'prediction_time']
   pd.testing.assert_series_equal(same, labelled['prediction_time'])
-  assert ('nobody knows that' in known.schema.condition) == (task == 'cvd')
+  assert ('is unknown at' in known.schema.condition) == (task == 'cvd')
   assert not unknown.schema.condition
   # What is known of a sample is the same.
   one, two = (

@@ -117,7 +117,7 @@ def test_what_does_not_apply_is_named_with_its_reason(study):
   _, directory, (_, _, _, result) = study
   assert result['left_out'] == {
     'without_ecg': 'the data set has no ecg',
-    'without_labs': 'of two modalities, that is only_static',
+    'without_labs': 'with two modalities, this is only_static',
     'single_scale_12': 'the data set has no grid of signals',
   }
   for name in ('ablations.md', 'ablations.html'):

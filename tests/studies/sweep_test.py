@@ -65,7 +65,7 @@ def straight(data, tmp_path_factory):
   return directory, best
 
 
-def test_the_best_trial_is_the_one_with_the_best_validation_figure(straight):
+def test_the_best_trial_is_the_one_with_the_best_validation_metric(straight):
   directory, best = straight
   trials = lines(directory)
   assert [trial['state'] for trial in trials] == ['complete', 'complete']
@@ -177,7 +177,7 @@ def test_a_directory_belongs_to_one_sweep_and_one_process(data, tmp_path):
     ((('recipe.static.learning_rate', 'uniform', 0.0),), 'low, high'),
     (
       (('recipe.static.epochs', 'choice', (1, 'two')),),
-      "static.epochs='two': it is a whole number",
+      "static.epochs='two': must be a whole number",
     ),
   ],
 )

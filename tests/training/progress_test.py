@@ -24,13 +24,13 @@ def test_samples_and_waiting_are_measured(capsys):
     seen.append(batch)
     time.sleep(0.02)
     progress.show_loss(0.5)
-  figures = progress.figures()
+  measured = progress.measurements()
   assert seen == [1, 2, 3]
   # 3 * 0.06 s of waiting in 3 * 0.08 s; a busy machine only makes both longer.
-  assert figures['data_wait_share'] * figures['seconds'] >= 3 * 0.06
-  assert figures['data_wait_share'] < 1 - 3 * 0.02 / figures['seconds']
+  assert measured['data_wait_share'] * measured['seconds'] >= 3 * 0.06
+  assert measured['data_wait_share'] < 1 - 3 * 0.02 / measured['seconds']
   # A resumed epoch counts only the samples of its own steps.
-  np.testing.assert_allclose(figures['samples_per_second'] * figures['seconds'], 37)
+  np.testing.assert_allclose(measured['samples_per_second'] * measured['seconds'], 37)
   shown = capsys.readouterr().err
   assert '/53 [' in shown and ' samples/s' in shown
   assert 'loss 0.5000' in shown and '% waiting for data' in shown
@@ -40,16 +40,16 @@ def test_the_host_alone_waits_while_devices_compute():
   progress = Progress('labs', np.array([4, 4]), 0, visible=False)
   busy = iter([True, False])
   assert list(progress.over(slow_batches([1, 2], 0.05), lambda: next(busy))) == [1, 2]
-  figures = progress.figures()
-  waited = figures['data_wait_share'] * figures['seconds']
-  assert 0.05 <= waited <= figures['seconds'] - 0.05, 'the first batch alone counts'
+  measured = progress.measurements()
+  waited = measured['data_wait_share'] * measured['seconds']
+  assert 0.05 <= waited <= measured['seconds'] - 0.05, 'the first batch alone counts'
 
 
 def test_an_invisible_bar_prints_nothing(capsys):
   progress = Progress('labs', np.array([4]), 0, visible=False)
   assert list(progress.over([0], lambda: True)) == [0]
   progress.show_loss(1.0)
-  assert progress.figures()['samples_per_second'] > 0
+  assert progress.measurements()['samples_per_second'] > 0
   assert not capsys.readouterr().err
 
 

@@ -49,13 +49,13 @@ def trained(dataset, tmp_path_factory):
   return fold
 
 
-def test_the_best_epoch_is_chosen_by_the_figure(trained):
+def test_the_best_epoch_is_chosen_by_the_metric(trained):
   record = trained.record('static')
-  figures = [epoch['validation_auroc'] for epoch in record.history]
+  found = [epoch['validation_auroc'] for epoch in record.history]
   losses = [epoch['validation_loss'] for epoch in record.history]
-  assert np.argmax(figures) != np.argmin(losses), 'else this shows nothing'
-  assert figures[record.best_epoch - 1] == max(figures)
-  # The same figure from the restored parameters, one batch after the other.
+  assert np.argmax(found) != np.argmin(losses), 'else this shows nothing'
+  assert found[record.best_epoch - 1] == max(found)
+  # The same metric from the restored parameters, one batch after the other.
   variables, _ = restore_best(trained, 'static')
   model = medm2t.MedM2T(trained.model_config)
   apply = jax.jit(lambda batch: model.apply(variables, batch, stage='static', train=False))
@@ -68,7 +68,7 @@ def test_the_best_epoch_is_chosen_by_the_figure(trained):
       labels.extend(one['label'][valid])
       probabilities.extend(np.asarray(jax.nn.softmax(logits))[valid])
   expected = metrics.roc_auc_score(labels, np.array(probabilities)[:, 1])
-  np.testing.assert_allclose(max(figures), expected, rtol=1e-6)
+  np.testing.assert_allclose(max(found), expected, rtol=1e-6)
 
 
 def test_an_undefined_metric_is_one_clear_error():

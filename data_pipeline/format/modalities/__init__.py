@@ -1,4 +1,4 @@
-"""Kinds of modalities: the one place that names all of them (docs/design.md, "Modalities").
+"""Lists all kinds of modalities of data sets (docs/design.md, "Modalities").
 
 A new kind is one class here and one in `medm2t_jax.modalities`.
 """
@@ -20,20 +20,20 @@ KINDS: tuple[type[Modality], ...] = (Static, Events, Grid, Waveform, Notes)
 
 
 def from_json(fields: Mapping[str, Any], where: object) -> Modality:
-  """The modality of an entry of dataset.json: its `kind`, and the fields of that.
+  """The modality described by an entry of dataset.json: its `kind`, and that kind's fields.
 
   Args:
     fields: of the entry.
     where: the file, for the message.
 
   Raises:
-    DataError: this code knows no such kind.
+    DataError: the kind is unknown to this code.
   """
   for kind in KINDS:
     if kind.kind == fields['kind']:
       return kind.from_json(fields)
   known = ', '.join(kind.kind for kind in KINDS)
   raise DataError(
-    f'{where}: modality {fields["name"]} is of kind {fields["kind"]!r}, this code knows '
-    f'{known}. Use the version of medm2t_jax that made it.'
+    f'{where}: modality {fields["name"]} is of kind {fields["kind"]!r}; this code knows '
+    f'{known}. Use the version of medm2t_jax that wrote it.'
   )

@@ -1,8 +1,8 @@
-"""What a kind of modality is, as far as data sets go (docs/design.md, "Modalities").
+"""Interface of a kind of modality on the side of data sets (docs/design.md, "Modalities").
 
-A modality of a data set is an instance of its kind: items and sizes, nothing fitted. The
-instance says how its rows are staged, stored in a record, arranged in a batch, and lined
-up with those of a model; `medm2t_jax.modalities` says what a model does with them.
+A modality of a data set is an instance of its kind: items and sizes, but nothing fitted.
+The instance defines how its rows are staged, stored in a record, arranged in a batch, and
+aligned with a model's; `medm2t_jax.modalities` defines what a model does with them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from data_pipeline.format.items import Item
 from data_pipeline.format.modalities.staged import StagedRows
 
 Arrays = Mapping[str, np.ndarray]
-# How the arrays of a modality lie in a batch: 'fixed' (b ...), one shape for all rows;
-# 'padded' (b n ...), rows of any length beside `mask` (b n); 'packed' (m ...), the entries
-# of a device's rows end to end, beside `owner` and `mask` (m).
+# Layout of a modality's arrays in a batch: 'fixed' (b ...), one shape for all rows;
+# 'padded' (b n ...), rows of any length, with `mask` (b n); 'packed' (m ...), the entries
+# of all rows of a device concatenated, with `owner` and `mask` (m).
 Layout = Literal['fixed', 'padded', 'packed']
 HOURS = 'hours relative to the prediction time, never above 0'
 
@@ -33,12 +33,12 @@ class Feature:
   Attributes:
     dtype: NumPy dtype.
     shape: None stands for the sample's own length; () is a scalar.
-    batch: whether a batch has it as it is, as a 'flag' (bool), or not at all ('unread').
-    padding: what a row of padding holds.
-    heavy: comes after the head of a record: most of its bytes, and not always read.
+    batch: whether a batch has it unchanged, as a 'flag' (bool), or not at all ('unread').
+    padding: value in rows of padding.
+    heavy: stored after the head of a record, because it is large and not always read.
     meaning: of a number in it, with its unit.
-    absurd: a value that no record has and that indexes nothing wrongly, where it is not a
-      float: the audit puts it in the place of what must not matter.
+    absurd: for arrays that are not floats, a value that no record has and that is a safe
+      index: the audit overwrites inputs with it that must not matter.
   """
 
   dtype: type[np.generic]
@@ -56,7 +56,7 @@ class Feature:
 
   @property
   def batch_dtype(self) -> type[np.generic]:
-    """Of the array in a batch."""
+    """The dtype of the array in a batch."""
     return np.bool_ if self.batch == 'flag' else self.dtype
 
 
@@ -65,9 +65,9 @@ class Table:
   """The staged table of a modality, `{name}.parquet`.
 
   Attributes:
-    name: without ending.
-    order: columns that it is sorted by within a sample, for SQL; '' for none.
-    raw_files: its column `path` names raw files that are read when shards are written.
+    name: without extension.
+    order: columns that it is sorted by within a sample, as SQL; '' for none.
+    raw_files: whether its column `path` names raw files, read when shards are written.
   """
 
   name: str
@@ -77,13 +77,13 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """What a modality takes on the disk and in time, for estimates only.
+  """Disk space and time of a modality, for estimates only.
 
   Attributes:
-    rows: what its staged rows are; '' for one a sample.
-    row_bytes: of a staged row, sorted table and shard together.
-    rows_per_second: written.
-    parallel: written faster by more workers.
+    rows: name of its staged rows; '' for one row per sample.
+    row_bytes: bytes per staged row in sorted table and shard together.
+    rows_per_second: speed of writing.
+    parallel: whether more workers write faster.
   """
 
   rows: str
@@ -96,15 +96,15 @@ class Modality(abc.ABC):
   """A modality of a data set. Subclasses are frozen dataclasses of items and sizes.
 
   Class attributes:
-    kind: of the modality, in dataset.json.
+    kind: name of the kind, in dataset.json.
     layout: of its arrays in a batch.
     prefix: of its features in a record, with {name} for the modality's name.
-    table: of its rows, likewise.
-    cost: of these.
-    counted: the array whose rows, of a flag whose ones, the index column `n_{name}`
-      counts. None: every sample has the modality, and nothing is counted.
-    noun: what is counted.
-    time: the array with the hours of its entries, None where they have none.
+    table: of its staged rows, also with {name}.
+    cost: of these rows.
+    counted: the array whose rows (for a flag: ones) the index column `n_{name}` counts.
+      None: every sample has the modality, and nothing is counted.
+    noun: name of the counted entries.
+    time: the array with the hours of its entries, None if they have no times.
   """
 
   kind: ClassVar[str]
@@ -124,17 +124,20 @@ class Modality(abc.ABC):
   @property
   @abc.abstractmethod
   def variables(self) -> tuple[Item, ...]:
-    """Its variables, which meet those of a model by code and unit."""
+    """Its variables, which are matched with those of a model by code and unit."""
 
   @property
   @abc.abstractmethod
   def arrays(self) -> dict[str, Feature]:
-    """Array -> how a record stores it. With a layout other than 'fixed' the leading
-    dimension of every one is the number of entries, in the order of their times."""
+    """Array name -> how a record stores it.
+
+    With a layout other than 'fixed' the leading dimension of every array is the number of
+    entries, in the order of their times.
+    """
 
   @abc.abstractmethod
   def examples(self, rows: StagedRows) -> Iterator[dict[str, np.ndarray]]:
-    """The arrays of each sample in turn, from staged rows.
+    """Yields the arrays of each sample, from staged rows.
 
     Raises:
       DataError: a row breaks the staging contract.
@@ -142,19 +145,19 @@ class Modality(abc.ABC):
 
   @abc.abstractmethod
   def aligned(self, data: Any, places: Sequence[int], arrays: Arrays) -> Arrays:
-    """Arrays of a batch of `data` in the terms of this modality, a model's.
+    """Arrays of a batch of `data`, aligned to the variables of this modality of a model.
 
     Args:
       data: a modality of the same kind, whose `difference` from this one is ''.
-      places: place in `data.variables` of each of the variables here, -1 where absent.
+      places: index in `data.variables` of each of the variables here, -1 if absent.
       arrays: with a leading device axis.
     """
 
   def known_at(self, arrays: Arrays, hours: float) -> dict[str, np.ndarray]:
-    """One sample as it was known at an earlier moment, in hours relative to that moment.
+    """One sample as known at an earlier moment, with hours relative to that moment.
 
-    What is later than the moment is gone. What was before the sample's own window does not
-    come into view: from the moment, the window is shorter than usual.
+    Later entries are removed. Entries from before the sample's own window are not added, so
+    the window is shorter than usual.
 
     Args:
       arrays: as a record stores them.
@@ -168,7 +171,7 @@ class Modality(abc.ABC):
 
   @abc.abstractmethod
   def last_values(self, arrays: Arrays) -> np.ndarray:
-    """The last value of every variable in one sample, NaN where absent: float64 (v,).
+    """The last value of every variable in one sample, NaN if absent: float64 (v,).
 
     Args:
       arrays: as a record stores them, without the heavy ones.
@@ -185,11 +188,11 @@ class Modality(abc.ABC):
 
   @abc.abstractmethod
   def invented(self, padding: Arrays, generator: np.random.Generator) -> Arrays:
-    """Arrays that nobody's data are in, for the self-test of a model.
+    """Synthetic arrays, without data of any patient, for the self-test of a model.
 
     Args:
-      padding: of a batch without a device axis: shapes and dtypes.
-      generator: of all values.
+      padding: arrays of a batch without a device axis, for shapes and dtypes.
+      generator: draws all values.
     """
 
   def labels(self) -> list[tuple[str, bool]]:
@@ -197,18 +200,18 @@ class Modality(abc.ABC):
     return [(item.name, item.kind == 'categorical') for item in self.variables]
 
   def difference(self, data: Modality) -> str:
-    """Why nothing of a data set's modality of this kind can be read; '' where it can."""
+    """Why nothing of a data set's modality of this kind can be read; '' if it can."""
     del data
     return ''
 
   @property
   def extent_hours(self) -> float | None:
-    """How long before the prediction it begins, where every sample has the same cells."""
+    """Hours before the prediction time at which cells begin; None without fixed cells."""
     return None
 
   @property
   def sizes(self) -> tuple[Any, ...]:
-    """What must be equal, beside the variables, for batches to be the same."""
+    """Properties beside the variables that must be equal for batches to be the same."""
     return ()
 
 
@@ -236,7 +239,7 @@ def arrays_of(
 
 
 def count_of(name: str, modality: Modality, example: Mapping[str, np.ndarray]) -> int:
-  """What the index counts of a modality in one sample."""
+  """The number of entries of a modality in one sample, as in the index."""
   assert modality.counted is not None
   array = example[feature_name(name, modality, modality.counted)]
   flag = modality.arrays[modality.counted].batch == 'flag'
@@ -258,7 +261,7 @@ def found_in(
 
 
 def sample_bytes(modality: Modality) -> int:
-  """What the arrays of one shape take in a record."""
+  """Bytes of the arrays of fixed shape in a record."""
   if modality.layout != 'fixed':
     return 0
   arrays = modality.arrays.values()
@@ -275,7 +278,7 @@ def nothing(
   Args:
     modality: of the batch.
     rows: (d, b), or (b,) without a device axis.
-    entries: of each row, if they are padded; of a device's rows together, if packed.
+    entries: per row if padded, per device if packed.
   """
   lead = {'fixed': rows, 'padded': (*rows, entries), 'packed': (*rows[:-1], entries)}
   result = {}
@@ -292,7 +295,7 @@ def nothing(
 
 
 def chosen(array: np.ndarray, places: np.ndarray, missing: Any) -> np.ndarray:
-  """Columns of the last axis in another order; `missing` where a place is -1."""
+  """Reorders columns of the last axis; the result is `missing` if a place is -1."""
   if not len(places):
     return np.zeros((*array.shape[:-1], 0), array.dtype)
   if not array.shape[-1]:
@@ -304,8 +307,8 @@ def kept(arrays: Arrays, keep: np.ndarray) -> dict[str, np.ndarray]:
   """Entries of padded or packed arrays that stay, moved to the front; zeros follow.
 
   Args:
-    arrays: with `mask`, of any leading axes.
-    keep: bool, of the shape of `mask`; under a false mask it does not matter.
+    arrays: with `mask`, with any leading axes.
+    keep: bool, shaped like `mask`; has no effect where the mask is False.
   """
   stay = np.asarray(arrays['mask'] & keep)
   if np.array_equal(stay, arrays['mask']):
@@ -324,7 +327,7 @@ def kept(arrays: Arrays, keep: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def last_seen(value: np.ndarray, observed: np.ndarray) -> np.ndarray:
-  """The last observed value (v,) of each column of values (g v); NaN without any."""
+  """The last observed value (v,) of each column of values (g v); NaN if there is none."""
   if not len(value):
     return np.full(value.shape[1], np.nan)
   observed = observed > 0
@@ -333,7 +336,7 @@ def last_seen(value: np.ndarray, observed: np.ndarray) -> np.ndarray:
 
 
 def plausible(items: Sequence[Item], generator: np.random.Generator) -> np.ndarray:
-  """A value of each item, inside its limits where it has them: float64 (items,)."""
+  """A random value of each item, inside its limits if it has any: float64 (items,)."""
   low = np.array([0.0 if item.low is None else item.low for item in items])
   high = np.array([100.0 if item.high is None else item.high for item in items])
   return low + (high - low) * generator.uniform(0.1, 0.6, len(items))

@@ -48,16 +48,16 @@ class Events(base.Modality):
   @property
   def arrays(self) -> dict[str, Feature]:
     return {
-      'item': Feature(np.int32, (None,), meaning='place of the item among the items'),
-      # NaN of a category, which is 0 in a batch: what it means is in `category`.
+      'item': Feature(np.int32, (None,), meaning='index of the item'),
+      # The value of a category is NaN here and 0 in a batch; `category` has the category.
       'value': Feature(
-        np.float32, (None,), meaning='in the unit of the item; 0 of a category'
+        np.float32, (None,), meaning='in the unit of the item; 0 for a category'
       ),
       'category': Feature(
         np.int32,
         (None,),
         absurd=-1,
-        meaning='place in the categories of the item, -1 of a number',
+        meaning='index into the categories of the item, -1 for a number',
       ),
       'time': Feature(np.float32, (None,), meaning=base.HOURS),
     }
@@ -100,13 +100,13 @@ class Events(base.Modality):
     category = np.where(arrays['category'] >= 0, of_item, np.int32(-1))
     category = np.where(mask, category, np.int32(0))
     unknown = (arrays['category'] >= 0) & (category < 0)
-    # In the order of time without gaps, zeros under false masks, as it would be read.
+    # In order of time without gaps and with zeros in padding, as if it had been read so.
     return base.kept({**arrays, 'item': item, 'category': category}, (item >= 0) & ~unknown)
 
   def last_values(self, arrays: Arrays) -> np.ndarray:
     category = arrays['category']
     last = np.full(len(self.items), np.nan)
-    # Sorted by time: of an item's values the last one stays.
+    # Sorted by time, so the last value of an item overwrites the others.
     last[arrays['item']] = np.where(category >= 0, category, arrays['value'])
     return last
 

@@ -1,4 +1,4 @@
-"""Grids: signals with one value a step, up to the prediction time."""
+"""Grids: signals with one value per step, up to the prediction time."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Grid(base.Modality):
         np.float32, shape, meaning='mean of each item in a cell, in its unit'
       ),
       'observed': Feature(
-        np.uint8, shape, batch='flag', meaning='true where the cell has a value'
+        np.uint8, shape, batch='flag', meaning='true if the cell has a value'
       ),
     }
 
@@ -87,9 +87,9 @@ class Grid(base.Modality):
     return result
 
   def known_at(self, arrays: Arrays, hours: float) -> dict[str, np.ndarray]:
-    """Cells that were over at the moment, moved to the end; nothing is before the first.
+    """Cells that were over at the moment, moved to the end; empty cells fill the beginning.
 
-    A cell that the moment lies inside of is not known: part of it is later.
+    The cell that contains the moment is not known, because part of it is later.
     """
     # Rounded: 0.3 h are 3 cells of 0.1 h, not 4.
     later = min(self.steps, math.ceil(round(-hours / self.step_hours, 6)))
@@ -117,7 +117,7 @@ class Grid(base.Modality):
     assert isinstance(data, Grid)
     if data.step_hours == self.step_hours:
       return ''
-    return f'steps of {data.step_hours:g} h, the model has {self.step_hours:g} h'
+    return f'steps of {data.step_hours:g} h; the model has {self.step_hours:g} h'
 
   @property
   def extent_hours(self) -> float:

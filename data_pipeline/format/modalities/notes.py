@@ -1,4 +1,4 @@
-"""Notes: vectors that a text model has made of clinical notes, each with a time."""
+"""Notes: vectors from a text model, one per clinical note, each with a time."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Notes(base.Modality):
   """A bag of vectors.
 
   Staged as `notes_{name}.parquet`: `sample_id`, `vector` FLOAT[width], finite, `time`
-  FLOAT. Which text model made the vectors is not known here: it must be the same for all
-  data that a model reads.
+  FLOAT. The text model is not recorded; it must be the same for all data that a model
+  reads.
 
   Attributes:
     width: numbers of a vector.
@@ -46,13 +46,13 @@ class Notes(base.Modality):
 
   @property
   def variables(self) -> tuple[Item, ...]:
-    """One: that there are notes."""
+    """A single variable: whether there are notes."""
     return (Item('notes', 'notes'),)
 
   @property
   def arrays(self) -> dict[str, Feature]:
     return {
-      'vector': Feature(np.float32, (None, self.width), meaning='what the text model made'),
+      'vector': Feature(np.float32, (None, self.width), meaning='output of the text model'),
       'time': Feature(np.float32, (None,), meaning=base.HOURS),
     }
 
@@ -70,7 +70,7 @@ class Notes(base.Modality):
     return base.kept(arrays, np.broadcast_to(known, arrays['mask'].shape))
 
   def last_values(self, arrays: Arrays) -> np.ndarray:
-    """How many there are."""
+    """The number of notes."""
     return np.array([len(arrays['time']) or np.nan])
 
   def found(self, arrays: Arrays, rows: tuple[int, int]) -> np.ndarray:
@@ -91,7 +91,7 @@ class Notes(base.Modality):
     assert isinstance(data, Notes)
     if data.width == self.width:
       return ''
-    return f'vectors of {data.width} numbers, the model has {self.width}'
+    return f'vectors of {data.width} numbers; the model has {self.width}'
 
   @property
   def sizes(self) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""The rows of one staged table that one shard is written from."""
+"""The rows of a staged table from which one shard is written."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import pyarrow.compute as pc
 
 from data_pipeline.format.items import DataError, Item
 
-# (place of the sample in the shard, row) -> what the raw file of a row holds; None where it
-# cannot be used, which is then on record.
+# (index of the sample in the shard, row) -> content of the row's raw file; None if the file
+# cannot be used, which is then recorded.
 ReadRaw = Callable[[int, int], tuple[np.ndarray, float] | None]
 
 
 class StagedRows:
-  """Rows of a sorted staged table, with the checks of the staging contract.
+  """Rows of a sorted staged table, with checks of the staging contract.
 
   Attributes:
     name: of the table.
-    samples: how many samples the shard has.
-    read_raw: reads a raw file that the table names; None where it names none.
+    samples: number of samples in the shard.
+    read_raw: reads a raw file that the table names; None if it names none.
   """
 
   def __init__(
@@ -33,7 +33,7 @@ class StagedRows:
     stop: int,
     read_raw: ReadRaw | None = None,
   ):
-    """`table` has `position` in `start` to `stop`, ascending."""
+    """Takes the rows of a table whose `position` ascends from `start` to below `stop`."""
     self.name = name
     self.samples = stop - start
     self.read_raw = read_raw
@@ -41,7 +41,7 @@ class StagedRows:
     self._start, self._stop = start, stop
 
   def sample(self) -> np.ndarray:
-    """Place in the shard of the sample of each row: int64 (rows,)."""
+    """Index in the shard of each row's sample: int64 (rows,)."""
     return self.column('position') - self._start
 
   def slices(self) -> Iterator[slice]:
@@ -54,13 +54,13 @@ class StagedRows:
     """A column; with `dtype`, nulls become NaN.
 
     Raises:
-      DataError: it holds nulls, and no `dtype` was asked for.
+      DataError: it holds nulls, and `dtype` is None.
     """
     column = self._table[name]
     if dtype is None:
       if column.null_count:
         raise DataError(
-          f'{self.name}.parquet, column {name}: holds nulls. Correct the source.'
+          f'{self.name}.parquet: column {name} holds nulls. Correct the source.'
         )
       return column.to_numpy()
     return column.to_numpy().astype(dtype)
@@ -82,10 +82,10 @@ class StagedRows:
     return flat.astype(np.float32).reshape(len(column), width)
 
   def codes(self, item: Item) -> np.ndarray:
-    """Index into an item's categories of the column of its code, -1 where null: int32.
+    """Index into an item's categories of each value of its column, -1 for null: int32.
 
     Raises:
-      DataError: a value is none of the categories.
+      DataError: a value is not one of the categories.
     """
     column = self._table[item.itemid].cast(pa.string())
     values = pa.array(item.categories, pa.string())

@@ -1,4 +1,4 @@
-"""Static variables: one value each, known once and for all."""
+"""Static variables: one value per sample, without a time."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ class Static(base.Modality):
         np.float32, numbers, meaning='value of each numeric column, in its unit'
       ),
       'numeric_mask': Feature(
-        np.uint8, numbers, batch='flag', meaning='true where it is known'
+        np.uint8, numbers, batch='flag', meaning='true if it is known'
       ),
       'categorical': Feature(
         np.int32,
         (len(self.categorical),),
         padding=-1,
-        meaning='place in the categories of each categorical column, -1: not known',
+        meaning='index into the categories of each categorical column, -1: unknown',
       ),
     }
 
@@ -90,7 +90,7 @@ class Static(base.Modality):
         known = self.categorical[place].categories
         offered = data.categorical[at].categories
         to_model = [known.index(one) if one in known else -1 for one in offered]
-        table = np.array([*to_model, -1], np.int32)  # the last is of -1
+        table = np.array([*to_model, -1], np.int32)  # the last entry maps -1
         categorical[..., place] = table[categorical[..., place]]
     return {
       'numeric': base.chosen(arrays['numeric'], numeric, np.float32(0)),
@@ -99,8 +99,9 @@ class Static(base.Modality):
     }
 
   def known_at(self, arrays: Arrays, hours: float) -> dict[str, np.ndarray]:
-    """All of it, as it is: a record does not say since when a column was known, and an age
-    of days before is the same age.
+    """All values unchanged; `hours` has no effect.
+
+    A record does not say since when a column was known, and age hardly changes within days.
     """
     del hours
     return dict(arrays)

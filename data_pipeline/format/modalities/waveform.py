@@ -28,8 +28,8 @@ class Waveform(base.Modality):
 
   Staged as `recordings.parquet`: `sample_id`, `study_id` BIGINT, `path` VARCHAR (see
   `data_pipeline.ecg.raw_recording`), `time` FLOAT, the nine measurements DOUBLE (null =
-  missing or sentinel), `terms` INTEGER[] (indices into `terms`). A data set has one at
-  most.
+  missing or sentinel), `terms` INTEGER[] (indices into `terms`). A data set has at most
+  one waveform modality.
 
   Attributes:
     terms: SNOMED CT terms of report lines.
@@ -75,16 +75,16 @@ class Waveform(base.Modality):
       'measurements': Feature(
         np.float32,
         measurements,
-        meaning='of the machine, in ms or degrees: ' + ', '.join(ECG_MEASUREMENTS),
+        meaning='machine measurements, in ms or degrees: ' + ', '.join(ECG_MEASUREMENTS),
       ),
       'measurements_mask': Feature(
-        np.uint8, measurements, batch='flag', meaning='true where it is known'
+        np.uint8, measurements, batch='flag', meaning='true if it is known'
       ),
       'terms': Feature(
         np.uint8,
         (None, len(self.terms)),
         absurd=1,
-        meaning='1 where the report has the term',
+        meaning='1 if the report has the term',
       ),
     }
 
@@ -136,7 +136,7 @@ class Waveform(base.Modality):
     )
 
   def found(self, arrays: Arrays, rows: tuple[int, int]) -> np.ndarray:
-    """A row has a term of the reports if one of them says so."""
+    """A row has a report term if one of its reports contains it."""
     has = np.zeros((*rows, len(ECG_MEASUREMENTS) + len(self.terms)), bool)
     measured = arrays['measurements_mask'] & arrays['mask'][..., np.newaxis]
     reported = (arrays['terms'] > 0) & arrays['mask'][..., np.newaxis]

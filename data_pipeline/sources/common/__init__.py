@@ -1,1 +1,1 @@
-"""What all sources share: reading raw tables, their cells and units."""
+"""Code that sources share: reading raw tables, cells and units."""

@@ -1,15 +1,15 @@
-"""What a cell of a raw table is read as, and which cells are not read.
+"""Reads cells of raw tables as values, and recognises unreadable cells.
 
-A cell is read whole or not at all. Text must have the one form that its column's kind
-has: DuckDB's own casts ignore time zones ('10:00+05' is 10:00), round 10.6 to 11, read
-'epoch', 'infinity', '0x10' and '1_000', and take 2.26E+07 of a spreadsheet for an id.
+A cell is read whole or not at all. Text must have exactly the form of its column's type:
+DuckDB's own casts ignore time zones ('10:00+05' is 10:00), round 10.6 to 11, accept
+'epoch', 'infinity', '0x10' and '1_000', and read 2.26E+07 of a spreadsheet as an id.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# What tools write for nothing: pandas, R, SQL, Spark; in lower case.
+# Text that tools write for missing values (pandas, R, SQL, Spark), in lower case.
 _MISSING = r'|na|n/a|nan|nat|none|null|<na>|\\n'
 
 _DAY = r'\d{4}-\d{2}-\d{2}'
@@ -27,33 +27,34 @@ _REMEDIES = {
     'is no time',
     'Write times as YYYY-MM-DD HH:MM:SS in local time, without a zone.',
   ),
-  'DATE': ('is no date', 'Write dates as YYYY-MM-DD.'),
-  'BIGINT': ('is no whole number', 'Write whole numbers in digits alone.'),
-  'INTEGER': ('is no whole number', 'Write whole numbers in digits alone.'),
-  'DOUBLE': ('is no number', 'Write numbers with a decimal point, without separators.'),
+  'DATE': ('is not a date', 'Write dates as YYYY-MM-DD.'),
+  'BIGINT': ('is not a whole number', 'Write whole numbers with digits only.'),
+  'INTEGER': ('is not a whole number', 'Write whole numbers with digits only.'),
+  'DOUBLE': ('is not a number', 'Write numbers with a decimal point, without separators.'),
 }
 _TIMES = ('TIMESTAMP', 'TIMESTAMP_S', 'TIMESTAMP_MS', 'TIMESTAMP_NS')
 _WHOLE = ('TINYINT', 'SMALLINT', 'INTEGER', 'BIGINT', 'HUGEINT',
           'UTINYINT', 'USMALLINT', 'UINTEGER', 'UBIGINT', 'UHUGEINT')  # fmt: skip
 _REAL = ('FLOAT', 'DOUBLE')
 
-# More than these are not single slips of a table.
+# More unreadable cells than these are not single slips in a table.
 _FEW, _SHARE = 10, 0.01
 
 
 def value(cell: str, kind: str, stored: str) -> str:
-  """SQL of what a cell is read as; null for what is missing or unreadable.
+  """SQL for the value of a cell; null if it is missing or unreadable.
 
   Args:
     cell: SQL of the cell.
     kind: DuckDB type to read: VARCHAR, TIMESTAMP, DATE, BIGINT, INTEGER or DOUBLE.
-    stored: DuckDB type in which the file has it; VARCHAR in text files.
+    stored: DuckDB type in the file; VARCHAR in text files.
   """
   if kind == 'VARCHAR':
     return cell if stored == 'VARCHAR' else f'TRY_CAST({cell} AS VARCHAR)'
   cast = f'TRY_CAST({cell} AS {kind})'
   if stored == 'VARCHAR':
-    # Nearly all cells are as DuckDB writes them, which is told without the expression.
+    # Nearly all cells have DuckDB's own form, which is recognised without the slow
+    # expression.
     other = f"regexp_full_match(trim({cell}), '{_FORMS[kind]}')"
     if kind == 'DOUBLE':  # DuckDB writes 5 as 5.0
       return f'CASE WHEN {other} THEN {cast} END'
@@ -81,32 +82,32 @@ def value(cell: str, kind: str, stored: str) -> str:
 
 
 def unreadable(cell: str, read: str, stored: str) -> str:
-  """SQL of an unreadable cell, or of its type where it is no text; else null.
+  """SQL for an unreadable cell (its type if it is not text); null if the cell is readable.
 
   Args:
     cell: SQL of the cell.
-    read: SQL of what it was read as, by `value`.
-    stored: DuckDB type in which the file has it.
+    read: SQL of the value from `value`.
+    stored: DuckDB type in the file.
   """
   if stored == 'VARCHAR':
-    # No IN: DuckDB makes a join of it, which looks at every row.
+    # Not IN, which DuckDB turns into a join over all rows.
     present = f"NOT regexp_full_match(lower(trim({cell})), '{_MISSING}')"
     told = f'left(trim({cell}), 40)'
   else:
     present = f'NOT isnan({cell})' if stored in _REAL else f'{cell} IS NOT NULL'
     told = f"'{stored}'"
-  # Nested: of a row that is read, no more is looked at.
+  # Nested, so that readable rows are not tested further.
   return f'CASE WHEN {read} IS NULL THEN CASE WHEN {present} THEN {told} END END'
 
 
 def form(cell: str, stored: str) -> str:
-  """SQL of the form of an unreadable cell, which tells no patient's value.
+  """SQL for the form of an unreadable cell, which reveals no patient's value.
 
-  Digits are 9, letters A and a; of a cell that is no text, the type.
+  Digits become 9, letters A and a; a cell that is not text becomes its type.
 
   Args:
-    cell: SQL of what `unreadable` gave.
-    stored: DuckDB type in which the file has it.
+    cell: SQL of the result of `unreadable`.
+    stored: DuckDB type in the file.
   """
   if stored != 'VARCHAR':
     return cell
@@ -117,21 +118,21 @@ def form(cell: str, stored: str) -> str:
 
 
 def too_many(unreadable: int, read: int) -> bool:
-  """Whether so many unreadable cells of `read` mean that the column has another form."""
+  """Whether there are so many unreadable cells that the column must have another form."""
   return unreadable > read / 2 or (unreadable > _FEW and unreadable > _SHARE * read)
 
 
 def complaint(column: str, kind: str, shape: str, unreadable: int) -> str:
-  """What an error says of the unreadable cells of a column."""
+  """The error message for the unreadable cells of a column."""
   what, remedy = _REMEDIES[kind]
   return (
-    f'column {column!r}: {unreadable} cells hold what {what}, as {shape!r} (9 for a '
+    f'column {column!r}: {unreadable} cells hold what {what}, such as {shape!r} (9 for a '
     f'digit, a for a letter). {remedy}'
   )
 
 
 def names(columns: Mapping[str, str]) -> dict[str, str]:
-  """Column -> the column of a view that has its unreadable cells."""
+  """Column -> the column of a view with its unreadable cells."""
   return {
     column: f'unreadable_{column}' for column, kind in columns.items() if kind != 'VARCHAR'
   }

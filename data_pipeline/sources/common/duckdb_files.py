@@ -1,8 +1,7 @@
-"""Files in DuckDB's SQL, where a path means exactly itself.
+"""SQL for files in DuckDB, with paths that are taken literally.
 
-DuckDB reads `*`, `?` and `[` in a path as a pattern, and parts `key=value` of it as columns
-that take the place of those in the file (Hive partitioning). A user's folders may be called
-anything.
+DuckDB treats `*`, `?` and `[` in a path as a pattern, and `key=value` in it as columns that
+replace those in the file (Hive partitioning). A user's folders may have any name.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ def parquet(*paths: Path) -> str:
   """A table function that reads parquet files whose columns have the same names.
 
   Args:
-    paths: of the files; columns that some of them lack are null there.
+    paths: of the files; columns that a file lacks are null.
   """
   return f'read_parquet({_listed(paths)}, union_by_name = true, hive_partitioning = false)'
 
@@ -34,7 +33,7 @@ def csv(path: Path, columns: Sequence[str]) -> str:
     columns: names for all its columns, in order.
   """
   kinds = ', '.join(f"{text(column)}: 'VARCHAR'" for column in columns)
-  # Said, for DuckDB takes what follows a '?' in a path for the query of a URL.
+  # Explicit, because DuckDB treats the text after a '?' in a path as the query of a URL.
   compression = 'gzip' if path.suffix == '.gz' else 'none'
   return (
     f'read_csv({_listed([path])}, hive_partitioning = false, header = true, '
@@ -45,6 +44,6 @@ def csv(path: Path, columns: Sequence[str]) -> str:
 
 
 def _listed(paths: Sequence[Path]) -> str:
-  """A list of string literals, in which a character of a pattern stands in brackets."""
+  """A list of string literals, with the characters of patterns in brackets."""
   literal = lambda path: text(re.sub(r'[*?[]', r'[\g<0>]', str(path.absolute())))
   return f'[{", ".join(map(literal, paths))}]'

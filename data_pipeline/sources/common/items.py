@@ -1,4 +1,4 @@
-"""The item tables of this source (`tables/*.csv`) as Python and as DuckDB tables."""
+"""The item tables (`tables/*.csv`) as Python objects and as DuckDB tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data_pipeline.format.schema import Item
 from data_pipeline.sources.common.units import unit_key
 
 if TYPE_CHECKING:
-  import duckdb  # a model is built from the lists of items where no DuckDB is
+  import duckdb  # not at run time: models use the lists of items without DuckDB
 
 _FOLDER = Path(__file__).parent / 'tables'
 
@@ -109,7 +109,7 @@ def make_table(
   columns: dict[str, pa.DataType],
   rows: list[tuple],
 ) -> None:
-  """Makes the temporary table `name` of Python rows."""
+  """Makes the temporary table `name` from Python rows."""
   arrays = [
     pa.array([row[i] for row in rows], kind) for i, kind in enumerate(columns.values())
   ]

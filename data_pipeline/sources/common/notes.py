@@ -1,10 +1,10 @@
-"""Notes as vectors of a text model, from a parquet file of the user (`--notes=FILE`).
+"""Reads notes as vectors of a text model, from a user's parquet file (`--notes=FILE`).
 
-Columns: `sample_id`, or `stay_id` where samples are stays, or `subject_id`; `time`, a
-TIMESTAMP without a zone, when the note was written; `vector`, a list of numbers, of the
-same length in every row. Other columns are not read, but a `note_type` or `category` that
-says that a row is a discharge summary: these are written after the stay and say how it
-ended, so that such a file is refused.
+Columns: `sample_id`, or `stay_id` if samples are stays, or `subject_id`; `time`, a
+TIMESTAMP without a zone, when the note was written; `vector`, a list of numbers with the
+same length in every row. Other columns are not read, except `note_type` and `category`: a
+file with discharge summaries is an error, because they are written after the stay and
+reveal its outcome.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _REMEDY = 'See docs/sources.md, "Notes".'
 
 @dataclasses.dataclass(frozen=True)
 class NotesFile:
-  """A file of notes that can be read.
+  """A checked file of notes.
 
   Attributes:
     path: the user's file.
     key: the column that names the sample or the subject.
-    width: numbers of a vector.
+    width: length of a vector.
   """
 
   path: Path
@@ -42,7 +42,7 @@ class NotesFile:
 
 
 def checked(raw: RawTables, path: Path, *, stays: bool) -> NotesFile:
-  """Checks a file of notes: before the hours that other tables take.
+  """Checks a file of notes, before other tables take hours.
 
   Args:
     raw: any connection; no table of it is read.
@@ -50,7 +50,7 @@ def checked(raw: RawTables, path: Path, *, stays: bool) -> NotesFile:
     stays: whether samples are stays, so that `stay_id` names one.
 
   Raises:
-    DataError: the file is not as above; the message names the column.
+    DataError: the file has another format; the message names the column.
   """
   key = _check_columns(path, stays)
   source = parquet(path)
@@ -61,13 +61,14 @@ def checked(raw: RawTables, path: Path, *, stays: bool) -> NotesFile:
 def write_notes(
   raw: RawTables, file: NotesFile, output: Path, *, observation_hours: float | None
 ) -> tuple[Notes, dict[str, int]]:
-  """Writes the staging table of the notes of the observation window.
+  """Writes the staging table of the notes in the observation window.
 
   Args:
     raw: with the table `samples` (sample_id, subject_id, prediction_time).
-    file: as `checked` found it.
-    output: parquet with columns sample_id, vector, time (hours to the prediction).
-    observation_hours: how far before the prediction time they are read; None: all.
+    file: from `checked`.
+    output: parquet file with columns sample_id, vector, time (hours relative to the
+      prediction time).
+    observation_hours: length of the window before the prediction time; None: all notes.
 
   Returns:
     The modality, and row counts.
@@ -113,7 +114,7 @@ def _check_columns(path: Path, stays: bool) -> str:
   """The column that names the sample.
 
   Raises:
-    DataError: one is missing or of another type.
+    DataError: a column is missing or of another type.
   """
   try:
     found = pq.read_schema(path)
@@ -122,7 +123,7 @@ def _check_columns(path: Path, stays: bool) -> str:
   keys = [name for name in _KEYS if name in found.names and (stays or name != 'stay_id')]
   if not keys:
     wanted = ', '.join(_KEYS if stays else ('sample_id', 'subject_id'))
-    raise DataError(f'--notes={path}: has none of the columns {wanted}. {_REMEDY}')
+    raise DataError(f'--notes={path} has none of the columns {wanted}. {_REMEDY}')
   for name in ('time', 'vector'):
     if name not in found.names:
       raise DataError(f'--notes={path}: column {name} is missing. {_REMEDY}')
@@ -153,16 +154,16 @@ def _refuse_discharge_summaries(raw: RawTables, path: Path, source: str) -> None
       """)
       if count:
         raise DataError(
-          f'--notes={path}: {count} rows are discharge summaries by their {name}. They are '
-          'written after the stay, whatever their time says: leave them out.'
+          f'--notes={path}: by their {name}, {count} rows are discharge summaries. They '
+          'are written after the stay, whatever their time: remove them.'
         )
 
 
 def _width(raw: RawTables, path: Path, source: str) -> int:
-  """Numbers of a vector.
+  """The length of a vector.
 
   Raises:
-    DataError: no row, vectors of different lengths, or a number that is not finite.
+    DataError: there is no row, vectors have different lengths, or a number is not finite.
   """
   [(rows, shortest, longest, empty, bad)] = raw.run(f"""
     SELECT count(*), min(len(vector)), max(len(vector)), count(*) - count(vector),
@@ -174,19 +175,17 @@ def _width(raw: RawTables, path: Path, source: str) -> int:
     FROM {source}
   """).fetchall()
   if not rows:
-    raise DataError(f'--notes={path}: has no row.')
+    raise DataError(f'--notes={path} has no rows.')
   if empty or not longest or shortest != longest:
     lengths = 'some are null' if empty else f'they have {shortest} to {longest} numbers'
     raise DataError(
-      f'--notes={path}: vectors are of one length, with a number at least; {lengths}.'
+      f'--notes={path}: all vectors must have the same length of at least 1; {lengths}.'
     )
   if bad:
-    raise DataError(
-      f'--notes={path}: {bad} vectors have a number that is missing or not finite.'
-    )
+    raise DataError(f'--notes={path}: {bad} vectors have a missing or non-finite number.')
   return int(longest)
 
 
 def _numbered(source: str) -> str:
-  """The same table function, with the column `file_row_number`."""
+  """The same table function with the column `file_row_number`."""
   return source.removesuffix(')') + ', file_row_number = true)'

@@ -1,9 +1,9 @@
-"""Opening raw tables with DuckDB: declared columns, bounded memory, clear errors.
+"""Opens raw tables with DuckDB: declared columns, bounded memory, clear errors.
 
-Every raw table is read with the columns that its caller declares and no others. Cells
-that are not of the declared type (`cells`) become null, and `unreadable` counts them; a
-missing table or column, a damaged gzip or a malformed line is a `DataError`.
-DuckDB does not compare a gzip's checksum: a thread of our own does, while DuckDB reads.
+Only the columns that the caller declares are read from a raw table. Cells that are not of
+the declared type (`cells`) become null, and `unreadable` counts them; a missing table or
+column, a damaged gzip or a malformed line is a `DataError`. DuckDB does not verify the
+checksum of a gzip, so a separate thread does while DuckDB reads.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from data_pipeline.sources.common.duckdb_files import parquet, text
 _ENDINGS = ('.parquet', '.csv.gz', '.csv')
 _SAYS_LINE = re.compile(r'CSV Error on Line: (\d+)')
 _DOWNLOAD = 'Download the table again and compare it with SHA256SUMS.txt.'
-_BLOCK = 1 << 15  # its content, some ten times larger, fits into the processor's cache
+_BLOCK = 1 << 15  # its content, about ten times larger, fits into the processor's cache
 
 
 class UnreadableCells(DataError):
-  """A column has another form than its type's.
+  """The cells of a column have another form than its type.
 
   Attributes:
     rows: table -> reason -> count, for the cohort.
@@ -50,7 +50,7 @@ class RawTables:
   """A DuckDB connection and the raw tables opened in it.
 
   Attributes:
-    con: the connection; results are spilled inside the staging folder.
+    con: the connection; it spills to the staging folder.
   """
 
   def __init__(self, spill: Path, memory_limit: str, threads: int):
@@ -60,7 +60,9 @@ class RawTables:
     self._kinds: dict[str, dict[str, str]] = {}  # as stored: view -> column -> type
     self._checks: list[_Check] = []
     self.con.execute('SET preserve_insertion_order = false')
-    self.con.execute("SET TimeZone = 'UTC'")  # no result depends on the machine's
+    self.con.execute(
+      "SET TimeZone = 'UTC'"
+    )  # so that results do not depend on the machine's
     # DuckDB 2.0 pushes TRY_CAST into read_csv, where it fails instead of giving null
     # (github.com/duckdb/duckdb/issues/23818).
     if ('type_pushdown',) in self.con.execute('FROM duckdb_optimizers()').fetchall():
@@ -75,11 +77,11 @@ class RawTables:
       ) from None
 
   def apart(self, name: str, of: int) -> RawTables:
-    """A database of its own, for a query at the same time as `of` - 1 others.
+    """A separate database, for a query that runs at the same time as `of` - 1 others.
 
-    Two queries of one database often wait for each other's threads. It has its share of
-    this one's memory limit and threads, and a spill folder of its own: databases that
-    share one overwrite each other's files.
+    Two queries of one database often wait for each other's threads. The new database has
+    its share of this one's memory limit and threads, and its own spill folder, because
+    databases that share one overwrite each other's files.
     """
     [(limit, threads)] = self.con.execute(
       "SELECT current_setting('memory_limit'), current_setting('threads')"
@@ -93,20 +95,20 @@ class RawTables:
   ) -> None:
     """Makes a view of `root/name` with the declared columns.
 
-    For every column that is not text, the view has `unreadable_{column}`: a cell that is
-    no such value (`cells.unreadable`), else null. Show none of them to anybody: patients'
-    values may be in them.
+    For every column that is not text, the view also has `unreadable_{column}`: the cell if
+    it is unreadable (`cells.unreadable`), else null. Never show its content, which may be a
+    patient's value.
 
     Args:
       root: the raw folder.
-      name: the table, for example 'hosp/labevents'; .parquet, .csv.gz and .csv
-        are accepted.
-      columns: column -> DuckDB type; what is not of that type is null.
+      name: the table, for example 'hosp/labevents'; .parquet, .csv.gz and .csv are
+        accepted.
+      columns: column -> DuckDB type; cells of other types are null.
       view: name of the view, by default the table's own name.
 
     Raises:
-      DataError: no such file or column, a column twice, or its first line cannot be read.
-        A gzip that is damaged further on is an error of the first query after this.
+      DataError: a file or column is missing, a column is repeated, or the first line cannot
+        be read. A gzip that is damaged further on is an error of the next query.
     """
     self.open_file(
       find(root, name),
@@ -124,14 +126,14 @@ class RawTables:
     remedy: str,
     numbered: bool = False,
   ) -> None:
-    """Makes a view of a file, as `open` does of a table of a raw folder.
+    """Makes a view of a file, as `open` does for a table of a raw folder.
 
     Args:
       path: .parquet, .csv.gz or .csv.
       view: name of the view.
-      columns: as of `open`.
-      remedy: what to say of a column that is not there.
-      numbered: whether the view has `row_in_file`, from 0: of a parquet file.
+      columns: as in `open`.
+      remedy: advice for a missing column.
+      numbered: whether the view has `row_in_file`, from 0; only for parquet files.
 
     Raises:
       DataError: as `open`.
@@ -141,9 +143,7 @@ class RawTables:
     for position, column in enumerate(stored):
       wanted = column.name.strip().lower()
       if wanted in found and wanted in columns:
-        raise DataError(
-          f'{path}: column {wanted!r} is there twice. Keep the one that is meant.'
-        )
+        raise DataError(f'{path}: column {wanted!r} is repeated. Keep only the right one.')
       found[wanted] = position
     for column in columns:
       if column not in found:
@@ -153,7 +153,7 @@ class RawTables:
         )
     self._paths[view] = path
     self._kinds[view] = {column: stored[found[column]].kind for column in columns}
-    # In two steps, so that a cell is read once.
+    # In two steps, so that each cell is converted only once.
     read, told = [], []
     for column, kind in columns.items():
       one, name = stored[found[column]], _identifier(column)
@@ -191,15 +191,15 @@ class RawTables:
     """Counts the cells that are not of their column's type.
 
     Args:
-      view: that `open` made, for its file's name.
-      relation: SQL of the rows to look at, with the `unreadable_*` columns of the view.
-      columns: as `open` took them, or some of them.
-      deciding: columns that decide who is a sample, or its label: no cell of them may be
-        unreadable. Of the others only a small share.
-      read: rows, where `relation` does not have those without an unreadable cell.
+      view: made by `open`, for its file's name.
+      relation: SQL of the rows to check, with the `unreadable_*` columns of the view.
+      columns: as given to `open`, or some of them.
+      deciding: columns that decide who is a sample, or its label: none of their cells may
+        be unreadable. In other columns a small share may be.
+      read: number of rows, if `relation` omits rows without an unreadable cell.
 
     Returns:
-      Reason, as unreadable: dod, -> count.
+      Reason, for example 'unreadable: dod', -> count.
 
     Raises:
       UnreadableCells: there are too many.
@@ -224,7 +224,7 @@ class RawTables:
     return counts
 
   def run(self, sql: str, parameters: Any = None) -> duckdb.DuckDBPyConnection:
-    """Runs SQL; faults of raw files become a `DataError` without any row in it."""
+    """Runs SQL; errors of raw files become a `DataError` whose message contains no row."""
     try:
       result = self.con.execute(sql, parameters)
     except duckdb.OutOfMemoryException:
@@ -234,7 +234,7 @@ class RawTables:
     except (
       duckdb.IOException, duckdb.InvalidInputException, duckdb.ConversionException,
     ) as error:  # fmt: skip
-      self._finish_checks()  # a damaged file explains whatever DuckDB found in it
+      self._finish_checks()  # a damaged file explains any error of DuckDB
       raise self._data_error(str(error)) from None
     self._finish_checks()
     return result
@@ -254,6 +254,7 @@ class RawTables:
     self.run(f'COPY ({sql}) TO {text(path)} (FORMAT parquet, COMPRESSION zstd)')
 
   def close(self) -> None:
+    """Closes the database connection."""
     self.con.close()
 
   def columns(self, path: Path) -> Sequence[Column]:
@@ -275,7 +276,7 @@ class RawTables:
       raise DataError(f'{path}: the first line is not UTF-8 text. {_DOWNLOAD}') from None
     if not header:
       raise DataError(f'{path}: empty file, no header line. {_DOWNLOAD}')
-    # By their place: a name may be empty, as that of pandas' index, or there twice.
+    # By position, because a name may be empty, as that of pandas' index, or repeated.
     return [Column(name, f'c{place}', 'VARCHAR') for place, name in enumerate(header)]
 
   def _finish_checks(self) -> None:
@@ -289,9 +290,9 @@ class RawTables:
     if 'No space left on device' in text:
       return DataError(
         f'{self._spill.parent}: the disk is full. Make room and run the same command '
-        'again, or name another disk with --out.'
+        'again, or use another disk with --out.'
       )
-    # DuckDB's message quotes the offending line: take only names and numbers.
+    # DuckDB's message quotes the offending line, so only names and numbers are kept.
     named = [path for path in self._paths.values() if str(path) in text]
     where = str(named[0]) if named else 'a raw table'
     line = _SAYS_LINE.search(text)
@@ -304,7 +305,7 @@ class RawTables:
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-  """A column of a file: its name, its name where it is read, its DuckDB type."""
+  """A column of a file: its name in the file, its name in the view, its DuckDB type."""
 
   name: str
   in_file: str
@@ -312,15 +313,16 @@ class Column:
 
   @property
   def cell(self) -> str:
+    """The column as a quoted SQL identifier."""
     return _identifier(self.in_file)
 
 
 class _Check(threading.Thread):
-  """Reads a gzip to its end, and compares its checksum and its length.
+  """Reads a gzip to its end and verifies its checksum and length.
 
   Attributes:
     path: of the gzip.
-    is_damaged: the result, once the thread has ended; also if it cannot be read.
+    is_damaged: the result, once the thread has ended; True also if it cannot be read.
   """
 
   def __init__(self, path: Path):
@@ -335,8 +337,8 @@ class _Check(threading.Thread):
 
 
 def _is_complete_gzip(path: Path) -> bool:
-  """Whether it ends where it should; a wrong checksum is a `zlib.error`."""
-  new_member = lambda: zlib.decompressobj(16 + zlib.MAX_WBITS)  # 16: with gzip's frame
+  """Whether the file ends as a gzip must; a wrong checksum raises `zlib.error`."""
+  new_member = lambda: zlib.decompressobj(16 + zlib.MAX_WBITS)  # 16: gzip format
   member = new_member()
   with path.open('rb') as file:
     while block := file.read(_BLOCK):
@@ -354,7 +356,7 @@ def _damaged(path: Path) -> DataError:
 
 @contextlib.contextmanager
 def in_scratch(staging: Path, resources: Resources) -> Iterator[tuple[RawTables, Path]]:
-  """A connection and an empty scratch folder in `staging`, for the work of a source.
+  """A connection and an empty scratch folder in `staging`.
 
   The folder is removed at the end; after an error it stays until the next attempt.
   """
@@ -368,19 +370,19 @@ def in_scratch(staging: Path, resources: Resources) -> Iterator[tuple[RawTables,
 
 
 def is_there(root: Path, name: str) -> bool:
-  """Whether the raw data have this table, in whichever format."""
+  """Whether the raw data have this table, in any format."""
   return any((root / (name + ending)).exists() for ending in _ENDINGS)
 
 
 def find(root: Path, name: str) -> Path:
-  """The file of a raw table, whichever format it is stored in."""
+  """The file of a raw table, in any format."""
   for ending in _ENDINGS:
     path = root / (name + ending)
     if path.exists():
       return path
   raise DataError(
-    f'{root / name}: no such table (.csv.gz, .csv or .parquet). Point the root at the '
-    'unpacked download and fetch the missing file.'
+    f'{root / name}: no such table (.csv.gz, .csv or .parquet). Give the folder of the '
+    'unpacked download, and fetch the missing file.'
   )
 
 

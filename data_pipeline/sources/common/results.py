@@ -1,8 +1,8 @@
-"""Text results of laboratory tests: limits, ranges, categories, voided samples.
+"""Parses text results of laboratory tests: limits, ranges, categories, void samples.
 
 MIMIC-IV keeps many results as text in `value` or `comments`: '<0.01', 'LESS THAN
 0.25.', '>600*', '3-5', 'NEG.', the range of the estimated GFR, or the reason why
-a sample was void. Rules are in tables/*.csv; tests hold them against every
+a sample was void. The rules are in tables/*.csv; tests compare them with every
 string that was published with MedM2T.
 """
 
@@ -16,12 +16,12 @@ from data_pipeline.format.schema import Item
 from data_pipeline.sources.common.items import read_rows
 
 _EGFR = '50920'
-# A number is read whole or not at all: what goes on with digits behind a comma, colon or
-# slash, or with an exponent, is another form, and commas mean different things in
-# different countries.
+# A number is read whole or not at all: text with digits after a comma, colon or slash, or
+# with an exponent, has another form, and commas mean different things in different
+# countries.
 _NUMBER = r'([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?![.,:/]?[0-9])(?!E)'
-# What may follow: the unit of urine sediment, the mark of a result that was called or is
-# abnormal, a full stop, and behind two spaces a remark.
+# Text that may follow: the unit of urine sediment, the mark of a result that was phoned in
+# or is abnormal, a full stop, and, after two spaces, a remark.
 _END = r'(?:\s*/HPF)?\s*[*#]?\.?(?:\s\s.*)?$'
 _LIMIT = re.compile(rf'(<=?|>=?|LESS THAN|GREATER THAN)\s*{_NUMBER}{_END}', re.DOTALL)
 _PTT_LIMIT = re.compile(rf'UNABLE TO REPORT[.,]?\s*A?PTT\s*(<|IS LESS THAN)\s*{_NUMBER}')
@@ -36,9 +36,9 @@ class Result:
   """A parsed text: exactly one of the three is set.
 
   Attributes:
-    reason: why there is no result: 'voided by comment', 'unlisted category' or
-      'unreadable text'.
-    number: the value of a numeric item, or of a categorical one in figures.
+    reason: why there is no result: 'voided by comment', 'unlisted category' or 'unreadable
+      text'.
+    number: the value of a numeric item, or of a categorical one written as digits.
     category: index into the item's categories.
   """
 
@@ -56,7 +56,7 @@ def is_void(itemid: int | str, comments: str | None) -> bool:
 
 
 def parse(item: Item, itemid: int | str, value: str | None, comments: str | None) -> Result:
-  """Reads a result that has no numeric value.
+  """Parses a result without a numeric value.
 
   Args:
     item: the merged item.
@@ -67,7 +67,7 @@ def parse(item: Item, itemid: int | str, value: str | None, comments: str | None
   texts = [text for text in map(_normalise, (value, comments)) if text]
   for text in texts:
     limit = _PTT_LIMIT.match(text)
-    if limit:  # the one limit that is reported as 'unable to report'
+    if limit:  # the only limit that is reported as 'unable to report'
       return Result(number=_beyond('<', limit[2]))
   if is_void(itemid, comments) or is_void(itemid, value):
     return Result(reason='voided by comment')
@@ -89,10 +89,10 @@ def parse(item: Item, itemid: int | str, value: str | None, comments: str | None
 
 
 def number_in(text: str) -> float | None:
-  """The number that a text is: plain, a limit, or the mean of a range; else None.
+  """The number in a text: plain, a limit, or the mean of a range; else None.
 
-  A limit is read as one unit of its last decimal place beyond it, as in the
-  published mapping: '<5' is 4, '<0.01' is 0.009, '>600' is 601.
+  A limit is read as one unit of its last decimal place beyond it, as in the published
+  mapping: '<5' is 4, '<0.01' is 0.009, '>600' is 601.
   """
   limit = _LIMIT.match(text)
   if limit:

@@ -1,4 +1,4 @@
-"""Targets of the tasks that several sources have."""
+"""Targets of tasks that several sources have."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LOS = Target(
 CVD = Target(
   'multiclass',
   ('non_CVD', 'CHD', 'stroke', 'HF'),
-  description='cardiovascular disease as the reason of the next admission',
+  description='cardiovascular disease as the reason for the next admission',
   horizon='90 days after the ECG',
 )
-# Of all ECGs: whoever is not admitted is a class of its own.
+# For all ECGs: patients who are not admitted form a separate class.
 CVD_ALL = Target(
   'multiclass', (*CVD.classes, 'no_admission'),
   description='the next admission and its reason', horizon=CVD.horizon,

@@ -1,16 +1,16 @@
-"""How units are compared: every usual spelling of a unit has the same key.
+"""Compares units: all usual spellings of a unit have the same key.
 
-Case carries no meaning in the units of hospitals ('MG/DL', 'mEq/L'); nor do blanks, the
-signs of degrees, and the brackets of UCUM ('mm[Hg]', '[IU]/L'). All signs for micro are
-'u', as are the 'mc' of 'mcg' and 'mcL'. Whatever else a unit has stays in its key: what is
-not known to be the same is different.
+In units of hospitals, case has no meaning ('MG/DL', 'mEq/L'), nor do blanks, degree signs,
+and the brackets of UCUM ('mm[Hg]', '[IU]/L'). All signs for micro become 'u', as do the
+'mc' of 'mcg' and 'mcL'. Everything else stays in the key: units that are not known to be
+equal are different.
 """
 
 from __future__ import annotations
 
 import re
 
-# Character by character; those that have none after them are left out.
+# Replacements by character; characters without a counterpart are removed.
 _SAME = str.maketrans(
   'µμ−–×·／％²³ℓ',
   'uu--**/%23l',
@@ -21,9 +21,9 @@ _NONE = ('', 'na', 'n/a', 'none')
 
 
 def unit_key(unit: str) -> str:
-  """The key of a unit; '' of none.
+  """The key of a unit; '' if there is no unit.
 
-  The same expression as `key_sql`.
+  Equal to the SQL expression of `key_sql`.
   """
   key = unit.lower().replace('℃', 'c').replace('℉', 'f').translate(_SAME)
   key = re.sub(_MICRO, r'\1u\2\3', key)
@@ -31,11 +31,11 @@ def unit_key(unit: str) -> str:
 
 
 def key_sql(expression: str) -> str:
-  """SQL of DuckDB for the key of a text; null of none."""
+  """DuckDB SQL for the key of a text; null if there is none."""
   chars = [(old, chr(new)) for old, new in _pairs()]
   replaced = f"replace(replace(lower({expression}), '℃', 'c'), '℉', 'f')"
   olds, news = (''.join(each) for each in zip(*chars, strict=True))
-  # What has no counterpart is left out.
+  # Characters without a counterpart are removed.
   left_out = ''.join(chr(code) for code, new in _SAME.items() if new is None)
   translated = f"translate({replaced}, '{olds}{left_out}', '{news}')"
   key = f"regexp_replace({translated}, '{_MICRO}', '\\1u\\2\\3', 'g')"

@@ -26,7 +26,7 @@ UNKNOWN = 'Other'
 
 
 def grid_steps(hours: float) -> int:
-  """Cells of a window of so many hours."""
+  """Number of cells in a window of so many hours."""
   return round(hours / GRID_STEP_HOURS)
 
 
@@ -36,7 +36,14 @@ def write_grid(
   """Writes `grid_vitals.parquet` of docs/design.md from resolved rows.
 
   Args:
+    raw: the database, with the table `samples`.
+    resolved: parquet file of resolved rows.
+    availability: 'charttime' or 'storetime': the time from which a value counts as known.
     hours: from each sample's start to its prediction time.
+    output: file to write.
+
+  Returns:
+    Row counts by reason.
   """
   known = 'known_time' if availability == 'storetime' else 'charttime'
   cell_us = round(GRID_STEP_HOURS * 3.6e9)
@@ -78,8 +85,8 @@ def write_categorical(
 ) -> dict[str, int]:
   """Writes `events_vitals_categorical.parquet` from the scanned chartevents.
 
-  Of several frequencies of one ectopy type at one time the highest is kept
-  (Rare < Occasional < Frequent < Runs Vtach); it is Other when none is known.
+  If an ectopy type has several frequencies at the same time, the highest is kept (Rare <
+  Occasional < Frequent < Runs Vtach); it is Other if none is known.
   """
   source = f"""
     SELECT *, CASE WHEN storetime > charttime THEN storetime ELSE charttime END
@@ -152,9 +159,9 @@ def write_categorical(
 
 
 def read_charted(itemid: int, text: str) -> tuple[int | None, int | None, str | None]:
-  """(item_index, category, reason) of a text of `CATEGORICAL_ITEMIDS`.
+  """(item_index, category, reason) for a text of `CATEGORICAL_ITEMIDS`.
 
-  A type of ectopy has an item only, its frequency a category only.
+  A type of ectopy only has an item, its frequency only a category.
   """
   wanted = items('vitals_categorical')
   if not text:

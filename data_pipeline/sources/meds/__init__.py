@@ -1,7 +1,7 @@
 """MEDS 0.4 data sets with MEDS labels: parquet shards to staging parquet.
 
 A mapping file says which codes become which variables (docs/sources.md, "MEDS").
-`stage` is the source's one entry (docs/design.md, "Sources and staging").
+`stage` is the source's entry point (docs/design.md, "Sources and staging").
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from data_pipeline.sources.meds.labelling.label_files import LabelFiles, label_f
 from data_pipeline.sources.meds.labelling.tasks import Task, task_of
 from data_pipeline.sources.meds.variables import Events, Mapping, Variable
 
-TASKS = None  # any: the labels say what is predicted
+TASKS = None  # any task: the labels define it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-  """What a user may choose about a MEDS data set; each field is a flag."""
+  """The user's settings for a MEDS data set; each field is a flag."""
 
   meds: Path = setting('Folder of the MEDS data set, with data/ and metadata/.')
   labels: str | LabelFiles | None = setting(
-    'MEDS labels: a parquet file, a folder of them, or one for each label with commas '
-    'between them. Takes the place of the labels of --task_file.',
+    'MEDS labels: a parquet file, a folder of them, or several, one per label, separated '
+    'by commas. Replaces the labels of --task_file.',
     default=None,
   )
   mapping: str = setting(
     'YAML file that maps codes to variables, or a shipped one: mimic_iv, physionet2012.'
   )
   task_file: Path | None = setting(
-    'YAML file that says what is predicted (docs/your_own_task.md).', default=None
+    'YAML file that describes the task (docs/your_own_task.md).', default=None
   )
   ecg: Path | None = setting(
     'Table of the ECGs beside the data set, parquet or csv: docs/sources.md has its '
@@ -63,7 +63,7 @@ class Settings:
     default=None,
   )
   unlabelled: bool = setting(
-    'Whether --labels has only subjects and prediction times, to be predicted.',
+    'Whether --labels only has subjects and prediction times, to be predicted.',
     default=False,
   )
 
@@ -79,7 +79,7 @@ class Settings:
     if found is None:
       found = self.task().labels if self.task_file else None
       if found is None:
-        raise DataError('--labels is missing: name a parquet file of MEDS labels.')
+        raise DataError('--labels is missing: give a parquet file of MEDS labels.')
     elif not isinstance(found, LabelFiles):
       found = label_files(str(found), Path())
     object.__setattr__(self, 'labels', found)
@@ -88,10 +88,11 @@ class Settings:
       object.__setattr__(self, 'mapping', str(path.resolve()))
 
   def task(self, name: str | None = None) -> Task:
-    """The task of `--task`, which `--task_file` describes.
+    """The task `--task`, as described by `--task_file`.
 
     Raises:
-      DataError: the name is wrong, missing or another than the file's, or the file is.
+      DataError: the name is invalid, missing or different from the file's, or the file is
+        invalid.
     """
     files.meds_package()
     return task_of(name, self.task_file)
@@ -218,7 +219,7 @@ def _stage(
 def _modalities(
   chosen: Mapping, variables: dict[str, tuple[Variable, ...]]
 ) -> dict[str, modalities.Modality]:
-  """By name, in the order in which models read them: static, events, grids."""
+  """Modalities by name, in the order in which models read them: static, events, grids."""
   numeric, categorical = static.static_columns(chosen)
   found: dict[str, modalities.Modality] = {}
   if numeric or categorical:
@@ -234,11 +235,11 @@ def _modalities(
 def _require_free(
   settings: Settings, found: dict[str, modalities.Modality], name: str, flag: str
 ) -> None:
-  """Raises DataError if the mapping has a modality of the name of a flag."""
+  """Raises DataError if the mapping has a modality with the name of a flag."""
   if name in found:
     raise DataError(
-      f'--mapping={settings.mapping}: has a modality {name}, which is that of {flag}. '
-      'Call it otherwise.'
+      f'--mapping={settings.mapping} has a modality {name}, a name that is reserved for '
+      f'{flag}. Rename it.'
     )
 
 
@@ -249,7 +250,7 @@ def _items(variables: tuple[Variable, ...]) -> tuple[Item, ...]:
 def _event_variables(
   raw: RawTables, name: str, events: Events, distinct: list[str]
 ) -> tuple[Variable, ...]:
-  """Listed items, then those that are found in the data."""
+  """Listed items, followed by those found in the data."""
   if events.automatic is None:
     return events.variables
   taken = {one.code for one in codes.readings(name, events.variables, distinct)}
@@ -262,8 +263,8 @@ def _check_found(settings: Settings, read: dict[str, object]) -> None:
     if not of:
       raise DataError(
         f'--mapping={settings.mapping}: no code of {settings.meds} belongs to {name}. '
-        'Compare the codes of the mapping with metadata/codes.parquet, or leave the '
-        'modality out.'
+        'Compare the codes of the mapping with metadata/codes.parquet, or remove the '
+        'modality.'
       )
 
 
@@ -280,7 +281,7 @@ def _charted_codes(events: Events, distinct: list[str]) -> dict[str, int]:
 def _write_charted(
   raw: RawTables, itemids: dict[str, int], scanned: Path, scratch: Path, output: Path
 ) -> dict[str, int]:
-  """Rhythm and ectopy by the code that reads chartevents, of which these rows are."""
+  """Writes rhythm and ectopy with the code for MIMIC-IV's chartevents."""
   make_table(
     raw.con,
     'charted_codes',

@@ -1,4 +1,4 @@
-"""YAML files that a user writes: read strictly, and checked against a JSON Schema."""
+"""Reads a user's YAML files strictly, and checks them against a JSON Schema."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ FOLDER = Path(__file__).parent
 
 
 class EntryError(Exception):
-  """An entry that contradicts another; whoever reads the file adds its name."""
+  """An entry contradicts another one; the caller adds the name of the file."""
 
 
 def read_checked(path: Path, rules: str, page: str) -> Any:
-  """The contents of a YAML file.
+  """The content of a YAML file.
 
   Args:
     path: of the file.
     rules: name of the JSON Schema in this folder, itself written as YAML.
-    page: of the documentation, which lists the keys.
+    page: of the documentation that lists the keys.
 
   Raises:
-    DataError: not YAML, not UTF-8, a key twice, or not as the rules say; the message
-      names the file and the entry.
+    DataError: the file is not YAML or not UTF-8, repeats a key, or violates the rules; the
+      message names the file and the entry.
   """
-  # Not at import: only this source needs it (extra `meds`).
+  # Not at import, because only this source needs it (extra `meds`).
   from jsonschema import Draft202012Validator
   from jsonschema.exceptions import best_match
 
@@ -50,7 +50,7 @@ def read_checked(path: Path, rules: str, page: str) -> Any:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-  """SafeLoader takes the last of two equal keys without a word; this one refuses."""
+  """A SafeLoader that refuses repeated keys; SafeLoader silently takes the last."""
 
   def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Any:
     keys = [self.construct_object(key, deep=deep) for key, _ in node.value]

@@ -1,7 +1,7 @@
-"""From the codes that a data set has to items: one decision for each distinct code.
+"""Assigns the codes of a data set to items, one decision per distinct code.
 
 Patterns are matched in Python against the few distinct codes, so that DuckDB joins
-the many rows by equality alone.
+the many rows only by equality.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from data_pipeline.sources.common.raw_tables import RawTables
 from data_pipeline.sources.common.units import unit_key
 from data_pipeline.sources.meds.variables import Automatic, Codes, Variable
 
-# Whether two items may read one code.
+# Whether two items may use the same code.
 TwoItems = Literal['refused', 'allowed']
 
-# What the MIMIC-IV conversion writes where a unit is null.
+# Text that the MIMIC-IV conversion writes for a null unit.
 _NO_UNIT = 'UNK'
 RECORDED = 'recorded'
-# Between a code and the unit that a column of the data has for its rows.
+# Separates a code from the unit that a column of the data has for its rows.
 UNIT_SEPARATOR = '\x1f'
 
 
@@ -38,8 +38,8 @@ class Reading:
     code: the code.
     index: of the variable.
     scale: to the item's unit.
-    offset: likewise.
-    category: index into the item's categories where the code says it, else None.
+    offset: to the item's unit.
+    category: index into the item's categories if the code defines it, else None.
     reason: why no row of this code can be used, or None.
     itemid: of MIMIC-IV, or ''.
   """
@@ -70,19 +70,19 @@ def readings(
   *,
   two_items: TwoItems = 'refused',
 ) -> tuple[Reading, ...]:
-  """How each code is read that a variable has, in order of the code.
+  """How each code of a variable is read, sorted by code.
 
   Args:
     where: the modality, for messages.
     variables: of one modality.
-    distinct: the codes of the data set, with the unit of `UNIT_SEPARATOR` where a column
+    distinct: the codes of the data set, with the unit after `UNIT_SEPARATOR` if a column
       has it.
-    two_items: whether two items may read one code.
+    two_items: whether two items may use the same code.
 
   Raises:
-    DataError: two items claim one code, and that is refused.
+    DataError: two items claim one code, and this is not allowed.
   """
-  # By pattern, because many items of one table share it.
+  # Grouped by pattern, because many items of one table share it.
   wanted: dict[re.Pattern[str], dict[str, list[tuple[int, Codes]]]] = {}
   for index, variable in enumerate(variables):
     for one in variable.codes:
@@ -98,14 +98,14 @@ def readings(
         continue
       groups = found.groupdict() | ({'unit': unit} if of_column else {})
       for index, one in by_itemid.get(groups.get('itemid') or '', ()):
-        # The first entry of an item that matches counts.
+        # Only the first matching entry of an item counts.
         if index not in claimed:
           claimed[index] = _reading(code, index, variables[index], one, groups)
     if len(claimed) > 1 and two_items == 'refused':
       names = ' and '.join(variables[index].item.itemid for index in claimed)
       raise DataError(
         f'mapping: the code {bare} belongs to two items of {where}: {names}. '
-        'Make the codes of one more exact.'
+        'Make the codes of one of them more specific.'
       )
     result.extend(claimed.values())
   return tuple(result)
@@ -114,17 +114,17 @@ def readings(
 def automatic_variables(
   raw: RawTables, automatic: Automatic, taken: set[str], distinct: Sequence[str]
 ) -> tuple[Variable, ...]:
-  """An item for every matching code that enough subjects have, in order of the code.
+  """One item for every matching code that enough subjects have, sorted by code.
 
-  All subjects of the data set count, whatever their labels and times: the list of
-  items belongs to the schema of the data set. A code with numbers becomes a numeric
-  item, counted by the subjects who have a number; one without becomes a categorical
-  item whose only category is that it was recorded.
+  All subjects of the data set count, regardless of labels and times, because the list of
+  items belongs to the schema. A code with numbers becomes a numeric item, counted by
+  subjects with a number; a code without numbers becomes a categorical item whose only
+  category is that it was recorded.
 
   Args:
     raw: with the views `data` and `code_names`.
     automatic: of the mapping.
-    taken: codes that listed items of the modality have.
+    taken: codes of the modality's listed items.
     distinct: the codes of the data set.
   """
   candidates = [c for c in distinct if c not in taken and match(automatic.codes, c)]
@@ -150,7 +150,7 @@ def automatic_variables(
 
 
 def parse_text(variable: Variable, reading: Reading, text: str) -> results.Result:
-  """Reads a row that has a text and no number: '<0.01', '3-5', 'NEG'."""
+  """Parses a row that has text but no number: '<0.01', '3-5', 'NEG'."""
   if reading.itemid:
     return results.parse(variable.item, reading.itemid, text, None)
   if variable.item.kind == 'categorical':

@@ -1,13 +1,13 @@
-"""ECGs beside a MEDS data set: one table that says whose, when and where each is.
+"""ECGs beside a MEDS data set: a table with subject, time and path of each recording.
 
 | column | |
 |---|---|
 | `subject_id`, `time` | of the recording |
 | `path` | a WFDB record, a DICOM waveform or a .npy file; relative to the table's folder |
-| `samples` | in place of `path`: the array itself (a list of lists, parquet alone) |
-| `sampling_rate` (Hz), `unit`, `leads` (names between commas) | of arrays |
+| `samples` | instead of `path`: the array itself (a list of lists, only in parquet) |
+| `sampling_rate` (Hz), `unit`, `leads` (names separated by commas) | of arrays |
 | `study_id` | optional; without it, recordings are numbered by subject, time and path |
-| `report` | optional: the lines of the machine's report, one below the other |
+| `report` | optional: the machine's report, several lines of text |
 | `rr_interval` and the other measurements of `schema.ECG_MEASUREMENTS` | optional |
 """
 
@@ -38,7 +38,7 @@ _ENDINGS = ('.parquet', '.csv', '.csv.gz')
 
 
 def open_table(raw: RawTables, table: Path) -> dict[str, int]:
-  """Opens a table of recordings, and checks it: before the hours that other tables take.
+  """Opens and checks a table of recordings, before other tables take hours.
 
   Args:
     raw: connection in which views of it are made.
@@ -48,8 +48,8 @@ def open_table(raw: RawTables, table: Path) -> dict[str, int]:
     Counts of unreadable cells.
 
   Raises:
-    DataError: a column is missing, is of another type or has too many unreadable cells,
-      arrays are not described, or a package that reads them is not installed.
+    DataError: a column is missing, has another type or too many unreadable cells, arrays
+      are not described, or a package that reads them is not installed.
   """
   columns = _open(raw, table)
   unreadable = raw.unreadable(_VIEW, _VIEW, columns)
@@ -64,13 +64,13 @@ def write_recordings(
 
   Args:
     raw: with the table `samples`, and that of the recordings open.
-    unreadable: as `open_table` counted.
+    unreadable: from `open_table`.
     folder: scratch folder inside staging.
     output: the file.
-    task: whose samples these are.
+    task: of the samples.
 
   Returns:
-    Rows by reason, and the most frequent unmatched report lines.
+    Row counts by reason, and the most frequent unmatched report lines.
   """
   counts = sample_recordings.list_recordings(raw, 'ecg_list', (*_DESCRIPTION,))
   sample_recordings.choose(raw)
@@ -94,16 +94,16 @@ def write_recordings(
 
 
 def _open(raw: RawTables, table: Path) -> dict[str, str]:
-  """Makes the views `ecg_table` and `ecg_list`; returns the columns that are read.
+  """Makes the views `ecg_table` and `ecg_list`; returns the columns to read.
 
-  `ecg_list` has subject_id, study_id, ecg_time, path, the description of arrays, lines
-  (of the report) and the measurements, null where the table has none.
+  `ecg_list` has subject_id, study_id, ecg_time, path, the description of arrays, lines (of
+  the report) and the measurements, null for columns that the table lacks.
   """
   if not table.name.endswith(_ENDINGS):
     raise DataError(f'--ecg={table}: give a table, {", ".join(_ENDINGS)}.')
   is_parquet = table.suffix == '.parquet'
   if is_parquet:
-    read_schema(table)  # a damaged file is named
+    read_schema(table)  # raises if the file is damaged
   stored = {one.name.strip().lower(): one.kind for one in raw.columns(table)}
   in_table = arrays.SAMPLES in stored
   if in_table == ('path' in stored):
@@ -113,7 +113,7 @@ def _open(raw: RawTables, table: Path) -> dict[str, str]:
     )
   if in_table:
     if not is_parquet:
-      raise DataError(f'--ecg={table}: only a parquet table has arrays as a column.')
+      raise DataError(f'--ecg={table}: only a parquet table can have arrays as a column.')
     arrays.check_table(table)
   columns = _REQUIRED | {name: _OPTIONAL[name] for name in _OPTIONAL if name in stored}
   for name, kind in columns.items():
@@ -155,8 +155,8 @@ def _check_paths(raw: RawTables, table: Path, columns: dict[str, str]) -> None:
   lacking = [name for name in _DESCRIPTION if name not in columns]
   if lacking and ('path' not in columns or any(map(raw_recording.is_array, found))):
     raise DataError(
-      f'--ecg={table}: no column {", ".join(map(repr, lacking))}; arrays do not say their '
-      'sampling rate (Hz), unit (mV, uV, V) and leads (names between commas) themselves.'
+      f'--ecg={table}: no column {", ".join(map(repr, lacking))}; arrays need their '
+      'sampling rate (Hz), unit (mV, uV, V) and leads (names separated by commas).'
     )
   if any(path.lower().endswith(dicom.ENDINGS) for path in found):
     dicom.pydicom_package()

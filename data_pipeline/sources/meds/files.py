@@ -1,4 +1,4 @@
-"""MEDS files: found, held against the schemas of the `meds` package, opened in DuckDB.
+"""Finds MEDS files, checks them with the schemas of the `meds` package, and opens them.
 
 The files of a data set are `data/**/*.parquet`, `metadata/dataset.json` and
 `metadata/codes.parquet`.
@@ -27,7 +27,7 @@ _VALUES = {'numeric_value': 'FLOAT', 'text_value': 'VARCHAR'}
 
 
 def meds_package() -> ModuleType:
-  """The `meds` package, whose schemas say what MEDS is.
+  """The `meds` package, whose schemas define MEDS.
 
   Raises:
     DataError: it is not installed.
@@ -46,12 +46,13 @@ def parquet_files(folder: Path) -> list[Path]:
   """The parquet files below a folder, sorted.
 
   Raises:
-    DataError: there is none.
+    DataError: there are none.
   """
   found = sorted(
     path
     for path in folder.rglob('*.parquet')
-    # Spark and Hive hide names that begin so, file systems and notebooks leave others.
+    # Spark and Hive hide files with such names, and file systems and notebooks leave
+    # others.
     if not any(part.startswith(('.', '_')) for part in path.relative_to(folder).parts)
     and path.is_file()
   )
@@ -63,7 +64,7 @@ def parquet_files(folder: Path) -> list[Path]:
 
 
 def read_schema(path: Path) -> pa.Schema:
-  """The columns of a parquet file, text columns as the `meds` package writes them.
+  """The columns of a parquet file, with text types as in the `meds` package.
 
   Raises:
     DataError: it is not a readable parquet file.
@@ -81,7 +82,7 @@ def read_schema(path: Path) -> pa.Schema:
       kind = kind.value_type
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
       kind = pa.string()
-    # All string types hold the same texts; `meds` 0.4 wants a large one here only.
+    # All string types hold the same texts, but `meds` 0.4 requires a large one here.
     if field.name == 'text_value' and kind == pa.string():
       kind = pa.large_string()
     fields.append(field.with_type(kind))
@@ -89,7 +90,7 @@ def read_schema(path: Path) -> pa.Schema:
 
 
 def check(path: Path, schema: pa.Schema, kind: type) -> None:
-  """Holds a file's columns against a schema class of the `meds` package.
+  """Checks a file's columns against a schema class of the `meds` package.
 
   Raises:
     DataError: a column is missing, of another type, or not allowed.
@@ -106,16 +107,16 @@ def open_data(raw: RawTables, root: Path, column: UnitColumn | None) -> dict[str
   """Makes the view `data`: subject_id, time, code, numeric_value, text_value.
 
   Args:
-    raw: where.
+    raw: connection in which the view is made.
     root: of the data set.
-    column: of the mapping; where a row has a unit in it, the unit is part of `code`,
-      behind `codes.UNIT_SEPARATOR`.
+    column: of the mapping; if a row has a unit in it, the unit becomes part of `code`,
+      after `codes.UNIT_SEPARATOR`.
 
   Returns:
-    Rows by reason for reading none of them.
+    Row counts, with the reason for rows that are not read.
 
   Raises:
-    DataError: no file, a file that is not MEDS data, or no unit column.
+    DataError: there is no file, a file is not MEDS data, or no file has the unit column.
   """
   paths, present = parquet_files(root / 'data'), set()
   for path in paths:
@@ -129,7 +130,7 @@ def open_data(raw: RawTables, root: Path, column: UnitColumn | None) -> dict[str
   if column is not None and column.name not in present:
     raise DataError(
       f'{root / "data"}: no file has the column {column.name!r} that the mapping names as '
-      'unit_column. Leave unit_column out if the codes say their units.'
+      'unit_column. Remove unit_column if the codes contain their units.'
     )
   raw.run(f"""
     CREATE OR REPLACE TEMP VIEW data AS
@@ -144,11 +145,11 @@ def open_data(raw: RawTables, root: Path, column: UnitColumn | None) -> dict[str
 
 
 def _code(column: UnitColumn | None) -> str:
-  """SQL of the code of a row, with its unit where a column has it."""
+  """SQL for the code of a row, with its unit if a column has it."""
   if column is None:
     return 'CAST(code AS VARCHAR)'
   name = '"' + column.name.replace('"', '""') + '"'
-  # A whole number with a null beside it becomes a float in some writers' hands.
+  # Some writers store a column of whole numbers and nulls as floats.
   unit = f"regexp_replace(trim(CAST({name} AS VARCHAR)), '^(\\d+)\\.0$', '\\1')"
   if column.prefix:
     length = len(column.prefix)
@@ -167,7 +168,7 @@ def _code(column: UnitColumn | None) -> str:
 
 @contextlib.contextmanager
 def naming_damaged_data(raw: RawTables, root: Path) -> Iterator[None]:
-  """Names the file where DuckDB cannot read one of the data: its message does not.
+  """Names the damaged file if DuckDB cannot read the data; DuckDB's message does not.
 
   Raises:
     DataError: a data file is damaged inside.
@@ -180,7 +181,7 @@ def naming_damaged_data(raw: RawTables, root: Path) -> Iterator[None]:
         raw.con.execute(f'SELECT bit_xor(hash(COLUMNS(*))) FROM {parquet(path)}').fetchall()
       except duckdb.Error:
         raise DataError(
-          f'{path}: damaged, it cannot be read to its end. Copy it again.'
+          f'{path}: damaged, cannot be read to its end. Copy it again.'
         ) from None
     raise
 
@@ -189,7 +190,7 @@ def open_metadata(raw: RawTables, root: Path) -> dict[str, str]:
   """Makes the table `code_names` (code, name); returns the data set's versions.
 
   Raises:
-    DataError: a metadata file that is not MEDS.
+    DataError: a metadata file is not MEDS.
   """
   path = root / 'metadata/codes.parquet'
   raw.run('CREATE OR REPLACE TEMP TABLE code_names (code VARCHAR, name VARCHAR)')

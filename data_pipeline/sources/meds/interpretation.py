@@ -1,7 +1,7 @@
-"""Rows of mapped codes as values in item units, or the reason why they have none.
+"""Converts rows of mapped codes to values in item units, or to the reason for none.
 
-The one place that says how a number, a text and a code become a value: preparation reads
-its scanned rows with it, the service the rows of a request.
+The only place that converts numbers, texts and codes to values: the preparation uses it
+for scanned rows, the service for the rows of a request.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from data_pipeline.sources.meds.codes import Reading, parse_text
 from data_pipeline.sources.meds.variables import Variable
 
 _CONVERTED = 'repaired: unit converted'
-_TEXTS_KEPT = 1 << 14  # parsed texts that are remembered
+_TEXTS_KEPT = 1 << 14  # size of the cache of parsed texts
 
 
 @dataclasses.dataclass(frozen=True)
 class Values:
-  """What rows say; a row whose code two items read is there twice. Letter: v values.
+  """The values of rows; a row whose code two items use appears twice. Letter: v values.
 
   Attributes:
-    row: place among the rows that were given, int64 (v,), ascending.
-    item: place of the variable, int32 (v,).
-    value: in the item's unit, float64 (v,); NaN of a category, and where there is none.
-    category: int32 (v,); -1 of a number, and where there is none.
-    reason: object (v,): why the value cannot be used, as 'dropped: no value', or ''.
-    repair: object (v,): what was changed, as 'repaired: unit converted', or ''.
+    row: index among the given rows, int64 (v,), ascending.
+    item: index of the variable, int32 (v,).
+    value: in the item's unit, float64 (v,); NaN for a category, and if there is none.
+    category: int32 (v,); -1 for a number, and if there is none.
+    reason: object (v,): why the value cannot be used, for example 'dropped: no value', or
+      ''.
+    repair: object (v,): a change, for example 'repaired: unit converted', or ''.
   """
 
   row: np.ndarray
@@ -45,7 +46,7 @@ class Interpreter:
   """Reads the rows of the codes of one modality."""
 
   def __init__(self, variables: Sequence[Variable], readings: Sequence[Reading]):
-    """`readings` of these variables; codes that none of them has are no rows of it."""
+    """Takes the `readings` of these variables; rows with other codes are ignored."""
     self._variables = variables
     self._readings = readings
     of_code: dict[str, list[int]] = {}
@@ -80,21 +81,20 @@ class Interpreter:
     number: np.ndarray,
     text: np.ndarray,
   ) -> Values:
-    """Reads rows.
+    """Converts rows.
 
     Args:
       distinct: codes.
-      place: of the code of each row among them, int (n,).
-      number: float64 (n,), NaN where there is none.
-      text: of each row, object (n,), None where there is none; of a row with a number it
-        is not read.
+      place: index of each row's code among them, int (n,).
+      number: float64 (n,), NaN if there is none.
+      text: object (n,), None if there is none; ignored in rows with a number.
     """
     nobody = np.zeros(0, np.int64)
     places = [self._of_code.get(code, nobody) for code in distinct]
     count = np.array([len(each) for each in places], np.int64)[place]
     first = np.cumsum([0, *map(len, places)])[:-1][place]
     row = np.repeat(np.arange(len(place)), count)
-    # The readings of a row's code, one after the other.
+    # All readings of each row's code, in order.
     within = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
     reading = np.concatenate([*places, nobody])[np.repeat(first, count) + within]
     item = self._item[reading]
@@ -127,7 +127,7 @@ class Interpreter:
     has_value: np.ndarray,
     reason: np.ndarray,
   ) -> Values:
-    """The values of numbers and categories: units, repairs, limits."""
+    """The values of numbers and categories, after units, repairs and limits."""
     is_category = self._is_category[item]
     in_unit = number * self._scale[reading] + self._offset[reading]
     value, repair = self._repaired(item, in_unit)
@@ -140,7 +140,7 @@ class Interpreter:
     category = np.where(is_category, category, -1).astype(np.int32)
     value[is_category] = np.nan
 
-    # Of several reasons the first one counts.
+    # The first of several reasons counts.
     dropped = np.full(len(row), '', object)
     outside = ~is_category & ((value < self._low[item]) | (value > self._high[item]))
     dropped[outside] = 'dropped: outside physiologic limits'
@@ -153,7 +153,7 @@ class Interpreter:
     return Values(row, item, value, category, dropped, repair)
 
   def _repaired(self, item: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Values typed on another scale on that of the item, and what was repaired."""
+    """Values typed on another scale, converted to the item's; and what was repaired."""
     result, repair = value.copy(), np.full(len(item), '', object)
     for index in np.unique(item):
       for of in self._variables[index].repairs:
@@ -163,7 +163,7 @@ class Interpreter:
     return result, repair
 
   def _of_numbers(self, item: np.ndarray, number: np.ndarray) -> np.ndarray:
-    """The category that a number stands for, -1 where it stands for none."""
+    """The category that a number stands for, -1 if it stands for none."""
     result = np.full(len(item), -1, np.int32)
     for index in np.unique(item):
       variable = self._variables[index]

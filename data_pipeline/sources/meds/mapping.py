@@ -1,4 +1,4 @@
-"""The mapping file: which MEDS codes become which variable (docs/sources.md, "MEDS").
+"""Reads mapping files, which assign MEDS codes to variables (docs/sources.md, "MEDS").
 
 The file is YAML, and is checked against mapping.schema.yaml before `load` reads it.
 """
@@ -40,10 +40,10 @@ def shipped() -> tuple[str, ...]:
 
 
 def path_of(mapping: str) -> Path:
-  """The file of a shipped name or of a path.
+  """The file of a shipped mapping or of a path.
 
   Raises:
-    DataError: neither.
+    DataError: it is neither.
   """
   if mapping in shipped():
     return FOLDER / f'{mapping}.yaml'
@@ -59,8 +59,8 @@ def load(path: Path) -> Mapping:
   """Reads and checks a mapping file.
 
   Raises:
-    DataError: not YAML, an unknown or misplaced key, or entries that contradict each
-      other; the message names the file and the entry.
+    DataError: the file is not YAML, has an unknown or misplaced key, or entries that
+      contradict each other; the message names the file and the entry.
   """
   fields = read_checked(path, 'mapping.schema.yaml', 'docs/sources.md')
   try:
@@ -85,7 +85,7 @@ def _mapping(fields: dict[str, Any]) -> Mapping:
   birth = {'code': birth} if isinstance(birth, str) else birth
   age = birth.get('id', 'age')
   if birth and any(one.item.itemid == age for one in static):
-    raise EntryError(f'static has an item {age}, and so has birth')
+    raise EntryError(f'static and birth both define an item {age}')
   attributes = {
     name: tuple(codes_of(f'attributes.{name}', entry, ('category',)) for entry in entries)
     for name, entries in fields.get('attributes', {}).items()
@@ -105,7 +105,7 @@ def _with_unit_column(mapping: Mapping, entry: str | dict[str, Any] | None) -> M
   """The mapping with its unit column, if there is one.
 
   Raises:
-    EntryError: a code says its unit as well, or the items of codes are found in the data.
+    EntryError: a code also has a unit, or items of codes are found in the data.
   """
   if entry is None:
     return mapping
@@ -121,13 +121,13 @@ def _with_unit_column(mapping: Mapping, entry: str | dict[str, Any] | None) -> M
         scaled = (code.scale, code.offset) != (1.0, 0.0)
         if scaled or 'unit' in code.pattern.groupindex:
           raise EntryError(
-            f'{where}.{one.item.itemid}: a code with {{unit}}, scale or offset, where '
+            f'{where}.{one.item.itemid}: a code with {{unit}}, scale or offset, although '
             'unit_column has the units'
           )
   for name, of in mapping.events.items():
     if of.automatic is not None:
       raise EntryError(
-        f'events.{name}.automatic: a code has several units where unit_column has them; '
+        f'events.{name}.automatic: with unit_column a code may have several units; '
         'list its items'
       )
   return dataclasses.replace(mapping, unit_column=column)
@@ -138,7 +138,7 @@ def _events(name: str, fields: dict[str, Any]) -> Events:
   of_mimic = fields.get('mimic_iv')
   if of_mimic is not None and of_mimic['items'] == 'vitals_categorical':
     if len(fields) > 1:
-      raise EntryError(f'{where}: vitals_categorical of mimic_iv stands alone')
+      raise EntryError(f'{where}: vitals_categorical of mimic_iv cannot have other items')
     return Events(charted=itemid_codes(where, of_mimic['codes']))
   automatic = fields.get('automatic')
   if automatic is not None:
@@ -182,30 +182,31 @@ def _distinct(where: str, variables: tuple[Variable, ...]) -> tuple[Variable, ..
 
 
 def _unambiguous(where: str, entries: Sequence[tuple[str, str, _T]]) -> dict[str, _T]:
-  """Key -> what it stands for, of (spelling, key, what it stands for).
+  """Key -> value, from (spelling, key, value).
 
   Raises:
-    EntryError: two spellings of the same stand for different things.
+    EntryError: two spellings with the same key have different values.
   """
   found: dict[str, tuple[str, _T]] = {}
   for spelling, key, value in entries:
     before, known = found.setdefault(key, (spelling, value))
     if known != value:
       raise EntryError(
-        f'{where}: {spelling!r} and {before!r} are the same, and have different entries'
+        f'{where}: {spelling!r} and {before!r} are the same but have different entries'
       )
   return {key: value for key, (_, value) in found.items()}
 
 
 def _apart(where: str, ranges: Sequence[tuple[float, float]], *, closed: bool) -> None:
-  """Checks that no value is in two ranges.
+  """Checks that ranges do not overlap.
 
   Raises:
-    EntryError: two overlap, or one is empty; `closed` ones contain their upper end.
+    EntryError: two ranges overlap, or one is empty; `closed` ranges contain their upper
+      end.
   """
   for low, high in ranges:
     if low > high or (low == high and not closed):
-      raise EntryError(f'{where}: from {low:g} to {high:g} there is no value')
+      raise EntryError(f'{where}: the range from {low:g} to {high:g} is empty')
   for (_, high), (low, _) in itertools.pairwise(sorted(ranges)):
     if low < high or (low == high and closed):
       raise EntryError(f'{where}: two ranges contain {low:g}')
@@ -267,7 +268,7 @@ def _variable(where: str, entry: dict[str, Any]) -> Variable:
 
 
 def _of_mimic_iv(where: str, entry: dict[str, Any]) -> Variable:
-  """An item of the MIMIC-IV source that is read from other codes, in other units."""
+  """An item of the MIMIC-IV source, read from other codes and in other units."""
   wrong = entry.keys() - {'id', 'mimic_iv', 'codes', 'units', 'texts'}
   if wrong:
     raise EntryError(f"{where}: {', '.join(sorted(wrong))} of an item that is MIMIC-IV's")

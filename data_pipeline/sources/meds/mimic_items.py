@@ -9,7 +9,7 @@ from data_pipeline.sources.common.items import conversions, items, read_rows, st
 from data_pipeline.sources.common.units import unit_key
 from data_pipeline.sources.meds.variables import Codes, Repair, Variable
 
-# Of static columns: those of `icu` (mortality, LOS) and `core` (CVD).
+# Tables of static columns: `icu` (mortality, LOS) and `core` (CVD).
 STATIC_TABLES = ('icu', 'core')
 EVENT_TABLES = ('labs', 'cvd_labs', 'vitals')
 
@@ -32,14 +32,14 @@ def mimic_variables(modality: str, codes: tuple[Codes, ...]) -> tuple[Variable, 
 
 
 def mimic_variable(table: str, itemid: str) -> Variable | None:
-  """An item with its unit, limits, conversions and repairs, and without codes.
+  """An item with its unit, limits, conversions and repairs, but without codes.
 
   Args:
     table: one of `EVENT_TABLES` or `STATIC_TABLES`.
     itemid: of the item.
 
   Returns:
-    None where the table has no such item.
+    None if the table has no such item.
   """
   found = static_items(table) if table in STATIC_TABLES else items(table)
   return next((_variable(item, ()) for item in found if item.itemid == itemid), None)

@@ -1,4 +1,4 @@
-"""Codes of a mapping file as regular expressions for whole codes."""
+"""Converts codes of a mapping file to regular expressions for whole codes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ def codes_of(where: str, entry: str | dict[str, Any], groups: tuple[str, ...]) -
   Args:
     where: of the entry, for messages.
     entry: a code with `*` and placeholders, or a mapping.
-    groups: the placeholders that have a meaning there.
+    groups: the placeholders that are allowed.
 
   Raises:
-    EntryError: not one of code and regex, or what contradicts it.
+    EntryError: the entry does not have exactly one of code and regex, or has keys that
+      contradict it.
   """
   fields: dict[str, Any] = {'code': entry} if isinstance(entry, str) else entry
   if ('code' in fields) == ('regex' in fields):
-    raise EntryError(f'{where}: an entry of codes has either code or regex')
+    raise EntryError(f'{where}: an entry of codes must have either code or regex')
   try:
     pattern = re.compile(
       fields['regex'] if 'regex' in fields else _expression(where, fields['code'])
@@ -43,9 +44,11 @@ def codes_of(where: str, entry: str | dict[str, Any], groups: tuple[str, ...]) -
       raise EntryError(f'{where}: {{{group}}} has no meaning here; {allowed} has')
   scaled = 'scale' in fields or 'offset' in fields
   if scaled and ('unit' in found or 'unit' in fields):
-    raise EntryError(f'{where}: scale and offset of a code that names its unit')
+    raise EntryError(f'{where}: scale and offset are not allowed for a code with a unit')
   if 'category' in fields and ('category' in found or 'category' not in groups):
-    raise EntryError(f'{where}: a category that the code has, or that the item has not')
+    raise EntryError(
+      f'{where}: the code already has the category, or the item does not have it'
+    )
   return Codes(
     pattern,
     fields.get('scale', 1.0),
@@ -75,10 +78,10 @@ def _expression(where: str, code: str) -> str:
 
 
 def itemid_codes(where: str, entries: list[Any]) -> tuple[Codes, ...]:
-  """Codes with the itemid of MIMIC-IV in them.
+  """Codes that contain the itemid of MIMIC-IV.
 
   Raises:
-    EntryError: one has none.
+    EntryError: a code has no itemid.
   """
   found = tuple(codes_of(where, entry, ('itemid', 'unit')) for entry in entries)
   if any('itemid' not in one.pattern.groupindex for one in found):

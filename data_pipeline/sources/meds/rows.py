@@ -53,12 +53,12 @@ def scan(
   Args:
     raw: with `data` and `windows`.
     codes: the codes to keep.
-    history: everything up to the last prediction time, with the static rows that
-      have no time; otherwise the observation windows alone.
+    history: everything up to the last prediction time, and static rows without a time;
+      otherwise only the observation windows.
     output: a parquet file.
 
   Returns:
-    Rows of these codes and of the cohort's subjects, by reason for dropping them.
+    Counts of rows of these codes and of the cohort's subjects, by reason.
   """
   make_table(raw.con, 'scanned_codes', {'code': pa.string()}, [(code,) for code in codes])
   early = (
@@ -69,7 +69,7 @@ def scan(
     WHEN d.time < w.first_time THEN 'dropped: before the observation window'
   """
   )
-  # numeric_value is a 32-bit float: its shortest decimal is the number that was charted.
+  # numeric_value is a 32-bit float, whose shortest decimal is the charted number.
   raw.copy(
     f"""
     WITH wanted AS (
@@ -99,13 +99,13 @@ def resolve(
   scanned: Path,
   output: Path,
 ) -> dict[str, int]:
-  """Writes `output`: the values of a modality's rows, or why they have none.
+  """Writes `output`: the values of a modality's rows, or the reason for none.
 
-  Columns: subject_id, code, time, item_index, value (null for a category), category (-1
-  for a number), reason.
+  Columns: subject_id, code, time, item_index, value (null for a category), category (-1 for
+  a number), reason.
 
   Returns:
-    Rows by reason, dropped and repaired.
+    Counts of dropped and repaired rows by reason.
   """
   interpreter = Interpreter(variables, readings)
   codes = pa.array(interpreter.codes, pa.string())
@@ -175,8 +175,8 @@ def write_grid(
     FROM {parquet(resolved)} WHERE reason IS NULL
     GROUP BY subject_id, code, item_index, time, value
   """)
-  # What happens at the prediction time itself belongs to the last cell. Values are
-  # ordered, so that the mean does not depend on the number of threads.
+  # Values at the prediction time itself belong to the last cell. Values are ordered, so
+  # that the mean does not depend on the number of threads.
   raw.copy(
     f"""
     SELECT s.sample_id,

@@ -38,7 +38,7 @@ def attribute_names(mapping: Mapping) -> tuple[str, ...]:
 def write_static(
   raw: RawTables, mapping: Mapping, distinct: Sequence[str], scratch: Path, staging: Path
 ) -> dict[str, int]:
-  """Writes `samples.parquet` and, where there are static columns, `static.parquet`.
+  """Writes `samples.parquet` and, if there are static columns, `static.parquet`.
 
   Args:
     raw: with `data`, `samples` and `windows`.
@@ -48,7 +48,7 @@ def write_static(
     staging: folder for the staging files.
 
   Returns:
-    Rows by reason.
+    Row counts by reason.
   """
   read = readings('static', mapping.static, distinct, two_items='allowed')
   said = [
@@ -76,7 +76,7 @@ def write_static(
 
 
 def _age(raw: RawTables, mapping: Mapping, scanned: Path) -> dict[str, int]:
-  """Makes `ages` (sample_id, age): in years with fractions, null where not known."""
+  """Makes `ages` (sample_id, age): in years with fractions, null if unknown."""
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE ages AS
     SELECT s.sample_id,

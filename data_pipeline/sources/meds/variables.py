@@ -1,4 +1,4 @@
-"""What a mapping says: which codes become which items, and how values are read."""
+"""The content of a mapping: codes of items, and how their values are read."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from data_pipeline.format.schema import Item
 
 @dataclasses.dataclass(frozen=True)
 class Codes:
-  """Codes that are read in one way.
+  """Codes that are read in the same way.
 
   Attributes:
-    pattern: matches the whole code; the groups `unit`, `category` and `itemid`, where
-      it has them, take these from the code.
+    pattern: matches the whole code; its groups `unit`, `category` and `itemid`, if it has
+      them, take these from the code.
     scale: value in the item's unit = numeric_value * scale + offset.
-    offset: likewise.
-    unit: key of the unit where the code names none ('': the item's own unit).
-    category: what the code itself says, for a categorical item.
-    itemid: of MIMIC-IV: matches only codes with this itemid, whose texts have rules
-      of their own.
+    offset: see `scale`.
+    unit: key of the unit if the code has none ('': the item's own unit).
+    category: defined by the code itself, for a categorical item.
+    itemid: of MIMIC-IV: matches only codes with this itemid, whose texts have their own
+      rules.
   """
 
   pattern: re.Pattern[str]
@@ -49,8 +49,8 @@ class Variable:
 
   Attributes:
     item: of the schema.
-    codes: the codes that it is read from.
-    units: unit key -> (scale, offset) to the item's unit, for codes that name a unit.
+    codes: that it is read from.
+    units: unit key -> (scale, offset) to the item's unit, for codes with a unit.
     texts: spelling in upper case -> category.
     numbers: (low, high, category): low <= number < high, for a categorical item.
     repairs: of values in the item's unit.
@@ -68,7 +68,7 @@ class Variable:
 
 @dataclasses.dataclass(frozen=True)
 class Automatic:
-  """Every code that matches and that `min_subjects` subjects have becomes an item."""
+  """Makes an item of every matching code that `min_subjects` subjects have."""
 
   codes: tuple[Codes, ...]
   min_subjects: int
@@ -81,8 +81,8 @@ class Events:
   Attributes:
     variables: listed items.
     automatic: further items, found in the data.
-    charted: codes of MIMIC-IV's heart rhythm and ectopy, which pair two rows and are
-      read by that source; then there are no other items.
+    charted: codes of MIMIC-IV's heart rhythm and ectopy, which pair two rows and are read
+      by that source; there are then no other items.
   """
 
   variables: tuple[Variable, ...] = ()
@@ -101,12 +101,12 @@ class Grid:
 
 @dataclasses.dataclass(frozen=True)
 class UnitColumn:
-  """A column of the data that has the unit of each row.
+  """A column of the data with the unit of each row.
 
   Attributes:
     name: of the column.
-    prefix: left out where a unit begins with it.
-    spellings: what the column says for a unit -> the unit.
+    prefix: removed if a unit begins with it.
+    spellings: value of the column -> unit.
   """
 
   name: str
@@ -119,14 +119,14 @@ class Mapping:
   """A mapping file.
 
   Attributes:
-    observation_hours: what may be read before the prediction time; None: everything.
-    birth: code of the birth date; then there is a static column, the age.
+    observation_hours: length of the observation window; None: the whole history.
+    birth: code of the birth date; adds a static column, the age.
     age: its itemid.
-    events: event modality -> what it reads.
-    grids: grid modality -> what it reads.
-    static: columns of the last value known at the prediction time.
-    attributes: subgroup attribute -> codes that say its value.
-    unit_column: where the codes do not name the units.
+    events: event modality -> its content.
+    grids: grid modality -> its content.
+    static: columns with the last value known at the prediction time.
+    attributes: subgroup attribute -> codes with its value.
+    unit_column: column of units, if the codes have none.
   """
 
   observation_hours: float | None

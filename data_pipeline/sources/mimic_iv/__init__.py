@@ -1,6 +1,6 @@
 """MIMIC-IV 2.2 and 3.1 with MIMIC-IV-ECG 1.0: raw tables to staging parquet.
 
-`stage` is the source's one entry (docs/design.md, "Sources and staging").
+`stage` is the source's entry point (docs/design.md, "Sources and staging").
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _ATTRIBUTES = ('sex', 'age', 'race', 'insurance', 'admission_type', 'unit', 'yea
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """What a user may choose about MIMIC-IV; each field is a flag."""
+  """The user's settings for MIMIC-IV; each field is a flag."""
 
   mimic_iv: Path = setting('Folder of MIMIC-IV, with hosp/ and icu/.')
   mimic_iv_ecg: Path | None = setting(
     'Folder of MIMIC-IV-ECG. Without it there are no ECGs; task cvd needs it.', default=None
   )
   availability: Literal['charttime', 'storetime'] = setting(
-    'Which time makes an event known: charttime or storetime.', default='charttime'
+    'Time from which an event is known: charttime or storetime.', default='charttime'
   )
   static: Literal['core', 'extended'] = setting(
     'Static columns: core or extended (cvd only).', default='core'
@@ -57,13 +57,13 @@ class Settings:
     default=None,
   )
   extra: str | None = setting(
-    'Further modalities of tasks on ICU stays: some of medications, urine_output, '
-    'ventilation, with commas between them.',
+    'Further modalities for tasks on ICU stays: medications, urine_output, ventilation, '
+    'separated by commas.',
     default=None,
   )
   unlabelled: bool = setting(
-    'Samples to be predicted: chosen by what can be decided at the prediction time alone, '
-    'and without labels.',
+    'Samples without labels, to be predicted: selected only by what is known at the '
+    'prediction time.',
     default=False,
   )
 
@@ -97,7 +97,7 @@ def stage(task: str, staging: Path, settings: Settings, resources: Resources) ->
     raise DataError(f'task {task} predicts from ECGs; give --mimic_iv_ecg=DIR')
   extras.check_task(settings.extra, chosen)
   extras.check_tables(settings.extra, settings.mimic_iv)
-  drugs.rules(settings.drug_groups)  # a bad file is found before hours of work
+  drugs.rules(settings.drug_groups)  # finds a bad file before hours of work
   with in_scratch(staging, resources) as (raw, scratch):
     return _stage(raw, chosen, staging, scratch, settings)
 
@@ -161,7 +161,7 @@ def _stage(
 def _write_measurements(
   raw: RawTables, task: Task, staging: Path, scratch: Path, settings: Settings
 ) -> dict[str, dict[str, int]]:
-  """Writes laboratory results and, but for tasks of ECGs, the charting of ICU stays."""
+  """Writes laboratory results and, except for tasks of ECGs, the charting of ICU stays."""
   labs, known = _labs(task), settings.availability
   sources = ['labevents'] if task.of_ecgs else ['labevents', 'chartevents']
   itemids = {table: _itemids(table, task) for table in sources}
@@ -192,7 +192,7 @@ def _write_measurements(
 
 
 def _modalities(task: Task, settings: Settings) -> dict[str, Modality]:
-  """All but extras, and the notes, whose width is that of a file."""
+  """All modalities except extras and notes, whose width depends on a file."""
   found: dict[str, Modality] = {
     'static': Static(*static.columns(task, settings.static)),
     'labs': Events(items(_labs(task))),
@@ -231,7 +231,7 @@ def _merge(rows: dict[str, dict[str, int]], more: dict[str, dict[str, int]]) -> 
 
 
 def _versions(raw: RawTables, root: Path, ecg_root: Path | None) -> dict[str, str]:
-  """Release of each raw folder: from its name, else from what only 3.x contains."""
+  """Release of each raw folder, from its name or from content that only 3.x has."""
   later = raw.value("SELECT count(*) FROM patients WHERE anchor_year_group LIKE '2020%'")
   versions = {'mimic-iv': _named_version(root) or ('3.x' if later else '2.x')}
   if ecg_root is not None:

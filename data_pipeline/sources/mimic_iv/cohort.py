@@ -1,8 +1,8 @@
-"""The samples of a task, chosen step by step: each step is counted.
+"""Selects the samples of a task in counted steps.
 
 A task (`tasks/`) makes the DuckDB table `samples`: sample_id, subject_id, hadm_id,
 prediction_time, start_time (null: the whole history), label, the columns of `PERSON`, and
-`weight` where samples differ in it. Nobody is predicted after death or discharge.
+`weight` if samples have different weights. No prediction is after death or discharge.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from data_pipeline.sources.mimic_iv import tables
 
 Steps = list[dict[str, str | int]]
 
-# Of a patient `p` and an admission `a`: static columns and attributes.
+# Static columns and attributes, from a patient `p` and an admission `a`.
 PERSON = """
   CAST(p.anchor_age + year(a.admittime) - p.anchor_year AS DOUBLE) AS age,
   trim(p.gender) AS gender, a.race, a.insurance, a.admission_type,
@@ -23,15 +23,15 @@ PERSON = """
 
 
 class Cohort:
-  """What a task chooses from, and what it has chosen so far.
+  """The inputs of a task's selection, and the result so far.
 
   Attributes:
-    raw: with the tables patients, admissions and deaths (tables.py), and `recordings`
-      where there are ECGs.
+    raw: with the tables patients, admissions and deaths (tables.py), and `recordings` if
+      there are ECGs.
     root: the folder of MIMIC-IV.
-    scratch: a folder for files of the choice; it is removed when all is staged.
-    unlabelled: take the steps that can be decided at the prediction time alone: a stay
-      may go on, and every label is null.
+    scratch: folder for temporary files; removed when all is staged.
+    unlabelled: only take steps that can be decided at the prediction time: a stay may be
+      ongoing, and every label is null.
     steps: samples and subjects after every inclusion step.
     rows: table -> reason -> count.
   """
@@ -45,14 +45,14 @@ class Cohort:
     self.rows: dict[str, dict[str, int]] = {}
 
   def step(self, text: str, table: str) -> None:
-    """Counts the samples and subjects in `table`, which is what is left by now."""
+    """Counts the remaining samples and subjects in `table`."""
     samples, subjects = self.raw.run(
       f'SELECT count(*), count(DISTINCT subject_id) FROM {table}'
     ).fetchall()[0]
     self.steps.append({'step': text, 'samples': samples, 'subjects': subjects})
 
   def keep_living(self, table: str, text: str) -> None:
-    """Step: not dead at `prediction_time`."""
+    """Step: alive at `prediction_time`."""
     self.raw.run(f"""
       DELETE FROM {table} s USING deaths d
       WHERE d.subject_id = s.subject_id AND d.dead_from <= s.prediction_time
@@ -82,8 +82,8 @@ class Cohort:
   def first_stays(self, hours: int) -> None:
     """Steps: the first ICU stay of every subject, if it lasts `hours`; alive, in hospital.
 
-    Makes `icustays`, and `stays` for `choose`: predicted `hours` after `intime`, from
-    which on they are observed.
+    Makes `icustays`, and `stays` for `choose`: the prediction time is `hours` after
+    `intime`, where the observation window begins.
     """
     raw = self.raw
     self.open_first_stays()
@@ -101,7 +101,7 @@ class Cohort:
     self.keep_in_hospital('stays', f'in hospital after {hours} h')
 
   def keep_before_the_end(self, table: str) -> None:
-    """Step: of a stay that goes on, the tables reach the prediction time."""
+    """Step: the tables reach the prediction time of an ongoing stay."""
     self.raw.run(f"""
       DELETE FROM {table} WHERE prediction_time > (
         SELECT max(greatest(intime, outtime)) FROM icustays)
@@ -121,10 +121,10 @@ class Cohort:
 
     Args:
       label: SQL on the sample `s`, the patient `p` and the admission `a`: a number, or a
-        list where there are several `labels`. None: all are null.
-      labels: how many labels a sample has.
-      may_be_unknown: also take samples whose label is null.
-      weight: SQL on `s`, for samples that do not all weigh 1.
+        list if there are several `labels`. None: all labels are null.
+      labels: number of labels per sample.
+      may_be_unknown: whether to keep samples with a null label.
+      weight: SQL on `s`, if samples have different weights.
       table: of the samples, with sample_id, subject_id, hadm_id, prediction_time,
         start_time and `unit`, their first care unit.
     """
@@ -152,15 +152,15 @@ class Cohort:
       self.rows['labels'] = {f'missing: {why}': unknown}
 
   def check(self, task: str) -> None:
-    """Checks that every step left somebody.
+    """Checks that samples are left after every step.
 
     Raises:
-      DataError: one did not.
+      DataError: a step left none.
     """
     for step in self.steps:
       if step['samples'] == 0:
         raise DataError(
           f'{self.root}: task {task}: empty cohort, no sample is left after the step '
-          f'{step["step"]!r}. Check that all folders are of the same release and are '
-          'complete.'
+          f'{step["step"]!r}. Check that all folders are complete and of the same '
+          'release.'
         )

@@ -1,7 +1,7 @@
-"""Drug names of prescriptions -> the 27 groups of ATC class C, third level.
+"""Maps drug names of prescriptions to the 27 groups of ATC class C, third level.
 
-The paper mapped drugs through RxNorm on the web. Here a table of names decides:
-tables/drug_groups.csv, which a user's file of the same columns adds to.
+The paper mapped drugs through RxNorm on the web. Here a table of names is used,
+tables/drug_groups.csv, which a user's file with the same columns can extend.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _COLUMNS = ('group', 'name', 'unless')
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-  """A drug of which a word starts with `name` is in `group`, but for `unless`.
+  """A drug belongs to `group` if one of its words starts with `name`, except for `unless`.
 
   Attributes:
     name: lower case.
-    group: of `GROUPS`; '' takes the name out of the shipped table.
+    group: of `GROUPS`; '' removes the name from the shipped table.
     unless: texts, none of which the drug's name may contain.
   """
 
@@ -45,11 +45,11 @@ def rules(path: Path | None = None) -> tuple[Rule, ...]:
   """The shipped rules; a user's rows replace those of the same name, and add others.
 
   Args:
-    path: a CSV file with the columns group, name and unless (texts separated by |),
-      as tables/drug_groups.csv; lines that start with # are comments.
+    path: a CSV file with the columns group, name and unless (texts separated by |), like
+      tables/drug_groups.csv; lines that start with # are comments.
 
   Raises:
-    DataError: the file is no such table, or a row names an unknown group or no drug.
+    DataError: the file is not such a table, or a row has an unknown group or no drug.
   """
   shipped = _shipped()
   if path is None:
@@ -66,7 +66,7 @@ def _shipped() -> tuple[Rule, ...]:
 
 
 def groups_of(drug: str, known: Sequence[Rule]) -> tuple[str, ...]:
-  """Groups of a drug's name, each once, in the order of the rules."""
+  """Groups of a drug's name, without repetition, in the order of the rules."""
   text = ' ' + ' '.join(drug.lower().replace(',', ' ').split())
   starts = [' ' + text.replace('-', ' ').replace('/', ' ').replace('(', ' '), text]
   return tuple(
@@ -125,8 +125,8 @@ def make_flags(raw: RawTables, root: Path, known: Sequence[Rule]) -> dict[str, i
 
 
 def _read(path: Path) -> list[Rule]:
-  """A user's rules, those without a group among them."""
-  remedy = 'Write it as data_pipeline/sources/common/tables/drug_groups.csv is written.'
+  """A user's rules, including those without a group."""
+  remedy = 'Use the format of data_pipeline/sources/common/tables/drug_groups.csv.'
   where = f'--drug_groups={path}'
   try:
     lines = path.read_text(encoding='utf-8-sig').splitlines()
@@ -152,7 +152,7 @@ def _read(path: Path) -> list[Rule]:
     if rule.group and rule.group not in GROUPS:
       raise DataError(
         f'{where}, line {number}: unknown group {rule.group}; give one of '
-        f'{", ".join(GROUPS)}, or none to leave the drug out.'
+        f'{", ".join(GROUPS)}, or leave it empty to remove the drug.'
       )
     found.append(rule)
   return found

@@ -1,4 +1,4 @@
-"""Measurements of the raw event tables: one pass each, then values in item units.
+"""Reads measurements of the raw event tables: one pass each, then values in item units.
 
 `scan` streams labevents or chartevents once and keeps, as parquet, the wanted
 items of the cohort's subjects inside their window. `resolve` turns the kept rows
@@ -35,7 +35,7 @@ _COLUMNS = {
 _NOBODY = -1
 # Rows without an item likewise.
 _NOTHING = -1
-# First of the reasons of a row `e`, for `reason_sql`: nobody's, of nothing, or withdrawn.
+# First reasons of a row `e`, for `reason_sql`: no subject, no item, or withdrawn.
 NO_SUBJECT = """WHEN e.subject_id IS NULL
         THEN 'dropped: missing or malformed subject_id'"""
 NO_KEYS = f"""{NO_SUBJECT}
@@ -43,14 +43,14 @@ NO_KEYS = f"""{NO_SUBJECT}
 WITHDRAWN = """WHEN lower(trim(e.statusdescription))
           IN ('rewritten', 'cancelled', 'canceled')
         THEN 'dropped: rewritten or cancelled'"""
-# The window `w` of the subject of a row `e`; rows of nobody are there to be counted.
+# The window `w` of the subject of a row `e`; rows without a subject are only counted.
 OF_WINDOWS = f"""JOIN (FROM windows UNION ALL SELECT {_NOBODY}, NULL, NULL) w
         ON coalesce(e.subject_id, {_NOBODY}) = w.subject_id"""
 FOLDERS = {'labevents': 'hosp', 'chartevents': 'icu'}
 
 
 def make_windows(raw: RawTables) -> None:
-  """Makes `windows`: per subject the first and last time that can matter."""
+  """Makes `windows`: per subject the earliest and latest relevant time."""
   raw.run("""
     CREATE OR REPLACE TEMP TABLE windows AS
     SELECT subject_id, max(prediction_time) AS last_time,
@@ -60,15 +60,15 @@ def make_windows(raw: RawTables) -> None:
 
 
 def reason_sql(time: str, availability: str, *, first: str = '') -> str:
-  """SQL of why a row `e` of the subject's window `w` is dropped, or kept with a remark.
+  """SQL for the reason to drop a row `e` of the subject's window `w`, or for a remark.
 
-  `e.storetime` says when the row was stored.
+  `e.storetime` is the time at which the row was stored.
 
   Args:
-    time: column of `e`: when what the row says happened.
-    availability: 'charttime' or 'storetime'. With charttime, rows that were stored after
-      the prediction time are kept and counted.
-    first: `WHEN ... THEN ...` that come first.
+    time: column of `e` with the time of the event.
+    availability: 'charttime' or 'storetime'. With charttime, rows stored after the
+      prediction time are kept and counted.
+    first: `WHEN ... THEN ...` clauses that come first.
   """
   late, unknown = 'kept: stored after the prediction time', ''
   if availability == 'storetime':
@@ -92,13 +92,19 @@ def scan_all(
   *,
   words: Collection[int] = (),
 ) -> dict[str, dict[str, int]]:
-  """Scans several tables at the same time, for one gzip is read by one core only.
+  """Scans several tables at once, because one gzip file keeps only one core busy.
 
   Args:
-    itemids: raw itemids to keep, by table; the other arguments are those of `scan`.
+    raw: the database, with the table `windows`.
+    root: the folder with hosp/ and icu/.
+    itemids: raw itemids to keep, by table.
+    availability: 'charttime' or 'storetime'.
+    folder: scratch folder; gets one parquet file per table.
+    words: itemids whose text is read even if there is a number, which is the code of the
+      text.
 
   Returns:
-    Counts as of `scan`, by table.
+    The counts of `scan`, by table.
   """
   windows = folder / 'windows.parquet'
   raw.copy('FROM windows', windows)
@@ -127,18 +133,18 @@ def scan(
   """Streams one raw table to `folder/{table}.parquet`.
 
   Args:
+    raw: the database, with the table `windows`.
     root: the folder with hosp/ and icu/.
     table: 'labevents' or 'chartevents'.
     itemids: raw itemids to keep.
     availability: 'charttime' or 'storetime'.
-    words: itemids whose text is read even where there is a number, which is its code.
+    folder: scratch folder.
+    words: itemids whose text is read even if there is a number, which is the code of the
+      text.
 
   Returns:
-    Rows of these items and subjects, and those without item or subject, by reason for
-    dropping them here, and unreadable cells.
-
-  Raises:
-    DataError: a column has too many unreadable cells.
+    Number of rows of these items and subjects, of rows without item or subject, of rows
+    dropped here by reason, and of unreadable cells.
   """
   columns = dict(_COLUMNS)
   if table == 'labevents':
@@ -146,7 +152,8 @@ def scan(
   raw.open(root, f'{FOLDERS[table]}/{table}', columns)
   comments = 'e.comments' if table == 'labevents' else 'CAST(NULL AS VARCHAR)'
   in_words = f'e.itemid IN ({", ".join(map(str, words))})' if words else 'false'
-  # In one column, which is nearly always null: five would take as long as the join.
+  # In one column, which is nearly always null, because five columns would be as slow as the
+  # join.
   hidden = [*cells.names(columns).values()]
   unreadable = (
     f'CASE WHEN coalesce({", ".join(hidden)}) IS NOT NULL '
@@ -184,7 +191,7 @@ def scan(
 
 
 def _where_kept(columns: str) -> str:
-  # Dropped rows stay as a reason only: they cost almost nothing on disk.
+  # Of dropped rows only the reason is kept, which takes almost no disk space.
   return ', '.join(
     f"CASE WHEN coalesce(reason, '') NOT LIKE 'dropped%' THEN {name} END AS {name}"
     for name in columns.split(', ')
@@ -194,11 +201,11 @@ def _where_kept(columns: str) -> str:
 def resolve(
   raw: RawTables, tables: list[str], modality: str, folder: Path
 ) -> dict[str, dict[str, int]]:
-  """Writes `folder/resolved_{modality}.parquet`: the values of a modality, or why not.
+  """Writes `folder/resolved_{modality}.parquet`: values of a modality, or reasons for none.
 
-  Columns: subject_id, itemid, item_index, value (null for a category), category
-  (-1 for a number), charttime, known_time, reason, repair. An unknown unit, a value
-  outside the item's limits and an unreadable text are dropped and counted.
+  Columns: subject_id, itemid, item_index, value (null for a category), category (-1 for a
+  number), charttime, known_time, reason, repair. Rows with an unknown unit, a value outside
+  the item's limits or an unreadable text are dropped and counted.
 
   Returns:
     Table -> reason -> count.
@@ -272,7 +279,7 @@ def resolve(
 
 
 def _parse_texts(raw: RawTables, modality: str, source: str) -> None:
-  """Makes `texts`: every distinct text and comment, parsed in Python once."""
+  """Makes `texts`: every distinct text and comment, parsed once in Python."""
   found = raw.run(f"""
     SELECT DISTINCT m.item_index, e.itemid, coalesce(e.value, ''),
       coalesce(e.comments, ''), e.number IS NOT NULL
@@ -303,8 +310,8 @@ def write_events(
 ) -> dict[str, int]:
   """Writes `events_{m}.parquet` of docs/design.md from resolved rows.
 
-  The time of an event is its charttime; with availability 'storetime' only those
-  stored by the prediction time are known.
+  The time of an event is its charttime; with availability 'storetime' only events stored by
+  the prediction time are included.
   """
   usable = f"""
     SELECT subject_id, item_index, value, category, charttime, min(known_time)

@@ -1,8 +1,8 @@
-"""Creatinine and urine output as KDIGO judges them, for the samples of task `aki`.
+"""Applies the KDIGO criteria to creatinine and urine output, for task `aki`.
 
 KDIGO Clinical Practice Guideline for Acute Kidney Injury, Kidney Int. Suppl. 2 (2012),
-Table 2, stage 1. The measurements of labels reach beyond the prediction time and are read
-here, apart from those that a model may see.
+Table 2, stage 1. The measurements for labels reach beyond the prediction time and are read
+here, separately from those that a model may see.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OLIGURIA = 0.5  # mL/kg/h
 OLIGURIA_HOURS = 6
 WEIGHTS = (20, 350)  # kg
 
-# Of serum: results of whole blood are of another analyser, and do not compare.
+# Creatinine in serum; whole blood is measured with another analyser and not comparable.
 _CREATININE = '50912'
 _INPUTS = {'subject_id': 'BIGINT', 'starttime': 'TIMESTAMP', 'patientweight': 'DOUBLE'}
 
@@ -33,20 +33,21 @@ def measure(
   """Makes `creatinine` and `kidney_injuries` of the subjects in `stays`.
 
   `creatinine` has subject_id, charttime, value in mg/dL, and `baseline`: the lowest of the
-  7 days before it, null where there is none. `kidney_injuries` has subject_id and the
+  7 days before it, null if there is none. `kidney_injuries` has subject_id and the
   charttime of every measurement that fulfils a criterion.
 
   Args:
+    raw: the database, with the table `stays`; gets the two tables.
     root: the folder of MIMIC-IV.
     scratch: folder for files.
-    before_days: the measurements to judge begin so many days before the prediction time.
-    horizon_hours: and end so many hours after it.
+    before_days: measurements are judged from so many days before the prediction time,
+    horizon_hours: to so many hours after it.
 
   Returns:
     Counts by table and reason.
   """
   rows = _creatinine(raw, root, scratch, before_days, horizon_hours)
-  # Differences are rounded, for 1.2 - 0.9 is less than 0.3 in binary.
+  # Differences are rounded, because 1.2 - 0.9 is less than 0.3 in binary.
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE kidney_injuries AS
     SELECT DISTINCT subject_id, charttime FROM creatinine
@@ -94,12 +95,12 @@ def _creatinine(
 
 
 def _urine(raw: RawTables, root: Path, horizon_hours: int) -> dict[str, dict[str, int]]:
-  """Adds oliguria to `kidney_injuries`: the time at which 6 h of it are over.
+  """Adds oliguria to `kidney_injuries`, at the time when it has lasted 6 h.
 
-  The output of a charting is that of the time since the charting before it. At each
-  charting the stretch since the last one at least 6 h earlier is judged, if that is at most
-  12 h. The weight is the first `patientweight` of inputevents in the stay that is known at
-  the prediction time; without one, urine output is not judged.
+  The output of a charting covers the time since the previous charting. At each charting the
+  period since the last charting at least 6 h earlier is judged, if it is at most 12 h. The
+  weight is the first `patientweight` of inputevents in the stay that is known at the
+  prediction time; without one, urine output is not judged.
   """
   counts = urine.read(raw, root, of='stays', hours=horizon_hours)
   raw.open(root, 'icu/inputevents', _INPUTS)
@@ -112,7 +113,7 @@ def _urine(raw: RawTables, root: Path, horizon_hours: int) -> dict[str, dict[str
       AND i.patientweight BETWEEN {low} AND {high}
     GROUP BY s.subject_id
   """)
-  # A row that is there twice is one charting.
+  # A repeated row is one charting.
   raw.run(f"""
     INSERT INTO kidney_injuries
     WITH charted AS (

@@ -1,9 +1,8 @@
-"""The ECG index: which recordings, when, their machine measurements and terms.
+"""Lists ECG recordings, with times, machine measurements and report terms.
 
 Reads record_list.csv and machine_measurements.csv of MIMIC-IV-ECG; the signals
-stay where they are and are read when shards are written. `path` of the record
-list is followed as it is (the full release has one folder level more than the
-demo).
+stay in their files and are read when shards are written. `path` of the record
+list is used unchanged (the full release has one folder level more than the demo).
 """
 
 from __future__ import annotations
@@ -26,14 +25,16 @@ _RECORD_LIST = {
 
 
 def open_recordings(raw: RawTables, root: Path, *, deciding: bool) -> dict[str, int]:
-  """Loads record_list as the table `recordings`, one row a study.
+  """Loads record_list as the table `recordings`, one row per study.
 
   Args:
-    deciding: the recordings are the samples.
+    raw: the database; gets the table `recordings`.
+    root: folder of MIMIC-IV-ECG.
+    deciding: whether the recordings are the samples.
 
   Raises:
-    DataError: times or keys are unreadable: of recordings that are the samples a single
-      time, else more than a small share.
+    DataError: times or keys are unreadable: a single time if recordings are the samples,
+      otherwise more than a small share.
   """
   raw.open(root, 'record_list', _RECORD_LIST)
   unreadable = raw.unreadable(
@@ -51,8 +52,10 @@ def write_recordings(
   """Writes `recordings.parquet` of docs/design.md.
 
   Args:
+    raw: the database, with the table `recordings`.
     root: folder of MIMIC-IV-ECG.
     folder: scratch folder inside staging.
+    output: file to write.
 
   Returns:
     Row counts by table and reason, and the most frequent unmatched report lines.

@@ -1,9 +1,9 @@
 """Static columns: demographics, and for CVD omr measurements, history and drugs.
 
-Everything is taken from before the prediction time: omr has dates only, so it is
-read up to the day before; history comes from admissions that were discharged by
-then, drugs from prescriptions that had started by then. Missing values are null
-(the "observed" flags of the paper are the masks of the model).
+Everything is from before the prediction time: omr only has dates, so it is read up to the
+day before; history comes from admissions discharged by then, drugs from prescriptions
+started by then. Missing values are null (the "observed" flags of the paper are the masks
+of the model).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The hospital's small tables: patients, admissions, ICU stays, deaths, codes.
 
-A subject is dead from the first `deathtime` of its admissions; where there is none,
-from the day after `dod`, which is a date only. An end before its begin (`dischtime`,
-`outtime`) is missing.
+A subject is dead from the first `deathtime` of its admissions; if there is none, from the
+day after `dod`, which has no time. An end before its beginning (`dischtime`, `outtime`)
+counts as missing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _STAYS = {
 
 
 def open_patients_and_admissions(raw: RawTables, root: Path) -> dict[str, dict[str, int]]:
-  """Loads patients and admissions, one row a key, and `deaths`; counts what was dropped."""
+  """Loads patients and admissions, one row per key, and `deaths`; counts dropped rows."""
   raw.open(root, 'hosp/patients', _PATIENTS, view='raw_patients')
   raw.open(root, 'hosp/admissions', _ADMISSIONS, view='raw_admissions')
   rows = {
@@ -58,7 +58,7 @@ def open_patients_and_admissions(raw: RawTables, root: Path) -> dict[str, dict[s
     FROM patients p LEFT JOIN admissions a USING (subject_id)
     GROUP BY p.subject_id, p.dod HAVING dead_from IS NOT NULL
   """)
-  # The flag is the label; the time excludes. Contradictions are left as they are.
+  # The flag is the label, the time excludes. Contradictions are not resolved.
   contradictions = raw.counts("""
     SELECT CASE
       WHEN hospital_expire_flag = 1 AND deathtime IS NULL
@@ -72,7 +72,7 @@ def open_patients_and_admissions(raw: RawTables, root: Path) -> dict[str, dict[s
 
 
 def open_stays(raw: RawTables, root: Path) -> dict[str, int]:
-  """Loads icustays, one row a stay; counts what was dropped."""
+  """Loads icustays, one row per stay; counts dropped rows."""
   raw.open(root, 'icu/icustays', _STAYS, view='raw_icustays')
   return _load(
     raw,
@@ -133,7 +133,7 @@ def _load(
   deciding: tuple[str, ...],
   period: tuple[str, str] | None = None,
 ) -> dict[str, int]:
-  """Makes `table` of `raw_{table}`: one row a key, no `period` that ends early."""
+  """Makes `table` from `raw_{table}`: one row per key, and no `period` that ends early."""
   raw.run(f'CREATE OR REPLACE TEMP TABLE all_{table} AS SELECT * FROM raw_{table}')
   unreadable = raw.unreadable(f'raw_{table}', f'all_{table}', columns, deciding=deciding)
   names = ', '.join(columns)

@@ -1,6 +1,6 @@
-"""Urine output of MIMIC-IV (outputevents): what is urine, and the volume of a charting.
+"""Reads urine output of MIMIC-IV (outputevents): items of urine, volume of a charting.
 
-For the criterion of task aki (kidneys.py) and for `--extra=urine_output`.
+Used by the criterion of task aki (kidneys.py) and by `--extra=urine_output`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from data_pipeline.sources.common import cells
 from data_pipeline.sources.common.raw_tables import RawTables
 
 MOST_URINE = 5000  # mL in one row
-LONGEST_HOURS = 12  # between two chartings; what was not charted is not zero
+LONGEST_HOURS = 12  # between two chartings; longer gaps do not mean zero output
 
 # Foley, void, condom catheter, ileoconduit, suprapubic, nephrostomies, straight catheter,
 # ureteral stents, irrigant and urine out; irrigant in, which is subtracted.
@@ -20,7 +20,7 @@ URINE = (
 )  # fmt: skip
 IRRIGANT_IN = 227488
 
-# Of the rows of a charting: irrigant that went in is not urine.
+# Volume of the rows of a charting, minus irrigant that went in.
 VOLUME = f'sum(CASE WHEN itemid = {IRRIGANT_IN} THEN -value ELSE value END)'
 
 _OUTPUTS = {
@@ -32,9 +32,10 @@ _OUTPUTS = {
 def read(
   raw: RawTables, root: Path, *, of: str, hours: int = 0, stored: bool = False
 ) -> dict[str, int]:
-  """Makes `read_outputs`: rows of urine and irrigant, with the reason why one is not used.
+  """Makes `read_outputs`: rows of urine and irrigant, with reasons for unused rows.
 
   Args:
+    raw: the database; gets the table `read_outputs`.
     root: the folder of MIMIC-IV.
     of: table with subject_id, start_time and prediction_time.
     hours: rows are read until so many hours after the prediction time.

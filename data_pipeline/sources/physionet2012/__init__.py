@@ -1,6 +1,6 @@
 """PhysioNet/CinC Challenge 2012: the first 48 hours of ICU stays, to staging parquet.
 
-`stage` is the source's one entry (docs/design.md, "Sources and staging").
+`stage` is the source's entry point (docs/design.md, "Sources and staging").
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from data_pipeline.sources.physionet2012.variables import (
 TASKS = tuple(outcomes.COLUMNS)
 GRID_STEPS = 96
 GRID_STEP_MINUTES = 30
-# The files give no dates: every stay begins on this day.
+# The files have no dates, so every stay begins on this day.
 ADMISSION = '2000-01-01'
 
 _TARGETS = {
   'mortality': targets.MORTALITY,
-  # Of the whole hospital stay: the files say nothing of the end of the ICU stay.
+  # The whole hospital stay, because the files lack the end of the ICU stay.
   'los': dataclasses.replace(
     targets.LOS,
     description='length of the hospital stay',
@@ -46,7 +46,7 @@ _TARGETS = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """What a user may choose about PhysioNet 2012; each field is a flag."""
+  """The user's settings for PhysioNet 2012; each field is a flag."""
 
   physionet2012: Path = setting(
     'Folder with set-a, set-b, set-c (folders, .tar.gz, .tar.xz or .tar) and their '
@@ -68,7 +68,7 @@ def stage(task: str, staging: Path, settings: Settings, resources: Resources) ->
     resources: memory and threads.
 
   Raises:
-    DataError: a file is missing, damaged or not what it should be.
+    DataError: a file is missing, damaged or has the wrong format.
   """
   sets = records.find_sets(settings.physionet2012)
   with in_scratch(staging, resources) as (raw, _):
@@ -83,7 +83,7 @@ def stage(task: str, staging: Path, settings: Settings, resources: Resources) ->
 
 
 def schema(task: str) -> Schema:
-  """The schema of a task; it is the same whatever sets there are."""
+  """The schema of a task, which does not depend on the available sets."""
   return Schema(
     task=task,
     source='physionet2012',
@@ -111,7 +111,7 @@ def _make_samples(
     again = found.keys() & labels.keys()
     if again:
       raise DataError(
-        f'{one.outcomes}: has {len(again)} records of an earlier set. Download it again '
+        f'{one.outcomes} has {len(again)} records of an earlier set. Download it again '
         f'from {records.DOWNLOAD}'
       )
     labels |= found
@@ -184,7 +184,7 @@ def _write_events(raw: RawTables, output: Path) -> dict[str, int]:
 
 
 def _write_grid(raw: RawTables, output: Path) -> dict[str, int]:
-  """Mean of the observations of a cell; one of 48:00 belongs to the last cell."""
+  """Writes the mean observation of each cell; one at 48:00 belongs to the last cell."""
   _make_index(raw, 'signal_index', [item.itemid for item in grid_items()])
   observed = """
     FROM observations JOIN signal_index i USING (variable)

@@ -1,4 +1,4 @@
-"""From record texts to observations, in DuckDB: values, repairs, and reasons for drops."""
+"""Converts record texts to observations in DuckDB: values, repairs, reasons for drops."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _BATCH = 250  # records, about 2 MB of text
 
 
 def read(raw: RawTables, sets: list[records.RecordSet]) -> None:
-  """Makes the table `cells` (record, line, time, parameter, value): texts, or null
-  in all three where a line does not have three cells.
+  """Makes the tables `cells` and `records` of all files of a set.
 
-  And the table `records` (record, of_set).
+  `cells` has record, line, time, parameter and value: the last three are texts, or null if
+  a line does not have three cells. `records` has record and of_set.
 
   Raises:
-    DataError: as `records.texts`, or a record is there twice.
+    DataError: as `records.texts`, or a record is repeated.
   """
   raw.run('CREATE OR REPLACE TEMP TABLE records (record BIGINT, of_set VARCHAR)')
   raw.run("""
@@ -64,7 +64,7 @@ def read(raw: RawTables, sets: list[records.RecordSet]) -> None:
   if twice:
     record, first, last = twice[0]
     raise DataError(
-      f'record {record} is there twice, in {first} and in {last} ({len(twice)} such '
+      f'record {record} is repeated, in {first} and in {last} ({len(twice)} such '
       'records). Keep one of the copies.'
     )
 
@@ -74,8 +74,8 @@ def resolve(raw: RawTables) -> dict[str, int]:
 
   Its columns: record, line, minute, variable (index into `variables()`), static (whether
   it is known on admission), value (after repair; null for a category), category, reason
-  (why it is dropped, else null). Of equal rows, and of several static ones of a variable,
-  the first is kept.
+  (why it is dropped, else null). The first of equal rows, and of several static rows of a
+  variable, is kept.
 
   Returns:
     Rows read, dropped and repaired, by reason.

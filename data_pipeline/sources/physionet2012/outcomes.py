@@ -1,4 +1,4 @@
-"""Reading `Outcomes-a.txt`: what is predicted, and never an input."""
+"""Reads `Outcomes-a.txt`, which has the labels and no inputs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from data_pipeline.format.schema import DataError
 from data_pipeline.sources.physionet2012.records import DOWNLOAD
 
-# Of the file's columns; SAPS-I, SOFA and Survival are not read.
+# Columns to read; SAPS-I, SOFA and Survival are not read.
 COLUMNS = {'mortality': 'In-hospital_death', 'los': 'Length_of_stay'}
 
 
@@ -22,11 +22,11 @@ def labels(path: Path, task: str) -> tuple[dict[int, float], Counter[str]]:
     task: 'mortality' (0 or 1) or 'los' (days).
 
   Returns:
-    RecordID -> label, NaN where it is not known; and counts of rows by reason.
+    RecordID -> label, NaN if unknown; and counts of rows by reason.
 
   Raises:
-    DataError: not UTF-8 text, a column is missing, a cell of it is no number, or two rows
-      of one record differ.
+    DataError: the file is not UTF-8 text, a column is missing, a cell is not a number, or
+      two rows of one record differ.
   """
   column = COLUMNS[task]
   found: dict[int, float] = {}
@@ -47,8 +47,8 @@ def labels(path: Path, task: str) -> tuple[dict[int, float], Counter[str]]:
         if record is None or record != int(record) or label is None:
           if all(cells):
             raise DataError(
-              f'{path}, line {rows.line_num}: RecordID or {column} is no number. Download '
-              f'it again from {DOWNLOAD}'
+              f'{path}, line {rows.line_num}: RecordID or {column} is not a number. '
+              f'Download it again from {DOWNLOAD}'
             )
           counts['dropped: missing RecordID or outcome'] += 1
           continue
@@ -61,7 +61,7 @@ def labels(path: Path, task: str) -> tuple[dict[int, float], Counter[str]]:
         if int(record) not in found:
           found[int(record)] = label
           continue
-        if repr(found[int(record)]) != repr(label):  # of NaN, too
+        if repr(found[int(record)]) != repr(label):  # also compares NaN
           raise DataError(
             f'{path}, line {rows.line_num}: contradicts an earlier row of the same '
             f'record. Download it again from {DOWNLOAD}'

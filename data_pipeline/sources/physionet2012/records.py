@@ -1,7 +1,7 @@
-"""Reading the record files of PhysioNet/CinC Challenge 2012, extracted or in a tar.
+"""Reads the record files of PhysioNet/CinC Challenge 2012, extracted or in a tar.
 
 The official files are `set-a`, `set-b` and `set-c`, each an archive (`set-a.tar.gz`)
-of one text file a stay, `set-a/132539.txt`, and `Outcomes-a.txt` and so on. Nothing is
+with one text file per stay, `set-a/132539.txt`, and `Outcomes-a.txt` and so on. Nothing is
 extracted: texts are read one after the other.
 """
 
@@ -45,14 +45,14 @@ class RecordSet:
 
 
 def find_sets(root: Path) -> list[RecordSet]:
-  """The sets in a folder, or the one of an archive; archives win over folders.
+  """The sets in a folder, or the one in an archive; archives take precedence over folders.
 
   Args:
-    root: a folder that holds sets and their outcomes, or a single archive that has
-      its outcomes beside it.
+    root: a folder with sets and their outcomes, or a single archive with its outcomes
+      beside it.
 
   Raises:
-    DataError: there is none, or one without its outcomes.
+    DataError: there is no set, or a set has no outcomes.
   """
   folder, names = (root, None) if root.is_dir() else (root.parent, (root.name,))
   found = []
@@ -67,8 +67,8 @@ def find_sets(root: Path) -> list[RecordSet]:
     outcomes = folder / f'Outcomes-{letter}.txt'
     if not outcomes.is_file():
       raise DataError(
-        f'{outcomes}: no such file, though {path.name} is there. Download it from '
-        f'{DOWNLOAD}, or move {path.name} elsewhere to do without this set.'
+        f'{outcomes}: no such file, although {path.name} exists. Download it from '
+        f'{DOWNLOAD}, or move {path.name} elsewhere to leave this set out.'
       )
     found.append(RecordSet(name, path, outcomes))
   if not found:
@@ -83,8 +83,8 @@ def texts(records: RecordSet) -> Iterator[tuple[int, str]]:
   """RecordID and text, without the header line, of every record of a set.
 
   Raises:
-    DataError: an archive is damaged or truncated, there is no record, or a file is
-      not a record of its name.
+    DataError: an archive is damaged or truncated, there is no record, or a file is not the
+      record of its name.
   """
   read = _from_folder if records.path.is_dir() else _from_archive
   empty = True
@@ -102,7 +102,7 @@ def texts(records: RecordSet) -> Iterator[tuple[int, str]]:
       raise DataError(f'{where}: {found} 00:00,RecordID,{stem}. {_again()}')
     yield stem, text
   if empty:
-    raise DataError(f'{records.path}: no record in it, as 132539.txt. {_again()}')
+    raise DataError(f'{records.path} contains no record such as 132539.txt. {_again()}')
 
 
 def _from_folder(folder: Path) -> Iterator[tuple[Path, int, bytes]]:
@@ -120,7 +120,7 @@ def _from_archive(path: Path) -> Iterator[tuple[Path, int, bytes]]:
         if named and member.isfile():
           content = cast(IO[bytes], archive.extractfile(member)).read()
           yield path / member.name, int(named[1]), content
-      # To the end of the compressed file, where its checksum is.
+      # Reads to the end of the compressed file, where its checksum is.
       rest = cast(IO[bytes], archive.fileobj)
       while rest.read(1 << 20):
         pass

@@ -19,8 +19,8 @@ class Variable:
   """One variable of the record files.
 
   Attributes:
-    item: its name there, unit, limits, and the names of its categories.
-    codes: what the files write for each category.
+    item: its name in the files, unit, limits, and the names of its categories.
+    codes: value in the files for each category.
     role: a static column (known at 00:00), an event, or both.
     on_grid: whether it is also a signal of the grid.
   """
@@ -51,6 +51,7 @@ def variables() -> tuple[Variable, ...]:
 
 @functools.cache
 def repairs() -> tuple[Repair, ...]:
+  """The repairs of implausible values, from `repairs.csv`."""
   return tuple(
     Repair(
       variable=row['variable'],

@@ -19,12 +19,12 @@ TASKS = mimic_iv.TASKS
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """What a user may choose about the simulated hospital; each field is a flag."""
+  """The user's settings for the simulated hospital; each field is a flag."""
 
   patients: int = setting('Number of simulated patients.', default=2000)
   seed: int = setting('Seed of the simulated hospital.', default=0)
   hospital: Literal['a', 'b'] = setting(
-    'a, or b: another hospital, with other units, sampling, people and prevalence.',
+    'a, or b: another hospital, with different units, sampling, people and prevalence.',
     default='a',
     recorded='unless default',
   )
@@ -34,12 +34,12 @@ class Settings:
     recorded='unless default',
   )
   raw: Path | None = setting(
-    'Where to keep the simulated raw files; by default they are deleted at the end.',
+    'Folder to keep the simulated raw files; by default they are deleted at the end.',
     default=None,
     recorded=False,
   )
   availability: Literal['charttime', 'storetime'] = setting(
-    'Which time makes an event known: charttime or storetime.', default='charttime'
+    'Time from which an event is known: charttime or storetime.', default='charttime'
   )
   static: Literal['core', 'extended'] = setting(
     'Static columns: core or extended (cvd only).', default='core'
@@ -55,11 +55,11 @@ class Settings:
 
 
 def stage(task: str, staging: Path, settings: Settings, resources: Resources) -> Staged:
-  """Simulates the hospital and stages it by exactly the code that reads MIMIC-IV.
+  """Simulates the hospital and stages it with the code that reads MIMIC-IV.
 
   Raises:
-    DataError: a number is out of range, `raw` holds something else, or the task needs
-      the ECGs that are left out.
+    DataError: a number is out of range, `raw` holds other files, or the task needs ECGs
+      that are left out.
   """
   if find(task).of_ecgs and not settings.ecgs:
     raise DataError(f'task {task} predicts from ECGs; leave out --noecgs')

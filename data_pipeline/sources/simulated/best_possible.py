@@ -1,11 +1,10 @@
-"""The best that any model can reach on the simulated hospital, from the true risks.
+"""Computes the best possible metrics on the simulated hospital, from the true risks.
 
     python -m data_pipeline.sources.simulated.best_possible --patients=20000 --seed=0
 
-draws patients without writing tables and prints one JSON object: the AUROC of the true
-risks, and what is lost when a planted effect cannot be seen. Where ECGs are rare the
-third effect can be seen in the stays with an ECG in the first 24 hours only; that
-figure is `observable`.
+Draws patients without writing tables and prints one JSON object: the AUROC of the true
+risks, and the loss when a planted effect cannot be seen. With few ECGs, the third effect
+can only be seen in stays with an ECG in the first 24 hours; that metric is `observable`.
 """
 
 from __future__ import annotations
@@ -105,7 +104,7 @@ def index_recordings(
 
 
 def best_possible(seed: int, patients: int, hospital: str = 'a') -> dict[str, Any]:
-  """Ceilings of all tasks; of mortality and los with and without each planted effect."""
+  """Ceilings of all tasks; for mortality and los with and without each planted effect."""
   stays = first_stays(seed, patients, hospital)
   died, risk, days = stays['died'], stays['log_odds'], stays['days']
   mortality: dict[str, Any] = {
@@ -158,6 +157,7 @@ def _correlation(days: np.ndarray, log_days: np.ndarray) -> float:
 
 
 def main() -> None:
+  """Prints the AUROC of the true risks, with and without each planted effect, as JSON."""
   parser = argparse.ArgumentParser(
     description='The best that any model can reach on the simulated hospital.'
   )

@@ -1,8 +1,8 @@
-"""chartevents of one patient: vital signs and laboratory copies of every ICU stay.
+"""Simulates chartevents: vital signs and laboratory copies of a patient's ICU stays.
 
 Most stays have an arterial line: heart rate and blood pressure about every 6 minutes
-in the first 26 hours, hourly later. The others are charted every 15 to 60 minutes,
-more often the sicker the patient. The planted effects on vital signs:
+in the first 26 hours, then hourly. Other stays are charted every 15 to 60 minutes,
+more often for sicker patients. The planted effects on vital signs:
 
 1. `swing`: heart rate and pressure oscillate against each other with a period of 30
    minutes and an amplitude of exp(.6 swing); means over an hour do not change.
@@ -67,7 +67,7 @@ def _units(hospital: hospitals.Hospital) -> tuple[np.ndarray, np.ndarray]:
 
 
 def item_rows(hospital: hospitals.Hospital) -> dict[str, list]:
-  """d_items; where it names a unit, it is the hospital's."""
+  """Rows of d_items; units are those of the hospital."""
   rows = lab_dictionary.read_table('chart_items.csv')
   texts = ('label', 'abbreviation', 'category', 'unitname', 'param_type')
   columns: dict[str, list] = {name: [row[name] or None for row in rows] for name in texts}
@@ -117,7 +117,7 @@ class _Rows:
 def simulate_chart(
   patient: Patient, copies: ChartCopies, seed: int, density: float
 ) -> list[Rows]:
-  """chartevents rows, one dict of columns for every ICU stay."""
+  """Rows of chartevents, one dict of columns per ICU stay."""
   rng = generator(seed, patient.index, 'chart', patient.hospital)
   density = density * patient.hospital.density
   result = []

@@ -39,12 +39,14 @@ class EcgWriter:
     self._measurements.write(_MEASUREMENT_HEADER + '\n')
 
   def append(self, patient: Patient, seed: int) -> None:
+    """Writes all recordings of a patient: signals, list and measurements."""
     rng = generator(seed, patient.index, 'ecg', patient.hospital)
     for recording in patient.recordings:
       self._write(rng, patient, recording)
       self.recordings += 1
 
   def close(self) -> None:
+    """Closes the list and the measurements."""
     self._list.close()
     self._measurements.close()
 
@@ -101,7 +103,7 @@ def write_record(
 
 
 def _damage(rng: np.random.Generator, signal: np.ndarray) -> str:
-  """Spoils a few recordings in place; returns what was done, '' for nothing."""
+  """Damages a few recordings in place; returns a description, '' if undamaged."""
   chance = rng.random()
   lead = int(rng.integers(0, signal.shape[1]))
   if chance < 0.02:  # a gap of half a second to two seconds

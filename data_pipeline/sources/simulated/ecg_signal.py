@@ -1,4 +1,4 @@
-"""A 12-lead ECG from the state of the heart: Gaussian waves, lead by lead.
+"""Synthesises a 12-lead ECG from the state of the heart: Gaussian waves, lead by lead.
 
 Every wave has an electrical axis in the frontal plane, so that the six limb leads
 obey Einthoven's law, and six amplitudes for the chest leads. 500 Hz, 10 s.
@@ -27,7 +27,7 @@ _S_CHEST = np.array([-0.8, -1.2, -0.9, -0.5, -0.2, -0.1])
 
 @dataclasses.dataclass(frozen=True)
 class Heart:
-  """What one recording shows. Times in seconds, axes in degrees, amplitudes in mV."""
+  """The findings of one recording. Times in seconds, axes in degrees, amplitudes in mV."""
 
   rate: float
   fibrillation: bool
@@ -49,6 +49,7 @@ class Heart:
 
   @property
   def long_qt(self) -> bool:
+    """Whether QT corrected for the rate (Bazett) is above 470 ms."""
     return self.qt * (self.rate / 60) ** 0.5 > 0.47
 
 

@@ -1,4 +1,4 @@
-"""Rows of the hospital's tables of one patient: who, when, where, codes, drugs.
+"""Simulates rows of the hospital's tables: persons, admissions, transfers, codes, drugs.
 
 Diagnosis codes are those of the classes and history flags of the CVD task. About one
 admission in eight names a cardiovascular disease that was not its reason.
@@ -126,7 +126,7 @@ OTHER_DRUGS = (
 
 
 def icd_rows(kind: str) -> Rows:
-  """d_icd_diagnoses or d_icd_procedures: every code that the hospital uses."""
+  """Rows of d_icd_diagnoses or d_icd_procedures: every code that the hospital uses."""
   if kind == 'procedures':
     tables = [list(versions.items()) for versions in PROCEDURES.values()]
     pairs = {(code, version, title) for rows in tables for version, (code, title) in rows}
@@ -200,7 +200,9 @@ def admission_rows(
 
   Args:
     rng: draws them.
-    person: the columns of admissions that stay the same of a person.
+    patient: whose admissions they are.
+    admissions: the further admissions.
+    person: the columns of admissions that never change for a person.
   """
   tables = _Tables()
   for admission in admissions:
@@ -209,7 +211,7 @@ def admission_rows(
 
 
 def _outpatient(rng: np.random.Generator, tables: _Tables, patient: Patient) -> None:
-  """omr: pressure, weight and height at visits, with gaps and absurd entries."""
+  """Rows of omr: pressure, weight and height at visits, with gaps and absurd entries."""
   if rng.random() < 0.2:
     return
   subject, first = patient.subject_id, patient.admissions[0].admittime
@@ -289,7 +291,7 @@ def _admission(
 def _movements(
   rng: np.random.Generator, tables: _Tables, patient: Patient, admission: Admission
 ) -> None:
-  """icustays and transfers: ward, ICU stays, ward, discharge."""
+  """Rows of icustays and transfers: ward, ICU stays, ward, discharge."""
   ids = {'subject_id': patient.subject_id, 'hadm_id': admission.hadm_id}
   time, kind = admission.admittime, 'admit'
 
@@ -316,7 +318,7 @@ def _movements(
 
 
 def icd_version(patient: Patient) -> int:
-  """Of all codes of a patient."""
+  """ICD version of all codes of a patient."""
   return 9 if patient.year_group < 2 else 10
 
 

@@ -4,7 +4,7 @@
     RAW/mimic-iv/           MIMIC-IV 2.2: hosp/*.csv.gz, icu/*.csv.gz
     RAW/mimic-iv-ecg/       MIMIC-IV-ECG 1.0
 
-Patients are made and written one after another, so memory stays flat.
+Patients are simulated and written one after another, so memory is constant.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from data_pipeline.sources.simulated.ecg_records import EcgWriter
 from data_pipeline.sources.simulated.outcomes import conditions, urine
 from data_pipeline.sources.simulated.tables import Table
 
-VERSION = 3  # of the simulation: the same seed gives other rows in another version
+VERSION = 3  # of the simulation; rows of the same seed differ between versions
 MANIFEST = 'simulated.json'
 
 _SMALL_TABLES = (
@@ -52,21 +52,21 @@ def write_hospital(
   ecg: bool = True,
   density: float = 1.0,
 ) -> None:
-  """Writes the hospital to `raw`, or leaves it alone where it is complete already.
+  """Writes the hospital to `raw`, unless it is already complete.
 
-  Patients are independent: the first n patients of a larger hospital of one name and seed
-  are the patients of the smaller one.
+  Patients are independent: the first n patients of a larger hospital with the same name and
+  seed are the patients of the smaller one.
 
   Args:
-    raw: the folder to make. It appears only when it is complete.
+    raw: the folder to create. It appears only when it is complete.
     patients: 1 to 150,000.
     seed: 0 or more; the same arguments give the same bytes.
     hospital: a key of `hospitals.HOSPITALS`.
-    ecg: False leaves out waveforms (there are then no recordings in the lists either).
-    density: how many times more often vital signs and ICU laboratories are sampled.
+    ecg: False leaves out waveforms; the lists then have no recordings either.
+    density: factor on the sampling rates of vital signs and ICU laboratories.
 
   Raises:
-    DataError: an argument is out of range, `raw` holds something else, or another process
+    DataError: an argument is out of range, `raw` holds other files, or another process
       simulates it.
   """
   _check(patients, seed, density)
@@ -88,7 +88,7 @@ def write_hospital(
 
 
 def _write_whole(raw: Path, request: dict[str, Any]) -> None:
-  """Writes the hospital beside `raw`, and puts it there when it is complete."""
+  """Writes the hospital beside `raw`, and renames it when it is complete."""
   partial = raw.with_name(raw.name + '.partial')
   if partial.exists():  # left by an interrupted run
     shutil.rmtree(partial)
@@ -102,7 +102,7 @@ def _write_whole(raw: Path, request: dict[str, Any]) -> None:
 
 
 def planted_effects(hospital: str = 'a') -> dict[str, Any]:
-  """Every coefficient of the causal model that an experiment may want to know.
+  """All coefficients of the causal model that an experiment may need.
 
   Raises:
     DataError: there is no such hospital.
@@ -146,7 +146,7 @@ def _check_existing(raw: Path, request: dict[str, Any]) -> None:
       f'{raw}: holds files but no {MANIFEST}, so it is not a simulated hospital. '
       'Choose another folder with --raw.'
     )
-  # Without a name it is of the time when there was only one.
+  # Without a name, it is from the time when there was only one hospital.
   found = {'hospital': 'a', **json.loads(manifest.read_text())}
   differing = [name for name, value in request.items() if found.get(name) != value]
   if differing:
@@ -206,7 +206,7 @@ def _write(
 
 
 def _number(rows: labs.Rows, first: int) -> None:
-  """Running row numbers; results of one minute and subject share a specimen."""
+  """Assigns row numbers; results of the same minute and subject share a specimen."""
   size = len(rows['itemid'])
   rows['labevent_id'] = first + 1 + np.arange(size)
   _, sample = np.unique(rows['charttime'], return_inverse=True)

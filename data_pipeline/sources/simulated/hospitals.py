@@ -1,8 +1,8 @@
-"""The hospitals that can be simulated, and what they do not have in common.
+"""The hospitals that can be simulated, and their differences.
 
-Hospital a is the usual one. Hospital b is another one, to which a model of a is taken: it
-states results in other units, samples less often, records its ECGs at another rate, and
-has other people and fewer deaths. What causes what, and how strongly, is the same in both.
+Hospital a is the default. Hospital b tests models of a elsewhere: it reports results in
+other units, samples less often, records ECGs at another rate, and has other people and
+fewer deaths. Causes and effects are the same in both.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from data_pipeline.format.schema import DataError
 
 
 class Unit(NamedTuple):
-  """How a hospital states an item: `value * factor`, rounded to `decimals`, in `text`."""
+  """How a hospital reports an item: `value * factor`, rounded to `decimals`, in `text`."""
 
   text: str
   factor: float
@@ -29,21 +29,21 @@ class Hospital:
   """What distinguishes a hospital.
 
   Attributes:
-    streams: what the keys of its random streams end with; other than in any other one.
+    streams: suffix of the keys of its random streams, different in every hospital.
     first_subject: running number of its first subject among those of one seed.
     units: by itemid of labevents and of chartevents; factors are on the units of
-      `lab_items.csv` and `chart_items.csv`, which hold where an item is not listed. The
-      notes of the laboratory that name a glucose or a creatinine follow these two items.
+      `lab_items.csv` and `chart_items.csv`, which hold for items that are not listed. Notes
+      of the laboratory with a glucose or a creatinine use the units of these two items.
     celsius: share of the ICU stays whose temperature is charted in Celsius.
-    density: how many times more often than in a vital signs and ICU laboratories are
-      sampled.
+    density: factor on the sampling rates of vital signs and ICU laboratories in hospital
+      a.
     ecg_sampling_rate: of the recordings, in Hz; a divisor of 500.
     age: mean and standard deviation of the age at the first admission, in years.
     women: share of the patients.
     insurances: shares of Medicare, Medicaid and Other.
     races: shares of `hosp.RACES`, in that order.
-    death_shift: added to the log-odds of death in hospital, of everybody.
-    stay_shift: added to the log of the days in the ICU, of everybody.
+    death_shift: added to the log odds of death in hospital of all patients.
+    stay_shift: added to the log of the days in the ICU of all patients.
     cvd_shift: added to the logit of each cardiovascular reason of an admission.
   """
 
@@ -62,9 +62,9 @@ class Hospital:
   cvd_shift: float
 
 
-# Units of the SI in place of those usual in the United States: unit, factor, decimals,
-# itemids. No two values become one by rounding. Troponin T, CK-MB and urine stay as they
-# are: their texts name limits.
+# SI units instead of those of the United States: unit, factor, decimals, itemids. Rounding
+# merges no two values. Troponin T, CK-MB and urine are unchanged, because their texts
+# contain limits.
 _SI = (
   ('mmol/L', 0.0555, 2, (50931, 50809, 220621, 226537, 225664)),  # glucose
   ('umol/L', 88.4, 0, (50912, 52024, 220615, 229761)),  # creatinine
@@ -107,7 +107,7 @@ HOSPITALS: Mapping[str, Hospital] = {
     cvd_shift=0.0,
   ),
   'b': Hospital(
-    # Not 0: NumPy takes a key that ends with zeros for the key without them.
+    # Not 0, because NumPy ignores zeros at the end of a key.
     streams=(1,),
     # Between those of hospital a of one seed and of the next, which are 100,003 apart.
     first_subject=50_000,
@@ -142,13 +142,13 @@ def find(name: str) -> Hospital:
 
 
 def unit_texts() -> tuple[str, ...]:
-  """The text of every unit that some hospital states and a does not have to."""
+  """The text of every unit that some hospital uses and hospital a may not."""
   units = (unit for hospital in HOSPITALS.values() for unit in hospital.units.values())
   return tuple(dict.fromkeys(unit.text for unit in units))
 
 
 def stated(hospital: Hospital, itemid: np.ndarray, value: np.ndarray) -> np.ndarray:
-  """Values (n,) of items (n,) as the hospital states them, in its own units."""
+  """Values (n,) of items (n,) as the hospital reports them, in its own units."""
   result = value.copy()
   for item, unit in hospital.units.items():
     of_item = itemid == item

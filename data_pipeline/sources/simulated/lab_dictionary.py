@@ -1,8 +1,8 @@
 """The laboratory's dictionary: items, reference ranges and result texts.
 
-Numeric items and how the latent components move them stand in `lab_items.csv`:
+`lab_items.csv` has the numeric items and the effects of the latent components on them:
 `scale` log means that `center` is a median and all other columns act on the log.
-Texts are the wordings of MIMIC-IV's labevents.
+Texts are those of MIMIC-IV's labevents.
 """
 
 from __future__ import annotations
@@ -95,12 +95,12 @@ _CREATININE_STEPS = 120  # eGFR wordings are tabulated for creatinine 0.1 to 12.
 
 
 def egfr_comment(creatinine: float, *, wording: int, molar: bool = False) -> str:
-  """The comment that carries the eGFR; the value itself is empty, as in MIMIC-IV.
+  """The comment with the eGFR; the value itself is empty, as in MIMIC-IV.
 
   Args:
     creatinine: in mg/dL.
     wording: 0 or 1.
-    molar: the comment names the creatinine in umol/L, not in mg/dL.
+    molar: whether the comment has the creatinine in umol/L instead of mg/dL.
   """
   egfr = 78 * creatinine**-1.15
   named = f'{creatinine * 88.4:.0f} umol/L' if molar else f'{creatinine:.1f}'
@@ -128,6 +128,7 @@ def read_table(name: str) -> list[dict[str, str]]:
 
 @functools.cache
 def numeric_items() -> NumericItems:
+  """All numeric laboratory items, as arrays in the order of `lab_items.csv`."""
   rows = read_table('lab_items.csv')
   column = lambda name: np.array([float(row[name] or 'nan') for row in rows])
   return NumericItems(
@@ -149,7 +150,7 @@ def numeric_items() -> NumericItems:
 
 @functools.cache
 def dictionary_rows() -> dict[str, list[Any]]:
-  """d_labitems."""
+  """Rows of d_labitems."""
   rows = [
     (int(row['itemid']), row['label'], row['fluid'], row['category'])
     for row in read_table('lab_items.csv')
@@ -189,9 +190,9 @@ def text_index() -> dict[str, int]:
 
 @functools.cache
 def molar_codes() -> np.ndarray:
-  """For each text of `vocabulary` the index of what says the same in mmol/L or umol/L.
+  """For each text of `vocabulary`, the index of the same text in mmol/L or umol/L.
 
-  Only notes that name a glucose or a creatinine have another text.
+  Only notes with a glucose or a creatinine have another text.
   """
   index, molar = text_index(), _molar_notes()
   return np.array([index[molar.get(text, text)] for text in vocabulary()])
@@ -213,7 +214,7 @@ def _molar_notes() -> dict[str, str]:
 
 @functools.cache
 def egfr_codes() -> np.ndarray:
-  """(2, 120): index of the eGFR comment by wording and creatinine step."""
+  """Index of the eGFR comment by wording and creatinine step, (2, 120)."""
   index = text_index()
   return np.array(
     [

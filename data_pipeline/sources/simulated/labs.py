@@ -1,7 +1,7 @@
-"""labevents of one patient: panels at irregular times, driven by the latent state.
+"""Simulates labevents: panels at irregular times, driven by the latent state.
 
-Sicker patients are sampled more often, lactate is measured only when somebody is
-worried, and results carry the faults of real laboratory tables.
+Sicker patients are sampled more often, lactate is only measured in severe cases, and
+results have the errors of real laboratory tables.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def drift_at(stay: Stay, seconds: np.ndarray) -> np.ndarray:
 
 
 def simulate_labs(patient: Patient, seed: int, density: float) -> tuple[Rows, ChartCopies]:
-  """labevents rows of one patient (columns of the table but the running numbers).
+  """Rows of labevents of one patient, without the running numbers.
 
   Returns:
     The rows, in order of time within each panel and in the hospital's units, and the
@@ -89,11 +89,11 @@ def simulate_labs(patient: Patient, seed: int, density: float) -> tuple[Rows, Ch
 def usual_level(
   patient: Patient, seed: int, density: float, itemid: int, state: Components
 ) -> tuple[float, float]:
-  """What the results of an item scatter about in a state, and how much.
+  """Location and scatter of the results of an item in a state.
 
   Returns:
-    The median in the unit of `lab_items.csv`, and the standard deviation: of the log where
-    the item's scale is log.
+    The median in the unit of `lab_items.csv`, and the standard deviation, which is that of
+    the log if the item's scale is log.
   """
   items = dictionary.numeric_items()
   [column] = np.flatnonzero(items.itemid == itemid)
@@ -107,7 +107,7 @@ def usual_level(
 def _begin(
   patient: Patient, seed: int, density: float
 ) -> tuple[np.random.Generator, list[_Draw], np.ndarray]:
-  """The stream of a patient, its samples, and what is usual for each item (n,)."""
+  """The random stream of a patient, its samples, and the usual level of each item (n,)."""
   rng = generator(seed, patient.index, 'labs', patient.hospital)
   draws = _plan(rng, patient, density * patient.hospital.density)
   items = dictionary.numeric_items()
@@ -264,7 +264,7 @@ def _numeric_rows(
 
 
 def _word(rng: np.random.Generator, rows: Rows) -> None:
-  """Results outside the measuring range are texts, some values stand in valuenum only."""
+  """Turns results outside the measuring range into texts; moves some to valuenum only."""
   index = dictionary.text_index()
   item, value = rows['itemid'], rows['valuenum']
 
@@ -375,7 +375,7 @@ def _spoil(rng: np.random.Generator, rows: Rows) -> Rows:
 
 
 def _stated(rows: Rows, hospital: hospitals.Hospital) -> Rows:
-  """The same results as the hospital states them: values, ranges, units and notes."""
+  """The same results as the hospital reports them: values, ranges, units and notes."""
   if not hospital.units:
     return rows
   index, itemid = dictionary.text_index(), rows['itemid']

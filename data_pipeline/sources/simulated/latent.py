@@ -1,11 +1,11 @@
 """The causal latent state of the simulated hospital (docs/simulated_hospital.md).
 
-Everything that is observed or that happens to a patient follows from five organ
-components and three planted effects, drawn here. The tables and signals are made
-from them by the other modules and never feed back, so the true risks are known.
+All observations and outcomes of a patient follow from five organ components and three
+planted effects, drawn here. The other modules make tables and signals from them without
+feedback, so the true risks are known.
 
-A patient is a function of (hospital, seed, index) alone: any number of patients can be
-made, in any order, in blocks of any size.
+A patient depends only on (hospital, seed, index): any number of patients can be made, in
+any order, in blocks of any size.
 """
 
 from __future__ import annotations
@@ -115,8 +115,11 @@ class Stay:
 
 @dataclasses.dataclass(frozen=True)
 class Admission:
-  """One hospitalisation. `cvd_class` indexes `CVD_CLASSES`, drawn from
-  `cvd_probabilities`; `state` are the components of this admission."""
+  """One hospital admission.
+
+  `cvd_class` indexes `CVD_CLASSES` and is drawn from `cvd_probabilities`; `state` holds the
+  latent components of this admission.
+  """
 
   hadm_id: int
   admittime: int
@@ -131,7 +134,7 @@ class Admission:
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-  """One ECG: when, and the state of the heart that it shows."""
+  """One ECG: its time, and the state of the heart that it shows."""
 
   study_id: int
   time: int
@@ -164,9 +167,9 @@ def identifier(base: int, number: int) -> int:
 def subject_id(seed: int, index: int, hospital: Hospital) -> int:
   """The subject number of patient `index`.
 
-  Seeds below 99 are other people each, as long as a hospital has at most 100,000, and so
-  are the hospitals of all these seeds, as long as each has at most 50,000. Admissions,
-  stays and recordings have the same numbers in every hospital.
+  Seeds below 99 give different people if a hospital has at most 100,000, and so do the
+  hospitals of all these seeds if each has at most 50,000. Admissions, stays and recordings
+  have the same numbers in every hospital.
   """
   return identifier(10_000_000, index + hospital.first_subject + seed * 100_003)
 
@@ -177,6 +180,7 @@ def year_start(year: int) -> int:
 
 
 def year_of(seconds: int) -> int:
+  """Calendar year of a time in seconds since 1970."""
   return int(np.datetime64(int(seconds), 's').astype('datetime64[Y]').astype(int)) + 1970
 
 
@@ -201,6 +205,7 @@ def linear_score(
 
 
 def sigmoid(x: float) -> float:
+  """Logistic function."""
   return float(1 / (1 + np.exp(-x)))
 
 

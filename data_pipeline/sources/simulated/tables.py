@@ -1,4 +1,4 @@
-"""Streaming csv.gz tables with MIMIC-IV's columns, the same bytes for the same rows.
+"""Writes csv.gz tables with MIMIC-IV's columns, with the same bytes for the same rows.
 
 Rows are collected as NumPy columns, turned into lines by pyarrow, and compressed in
 pieces of fixed size, so that neither memory nor the bytes depend on how many rows
@@ -75,17 +75,17 @@ LAYOUT: dict[str, tuple[tuple[str, str], ...]] = {
 
 
 def quote(text: str | None) -> str | None:
-  """`text` as a CSV cell: quoted only where CSV needs it."""
+  """`text` as a CSV cell, quoted only if CSV requires it."""
   if text is None or not any(mark in text for mark in ',"\n'):
     return text
   return '"' + text.replace('"', '""') + '"'
 
 
 class Table:
-  """One csv.gz file that rows are appended to.
+  """A csv.gz file to which rows are appended.
 
-  `append` takes one array or list per column, all of one length. A `value` column of
-  kind c is the text where its index is not negative, else the number in `valuenum`.
+  `append` takes one array or list per column, all of the same length. A `value` column of
+  kind c is the text if its index is not negative, else the number in `valuenum`.
   """
 
   def __init__(
@@ -113,6 +113,7 @@ class Table:
     self._buffer += (','.join(column for column, _ in self._columns) + '\n').encode()
 
   def append(self, rows: Mapping[str, Any]) -> None:
+    """Adds rows, given as one array or list per column; writes once enough are pending."""
     count = len(rows[self._columns[0][0]])
     if not count:
       return
@@ -123,6 +124,7 @@ class Table:
       self._flush()
 
   def close(self) -> None:
+    """Writes the pending rows and closes the file."""
     self._flush()
     self._gzip.write(self._buffer)
     self._buffer.clear()

@@ -1,8 +1,8 @@
-"""Drugs, ventilators and their charting: inputevents, emar, procedureevents, chartevents.
+"""Simulates drugs and ventilators: inputevents, emar, procedureevents, chartevents.
 
 All follow from the components and cause nothing: they are a further view of severity (and
-of heart failure), which no other modality shows in full. Random streams and rows are their
-own, so that everything else is what it was. Who is ventilated is decided by `chart.py`.
+of heart failure), which no other modality shows in full. They have their own random streams
+and rows, so that everything else is unchanged. `chart.py` decides who is ventilated.
 """
 
 from __future__ import annotations
@@ -43,12 +43,14 @@ PEEP, TIDAL_VOLUME = 2.0, -25.0
 DEVICES = ('None', 'Nasal cannula', 'High flow nasal cannula', 'Endotracheal tube')
 MODES = ('CMV/ASSIST/AutoFlow', 'CPAP/PSV')
 
-_VENTILATED_SIGN = 223835  # FiO2, which chart.py charts of nobody else
+_VENTILATED_SIGN = 223835  # FiO2, which chart.py only charts for ventilated patients
 
 
 class _Drug(NamedTuple):
-  """How inputevents names a drug, its units, and the amount of an hour at rate 1 (of
-  somebody of 80 kg, where the rate is by weight)."""
+  """How inputevents records a drug: item, units and the amount of an hour at rate 1.
+
+  If the rate is per weight, the amount is that of a patient of 80 kg.
+  """
 
   itemid: int
   amount: str
@@ -87,7 +89,7 @@ def texts() -> tuple[str, ...]:
 
 
 def item_rows() -> Rows:
-  """d_items of these rows."""
+  """Rows of d_items for these rows."""
   rows = read_table('treatment_items.csv')
   names = ('label', 'abbreviation', 'linksto', 'category', 'unitname', 'param_type')
   columns: Rows = {name: [row[name] or None for row in rows] for name in names}
@@ -105,10 +107,10 @@ def simulate(
   """Rows by table.
 
   Args:
-    patient: whose stays.
+    patient: whose stays are treated.
     seed: of the hospital.
-    chart: of `chart.simulate_chart`: one for each ICU stay.
-    vocabulary: of chartevents, which holds `texts`.
+    chart: from `chart.simulate_chart`, one per ICU stay.
+    vocabulary: of chartevents, which includes `texts`.
   """
   rng = latent.generator(seed, patient.index, 'treatment', patient.hospital)
   seeds = iter(rng.integers(0, 2**62, 64).tolist())
@@ -146,7 +148,7 @@ class _Tables:
     start: int, end: int, rate: float | None, amount: float,
     status: str = 'FinishedRunning',
   ) -> None:  # fmt: skip
-    """A row of inputevents. The weight is in the rows of `outcomes.urine` alone."""
+    """Adds a row of inputevents; only rows of `outcomes.urine` have the weight."""
     drug = _DRUGS[name]
     order = int(rng.integers(1, 10_000_000))
     self.add(
@@ -168,7 +170,7 @@ class _Tables:
     self, rng: np.random.Generator, admission: Admission, stay: Stay, itemid: int,
     time: int, value: float | str,
   ) -> None:  # fmt: skip
-    """A row of chartevents."""
+    """Adds a row of chartevents."""
     is_text = isinstance(value, str)
     unit = self._units[itemid]
     self.add(
@@ -255,7 +257,7 @@ def _record(
   rng: np.random.Generator, made: _Tables, admission: Admission, time: int, drug: str,
   administered: bool,
 ) -> None:  # fmt: skip
-  """A row of emar: the scan at the bedside, some minutes apart from inputevents."""
+  """Adds a row of emar: the scan at the bedside, some minutes apart from inputevents."""
   number = int(rng.integers(1, 10_000_000))
   made.add(
     'hosp/emar', admission, emar_id=f'{admission.hadm_id}-{number}', emar_seq=number,

@@ -1,9 +1,9 @@
-"""What the model looked at: pages of single test samples, and importance over many.
+"""Explains predictions: pages of single test samples, and importance over many.
 
-`config.evaluation.explained` test samples get a page each, `explained_globally` random ones
-go into the importance of every variable. Both are explained together, a few rows at a time,
-by one compiled function (a bucket), with as many nodes as a sample needs until its
-attributions add up; `explanation_sections.py` draws it. What is explained is what predicts:
+`config.evaluation.explained` test samples get a page each, and `explained_globally` random
+samples determine the importance of every variable. Both are explained together, a few rows
+at a time, by one compiled function per bucket, with as many nodes as a sample needs until
+its attributions add up; `explanation_sections.py` draws the results. The explained model is
 the network in its blend.
 """
 
@@ -48,8 +48,8 @@ from medm2t_jax.runs.reader import Batch
 from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import Run
 
-_AT_ONCE = 8  # rows of a computation
-_IN_MEMORY = 128  # samples whose attributions are kept until they add up
+_AT_ONCE = 8  # rows per computation
+_IN_MEMORY = 128  # largest number of samples in progress
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -57,9 +57,9 @@ _LOGGER = logging.getLogger(__name__)
 def explain(
   folds: Sequence[Run], rows: Sequence[np.ndarray], predictions: Sequence[np.ndarray]
 ) -> Explanation | None:
-  """Explains test samples; None where the configuration wants none.
+  """Explains test samples; None if the configuration requests none.
 
-  The first process works, the others wait and have nothing to show.
+  Only the first process works; the others wait and return nothing to show.
 
   Args:
     folds: of one experiment, with complete multimodal stages.
@@ -124,14 +124,14 @@ def explain(
 
 
 class _Steps(NamedTuple):
-  """Compiled functions, common to the folds."""
+  """Compiled functions that all folds share."""
 
   integrated: Callable[..., Part]
   attention: Callable[..., dict[str, Any]]
 
 
 class _Page(NamedTuple):
-  """A sample that gets a page: its place among all tested ones, and why."""
+  """A sample that gets a page: its index among all test samples, and why."""
 
   place: int
   verdict: Verdict
@@ -140,7 +140,7 @@ class _Page(NamedTuple):
 
 @dataclasses.dataclass
 class _Wanted:
-  """A sample on its way.
+  """A sample in progress.
 
   Attributes:
     row: of the index.
@@ -167,7 +167,7 @@ class _Explainer:
 
     Args:
       fold: its final run.
-      steps: common to the folds.
+      steps: shared by the folds.
       variables: of the network.
       fitted: its blend, if it has one.
     """
@@ -179,11 +179,11 @@ class _Explainer:
   def samples(
     self, pages: Mapping[int, _Page], sampled: np.ndarray
   ) -> Iterator[tuple[_Page | None, Batch, Doubling]]:
-    """Explains index rows: those of `pages`, and with None those of `sampled`.
+    """Explains index rows: those of `pages`, and, with page None, those of `sampled`.
 
-    A page is about the target's favourite for the sample, `sampled` are about all that the
-    target explains together (`targets.TargetKind.explained`). A row may be both. They come
-    in the order in which their attributions add up.
+    A page explains the target's favourite output for the sample; for `sampled` all outputs
+    are explained together (`targets.TargetKind.explained`). A row may be both. Samples are
+    yielded as soon as their attributions add up.
     """
     wanted = [_Wanted(row, page) for row, page in pages.items()]
     wanted += [_Wanted(int(row), None) for row in sampled]
@@ -236,7 +236,7 @@ class _Explainer:
   def _classes(
     self, batch: Batch, places: Sequence[int] | np.ndarray, taken: Sequence[_Wanted]
   ) -> np.ndarray:
-    """What is explained of every row: bool (b c)."""
+    """The outputs to explain for every row: bool (b c)."""
     kind = targets.of(self._fold.dataset.schema.target)
     classes = np.tile(kind.explained(None), (len(batch['row']), 1))
     for place, each in zip(places, taken, strict=True):
@@ -245,7 +245,7 @@ class _Explainer:
     return classes
 
   def page(self, page: _Page, batch: Batch, found: Doubling) -> ExplainedSample:
-    """Everything that a sample's page shows; `batch` has one row."""
+    """The content of a sample's page; `batch` has one row."""
     fold, dataset = self._fold, self._fold.dataset
     kind = targets.of(dataset.schema.target)
     row = int(batch['row'][0])
@@ -282,6 +282,6 @@ def _warn(found: Explanation) -> None:
   missed = [abs(each.residual) for each in every if not each.holds]
   if missed:
     _LOGGER.warning(
-      'attributions of %d of %d samples do not add up to their outputs: off by up to %.3g',
+      'attributions of %d of %d samples do not add up to their outputs: errors up to %.3g',
       len(missed), len(every), max(missed),
     )  # fmt: skip

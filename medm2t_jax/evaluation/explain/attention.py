@@ -1,4 +1,4 @@
-"""Sown weights of Bi-Modal Attention, by what looked at what, with names for tokens."""
+"""Attention weights of Bi-Modal Attention by modality pair, with names for tokens."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _SUMMARY = ('all of it',)
 def attention_step(
   model: MedM2T,
 ) -> Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]:
-  """Returns the compiled `(variables, batch) -> intermediates`: sown attention weights.
+  """Returns the compiled `(variables, batch) -> intermediates` with attention weights.
 
   Args:
-    model: whose parameters will be given; it is run in float32.
+    model: whose parameters are passed to the step; it runs in float32.
   """
   model = in_float32(model)
 
@@ -46,14 +46,14 @@ def attention_of(
   fitted: Mapping[str, Any],
   arrays: Mapping[str, Arrays],
 ) -> list[Attention]:
-  """What every modality of a sample looked at in every other one, and inside some.
+  """Attention weights of a sample between every two modalities, and inside some.
 
-  Pairs of which one is absent are masked in the model and left out here.
+  Pairs with an absent modality are masked in the model and left out here.
 
   Args:
     sown: collection 'intermediates' of one sample.
     config: of the model.
-    fitted: fitted collection, with the windows' cuts.
+    fitted: fitted collection, with the window limits.
     arrays: the sample, as in `ExplainedSample`.
   """
   found = traverse_util.flatten_dict(dict(sown))
@@ -79,7 +79,10 @@ def _pairs(
   tokens: Mapping[str, Sequence[str]],
   present: Mapping[str, bool],
 ) -> list[Attention]:
-  """From weights (target, querying part, heads, 1, t); the latter skips the target."""
+  """Attention from weights (target, querying part, heads, 1, t).
+
+  The second axis skips the target.
+  """
   result = []
   names = list(tokens)
   for j, of in enumerate(names):
@@ -92,7 +95,7 @@ def _pairs(
 
 
 def _present(config: ModelConfig[Modality], name: str, arrays: Arrays) -> bool:
-  """Whether a sample has a modality: arrays without the axis of rows, but packed ones."""
+  """Whether a sample has a modality: its arrays have no axis of rows, unless packed."""
   packed = 'owner' in arrays
   rows = arrays if packed else {key: array[np.newaxis] for key, array in arrays.items()}
   return bool(np.asarray(config.modality(name).present(rows, 1))[0])

@@ -1,4 +1,4 @@
-"""Which test samples get a page."""
+"""Chooses the test samples that get a page."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ Verdict = Literal['right', 'wrong', 'close', 'far off']
 def choose_samples(
   prediction: np.ndarray, label: np.ndarray, count: int, kind: TargetKind
 ) -> list[tuple[int, Verdict]]:
-  """The most confident right predictions, and as many of the most confident wrong ones.
+  """The most confident correct predictions, and as many of the most confident wrong ones.
 
-  Of classes, the most confident sample of each predicted class comes first, then the
+  For classes, the most confident sample of each predicted class comes first, then the
   second of each, so that a frequent class does not take all places. Numbers and sets of
-  labels have no confidence: theirs are the smallest and the largest errors, of labels
-  the mean log loss. Where one half lacks samples, the other fills up.
+  labels have no confidence: the smallest and the largest errors are taken, for labels by
+  mean log loss. If one half lacks samples, the other fills up.
 
   Args:
     prediction: probabilities (n c), or numbers (n).
     label: of the samples, (n) or (n l).
-    count: how many samples in all; of an odd number one more is right.
+    count: total number of samples; if odd, one more is correct.
     kind: of the target.
 
   Returns:
-    (sample, verdict), right ones first.
+    (sample, verdict), correct ones first.
   """
   if kind.link != 'softmax':
     numeric = kind.link == 'identity'
@@ -57,7 +57,7 @@ def _all(
 def _by_turns(
   among: np.ndarray, predicted: np.ndarray, confidence: np.ndarray
 ) -> list[int]:
-  """Samples by confidence, the predicted classes taking turns."""
+  """Samples by confidence, alternating between the predicted classes."""
   order = among[np.argsort(-confidence[among], kind='stable')]
   turns = {
     int(i): turn

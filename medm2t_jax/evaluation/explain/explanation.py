@@ -1,4 +1,4 @@
-"""What single predictions and the model as a whole depend on: attributions."""
+"""Explanations of single predictions and of the model as a whole: attributions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from medm2t_jax.modalities.shown import Arrays, ItemAttribution
 
 @dataclasses.dataclass(frozen=True)
 class Attention:
-  """What one part of the model looked at in another.
+  """Attention weights of one part of the model on the tokens of another.
 
   Attributes:
-    of: what was looked at.
-    by: what looked.
-    tokens: names of what there was to look at (t).
-    weights: float (t), mean over the heads; they sum to 1, and are 0 where a token was
-      masked.
+    of: the part with the tokens.
+    by: the querying part.
+    tokens: names of the tokens (t).
+    weights: float (t), mean over the heads; they sum to 1 and are 0 for masked tokens.
   """
 
   of: str
@@ -32,7 +31,7 @@ class Attention:
 
 @dataclasses.dataclass(frozen=True)
 class ExplainedSample:
-  """A test sample, its prediction, and what this looked at.
+  """A test sample, its prediction, and the explanation.
 
   Attributes:
     hash: keyed hash of the sample.
@@ -45,7 +44,7 @@ class ExplainedSample:
     arrays: modality -> arrays of docs/design.md, "The batch", without batch rows.
     attributions: modality -> attributions of the network, shaped like the arrays of that
       name; those of events are `token`.
-    items: attributions of all that predicts, by variable.
+    items: attributions of the whole model, by variable.
     attention: of Bi-Modal Attention.
     modalities: of the model that predicted it.
   """
@@ -66,7 +65,7 @@ class ExplainedSample:
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-  """What is explained of a set of test samples.
+  """Explanations of a set of test samples.
 
   Attributes:
     patients: samples with a page each.

@@ -19,7 +19,7 @@ from medm2t_jax.report.text import in_brackets
 RAISES, LOWERS = COLORS[1], COLORS[0]
 _LONGEST_NAME = 42
 _LEAD_SPACING = 2.0  # mV between the lines of two leads
-_SHADE_SECONDS = 0.2  # of a shaded piece of the ECG: one large square
+_SHADE_SECONDS = 0.2  # length of a shaded piece of the ECG: one large square
 
 
 def bars(
@@ -28,10 +28,10 @@ def bars(
   """Horizontal bars, the first on top.
 
   Args:
-    names: one a bar.
+    names: one per bar.
     values: their lengths.
-    signs: above 0, below 0, or None: the colour.
-    axis: what a length is.
+    signs: the colour of each bar: above 0, below 0, or None.
+    axis: label of the axis.
   """
 
   def draw(axes: Axes) -> Table:
@@ -103,7 +103,7 @@ def strip(recording: Recording) -> Figure:
     draw,
     'Most recent ECG, twelve leads',
     '25 mm/s, 10 mm/mV, band-passed 0.5 to 40 Hz. Orange pieces raise the output, blue '
-    'ones lower it; the deeper the colour, the more.',
+    'pieces lower it; a deeper colour means a larger effect.',
     inches=size,
     width='page',
   )
@@ -147,7 +147,7 @@ def _shade(axes: Axes, recording: Recording, top: float) -> None:
 
 
 def attention(of: str, looks: Sequence[Attention]) -> Figure:
-  """Weights over the tokens of one part, a line for each part that looked at it."""
+  """Attention weights on the tokens of one part, one line per querying part."""
   tokens = looks[0].tokens
 
   def draw(axes: Axes) -> Table:
@@ -167,8 +167,8 @@ def attention(of: str, looks: Sequence[Attention]) -> Figure:
 
   return figure(
     draw,
-    f'What was looked at in {of}',
-    f'{of}: weights over its parts, mean over the heads; each line sums to 1.',
+    f'Attention weights on {of}',
+    f'{of}: attention weights on its parts, mean over the heads; each line sums to 1.',
     inches=(9.2, 1.9 + 0.3 * len(looks)),
     width='page',
   )

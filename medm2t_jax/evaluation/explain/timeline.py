@@ -1,7 +1,7 @@
-"""The page of one test sample: what was known over time, and what counted.
+"""The page of one test sample: its data over time, and their attributions.
 
-A file of its own beside the report, which needs no other file and names nobody: not the
-subject, not the sample, no date.
+A separate file beside the report. It is self-contained and shows no identifier: no subject,
+no sample, no date.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def patient_page(schema: Schema, sample: ExplainedSample, number_: int) -> str:
     _attention(sample),
   ]
   return document(
-    kicker='MedM2T evaluation: what the model looked at',
+    kicker='MedM2T evaluation: explanation of a prediction',
     title=f'Sample {number_}',
     subtitle=task_name(schema.task, schema.target.description),
     sections=[section for section in sections if section.blocks],
@@ -71,13 +71,13 @@ def _prediction(schema: Schema, sample: ExplainedSample) -> Section:
     ('Residual', number(found.residual, 4)),
   ]
   blocks: list[Block] = [
-    Callout('This page holds values of one patient: handle it like the data.')
+    Callout('This page shows values of one patient: protect it like the data.')
   ]
   if not found.holds:
     blocks.append(
       Callout(
         f'The attributions do not add up: {number(found.residual)} of '
-        f'{number(found.output - found.baseline)} is left unexplained. Read them with care.'
+        f'{number(found.output - found.baseline)} is unexplained. Read them with care.'
       )
     )
   return Section('prediction', 'Prediction', [*blocks, Table(('', ''), rows)])
@@ -110,9 +110,9 @@ def _contributions(sample: ExplainedSample) -> Section:
     'What counted',
     [
       Paragraph(
-        'Orange raises the output, blue lowers it, against a sample observed just as often '
-        'whose every value is unremarkable. The variables are of all that predicts; what '
-        'is shown below of single values and signals is of the network.'
+        'Orange raises the output, blue lowers it, compared with a sample that was '
+        'observed equally often but has only unremarkable values. The list of variables '
+        'is about the whole model; single values and signals below are about the network.'
       ),
       explanation_plots.bars(
         [named(each) for each in top],
@@ -135,7 +135,7 @@ def _shown(sample: ExplainedSample) -> list[tuple[str, Shown]]:
 
 
 def _courses(sample: ExplainedSample) -> Section:
-  """Numbers over time: the most contributing items of events, all signals of grids."""
+  """Numbers over time: the most contributing items of events, and all signals of grids."""
   shown = _shown(sample)
   courses = [course for _, each in shown for course in each.courses]
   courses.sort(key=lambda each: -float(np.abs(each.attributions).sum()))
@@ -145,7 +145,7 @@ def _courses(sample: ExplainedSample) -> Section:
     more = len(courses) - len(pictures)
     text = 'Points are coloured and sized by attribution.'
     if more:
-      text += f' {count(more)} variables that contributed less are in the list of events.'
+      text += f' The list of events has {count(more)} variables that contributed less.'
     blocks += [Paragraph(text), Gallery(pictures)]
   for name, each in shown:
     if each.signals:
@@ -202,12 +202,12 @@ def _recording(name: str, recording: Recording) -> list[Block]:
   ]
   if rows:
     header = ('Measurement or term', 'Value', 'Attribution')
-    blocks.append(Table(header, rows, (1, 2), 'Of the same recording.'))
+    blocks.append(Table(header, rows, (1, 2), 'Of the same recording'))
   return blocks
 
 
 def _attention(sample: ExplainedSample) -> Section:
-  """Pictures where there is more than one token to look at."""
+  """Plots for every part with more than one token."""
   of: dict[str, list[Attention]] = defaultdict(list)
   for look in sample.attention:
     if len(look.tokens) > 1:
@@ -225,9 +225,9 @@ def _attention(sample: ExplainedSample) -> Section:
     'Attention',
     [
       Paragraph(
-        'Where each part of the sample looked in every other one, by time relative to the '
-        'prediction; of the most recent recording, in seconds. Weights say where the model '
-        'looked, the attributions above what that did.'
+        'Attention weights of each part of the sample on every other part, by time '
+        'relative to the prediction time, or by seconds of the most recent recording. '
+        'Weights show where the model looked, the attributions above what effect that had.'
       ),
       *(explanation_plots.attention(name, looks) for name, looks in of.items()),
       Details('Most looked at', [Table(header, rows, (3,))]),

@@ -18,9 +18,9 @@ import numpy as np
 
 RESAMPLES = 1000
 COVERAGE = 0.95
-# An interval over fewer defined resamples would leave out the unlucky draws.
+# An interval over fewer defined resamples would be biased by leaving out bad draws.
 LEAST_DEFINED = 0.9
-# Cells of one chunk of weights: 16 MB in float64.
+# Size of one chunk of weights: 16 MB in float64.
 _CHUNK = 2_000_000
 
 Statistic = Callable[[np.ndarray], Mapping[str, np.ndarray]]
@@ -28,11 +28,11 @@ Statistic = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-  """A figure and its resamples.
+  """A metric and its resamples.
 
   Attributes:
-    value: on all rows; NaN where undefined.
-    resampled: float64 (r), NaN where undefined.
+    value: on all rows; NaN if undefined.
+    resampled: float64 (r), NaN if undefined.
   """
 
   value: float
@@ -45,7 +45,7 @@ class Draws:
 def resampled_weights(
   subjects: np.ndarray, weight: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
 ) -> Iterator[np.ndarray]:
-  """Yields chunks of float64 (r n) weights, `resamples` rows in all.
+  """Yields chunks of float64 (r n) weights, `resamples` rows in total.
 
   Args:
     subjects: (n) subject of each sample.
@@ -75,7 +75,7 @@ def bootstrap(
   resamples: int = RESAMPLES,
   seed: int = 0,
 ) -> dict[str, Draws]:
-  """The figures of `statistic` on all rows and on each resample."""
+  """The metrics of `statistic` on all rows and on each resample."""
   values = statistic(np.asarray(weight, np.float64)[np.newaxis])
   chunks = [statistic(w) for w in resampled_weights(subjects, weight, resamples, seed)]
   return {
@@ -87,15 +87,15 @@ def bootstrap(
 def estimate(
   draws: Draws, counts: Mapping[str, int | None], reason: str | None = None
 ) -> dict[str, Any]:
-  """A JSON-able figure: {'value', 'low', 'high', 'reason', 'n', 'subjects', 'events'}.
+  """A JSON-able metric: {'value', 'low', 'high', 'reason', 'n', 'subjects', 'events'}.
 
-  `value`, `low` and `high` are None where they are undefined, and `reason` then says
-  why. The interval holds the central 95 % of the resamples (percentile method).
+  `value`, `low` and `high` are None if undefined, and `reason` then says why. The interval
+  holds the central 95 % of the resamples (percentile method).
 
   Args:
-    draws: the figure.
+    draws: the metric.
     counts: n, subjects and events behind it.
-    reason: why the figure is undefined, where it is.
+    reason: why the metric is undefined, if it is.
   """
   result: dict[str, Any] = {'value': None, 'low': None, 'high': None, **counts}
   if not np.isfinite(draws.value):

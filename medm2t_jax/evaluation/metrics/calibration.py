@@ -1,7 +1,7 @@
 """Calibration: reliability, ECE, Brier, slope and intercept; temperature scaling.
 
 Temperature scaling (Guo et al. 2017, arXiv 1706.04599) is fitted for each fold on its
-validation rows alone and applied to its test rows. Slope and intercept follow Van
+validation rows only and applied to its test rows. Slope and intercept follow Van
 Calster et al. 2016 (doi 10.1016/j.jclinepi.2015.12.005): the slope is the coefficient
 of logit(p) in a logistic regression of the outcome, the intercept is calibration in
 the large, fitted with the slope held at 1. A perfect model has slope 1, intercept 0.
@@ -44,7 +44,7 @@ def fit_temperatures(test: Rows, validation: Rows) -> dict[int, Temperature]:
 
 
 def scale(test: Rows, temperatures: Mapping[int, Temperature]) -> Rows | None:
-  """`test` with calibrated probabilities, None where a fold has no temperature."""
+  """`test` with calibrated probabilities; None if a fold has no temperature."""
   if any(each.value is None for each in temperatures.values()):
     return None
   divisor = np.array([temperatures[int(fold)].value for fold in test.fold], np.float64)
@@ -57,15 +57,15 @@ def class_calibration(
 ) -> dict[str, Any]:
   """{'log_loss', 'brier': estimate, 'classes': {name: {...}}} of probabilities.
 
-  `brier` is the mean over samples of the squared error summed over the classes, of the
-  second class alone where there are two, or averaged over the known labels. Each class
-  has estimates 'ece' (quantile bins), 'brier', 'bias' (mean of predicted minus observed),
-  'slope', 'intercept' and 'curve', a list of bins {'predicted', 'observed', 'n'}, means by
-  weight.
+  `brier` is the mean over samples of the squared error summed over the classes; with two
+  classes, that of the second class only; with labels, averaged over the known labels. Each
+  class has estimates 'ece' (quantile bins), 'brier', 'bias' (mean of predicted minus
+  observed), 'slope', 'intercept' and 'curve', a list of bins {'predicted', 'observed', 'n'}
+  of weighted means.
   """
   kind = targets.of(rows.target)
   squared = (rows.prediction - kind.is_true(rows.label))[:, list(kind.scored)] ** 2
-  # Of labels the mean over those that are known: a sample may lack some.
+  # For labels the mean over the known ones, because a sample may lack some.
   brier = np.nanmean(squared, axis=1) if kind.link == 'sigmoid' else squared.sum(axis=1)
   columns = {'log_loss': kind.log_losses(rows.prediction, rows.label), 'brier': brier}
   draws = bootstrap(
@@ -81,7 +81,7 @@ def class_calibration(
 def numeric_calibration(
   rows: Rows, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
-  """{'slope', 'intercept': estimate, 'curve'} of the true on the predicted numbers."""
+  """{'slope', 'intercept': estimate, 'curve'} of true on predicted numbers."""
   x, y = rows.prediction, rows.label
   center = x.mean()
 
@@ -102,7 +102,7 @@ def numeric_calibration(
 
 
 def predicted(rows: Rows) -> dict[str, list[float]]:
-  """Percentiles 1 to 99 of the predictions, of each outcome; of a number under ''."""
+  """Percentiles 1 to 99 of the predictions of each outcome; of a number under key ''."""
   if rows.target.numeric:
     of = {'': rows.prediction}
   else:
@@ -112,7 +112,7 @@ def predicted(rows: Rows) -> dict[str, list[float]]:
 
 
 def quantile_bins(values: np.ndarray, bins: int = BINS) -> np.ndarray:
-  """int (n): bin of each value (n); equal values share a bin, no bin is empty."""
+  """Bin of each value (n), int (n); equal values share a bin, no bin is empty."""
   cuts = np.unique(np.quantile(values, np.arange(1, bins) / bins))
   return np.unique(np.searchsorted(cuts, values, side='left'), return_inverse=True)[1]
 
@@ -122,7 +122,7 @@ def _one_class(rows: Rows, outcome: Outcome, resamples: int, seed: int) -> dict[
   positive = outcome.positive.astype(np.float64)
   counts = rows.of_outcome(outcome)
   if not len(positive):
-    empty = estimate(Draws(np.nan, np.empty(0)), counts, 'known of no sample')
+    empty = estimate(Draws(np.nan, np.empty(0)), counts, 'unknown in all samples')
     keys = ('ece', 'brier', 'bias', 'slope', 'intercept')
     return {**dict.fromkeys(keys, empty), 'curve': []}
   member = quantile_bins(probability)
@@ -132,7 +132,7 @@ def _one_class(rows: Rows, outcome: Outcome, resamples: int, seed: int) -> dict[
   def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
     weights = weights[:, outcome.row]
     total = weights.sum(axis=1)
-    # A resample may lack all samples in which a label is known.
+    # In a resample the label may be unknown in all samples.
     total = np.where(total > 0, total, np.nan)
     ece = np.abs(weights @ gap).sum(axis=1) / total
     return {
@@ -156,7 +156,7 @@ def _logistic(
   subjects: np.ndarray,
   counts: Mapping,
 ) -> dict[str, Any]:
-  """Slope and intercept with 95 % intervals, robust to samples of one subject."""
+  """Slope and intercept with 95 % intervals, robust to several samples per subject."""
   undefined = lambda reason: estimate(Draws(np.nan, np.empty(0)), counts, reason)
   if positive.min() == positive.max():
     reason = 'the samples are of one class only'

@@ -1,10 +1,9 @@
-"""Discrimination and error figures with intervals from a bootstrap over subjects.
+"""Discrimination and error metrics with intervals from a bootstrap over subjects.
 
-Classes: AUROC and AUPRC one-vs-rest, per class and macro averaged (two classes: of the
-second). Labels: of each, macro averaged over those that have both values here, and micro
+Classes: AUROC and AUPRC one-vs-rest, per class and macro averaged (with two classes: of the
+second). Labels: per label, macro averaged over those with both values here, and micro
 averaged. Numbers: MAE, RMSE, median absolute error, R2, bias by band of the true value.
-Every figure counts a sample by its weight. A figure that is undefined is None and carries
-a `reason`.
+Every metric weights the samples. An undefined metric is None and has a `reason`.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES, Draws, bootstrap,
 from medm2t_jax.evaluation.metrics.ranking import Ranking
 from medm2t_jax.evaluation.rows import Outcome, Rows
 
-# Of the true value in days; the last band is open. In other units: its fifths.
+# Bands of the true value in days; the last is open. In other units, fifths are used.
 DAY_BANDS = (0.0, 2.0, 4.0, 7.0, 14.0, np.inf)
 _FIFTHS = (0.2, 0.4, 0.6, 0.8)
-CLASS_FIGURES = ('auroc', 'average_precision', 'auprc_trapezoid')
+CLASS_METRICS = ('auroc', 'average_precision', 'auprc_trapezoid')
 NAMES = {
   'auroc': 'AUROC',
   'average_precision': 'AUPRC (average precision)',
@@ -36,37 +35,36 @@ NAMES = {
 }
 
 
-def headline_figure(rows: Rows) -> str:
-  """Key of the figure that stands for a task: 'auroc' or 'mae'."""
-  return compared_figures(rows)[0]
+def headline_metric(rows: Rows) -> str:
+  """Key of a task's main metric: 'auroc' or 'mae'."""
+  return compared_metrics(rows)[0]
 
 
 def score(rows: Rows, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Any]:
-  """All figures of some rows.
+  """All metrics of some rows.
 
   Returns:
-    {'overall': {figure: estimate}}, and beside it, for classes, 'classes': {name:
-    {figure: estimate, 'prevalence': share}} and 'average': 'macro' or the class that
-    `overall` is about, and of labels 'micro': {figure: estimate}; for numbers, 'bands':
-    [{'low', 'high', 'bias': estimate, 'mae': estimate}]. Estimates are those of
-    `bootstrap.estimate`.
+    {'overall': {metric: estimate}}. For classes also 'classes': {name: {metric: estimate,
+      'prevalence': share}} and 'average': 'macro' or the class that `overall` is about; for
+      labels also 'micro': {metric: estimate}; for numbers also 'bands': [{'low', 'high',
+      'bias': estimate, 'mae': estimate}]. Estimates are those of `bootstrap.estimate`.
   """
   if rows.target.numeric:
     return _score_numbers(rows, resamples, seed)
   return _score_classes(rows, resamples, seed)
 
 
-def compared_figures(rows: Rows) -> tuple[str, str]:
-  """Keys of the figures that models are compared by, the headline first."""
+def compared_metrics(rows: Rows) -> tuple[str, str]:
+  """Keys of the metrics used to compare models, the headline metric first."""
   if rows.target.numeric:
     return 'mae', 'rmse'
   return 'auroc', 'average_precision'
 
 
-def figure_draws(
+def metric_draws(
   rows: Rows, names: Sequence[str], resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Draws]:
-  """Some of `compared_figures` with their resamples, for paired differences."""
+  """Some of `compared_metrics` with their resamples, for paired differences."""
   if rows.target.numeric:
     error = rows.prediction - rows.label
     in_days = {
@@ -91,12 +89,12 @@ def figure_draws(
 def headline_estimate(
   rows: Rows, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
-  """The headline figure as an estimate; None with a reason where undefined."""
+  """The headline metric as an estimate; None with a reason if undefined."""
   if not len(rows):
     empty = Draws(np.nan, np.full(resamples, np.nan))
     return estimate(empty, rows.counts(), 'no samples')
-  name = headline_figure(rows)
-  draws = figure_draws(rows, (name,), resamples, seed)[name]
+  name = headline_metric(rows)
+  draws = metric_draws(rows, (name,), resamples, seed)[name]
   return estimate(draws, rows.counts(), why_undefined(rows))
 
 
@@ -109,7 +107,7 @@ def why_undefined(rows: Rows, outcome: Outcome | None = None) -> str | None:
       found.append(f'no sample of class "{each.name}" among {len(each.row)}')
     elif events == len(each.row):
       found.append(f'all {len(each.row)} samples are of class "{each.name}"')
-  # An average over labels leaves those out that are undefined.
+  # An average over labels leaves out undefined ones.
   needed = len(rows.outcomes) if outcome is None and _of_labels(rows) else 1
   return found[0] if len(found) >= max(1, needed) else None
 
@@ -121,9 +119,10 @@ def _of_labels(rows: Rows) -> bool:
 def _averaged(rows: Rows, values: Sequence[np.ndarray]) -> np.ndarray:
   """Macro average (r) of the values (r) of all outcomes.
 
-  Of classes one that is undefined makes it undefined: an average over fewer is another
-  metric. Labels are many and some are rare: those that all samples agree in are left out
-  here and in every resample, and a resample without one of the others averages the rest.
+  If the metric of one class is undefined, so is the average, because an average over fewer
+  classes is another metric. Labels are many and some are rare: labels that are the same in
+  all samples are left out here and in every resample, and a resample without one of the
+  others averages the rest.
   """
   if not _of_labels(rows):
     return np.mean(values, axis=0)
@@ -139,7 +138,7 @@ def _rankings(rows: Rows) -> list[Ranking]:
   for each in rows.outcomes:
     if len(each.row):
       found.append(Ranking(each.probability, each.positive, each.row))
-    else:  # known of nobody: undefined, as where all agree
+    else:  # unknown in all samples: undefined, as for constant labels
       found.append(Ranking(np.zeros(1), np.zeros(1, bool)))
   return found
 
@@ -154,7 +153,7 @@ def _score_classes(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
   rankings = _rankings(rows)
   micro = _micro(rows) if _of_labels(rows) else None
 
-  def figures_of(ranking: Ranking, weights: np.ndarray) -> dict[str, np.ndarray]:
+  def metrics_of(ranking: Ranking, weights: np.ndarray) -> dict[str, np.ndarray]:
     curves = ranking.curves(weights)
     return {
       'auroc': curves.auroc(),
@@ -163,21 +162,21 @@ def _score_classes(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
     }
 
   def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
-    found = [figures_of(ranking, weights) for ranking in rankings]
-    figures = {
+    found = [metrics_of(ranking, weights) for ranking in rankings]
+    metrics = {
       f'overall/{name}': _averaged(rows, [each[name] for each in found])
-      for name in CLASS_FIGURES
+      for name in CLASS_METRICS
     }
     for position, each in enumerate(found):
-      figures |= {f'{position}/{name}': value for name, value in each.items()}
+      metrics |= {f'{position}/{name}': value for name, value in each.items()}
     if micro is not None:
-      of_micro = figures_of(micro, weights)
-      figures |= {f'micro/{name}': value for name, value in of_micro.items()}
-    return figures
+      of_micro = metrics_of(micro, weights)
+      metrics |= {f'micro/{name}': value for name, value in of_micro.items()}
+    return metrics
 
   draws = bootstrap(statistic, rows.subject, rows.weight, resamples, seed)
   estimates = lambda key, counts, reason: {
-    name: estimate(draws[f'{key}/{name}'], counts, reason) for name in CLASS_FIGURES
+    name: estimate(draws[f'{key}/{name}'], counts, reason) for name in CLASS_METRICS
   }
   classes = {}
   for position, outcome in enumerate(rows.outcomes):
@@ -208,11 +207,11 @@ def _score_numbers(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
   def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
     squared = _mean(weights, error**2)
     mean = _mean(weights, rows.label)
-    variance = _mean(weights, (rows.label - rows.label.mean()) ** 2)  # about any center
+    variance = _mean(weights, (rows.label - rows.label.mean()) ** 2)  # corrected below
     variance -= (mean - rows.label.mean()) ** 2
-    # Rounding leaves a trace of variance in equal labels.
+    # Rounding leaves a small variance in equal labels.
     varied = variance > 1e-12 * max(1.0, float(np.abs(rows.label).max()) ** 2)
-    figures = {
+    metrics = {
       'mae': _mean(weights, absolute),
       'rmse': np.sqrt(squared),
       'median_absolute_error': _median(weights[:, order], absolute[order]),
@@ -220,9 +219,9 @@ def _score_numbers(rows: Rows, resamples: int, seed: int) -> dict[str, Any]:
       'bias': _mean(weights, error),
     }
     for index, member in enumerate(inside):
-      figures[f'{index}/bias'] = _mean(weights * member, error)
-      figures[f'{index}/mae'] = _mean(weights * member, absolute)
-    return figures
+      metrics[f'{index}/bias'] = _mean(weights * member, error)
+      metrics[f'{index}/mae'] = _mean(weights * member, absolute)
+    return metrics
 
   draws = bootstrap(statistic, rows.subject, rows.weight, resamples, seed)
   overall = {

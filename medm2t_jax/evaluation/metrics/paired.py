@@ -1,4 +1,4 @@
-"""Figures of another prediction of the same rows, and their paired differences."""
+"""Metrics of several predictions of the same rows, and their paired differences."""
 
 from __future__ import annotations
 
@@ -8,40 +8,51 @@ from typing import Any
 import numpy as np
 
 from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES, Draws, estimate
-from medm2t_jax.evaluation.metrics.metrics import figure_draws, why_undefined
+from medm2t_jax.evaluation.metrics.metrics import metric_draws, why_undefined
 from medm2t_jax.evaluation.rows import Rows
 
 
 class Comparison:
-  """A prediction of some rows, to which others are compared on the same resamples.
+  """Compares predictions with a reference on the same rows and resamples.
 
-  The interval of a paired difference is far narrower than those of the two figures
-  would suggest.
+  The interval of a paired difference is far narrower than those of the two metrics would
+  suggest.
   """
 
   def __init__(
     self, rows: Rows, names: Sequence[str], resamples: int = RESAMPLES, seed: int = 0
   ):
-    """Args: rows with the reference; names of figures; resamples and seed of all."""
+    """Computes the reference.
+
+    Args:
+      rows: test rows with the reference prediction.
+      names: keys of the metrics, from `compared_metrics`.
+      resamples: number of bootstrap resamples.
+      seed: of the resamples, which all predictions share.
+    """
     self._rows, self._names, self._bootstrap = rows, names, (resamples, seed)
     self._counts, self._reason = rows.counts(), why_undefined(rows)
-    self._reference = figure_draws(rows, names, resamples, seed)
+    self._reference = metric_draws(rows, names, resamples, seed)
 
   def reference(self) -> dict[str, dict[str, Any]]:
-    """Figure -> estimate of the reference."""
+    """Metric -> estimate of the reference."""
     return self._estimates(self._reference)
 
   def other(
     self, prediction: np.ndarray, name: str
   ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Figure -> estimate of `prediction`, and of its difference from the reference.
+    """Estimates of another prediction, and of its difference from the reference, by metric.
+
+    Args:
+      prediction: of the same rows, (n) or (n c).
+      name: of the prediction, for messages.
 
     Raises:
-      DataError: `prediction`, called `name`, does not fit the rows.
+      DataError: the prediction does not fit the rows.
     """
     other = self._rows.with_prediction(prediction, name)
-    draws = figure_draws(other, self._names, *self._bootstrap)
-    differences = {figure: draws[figure] - self._reference[figure] for figure in draws}
+    draws = metric_draws(other, self._names, *self._bootstrap)
+    differences = {metric: draws[metric] - self._reference[metric] for metric in draws}
     return self._estimates(draws), self._estimates(differences)
 
   def _estimates(self, draws: Mapping[str, Draws]) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Weighted ROC and precision-recall figures for many weightings at once.
+"""Weighted ROC and precision-recall metrics for many weightings at once.
 
 Scores are sorted once; cumulative sums of the weights (r n) then give the confusion
 counts at every distinct threshold for all r weightings. AUROC counts ties as one half.
@@ -20,11 +20,13 @@ class Ranking:
   def __init__(
     self, scores: np.ndarray, positive: np.ndarray, row: np.ndarray | None = None
   ):
-    """Args:
+    """Sorts the scores.
 
-    scores: float (m), higher = more likely positive.
-    positive: bool (m).
-    row: int (m): the sample, and so the weight, that each belongs to; None: its place.
+    Args:
+      scores: float (m), higher = more likely positive.
+      positive: bool (m).
+      row: int (m): index of the sample that each score belongs to, whose weight it has;
+        None if score i is that of sample i.
     """
     order = np.argsort(-scores, kind='stable')
     ordered = scores[order]
@@ -42,9 +44,9 @@ class Ranking:
 
 
 class Curves:
-  """Counts at descending thresholds and what follows from them.
+  """Confusion counts at descending thresholds, and the metrics that follow from them.
 
-  Figures are (r) and NaN where a weighting lacks one of the classes.
+  Metrics are (r), NaN if a weighting lacks one of the classes.
 
   Attributes:
     true: (r t) weight of flagged positives.
@@ -57,15 +59,15 @@ class Curves:
     self._undefined = (self.positives == 0) | (self.negatives == 0)
 
   def sensitivity(self) -> np.ndarray:
-    """(r t)."""
+    """Sensitivity (recall) at every threshold, (r t)."""
     return self.true / np.where(self._undefined, np.nan, self.positives)[:, None]
 
   def false_positive_rate(self) -> np.ndarray:
-    """(r t)."""
+    """False positive rate at every threshold, (r t)."""
     return self.false / np.where(self._undefined, np.nan, self.negatives)[:, None]
 
   def precision(self) -> np.ndarray:
-    """(r t); 1 where nothing is flagged yet, as the curve starts there."""
+    """Precision at every threshold, (r t); 1 before anything is flagged."""
     flagged = self.true + self.false
     return np.where(flagged > 0, self.true / np.where(flagged > 0, flagged, 1), 1.0)
 
@@ -86,7 +88,7 @@ class Curves:
   def precision_recall_area(self) -> np.ndarray:
     """Trapezoid area from (recall 0, precision 1), as the paper reports AUPRC.
 
-    It joins points by straight lines, which is optimistic: see average_precision.
+    It joins points by straight lines, which is optimistic: see `average_precision`.
     """
     total = np.where(self._undefined, np.nan, self.positives)
     precision = self.precision()

@@ -1,8 +1,8 @@
-"""How predictions change when the test input is damaged: one curve a kind of damage.
+"""How predictions change when the test input is damaged: one curve per kind of damage.
 
-The restored model predicts the same samples unharmed and at every level of the damage;
-nothing is trained again. Levels of a random damage contain each other: what a lower one
-removes, a higher one removes too. `robustness_sections.py` draws it.
+The restored model predicts the same samples without damage and at every level; nothing is
+trained again. Levels of a random damage are nested: entries removed at a lower level are
+also removed at a higher one. `robustness_sections.py` draws the curves.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Curve:
   Attributes:
     name: of the curve.
     title: in words.
-    axis: what a level counts; curves with the same axis share a picture.
+    axis: what a level measures; curves with the same axis share a picture.
     levels: from mild to severe.
-    of: the samples with one of these modalities are damaged; of () all are.
-    version: (batch, level) -> the damaged batch; None for a raw damage.
-    raw: kind of `rereading.Damage`, '' where the batch itself is damaged.
+    of: only samples with one of these modalities are damaged; () means all samples.
+    version: (batch, level) -> the damaged batch; None for damage of raw recordings.
+    raw: kind of `rereading.Damage`, '' if the batch itself is damaged.
   """
 
   name: str
@@ -107,7 +107,7 @@ def curves(modalities: Sequence[Modality], seed: int) -> list[Curve]:
 
 
 def _own(modality: Modality, damage: OwnDamage, seed: int) -> Curve:
-  """The curve of a damage that one kind of modality alone can have."""
+  """The curve of a damage that only one kind of modality can have."""
   name, change = modality.name, damage.change
 
   def version(batch: Batch, level: float) -> Batch:
@@ -131,10 +131,10 @@ def damaged_predictions(fold: Run, predictor: Predictor, samples: int) -> list[D
   Args:
     fold: of the checkpoint.
     predictor: of the multimodal stage.
-    samples: most samples of a curve, drawn from those that have what is damaged.
+    samples: largest number of samples per curve, drawn from those that can be damaged.
 
   Raises:
-    DataError: a raw recording was found and cannot be read.
+    DataError: a raw recording exists but cannot be read.
   """
   seed = fold.config.seed
   groups: dict[tuple[str, ...], list[Curve]] = defaultdict(list)
@@ -157,7 +157,7 @@ def choose(fold: Run, of: Sequence[str], samples: int) -> np.ndarray:
 
 
 def pooled(folds: Sequence[Sequence[DamageCurve]]) -> list[DamageCurve]:
-  """The curves of all folds as one each; without samples they carry a reason."""
+  """One curve per damage over all folds; a curve without samples has a reason."""
   result = []
   for parts in zip(*folds, strict=True):
     reasons = [part.reason for part in parts if part.reason]
@@ -165,7 +165,8 @@ def pooled(folds: Sequence[Sequence[DamageCurve]]) -> list[DamageCurve]:
     if reasons or not filled:
       result.append(
         dataclasses.replace(
-          _empty(parts[0]), reason=(reasons or ['no test sample has what it damages'])[0]
+          _empty(parts[0]),
+          reason=(reasons or ['no test sample has the modality that it damages'])[0],
         )
       )
       continue
@@ -195,14 +196,14 @@ def _predict_group(
   group: Sequence[Curve],
   rows: np.ndarray,
 ) -> Iterator[DamageCurve]:
-  """Curves over the same samples: one pass over these."""
+  """Curves over the same samples, predicted in one pass."""
   if not len(rows):
     yield from (_empty(curve) for curve in group)
     return
   reason = raw = None
   if any(curve.raw for curve in group):
     most = fold.config.data.max_recordings
-    # Of the first process, so that all go the same way.
+    # Decided by the first process, so that all processes do the same.
     reason = distributed.from_first(lambda: _why_not_found(fold, rows, most))
     if reason is None:
       (name,) = group[0].of

@@ -1,7 +1,7 @@
-"""Damage to what a batch knows: times, entries, whole modalities, the first hours.
+"""Damages batches: times, entries, whole modalities, the first hours.
 
-Each function returns a new batch of the same shapes that is what the data set would have
-given: entries in order of time without gaps, zeros under false masks.
+Each function returns a new batch of the same shapes, as the data set would have given it:
+entries in order of time without gaps, zeros under False masks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Modalities = Sequence[Modality]
 
 
 def earlier(batch: Batch, modalities: Modalities, hours: float) -> dict[str, Any]:
-  """Everything with a time happened `hours` (0 or more) earlier than it did."""
+  """Moves everything with a time `hours` (0 or more) back in time."""
   moved = {
     each.name: each.earlier(batch[each.name], hours) for each in modalities if each.timed
   }
@@ -24,10 +24,7 @@ def earlier(batch: Batch, modalities: Modalities, hours: float) -> dict[str, Any
 
 
 def known_since(batch: Batch, modalities: Modalities, hours: float) -> dict[str, Any]:
-  """Only what lies in the last `hours` before the prediction time is known.
-
-  What has no time stays.
-  """
+  """Removes everything from before the last `hours`; data without a time stay."""
   known = {
     each.name: each.known_since(batch[each.name], hours)
     for each in modalities
@@ -39,9 +36,9 @@ def known_since(batch: Batch, modalities: Modalities, hours: float) -> dict[str,
 def thinned(
   batch: Batch, modalities: Modalities, percent: float, seed: int
 ) -> dict[str, Any]:
-  """`percent` of the events and of the observed grid cells removed at random.
+  """Removes `percent` of the events and observed grid cells at random.
 
-  What a lower share removes, a higher one removes too.
+  Entries removed at a lower percentage are also removed at a higher one.
   """
   rows, share = batch['row'], percent / 100
   left = {
@@ -55,7 +52,7 @@ def thinned(
 def modalities_lost(
   batch: Batch, modalities: Modalities, percent: float, seed: int
 ) -> dict[str, Any]:
-  """Each modality of each sample lost with a probability of `percent`."""
+  """Removes each modality of each sample with a probability of `percent`."""
   result = dict(batch)
   for each in modalities:
     keep = draws.uniform(batch['row'], seed, f'lose {each.name}') >= percent / 100

@@ -1,7 +1,7 @@
 """Batches whose signals are read again from damaged raw recordings.
 
-Rates and noise belong before the conditioning, which the raw recordings go through again.
-Measurements and report terms stay as the machine gave them.
+Sampling rates and noise are changed before the conditioning, which the raw recordings go
+through again. Measurements and report terms of the machine stay unchanged.
 """
 
 from __future__ import annotations
@@ -23,18 +23,20 @@ _Conditioned = tuple[np.ndarray, float] | None
 
 
 class RawRecordings:
-  """Batches whose ECG signals come from damaged raw recordings.
+  """Makes batches whose ECG signals come from damaged raw recordings.
 
   Attributes:
-    refused: damage -> recordings that the conditioning has refused so far; they are
-      absent from the batch, as a preparation drops them.
+    refused: damage -> number of recordings refused by the conditioning so far; they are
+      absent from the batch, because a preparation would drop them.
   """
 
   def __init__(self, name: str, located: Mapping[int, Sequence[Recording]], seed: int):
-    """Args:
-    name: of the modality.
-    located: index row -> its recordings, as `rereading.locate` finds them.
-    seed: of the noise.
+    """Prepares rereading.
+
+    Args:
+      name: of the modality.
+      located: index row -> its recordings, as `rereading.locate` finds them.
+      seed: of the noise.
     """
     self._name = name
     self.refused: Counter[Damage] = Counter()
@@ -42,9 +44,9 @@ class RawRecordings:
     self._seed = seed
 
   def versions(self, batch: Batch, damages: Sequence[Damage]) -> Iterator[dict[str, Any]]:
-    """The batch under each damage, in order; the next is made ready meanwhile."""
+    """The batch under each damage, in order; the next one is prepared meanwhile."""
     slots = self._slots(batch)
-    # SciPy and NumPy release the interpreter's lock in what takes long.
+    # SciPy and NumPy release the interpreter's lock in the slow parts.
     with concurrent.futures.ThreadPoolExecutor(processors.available()) as pool:
       submit = lambda damage: {
         recording: pool.submit(rereading.read_damaged, recording, damage, self._seed)

@@ -9,7 +9,7 @@ import numpy as np
 
 from data_pipeline.format.schema import Target
 from medm2t_jax import baselines
-from medm2t_jax.evaluation.metrics.metrics import NAMES, compared_figures
+from medm2t_jax.evaluation.metrics.metrics import NAMES, compared_metrics
 from medm2t_jax.evaluation.metrics.paired import Comparison
 from medm2t_jax.evaluation.results import Evaluation
 from medm2t_jax.evaluation.sections.judging import excludes, too_few_for_average, worse
@@ -65,7 +65,7 @@ def compute(evaluation: Evaluation) -> dict[str, Any]:
   """The metrics of every baseline, and their differences to our model.
 
   Returns:
-    'baselines': [{'name', 'figures': {metric: estimate}, 'differences': {metric:
+    'baselines': [{'name', 'metrics': {metric: estimate}, 'differences': {metric:
     estimate}}], one a baseline, with AUROC and AUPRC, or MAE and RMSE in the target's
     unit; a difference is baseline minus our model on the same resamples.
     'baselines_left_out': sentences on what is not compared, and why.
@@ -75,10 +75,10 @@ def compute(evaluation: Evaluation) -> dict[str, Any]:
   if predictions:
     test = evaluation.test
     how = evaluation.resamples, evaluation.seed
-    comparison = Comparison(test, compared_figures(test), *how)
+    comparison = Comparison(test, compared_metrics(test), *how)
     for name, prediction in predictions.items():
-      figures, differences = comparison.other(prediction, f'baseline {name}')
-      result.append({'name': name, 'figures': figures, 'differences': differences})
+      metrics, differences = comparison.other(prediction, f'baseline {name}')
+      result.append({'name': name, 'metrics': metrics, 'differences': differences})
   return {'baselines': result, 'baselines_left_out': list(left_out)}
 
 
@@ -89,7 +89,7 @@ def verdict(evaluation: Evaluation) -> str | None:
     left_out = evaluation.metrics['baselines_left_out']
     return 'Nothing is compared: no baseline could be predicted.' if left_out else None
   rows = evaluation.test
-  headline, target = compared_figures(rows)[0], rows.target
+  headline, target = compared_metrics(rows)[0], rows.target
   few = too_few_for_average(rows)
   undefined = [each['differences'][headline]['low'] is None for each in entries]
   if few or all(undefined):
@@ -120,7 +120,7 @@ def render(evaluation: Evaluation) -> Section | None:
   left_out = evaluation.metrics['baselines_left_out']
   if not entries and not left_out:
     return None
-  names = compared_figures(evaluation.test)
+  names = compared_metrics(evaluation.test)
   target = evaluation.test.target
   digits = 2 if target.numeric else 3
   linear = 'Ridge regression' if target.numeric else 'Logistic regression'
@@ -134,7 +134,7 @@ def render(evaluation: Evaluation) -> Section | None:
   ours = evaluation.metrics['pooled']['overall']
   rows = [_row('this model', ours, None, names, digits)]
   rows += [
-    _row(title(each['name'], target), each['figures'], each['differences'], names, digits)
+    _row(title(each['name'], target), each['metrics'], each['differences'], names, digits)
     for each in entries
   ]
   again = ', fitted again on both with what was chosen' if evaluation.context.refit else ''
@@ -181,20 +181,20 @@ def title(name: str, target: Target) -> str:
 
 
 def who_is_better(
-  name: str, difference: Mapping[str, Any], figure: str, target: Target
+  name: str, difference: Mapping[str, Any], metric: str, target: Target
 ) -> tuple[bool, str]:
   """Whether the baseline is better, and a sentence that says who is.
 
   Args:
     name: of the baseline.
     difference: estimate of baseline minus our model.
-    figure: name of the figure; of numbers less is better, of classes more.
+    metric: name of the metric; of numbers less is better, of classes more.
     target: what is predicted.
   """
   other, verb = title(name, target), 'are' if name in _PLURAL else 'is'
   subject = capitalized(other)
   digits = 2 if target.numeric else 3
-  unit = f'{target.unit} of {figure}'.strip() if target.numeric else figure
+  unit = f'{target.unit} of {metric}'.strip() if target.numeric else metric
   low, high = difference['low'], difference['high']
   if difference['value'] is None or low is None:
     return False, f'{subject}: no comparison possible ({difference["reason"]}).'
@@ -215,14 +215,14 @@ def _negated(difference: Mapping[str, Any]) -> dict[str, Any]:
 
 def _row(
   name: str,
-  figures: Mapping[str, Any],
+  metrics: Mapping[str, Any],
   differences: Mapping[str, Any] | None,
   names: Sequence[str],
   digits: int,
 ) -> Sequence[Cell]:
   cells: list[Cell] = [capitalized(name)]
   for key in names:
-    figure = figures[key]
+    metric = metrics[key]
     difference = in_words(differences[key], digits) if differences else NONE
-    cells += [number(figure['value'], digits), interval(figure, digits), difference]
+    cells += [number(metric['value'], digits), interval(metric, digits), difference]
   return cells

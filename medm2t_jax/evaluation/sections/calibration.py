@@ -17,7 +17,7 @@ from medm2t_jax.report.text import count, in_words, interval, listed, number
 from medm2t_jax.runs.run import Run
 
 NAME = 'calibration'
-_FIGURES = (
+_METRICS = (
   ('ece', 'Expected calibration error'),
   ('brier', 'Brier score'),
   ('bias', 'Mean predicted − observed (ideal 0)'),
@@ -119,10 +119,10 @@ def _spread(slope: Mapping[str, Any]) -> str:
 
 def render(evaluation: Evaluation) -> Section:
   """Reliability before and after temperature scaling."""
-  figures = evaluation.metrics['calibration']
+  metrics = evaluation.metrics['calibration']
   target = evaluation.test.target
   if target.numeric:
-    lines = estimates(figures, ('slope', 'intercept'), target.unit)
+    lines = estimates(metrics, ('slope', 'intercept'), target.unit)
     blocks: list[Block] = [
       Table(
         ('', 'Value', INTERVAL, 'n'),
@@ -130,12 +130,12 @@ def render(evaluation: Evaluation) -> Section:
         (1, 3),
         'True values regressed on predicted ones; ideal: slope 1, intercept 0',
       ),
-      Gallery([plots.numeric_reliability(figures['curve'], target.unit)]),
+      Gallery([plots.numeric_reliability(metrics['curve'], target.unit)]),
     ]
     return Section('calibration', 'Calibration', blocks)
-  stages = {'As predicted': figures['before']}
-  if figures['after'] is not None:
-    stages['Temperature-scaled'] = figures['after']
+  stages = {'As predicted': metrics['before']}
+  if metrics['after'] is not None:
+    stages['Temperature-scaled'] = metrics['after']
   cells = lambda found: [
     cell for each in found for cell in (number(each['value']), interval(each))
   ]
@@ -143,10 +143,10 @@ def render(evaluation: Evaluation) -> Section:
   for key, title in (('log_loss', 'Log loss'), ('brier', 'Brier score')):
     rows.append((title, *cells([each[key] for each in stages.values()])))
   pictures = []
-  for name in figures['before']['classes']:
+  for name in metrics['before']['classes']:
     by_stage = {label: each['classes'][name] for label, each in stages.items()}
     rows.append((name,))
-    for key, title in _FIGURES:
+    for key, title in _METRICS:
       rows.append((title, *cells([each[key] for each in by_stage.values()])))
     curves = {label.lower(): each['curve'] for label, each in by_stage.items()}
     if all(curves.values()) and len(pictures) < MOST_DRAWN:
@@ -154,7 +154,7 @@ def render(evaluation: Evaluation) -> Section:
   header = ('', *(title for label in stages for title in (label, INTERVAL)))
   temperatures = [
     (f'Fold {fold}', number(each['value']), count(each['samples']), each['reason'] or '')
-    for fold, each in figures['temperatures'].items()
+    for fold, each in metrics['temperatures'].items()
   ]
   return Section(
     'calibration',

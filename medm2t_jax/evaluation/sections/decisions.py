@@ -104,13 +104,13 @@ def _percent_interval(share: Mapping[str, Any]) -> str:
 
 def render(evaluation: Evaluation) -> Section | None:
   """Operating points and decision curves."""
-  figures = evaluation.metrics.get('decisions')
-  if figures is None:
+  metrics = evaluation.metrics.get('decisions')
+  if metrics is None:
     return None
   rows: list[Sequence[Cell]] = []
   curves = []
   outcomes = {each.name: each for each in evaluation.test.outcomes}
-  for name, each in figures['classes'].items():
+  for name, each in metrics['classes'].items():
     rows.append((name,))
     for point in each['operating_points']:
       alerts = point['alerts_per_100']
@@ -140,7 +140,7 @@ def render(evaluation: Evaluation) -> Section | None:
     'Use at a threshold',
     [
       Paragraph(
-        f'Probabilities: {figures["probabilities"]}. Values with 95 % '
+        f'Probabilities: {metrics["probabilities"]}. Values with 95 % '
         'intervals; each resample chooses its own threshold.'
       ),
       Table(header, rows, (1,)),

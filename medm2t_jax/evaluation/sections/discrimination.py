@@ -9,9 +9,9 @@ import numpy as np
 
 from medm2t_jax.evaluation.metrics import calibration
 from medm2t_jax.evaluation.metrics.metrics import (
-  CLASS_FIGURES,
+  CLASS_METRICS,
   NAMES,
-  headline_figure,
+  headline_metric,
   score,
 )
 from medm2t_jax.evaluation.metrics.ranking import Ranking
@@ -26,7 +26,7 @@ from medm2t_jax.report.text import NONE, count, in_brackets, in_words, interval,
 from medm2t_jax.runs.run import Run
 
 NAME = 'discrimination'
-_NUMERIC_FIGURES = ('mae', 'rmse', 'median_absolute_error', 'r2', 'bias')
+_NUMERIC_METRICS = ('mae', 'rmse', 'median_absolute_error', 'r2', 'bias')
 
 
 def needs(_: Sequence[Run]) -> Needs:
@@ -38,7 +38,7 @@ def compute(evaluation: Evaluation) -> dict[str, Any]:
   """Metrics of all test rows and of each fold, and the one that stands for the report.
 
   Returns:
-    'headline': {'figure': its key, 'name', 'average': 'macro', a class or None, and its
+    'headline': {'metric': its key, 'name', 'average': 'macro', a class or None, and its
     estimate}; 'pooled': `score` of all test rows; 'folds': {fold: `score` of its rows};
     'predicted': {outcome, '' of numbers: percentiles 1 to 99 of the predictions (99)}.
     Numbers are in the target's unit.
@@ -46,10 +46,10 @@ def compute(evaluation: Evaluation) -> dict[str, Any]:
   test = evaluation.test
   how = evaluation.resamples, evaluation.seed
   pooled = score(test, *how)
-  key = headline_figure(test)
+  key = headline_metric(test)
   return {
     'headline': {
-      'figure': key,
+      'metric': key,
       'name': NAMES[key],
       'average': pooled.get('average'),
       **pooled['overall'][key],
@@ -100,19 +100,19 @@ def _verdict_of_numbers(metrics: Mapping[str, Any], unit: str) -> str:
 
 
 def render(evaluation: Evaluation) -> Section:
-  """Figures over the pooled test rows and in each fold."""
+  """Metrics over the pooled test rows and in each fold."""
   if evaluation.test.target.numeric:
     return _errors(evaluation)
   metrics, test = evaluation.metrics, evaluation.test
   pooled = metrics['pooled']
   rows: list[Sequence[Cell]] = []
   if pooled['average'] == 'macro':
-    rows += [('Macro average',), *estimates(pooled['overall'], CLASS_FIGURES)]
+    rows += [('Macro average',), *estimates(pooled['overall'], CLASS_METRICS)]
   if 'micro' in pooled:
-    rows += [('Micro average',), *estimates(pooled['micro'], CLASS_FIGURES)]
-  for name, figures in pooled['classes'].items():
-    share = f'{name}, {_percent(figures["prevalence"])} of samples'
-    rows += [(share,), *estimates(figures, CLASS_FIGURES)]
+    rows += [('Micro average',), *estimates(pooled['micro'], CLASS_METRICS)]
+  for name, found in pooled['classes'].items():
+    share = f'{name}, {_percent(found["prevalence"])} of samples'
+    rows += [(share,), *estimates(found, CLASS_METRICS)]
   header = ('', 'Value', INTERVAL, 'n', 'Events')
   caption = 'One class against the rest, all test samples'
   if 'micro' in pooled:
@@ -133,12 +133,12 @@ def render(evaluation: Evaluation) -> Section:
       sensitivity = curves.sensitivity()[0]
       roc[name] = (curves.false_positive_rate()[0], sensitivity)
       recall[name] = (sensitivity, curves.precision()[0], test.prevalence(outcome))
-  figures = [plots.roc(roc), plots.precision_recall(recall)] if roc else []
-  blocks: list[Block] = [table, Gallery([*figures, *distributions])]
+  pictures = [plots.roc(roc), plots.precision_recall(recall)] if roc else []
+  blocks: list[Block] = [table, Gallery([*pictures, *distributions])]
   if pooled['average'] == 'macro':
     blocks.append(Paragraph(_of_averages(test, 'micro' in pooled)))
   return Section(
-    'discrimination', 'Discrimination', [*blocks, _folds(metrics, CLASS_FIGURES)]
+    'discrimination', 'Discrimination', [*blocks, _folds(metrics, CLASS_METRICS)]
   )
 
 
@@ -166,11 +166,11 @@ def _percent(share: float | None) -> str:
 def _errors(evaluation: Evaluation) -> Section:
   metrics, test = evaluation.metrics, evaluation.test
   rows = []
-  for name in _NUMERIC_FIGURES:
-    figure = metrics['pooled']['overall'][name]
+  for name in _NUMERIC_METRICS:
+    metric = metrics['pooled']['overall'][name]
     unit = '' if name == 'r2' else test.target.unit
-    value = number(figure['value'], 2)
-    rows.append((NAMES[name], value, unit, interval(figure, 2), count(figure['n'])))
+    value = number(metric['value'], 2)
+    rows.append((NAMES[name], value, unit, interval(metric, 2), count(metric['n'])))
   bands = []
   for band in metrics['pooled']['bands']:
     high = band['high']
@@ -197,7 +197,7 @@ def _errors(evaluation: Evaluation) -> Section:
       (1, 2, 4),
       'By the true value; bias is predicted minus true',
     ),
-    _folds(metrics, _NUMERIC_FIGURES),
+    _folds(metrics, _NUMERIC_METRICS),
   ]
   return Section('discrimination', 'Error', blocks)
 
@@ -205,8 +205,8 @@ def _errors(evaluation: Evaluation) -> Section:
 def _folds(metrics: Mapping[str, Any], names: Sequence[str]) -> Block:
   rows = []
   digits = 2 if metrics['target']['kind'] == 'regression' else 3
-  for fold, figures in metrics['folds'].items():
-    overall = figures['overall']
+  for fold, found in metrics['folds'].items():
+    overall = found['overall']
     first = overall[names[0]]
     rows.append(
       (

@@ -56,7 +56,7 @@ def compute(evaluation: Evaluation) -> dict[str, Any]:
     'verdict', 'label', 'prediction', 'explained', 'output', 'baseline', 'residual',
     'complete'}]}. Attributions are on the scale of the output (log odds, or a number).
   """
-  return {'explanation': _figures(evaluation.given[NAME])}
+  return {'explanation': _as_json(evaluation.given[NAME])}
 
 
 def verdict(evaluation: Evaluation) -> str | None:
@@ -202,7 +202,7 @@ def _pages(evaluation: Evaluation, found: Mapping[str, Any]) -> Table:
   return Table(header, rows, (5,))
 
 
-def _figures(found: explain.Explanation | None) -> dict[str, Any] | None:
+def _as_json(found: explain.Explanation | None) -> dict[str, Any] | None:
   if found is None:
     return None
   return {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES
-from medm2t_jax.evaluation.metrics.metrics import headline_figure
+from medm2t_jax.evaluation.metrics.metrics import headline_metric
 from medm2t_jax.evaluation.metrics.paired import Comparison
 from medm2t_jax.evaluation.results import Evaluation
 from medm2t_jax.evaluation.rows import Rows
@@ -75,19 +75,19 @@ def render(evaluation: Evaluation) -> Section | None:
     return None
   headline = evaluation.metrics['headline']
   digits = 2 if evaluation.test.target.numeric else 3
-  figures = [headline, *(each['figure'] for each in scenarios)]
-  limits = limits_of(figures, None, None)
-  row = lambda name, figure, difference: (
+  metrics = [headline, *(each['metric'] for each in scenarios)]
+  limits = limits_of(metrics, None, None)
+  row = lambda name, metric, difference: (
     name,
-    number(figure['value'], digits),
+    number(metric['value'], digits),
     plots.interval_bar(
-      figure['value'], figure['low'], figure['high'], limits, headline['value']
+      metric['value'], metric['low'], metric['high'], limits, headline['value']
     ),
-    interval(figure, digits),
+    interval(metric, digits),
     in_words(difference, digits) if difference else NONE,
   )
   rows = [row('everything', headline, None)]
-  rows += [row(each['name'], each['figure'], each['difference']) for each in scenarios]
+  rows += [row(each['name'], each['metric'], each['difference']) for each in scenarios]
   low, high = number(limits[0], 2), number(limits[1], 2)
   header = ('Given', headline['name'], f'{low} … {high}', INTERVAL, 'Difference, paired')
   return Section(
@@ -110,7 +110,7 @@ def missing_modality(
   resamples: int = RESAMPLES,
   seed: int = 0,
 ) -> list[dict[str, Any]]:
-  """[{'name', 'figure', 'difference'}], one a scenario.
+  """[{'name', 'metric', 'difference'}], one a scenario.
 
   `difference` is scenario minus all data on the same resamples.
 
@@ -123,13 +123,13 @@ def missing_modality(
   Raises:
     DataError: a scenario's predictions do not fit the rows.
   """
-  headline = headline_figure(rows)
+  headline = headline_metric(rows)
   comparison = Comparison(rows, (headline,), resamples, seed)
   result = []
   for name, prediction in scenarios.items():
-    figures, differences = comparison.other(prediction, f'scenario {name}')
+    metrics, differences = comparison.other(prediction, f'scenario {name}')
     result.append(
-      {'name': name, 'figure': figures[headline], 'difference': differences[headline]}
+      {'name': name, 'metric': metrics[headline], 'difference': differences[headline]}
     )
   return result
 

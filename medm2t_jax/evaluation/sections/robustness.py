@@ -10,7 +10,7 @@ import numpy as np
 from data_pipeline.format.schema import DataError
 from medm2t_jax.evaluation import robustness
 from medm2t_jax.evaluation.context import DamageCurve
-from medm2t_jax.evaluation.metrics.metrics import headline_figure
+from medm2t_jax.evaluation.metrics.metrics import headline_metric
 from medm2t_jax.evaluation.metrics.paired import Comparison
 from medm2t_jax.evaluation.results import LEAST_SAMPLES, Evaluation
 from medm2t_jax.evaluation.rows import Rows
@@ -55,13 +55,13 @@ def compute(evaluation: Evaluation) -> dict[str, Any]:
   Returns:
     'robustness': [{'name', 'title', 'axis', 'reason', 'undamaged', 'levels'}], one a
     curve. `undamaged` is the estimate on the same samples without damage, None where
-    `reason` says why there is no curve; `levels` is [{'level': on the axis, 'figure':
+    `reason` says why there is no curve; `levels` is [{'level': on the axis, 'metric':
     estimate, 'difference': estimate, 'refused': recordings}]. `difference` is damaged minus
     undamaged on the same resamples.
   """
   curves = robustness.pooled(evaluation.given[NAME])
   how = evaluation.resamples, evaluation.seed
-  return {'robustness': [_figures(evaluation.test, curve, *how) for curve in curves]}
+  return {'robustness': [_curve_metrics(evaluation.test, curve, *how) for curve in curves]}
 
 
 def verdict(evaluation: Evaluation) -> str | None:
@@ -138,7 +138,7 @@ def _pictures(evaluation: Evaluation, curves: Sequence[Mapping[str, Any]]) -> li
   return [
     plots.damage(
       {
-        curve['title']: [curve['undamaged'], *(each['figure'] for each in curve['levels'])]
+        curve['title']: [curve['undamaged'], *(each['metric'] for each in curve['levels'])]
         for curve in group
       },
       [_UNDAMAGED, *(_level(each) for each in group[0]['levels'])],
@@ -163,8 +163,8 @@ def _table(evaluation: Evaluation, curves: Sequence[Mapping[str, Any]]) -> Table
       rows.append(
         (
           f'{curve["axis"]}: {_level(each)}',
-          number(each['figure']['value'], digits),
-          interval(each['figure'], digits),
+          number(each['metric']['value'], digits),
+          interval(each['metric'], digits),
           in_words(each['difference'], digits),
           count(each['refused']) if each['refused'] else '',
         )
@@ -185,7 +185,9 @@ def _level(each: Mapping[str, Any]) -> str:
   return f'{each["level"]:g}'.replace('-', '\N{MINUS SIGN}')
 
 
-def _figures(rows: Rows, curve: DamageCurve, resamples: int, seed: int) -> dict[str, Any]:
+def _curve_metrics(
+  rows: Rows, curve: DamageCurve, resamples: int, seed: int
+) -> dict[str, Any]:
   result: dict[str, Any] = {
     'name': curve.name,
     'title': curve.title,
@@ -205,15 +207,15 @@ def _figures(rows: Rows, curve: DamageCurve, resamples: int, seed: int) -> dict[
   sorter = np.argsort(curve.samples)
   order = sorter[np.searchsorted(curve.samples, chosen.sample, sorter=sorter)]
   undamaged = chosen.with_prediction(curve.undamaged[order], f'damage {curve.name}')
-  headline = headline_figure(rows)
+  headline = headline_metric(rows)
   comparison = Comparison(undamaged, (headline,), resamples, seed)
   result['undamaged'] = comparison.reference()[headline]
   for level in curve.levels:
-    figures, differences = comparison.other(level.prediction[order], f'damage {curve.name}')
+    metrics, differences = comparison.other(level.prediction[order], f'damage {curve.name}')
     result['levels'].append(
       {
         'level': level.level,
-        'figure': figures[headline],
+        'metric': metrics[headline],
         'difference': differences[headline],
         'refused': level.refused,
       }

@@ -1,4 +1,4 @@
-"""The headline figure in subgroups of patients and of available data.
+"""The headline metric in subgroups of patients and of available data.
 
 Groups come from the attributes (age in bands, the others by level) and from which
 modalities a sample has. Nothing here is a model input.
@@ -83,10 +83,10 @@ def verdict_of(
     target: what is predicted.
   """
   judged = [
-    (f'{grouping["by"]}: {group["name"]}', group['figure'])
+    (f'{grouping["by"]}: {group["name"]}', group['metric'])
     for grouping in groupings
     for group in grouping['groups']
-    if group['warning'] is None and group['figure']['low'] is not None
+    if group['warning'] is None and group['metric']['low'] is not None
   ]
   if not judged or headline['value'] is None:
     return 'Subgroups cannot be judged: every group is too small.'
@@ -116,7 +116,7 @@ def blocks_of(
 
   Args: as of `verdict_of`.
   """
-  metrics = [group['figure'] for each in groupings for group in each['groups']]
+  metrics = [group['metric'] for each in groupings for group in each['groups']]
   ends = (0.0, None) if target.numeric else (None, 1.0)
   limits = limits_of([headline, *metrics], *ends)
   large, small = (
@@ -151,18 +151,18 @@ def _table(
     groups = [each for each in grouping['groups'] if bool(each['warning']) == small]
     rows += [(grouping['by'].capitalize(),)] if groups else []
     for group in groups:
-      figure = group['figure']
+      metric = group['metric']
       bar = plots.interval_bar(
-        figure['value'], figure['low'], figure['high'], limits, headline['value']
+        metric['value'], metric['low'], metric['high'], limits, headline['value']
       )
       cells = [
         group['name'],
         count(group['n']),
         count(group['subjects']),
         count(group['events']),
-        number(figure['value'], digits),
+        number(metric['value'], digits),
         bar,
-        NONE if small and figure['low'] is None else interval(figure, digits),
+        NONE if small and metric['low'] is None else interval(metric, digits),
         *([group['warning']] if small else []),
       ]
       rows.append([*cells[:3], *cells[4:]] if target.numeric else cells)
@@ -179,9 +179,9 @@ def _table(
 def subgroups(
   rows: Rows, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[dict[str, Any]]:
-  """[{'by', 'groups': [{'name', 'n', 'subjects', 'events', 'figure', 'warning'}]}].
+  """[{'by', 'groups': [{'name', 'n', 'subjects', 'events', 'metric', 'warning'}]}].
 
-  `figure` is the estimate of the headline figure. `warning` is None or says what the
+  `metric` is the estimate of the headline metric. `warning` is None or says what the
   group has too few of to be read alone.
   """
   result = []
@@ -193,7 +193,7 @@ def subgroups(
         {
           'name': name,
           **group.counts(),
-          'figure': headline_estimate(group, resamples, seed),
+          'metric': headline_estimate(group, resamples, seed),
           'warning': too_few(group),
         }
       )

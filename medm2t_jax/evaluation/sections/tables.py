@@ -15,31 +15,31 @@ MOST_DRAWN = 8  # outcomes with curves of their own
 
 
 def estimates(
-  figures: Mapping[str, Any], names: Sequence[str], unit: str = ''
+  metrics: Mapping[str, Any], names: Sequence[str], unit: str = ''
 ) -> list[tuple[str, ...]]:
   """Name, value, interval, n and events of some metrics."""
   titles = {**NAMES, 'slope': 'Slope', 'intercept': f'Intercept{in_brackets(unit)}'}
-  return [_named(titles[name], figures[name]) for name in names]
+  return [_named(titles[name], metrics[name]) for name in names]
 
 
-def _named(title: str, figure: Mapping[str, Any]) -> tuple[str, ...]:
+def _named(title: str, metric: Mapping[str, Any]) -> tuple[str, ...]:
   return (
     title,
-    number(figure['value']),
-    interval(figure),
-    count(figure['n']),
-    count(figure['events']),
+    number(metric['value']),
+    interval(metric),
+    count(metric['n']),
+    count(metric['events']),
   )
 
 
 def limits_of(
-  figures: Sequence[Mapping[str, Any]], least: float | None, most: float | None
+  metrics: Sequence[Mapping[str, Any]], least: float | None, most: float | None
 ) -> tuple[float, float]:
   """The ends of an axis on which all of these lie, with their intervals."""
   ends = [
     value
-    for figure in figures
-    for value in (figure['value'], figure['low'], figure['high'])
+    for metric in metrics
+    for value in (metric['value'], metric['low'], metric['high'])
     if value is not None
   ] or [0.0, 1.0]
   step = 0.1 if max(ends) <= 1 else 1.0

@@ -1,1 +1,1 @@
-"""What a prediction depends on: attributions of the whole model that predicts."""
+"""Explains predictions: attributions of the whole model, blend included."""

@@ -1,12 +1,12 @@
-"""What each column adds to the scores of a simple model of a blend: exact, and additive.
+"""Exact additive attributions of the columns to the scores of a blend's simple models.
 
-Of trees it is TreeSHAP's (`tree_shap`). Of a linear model it is the column's own term less
-that of a sample at the mean of the training samples: its standardised value, the median
-where it is missing, times the coefficient, and the coefficient of missing times how much
-more it is missing than it is on average. A constant has none.
+For trees they are TreeSHAP values (`tree_shap`). For a linear model, the attribution of a
+column is its term minus the term at the mean of the training samples. The term is the
+standardised value (the median if missing) times its coefficient, plus the missing indicator
+times its coefficient. A constant model has no attributions.
 
-Scores are what a model has before it normalises them: of a multilabel target, those of
-false and true for each label. Letters: b samples, n columns, c outputs, l labels.
+Scores are a model's outputs before normalisation; for a multilabel target, those of false
+and true per label. Letters: b samples, n columns, c outputs, l labels.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Additive(NamedTuple):
   """A simple model, explained.
 
   Attributes:
-    expected: scores without any attribution, (c), or (l 2).
-    attributions: of rows (b n), NaN where missing, to each score: (b n c), or (b n l 2).
+    expected: scores without any attribution, (c) or (l 2).
+    attributions: of rows (b n), NaN where missing, to each score: (b n c) or (b n l 2).
   """
 
   expected: Float[np.ndarray, ...]
@@ -33,7 +33,7 @@ class Additive(NamedTuple):
 
 
 def additive(arrays: Mapping[str, Any]) -> Additive:
-  """A simple model as a sum over columns, in float64.
+  """Writes a simple model as a sum over columns, in float64.
 
   Args:
     arrays: of `medm2t_jax.models.blend.simple_models`.

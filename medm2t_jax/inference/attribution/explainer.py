@@ -1,8 +1,8 @@
-"""What a trained model's predictions depend on: of single rows, with all that predicts.
+"""Explains predictions of single rows by the whole trained model.
 
-Explained is the model of the bundle, not a part of it: the mean of its members, each a
-network in its blend. `whole_model` says how its parts are explained together and in what
-sense attributions add up.
+The whole model is the mean of the bundle's members, each of which is a network in its
+blend. `whole_model` describes how these parts are explained together and what the
+attributions sum to.
 """
 
 from __future__ import annotations
@@ -39,21 +39,21 @@ from medm2t_jax.models.medm2t import MedM2T
 
 @dataclasses.dataclass(frozen=True)
 class Explained:
-  """One prediction and what it depends on.
+  """One prediction and its attributions.
 
-  The baseline of the networks is a sample observed just as often, whose every value is
-  unremarkable; that of the simple models is what they expect of the training samples. So
-  `attributions` say what values say, and `columns` also what it says that a variable was
-  recorded, or was not: an absent modality has none of the former.
+  The baseline of the networks is a sample that was observed equally often but has only
+  unremarkable values; that of the simple models is their expectation over the training
+  samples. So `attributions` describe the effect of values, and `columns` also the effect of
+  whether a variable was recorded. An absent modality has no `attributions`.
 
   Attributes:
     explained: the output in words.
-    arrays: modality -> arrays of docs/design.md, "The batch", of this row alone: without
-      batch rows, packed recordings padded to the most that a row may have.
-    attributions: modality -> attributions of the networks, shaped like the arrays that the
-      gates of this name belong to (`medm2t_jax.models.gates`); those of events are `token`.
+    arrays: modality -> arrays of docs/design.md, "The batch", of this row only: without the
+      axis of batch rows, packed recordings padded to the largest number per row.
+    attributions: modality -> attributions of the networks, shaped like the arrays of the
+      gates with the same name (`medm2t_jax.models.gates`); those of events are `token`.
     columns: attributions of the simple models, by variable.
-    items: attributions of all that predicts, by variable: `attributions` and `columns`.
+    items: attributions of the whole model by variable: sum of `attributions` and `columns`.
     completeness: of both together.
   """
 
@@ -66,19 +66,19 @@ class Explained:
 
   @property
   def output(self) -> float:
-    """What the model says, on the scale of the link (log odds, or the number)."""
+    """Output of the model on the scale of the link (log odds, or the number)."""
     return self.completeness.output
 
   @property
   def baseline(self) -> float:
-    """What it says at the baselines of networks and simple models."""
+    """Output at the baselines of networks and simple models."""
     return self.completeness.baseline
 
 
 class Explainer:
   """Explains predictions of one trained model on one device.
 
-  Programs are compiled at the first call with a shape of batch, and kept.
+  Programs are compiled at the first call with each batch shape, and kept.
   """
 
   def __init__(self, model: TrainedModel):
@@ -92,16 +92,16 @@ class Explainer:
     self._members = self._simple.members([each.variables for each in model.members])
 
   def explain(self, batch: Batch, output: int | None = None) -> list[Explained]:
-    """Explains the prediction of every valid row, in their order.
+    """Explains the prediction of every valid row, in order.
 
-    Rows and padding do not influence each other. Memory grows with the rows: of models
-    with long recordings, give a few at a time.
+    Rows and padding do not influence each other. Memory grows with the number of rows: with
+    long recordings, pass few rows at a time.
 
     Args:
-      batch: of docs/design.md, without a device axis, in the model's terms.
-      output: the label whose log odds, or the class whose log odds against the first
-        class, are explained; None: of every row the most probable one (of classes, but
-        the first). A number has one output.
+      batch: of docs/design.md, without a device axis, aligned to the model's variables.
+      output: the label whose log odds, or the class whose log odds against the first class,
+        are explained. None: the most probable label, or the most probable class other than
+        the first, of every row. A number has one output.
 
     Raises:
       ValueError: the target has no such output, or it is the first class.
@@ -135,10 +135,10 @@ class Explainer:
     ]
 
   def without(self, batch: Batch) -> dict[str, np.ndarray]:
-    """What the model predicts when a modality is masked, as if it were not there.
+    """Predictions with each modality masked as if it were absent.
 
     Args:
-      batch: as of `explain`.
+      batch: as in `explain`.
 
     Returns:
       Modality -> predictions of the batch's rows, probabilities (b c) or numbers (b).
@@ -152,21 +152,21 @@ class Explainer:
     }
 
   def _read(self, batch: Batch) -> dict[str, Any]:
-    """What a prediction depends on."""
+    """The part of a batch on which a prediction depends."""
     names = [each.name for each in self._modalities]
     return {'row': batch['row'], **{name: dict(batch[name]) for name in names}}
 
   def _favourites(
     self, batch: Batch, valid: Sequence[int], output: int | None
   ) -> list[int | None]:
-    """What is explained of each valid row."""
+    """The output to explain for each valid row."""
     kind = self._target
     if output is not None:
       known = kind.target.outputs if kind.link != 'identity' else 1
       if not int(kind.link == 'softmax') <= output < known:
         raise ValueError(
-          f'output {output} is not explained: give one of the '
-          f'{known} outputs; of classes, which are explained against the first, not 0'
+          f'output {output} cannot be explained: give one of the {known} outputs; not 0 '
+          'for classes, which are explained against the first'
         )
       return [output] * len(valid)
     predictions = np.asarray(self._program(batch))
@@ -175,7 +175,7 @@ class Explainer:
   def _explained(
     self, single: Batch, favourite: int | None, found: Doubling, said: Said
   ) -> Explained:
-    """One row."""
+    """The explanation of one row."""
     arrays, attributions = unpacked(single, found.slopes.gates)
     items = items_of(self._modalities, arrays, attributions)
     of_columns = self._simple.items(said, found.slopes, items)

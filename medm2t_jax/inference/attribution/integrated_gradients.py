@@ -1,18 +1,22 @@
-"""Integrated gradients of predictions (Sundararajan et al., arXiv 1703.01365).
+"""Integrated gradients of predictions.
 
-Event values enter the model through bins, terms through a bag, and neither can be
-scaled down. So the path runs over the gates of `medm2t_jax.models.gates`, one per event,
-grid cell, static column, ECG sample, measurement and term: all of them from 0 to 1
-together. Presence masks, counts and times along the path are those of the full sample:
-they decide what the model sees as there, jumping from one to the other. So the path is
-continuous, and its start, the baseline, is a sample observed just as much and as often,
-whose events are all 'none', whose numbers are medians, and whose ECGs are flat. BatchNorm
-uses its running statistics and is affine; the model has kinks (ReLU, max-pooling) and no
-jumps, so the attributions sum to f(sample) - f(baseline) up to the quadrature. Kinks lie
-close together all along the path, so smooth rules gain nothing: this is the trapezoidal
-rule, whose nodes are doubled until the attributions of a sample add up. A LayerNorm turns
-its first small step away from the baseline into a large one, so the nodes are dense there:
-the place on the path is the square of a uniform variable (docs/rationale.md, "Evaluation").
+Source: Sundararajan et al., arXiv 1703.01365.
+
+Event values enter the model through bins and terms through a bag, and neither can be scaled
+down. So the path runs over the gates of `medm2t_jax.models.gates`, one per event, grid
+cell, static column, ECG sample, measurement and term: all of them go from 0 to 1 together.
+Presence masks, counts and times stay those of the full sample along the path, because they
+jump. So the path is continuous. Its start, the baseline, is a sample that was observed
+equally often, whose events are all 'none', whose numbers are medians, and whose ECGs are
+flat.
+
+BatchNorm uses its running statistics and is affine; the model has kinks (ReLU, max-pooling)
+but no jumps, so the attributions sum to f(sample) - f(baseline) up to the quadrature error.
+Kinks lie close together along the whole path, so smooth rules gain nothing: this is the
+trapezoidal rule, whose nodes are doubled until the attributions of a sample add up. A
+LayerNorm turns its first small step away from the baseline into a large one, so nodes are
+dense there: the position on the path is the square of a uniform variable
+(docs/rationale.md, "Evaluation").
 """
 
 from __future__ import annotations
@@ -27,15 +31,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-NODES = 8  # of one call of a compiled step
-FEWEST = 63  # intervals of a sample: 64 nodes
-LEVELS = 6  # doublings at most: 4,032 intervals
+NODES = 8  # per call of the compiled step
+FEWEST = 63  # intervals at first: 64 nodes
+LEVELS = 6  # largest number of doublings: 4,032 intervals
 
-# A residual is small where it is below either.
+# A residual is small if it is below either limit.
 SHARE_TOLERATED = 0.05  # of |f(sample) - f(baseline)|
 TOLERATED = 0.02  # log odds, or the unit of the target
-# Residuals with which the nodes of a sample are enough: stricter than what is tolerated,
-# for errors of single variables may cancel.
+# Limits of the residual at which doubling stops. They are stricter than the tolerated ones,
+# because errors of single variables may cancel.
 _ENOUGH, _SHARE_ENOUGH = 0.01, 0.01
 
 
@@ -44,8 +48,8 @@ class Completeness:
   """Whether attributions account for an output.
 
   Attributes:
-    output: f of the sample.
-    baseline: f of the baseline.
+    output: f(sample).
+    baseline: f(baseline).
     attributed: sum of all attributions.
   """
 
@@ -55,7 +59,7 @@ class Completeness:
 
   @property
   def residual(self) -> float:
-    """What the attributions leave unexplained."""
+    """The part of f(sample) - f(baseline) that the attributions do not explain."""
     return self.output - self.baseline - self.attributed
 
   @property
@@ -64,7 +68,7 @@ class Completeness:
     return self.within(TOLERATED, SHARE_TOLERATED)
 
   def within(self, allowed: float, share: float) -> bool:
-    """Whether the residual is at most `allowed`, or this share of what is attributed."""
+    """Whether the residual is at most `allowed`, or `share` of the attributed sum."""
     return abs(self.residual) <= max(allowed, share * abs(self.output - self.baseline))
 
 
@@ -72,10 +76,10 @@ class Integrated(NamedTuple):
   """Attributions of one output of every row of a batch.
 
   Attributes:
-    slopes: mean gradients on the path, one per number at its end. Where that is 1, as of
-      gates, it is the attribution; otherwise the attribution is their product.
-    output: f at the end of the path: all gates open.
-    baseline: f at its start: all gates closed.
+    slopes: mean gradients on the path, one per number at its end. If that number is 1, as
+      for gates, the slope is the attribution; otherwise the attribution is their product.
+    output: f at the end of the path, with all gates open.
+    baseline: f at its start, with all gates closed.
   """
 
   slopes: Any
@@ -84,7 +88,7 @@ class Integrated(NamedTuple):
 
 
 class Part(NamedTuple):
-  """What some nodes say.
+  """The contribution of some nodes.
 
   Attributes:
     slopes: their part of the integral, one per number at the end of the path.
@@ -99,7 +103,7 @@ class Nodes(NamedTuple):
   """Nodes of a quadrature on the path.
 
   Attributes:
-    root: square root of the place on the path, float32.
+    root: square root of the position on the path, float32.
     weight: of the gradient there, float32.
   """
 
@@ -108,11 +112,11 @@ class Nodes(NamedTuple):
 
 
 def nodes_of(level: int) -> list[Nodes]:
-  """The nodes that a level adds, `NODES` at a time; the last may have no weight.
+  """The nodes that a level adds, `NODES` at a time; the last may have weight 0.
 
-  Level 0 is the trapezoidal rule with `FEWEST` intervals, from the start of the path to
-  its end. Every other level is the midpoint rule on the intervals so far: the mean of
-  both is the trapezoidal rule with twice as many intervals.
+  Level 0 is the trapezoidal rule with `FEWEST` intervals, from the start of the path to its
+  end. Every further level is the midpoint rule on the intervals so far: the mean of both is
+  the trapezoidal rule with twice as many intervals.
   """
   if level == 0:
     root = np.arange(FEWEST + 1) / FEWEST
@@ -133,10 +137,12 @@ def nodes_of(level: int) -> list[Nodes]:
 
 
 def level_of(step: Callable[[Nodes], Part], level: int) -> Integrated:
-  """What a level says by itself, as NumPy arrays; the ends of the path are of level 0.
+  """The integral over the nodes of one level only, as NumPy arrays.
+
+  The ends of the path belong to level 0.
 
   Args:
-    step: what some nodes say.
+    step: nodes -> their contribution.
     level: from 0.
   """
   found = [jax.device_get(step(nodes)) for nodes in nodes_of(level)]
@@ -149,8 +155,8 @@ def doubled(before: Integrated, midpoints: Integrated) -> Integrated:
   """The trapezoidal rule with twice as many intervals.
 
   Args:
-    before: of all levels so far.
-    midpoints: what the next level says by itself.
+    before: over all levels so far.
+    midpoints: over the next level only.
   """
   mean = lambda old, new: (old + new) / 2
   return before._replace(slopes=jax.tree.map(mean, before.slopes, midpoints.slopes))
@@ -161,9 +167,9 @@ class Doubling:
   """The integral of one row, whose nodes are doubled until its attributions add up.
 
   Attributes:
-    so_far: from the nodes so far.
-    end: of the path, for its row.
-    over: whether its attributions add up, or there are no more levels.
+    so_far: over the nodes so far.
+    end: end of the path of the row.
+    over: whether its attributions add up, or the last level is reached.
   """
 
   so_far: Integrated | None = None
@@ -171,11 +177,11 @@ class Doubling:
   over: bool = False
 
   def add(self, level: int, own: Integrated, end: Any) -> None:
-    """Adds what the next level says by itself.
+    """Adds the integral over the next level.
 
     Args:
       level: from 0.
-      own: of the row alone; output and baseline are numbers.
+      own: integral of this row over the level; output and baseline are numbers.
       end: of the path.
     """
     self.so_far = doubled(self.so_far, own) if self.so_far else own
@@ -185,7 +191,7 @@ class Doubling:
 
   @property
   def slopes(self) -> Any:
-    """Those so far."""
+    """Mean gradients over the nodes so far."""
     assert self.so_far is not None
     return self.so_far.slopes
 
@@ -221,7 +227,7 @@ def integrate(
   Args:
     function: of a tree of numbers, each of which belongs to one row: no row's output may
       depend on another row's numbers.
-    end: of the path: of gates, every one open, 1.
+    end: end of the path; for gates, 1 everywhere.
     nodes: where to take the gradient.
   """
 

@@ -1,4 +1,4 @@
-"""One row of a batch by itself, with what is attributed to it, by array and by variable."""
+"""Extracts one row of a batch and its attributions, by array and by variable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Batch = Mapping[str, Any]
 
 
 def one_row(batch: Batch, row: int, recordings: int) -> dict[str, Any]:
-  """The batch of one row alone, packed arrays padded to `recordings`."""
+  """The batch of one row, with packed arrays padded to `recordings`."""
   single = _of_row(batch, batch, row, recordings)
   for name, arrays in single.items():
     if isinstance(arrays, Mapping) and 'owner' in arrays:
@@ -29,7 +29,7 @@ def one_row(batch: Batch, row: int, recordings: int) -> dict[str, Any]:
 def integrated_of(
   integrated: Integrated, batch: Batch, row: int, recordings: int
 ) -> Integrated:
-  """What was integrated for one row of a batch, shaped like `one_row`.
+  """The integral of one row of a batch, shaped like `one_row`.
 
   Its slopes are a `whole_model.Path`; output and baseline are numbers.
   """
@@ -56,7 +56,7 @@ def unpacked(
   """
   arrays, attributions = {}, {}
   for name, each in gates.items():
-    packed = 'owner' in single[name]  # without an axis of rows
+    packed = 'owner' in single[name]  # packed arrays have no axis of rows
     first = (lambda x: x) if packed else (lambda x: x[0])
     arrays[name] = {key: first(array) for key, array in single[name].items()}
     attributions[name] = {
@@ -70,12 +70,12 @@ def items_of(
   arrays: Mapping[str, Arrays],
   attributions: Mapping[str, Arrays],
 ) -> list[ItemAttribution]:
-  """The variables that a sample has.
+  """The variables of a sample with their attributions.
 
   Args:
     modalities: of the model.
     arrays: of the sample, from `unpacked`.
-    attributions: likewise.
+    attributions: of the sample, from `unpacked`.
   """
   result: list[ItemAttribution] = []
   for each in modalities:
@@ -89,18 +89,18 @@ def items_of_columns(
   value: np.ndarray,
   attribution: np.ndarray,
 ) -> list[ItemAttribution]:
-  """What columns add, by variable: named as among `items` where the sample has it there.
+  """Attributions of columns by variable, named as in `items` if the sample has it.
 
-  What a variable adds that was not recorded, or a category that was not, belongs to the
-  variable as a whole: to its only entry, else to one of its own, which has the name of the
-  variable. Of these `observed` is 0 where nothing was recorded, else 1. What adds nothing
-  is left out.
+  The attribution of a variable or category that was not recorded belongs to the variable as
+  a whole: to its only entry, or else to an extra entry with the name of the variable. The
+  `observed` of such an entry is 0 if nothing was recorded, else 1. Zero attributions are
+  left out.
 
   Args:
-    modalities: of the model, whose columns lie side by side.
+    modalities: of the model, whose columns are side by side.
     items: from `items_of`.
-    value: of the columns, NaN where nothing is known (n).
-    attribution: likewise.
+    value: of the columns (n), NaN where unknown.
+    attribution: of the columns (n).
   """
   result: list[ItemAttribution] = []
   start = 0
@@ -117,7 +117,7 @@ def items_of_columns(
 def together(
   items: Sequence[ItemAttribution], others: Sequence[ItemAttribution]
 ) -> list[ItemAttribution]:
-  """One entry a variable, attributions added: `items`, then what `others` have alone."""
+  """One entry per variable, attributions summed: `items`, then the rest of `others`."""
   found: dict[tuple[str, str, str], ItemAttribution] = {}
   for each in (*items, *others):
     key = (each.modality, each.name, each.unit)
@@ -162,7 +162,7 @@ def _by_variable(
 def _of_row(
   tree: Mapping[str, Any], batch: Batch, row: int, recordings: int
 ) -> dict[str, Any]:
-  """One row of a tree that has the layout of a batch."""
+  """One row of a tree with the layout of a batch."""
 
   def alone(slots: np.ndarray | None, x: np.ndarray) -> np.ndarray:
     if slots is None:
@@ -178,7 +178,7 @@ def _of_row(
 
 
 def _slots(arrays: Any, row: int) -> np.ndarray | None:
-  """Places of a row's entries in packed arrays; None where arrays are not packed."""
+  """Positions of a row's entries in packed arrays; None if arrays are not packed."""
   if not isinstance(arrays, Mapping) or 'owner' not in arrays:
     return None
   return np.flatnonzero(arrays['mask'] & (arrays['owner'] == row))

@@ -19,13 +19,13 @@ from medm2t_jax.models.trunk import columns
 
 
 class Said(NamedTuple):
-  """What the simple models say of some rows of a batch. Letter: n columns.
+  """Explained predictions of the simple models for some rows of a batch. Letter: n columns.
 
   Attributes:
-    rows: which (r).
-    value: their columns, NaN where nothing is known (r n).
-    attributions: of each member, name of a simple model -> what every column adds to its
-      scores, float64 (r n c), or (r n l 2) of labels.
+    rows: indices of the rows (r).
+    value: their columns (r n), NaN where unknown.
+    attributions: for each member, name of a simple model -> attribution of every column to
+      its scores, float64 (r n c), or (r n l 2) for labels.
   """
 
   rows: Int[np.ndarray, ' r']
@@ -33,7 +33,7 @@ class Said(NamedTuple):
   attributions: tuple[Mapping[str, np.ndarray], ...]
 
   def scores(self, count: int) -> tuple[Scores, ...]:
-    """Above the expected ones, for `count` rows of a batch: 0 in all others."""
+    """Scores above the expected ones, for `count` rows of a batch; 0 in all other rows."""
 
     def placed(x: np.ndarray) -> np.ndarray:
       totals = x.sum(axis=1).astype(np.float32)
@@ -44,23 +44,23 @@ class Said(NamedTuple):
     return jax.tree.map(placed, self.attributions)
 
   def of(self, place: int) -> Said:
-    """One of the rows by itself."""
+    """A single one of the rows."""
     here = slice(place, place + 1)
     each = jax.tree.map(lambda x: x[here], self.attributions)
     return Said(self.rows[here], self.value[here], each)
 
 
 class SimpleModels:
-  """Those of all members; a member without a blend has none."""
+  """The simple models of all members; a member without a blend has none."""
 
   def __init__(
     self, config: ModelConfig[Modality], blends: Sequence[Mapping[str, Any] | None]
   ):
-    """Takes the blends.
+    """Prepares the blends.
 
     Args:
       config: of the network.
-      blends: of each member, of `medm2t_jax.inference.blend.restore`.
+      blends: one per member, from `medm2t_jax.inference.blend.restore`.
     """
     self._modalities, self._kinds = config.modalities, config.columns
     self._blends = tuple(blends)
@@ -93,7 +93,7 @@ class SimpleModels:
     )
 
   def said(self, batch: Mapping[str, Any], rows: Sequence[int] | np.ndarray) -> Said:
-    """What they say of rows of a batch without a device axis."""
+    """Explains rows of a batch without a device axis."""
     rows = np.asarray(rows)
     if not any(self._additive):
       return Said(rows, np.zeros((len(rows), 0)), tuple({} for _ in self._additive))
@@ -108,12 +108,12 @@ class SimpleModels:
   def items(
     self, said: Said, slopes: Path, items: Sequence[ItemAttribution]
   ) -> list[ItemAttribution]:
-    """What their columns add to the output of one row, by variable.
+    """Attributions of the columns to the output of one row, by variable.
 
     Args:
-      said: of this row alone.
-      slopes: of the output of the row, on the whole path.
-      items: what the networks' attributions are called, from `rows.items_of`.
+      said: of this row only.
+      slopes: of the output of the row, over the whole path.
+      items: names of the networks' attributions, from `rows.items_of`.
     """
     if not any(self._additive):
       return []

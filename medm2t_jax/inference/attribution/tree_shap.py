@@ -1,23 +1,24 @@
-"""Shapley values of boosted trees, exact and path-dependent: TreeSHAP (Lundberg et al.,
-arXiv 1802.03888, Algorithm 2).
+"""Exact path-dependent Shapley values of boosted trees (TreeSHAP).
 
-What a tree is expected to say where only some columns are known: it is descended by these,
-and at a split on any other column into both children, in proportion to the training
-samples that came there (their cover). So a leaf of value v, whose path splits on the
-columns U, adds to what is expected when S is known
+Source: Lundberg et al., arXiv 1802.03888, Algorithm 2.
+
+The expected output of a tree given only some columns: at a split on a known column the
+sample's own branch is taken; at a split on any other column both branches are, weighted by
+the training samples that took them (their cover). So a leaf of value v, whose path splits
+on the columns U, contributes to the expectation given the columns S
 
   v * product over S of o_j * product over U without S of z_j,
 
-where o_j says whether the sample goes the leaf's way at all splits on j, and z_j is the
-share of the training samples that do. The Shapley value of j in this game is
+where o_j is 1 if the sample takes the leaf's branch at all splits on j, else 0, and z_j is
+the share of the training samples that do. The Shapley value of j in this game is
 
   v * (o_j - z_j) * integral over t from 0 to 1 of the product over U without j of
   (1 - t) z_k + t o_k,
 
-for the weight |S|! (|U| - |S| - 1)! / |U|! of a set is that integral of t^|S| (1 - t)^rest.
-The integrand is a polynomial of degree |U| - 1, which Gauss and Legendre integrate exactly
-with half as many nodes. So all leaves of all trees are a few operations on arrays, in
-float64, and every term is above 0.
+because the weight |S|! (|U| - |S| - 1)! / |U|! of a set is the integral of
+t^|S| (1 - t)^rest. The integrand is a polynomial of degree |U| - 1, which Gauss-Legendre
+quadrature integrates exactly with half as many nodes. So all leaves of all trees take a
+few array operations in float64, and every term is above 0.
 
 Letters: b samples, n columns, l leaves, u columns of a path, c outputs.
 """
@@ -34,17 +35,17 @@ from jaxtyping import Bool, Float, Int
 class Paths(NamedTuple):
   """The leaves of all trees, each with the columns that its path splits on.
 
-  A path has each column once: several splits on it are one interval. A place without a
-  column has an interval and a share of all there is, which changes nothing.
+  A path has each column once: several splits on it form one interval. Unused positions have
+  the full interval and share 1, which change nothing.
 
   Attributes:
-    column: of each place of a path.
-    above, up_to: the values that go the leaf's way: above < x <= up_to.
-    missing: whether a missing value does.
-    share: of the training samples at these splits that do, z.
+    column: at each position of a path.
+    above, up_to: interval of values that take the leaf's branch: above < x <= up_to.
+    missing: whether a missing value takes it.
+    share: of the training samples at these splits that take it, z.
     value: of the leaf.
-    output: that the leaf's tree adds to.
-    start: what the trees are added to.
+    output: index of the output that the leaf's tree adds to.
+    start: the constant that the trees are added to.
   """
 
   column: Int[np.ndarray, 'l u']
@@ -62,14 +63,14 @@ def paths_of(arrays: Mapping[str, Any]) -> Paths:
 
   Args:
     arrays: of `medm2t_jax.models.blend.simple_models`; `cover` counts each training sample
-      once, whatever it weighs.
+      once, regardless of its weight.
   """
   arrays = {name: np.asarray(array) for name, array in arrays.items()}
   roots, classes = arrays['root'], arrays['tree_class']
   leaves: list[tuple[dict[int, list[float]], float, int]] = []
   for iteration in roots:
     for root, output in zip(iteration, classes, strict=True):
-      # Of each column on the way: above, up_to, missing, share.
+      # For each column on the path: above, up_to, missing, share.
       waiting: list[tuple[int, dict[int, list[float]]]] = [(int(root), {})]
       while waiting:
         node, way = waiting.pop()
@@ -108,7 +109,7 @@ def paths_of(arrays: Mapping[str, Any]) -> Paths:
 
 
 def expected(paths: Paths) -> Float[np.ndarray, ' c']:
-  """What the trees say where no column is known: the scores without any attribution."""
+  """Expected scores if no column is known: the scores without any attribution."""
   result = paths.start.copy()
   np.add.at(result, paths.output, paths.value * paths.share.prod(axis=1))
   return result
@@ -117,11 +118,11 @@ def expected(paths: Paths) -> Float[np.ndarray, ' c']:
 def attributions(
   paths: Paths, value: Float[np.ndarray, 'b n']
 ) -> Float[np.ndarray, 'b n c']:
-  """What every column adds to every score: they sum to the scores less `expected`.
+  """Attributions of every column to every score; they sum to the scores minus `expected`.
 
   Args:
     paths: of the trees.
-    value: NaN where missing.
+    value: columns (b n), NaN where missing.
   """
   rows, columns = value.shape
   outputs = len(paths.start)

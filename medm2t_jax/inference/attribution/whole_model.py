@@ -1,21 +1,21 @@
 """The whole model as a function of one path: networks, simple models, blend, members.
 
-The path of `integrated_gradients` runs over all that a prediction is made of, together:
+The path of `integrated_gradients` changes everything that a prediction depends on together:
 
-- the gates of a sample's values, from closed to open, read by the network of every member;
-- what every simple model's columns say, from nothing to all of it: its scores are the
-  expected ones plus the sum of the attributions of its columns (`additive`), so they move
-  on a straight line from what is expected of the training samples to those of the sample.
+- the gates of a sample's values, from closed to open, in the network of every member;
+- the scores of every simple model, in a straight line from their expectation over the
+  training samples to those of the sample: the expected scores plus the sum of the
+  attributions of the columns (`additive`).
 
-What the blend and the mean over the members make of these is differentiated with them, so
-the attributions add up to the output of the model itself: a column's is its attribution
-within its simple model (of trees, TreeSHAP's) times the mean slope of the output by the
-scores on the path. Of one member and one class against the first that is the weight of the
-simple model in the blend: TreeSHAP's attributions are added on log odds. Of several members
-the slope is also the share of the member in the mean probability, and of several classes
-together that of the class: for these the path of Aumann and Shapley is what shares out the
-output. The baseline is the output at the start: closed gates for the networks (a sample
-observed just as often, and unremarkable), the expectation for the simple models.
+The blend and the mean over members are differentiated too, so the attributions sum to the
+output of the model itself. The attribution of a column is its attribution within its simple
+model (for trees, TreeSHAP) times the mean slope of the output with respect to the scores on
+the path. With one member and one class against the first, that slope is the weight of the
+simple model in the blend: TreeSHAP values are added on log odds. With several members the
+slope also contains the member's share of the mean probability, and with several classes
+that of the class; the path then shares out the output as in Aumann-Shapley. The baseline is
+the output at the start: closed gates for the networks (a sample observed equally often, and
+unremarkable), the expectation for the simple models.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Blend(NamedTuple):
   Attributes:
     weights: of the network and of the simple models, by name.
     prior: of the outputs, float32 (c).
-    expected: name of a simple model -> its scores at the start of the path, float32 (c),
-      or (l 2) of labels.
+    expected: name of a simple model -> its scores at the start of the path, float32 (c), or
+      (l 2) for labels.
   """
 
   weights: Mapping[str, Any]
@@ -58,11 +58,11 @@ class Blend(NamedTuple):
 
 
 class Member(NamedTuple):
-  """A trained network, in its blend if it has one.
+  """A trained network with its blend, if it has one.
 
   Attributes:
     variables: of the multimodal stage.
-    blend: None where the network predicts alone.
+    blend: None if the network predicts alone.
   """
 
   variables: Mapping[str, Any]
@@ -70,11 +70,11 @@ class Member(NamedTuple):
 
 
 class Path(NamedTuple):
-  """What changes along the path, or what belongs to it: its end, its slopes.
+  """The numbers that change along the path, or values per such number: its end, its slopes.
 
   Attributes:
     gates: modality -> gates, 1 at the end.
-    scores: of each member, name of a simple model -> scores above the expected ones.
+    scores: for each member, name of a simple model -> scores above the expected ones.
   """
 
   gates: Gates
@@ -82,7 +82,7 @@ class Path(NamedTuple):
 
 
 def end_of(slopes: Path, scores: tuple[Scores, ...]) -> Path:
-  """The end of the path of one row: 1 in place of the gates of every array, and scores."""
+  """The end of the path of one row: 1 for all gates, and the scores."""
   return Path(jax.tree.map(lambda _: np.float32(1), slopes.gates), scores)
 
 
@@ -97,12 +97,12 @@ def explain_step(
   """Returns the compiled `(members, batch, scores, chosen, nodes) -> Part`.
 
   `batch` has no device axis, `chosen` is bool (b c); `scores` are those of the simple
-  models above the expected ones, for each member. What is explained of a row is
-  `link.explained` of the outputs of the members' mean prediction and of what is `chosen`
-  among them. The slopes are a `Path`.
+  models above the expected ones, for each member. The explained quantity of a row is
+  `link.explained` of the outputs of the members' mean prediction and of `chosen`. The
+  slopes are a `Path`.
 
   Args:
-    model: whose parameters will be given; it is run in float32.
+    model: whose parameters are passed to the step; it runs in float32.
   """
   model, config = in_float32(model), model.config
 
@@ -119,7 +119,7 @@ def explain_step(
       found = []
       for member, above in zip(members, path.scores, strict=True):
         predictions = model.apply(member.variables, gated, stage=STAGE, train=False)
-        assert isinstance(predictions, Predictions)  # nothing is mutable here
+        assert isinstance(predictions, Predictions)  # no collection is mutable here
         outputs = predictions.logits
         if member.blend is not None:
           outputs = _blended(member.blend, outputs, above, config.link)
@@ -135,7 +135,7 @@ def explain_step(
 
 
 def in_float32(model: MedM2T) -> MedM2T:
-  """The model on one device, computing in float32 whatever it was trained in."""
+  """The model on one device, computing in float32 regardless of its training dtype."""
   return MedM2T(dataclasses.replace(model.config, dtype='float32'))
 
 
@@ -148,5 +148,5 @@ def _blended(
     for name, expected in member.expected.items()
   }
   predictors = {OURS: normalized(logits, link), **said}
-  # Not by `blend`, whose gradient is that of a maximum: compiled, it may be found nowhere.
+  # Does not use `blend`, whose maximum may lose the gradient when compiled.
   return normalized(summed(predictors, member.weights, member.prior), link)

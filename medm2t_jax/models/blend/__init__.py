@@ -1,1 +1,1 @@
-"""What predicts beside the network, and how the two are blended."""
+"""Simple models beside the network, and how they are blended."""

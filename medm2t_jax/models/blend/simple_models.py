@@ -1,19 +1,19 @@
-"""Boosted trees and linear models from plain arrays, which were fitted elsewhere.
+"""Predicts with boosted trees and linear models given as plain arrays.
 
-`medm2t_jax.baselines.fitted_arrays` makes the arrays of estimators. Which of them there
-are says what a model is; of a multilabel target: the place of each label -> its arrays.
+`medm2t_jax.baselines.fitted_arrays` makes the arrays from fitted estimators. Their names
+identify the kind of model; for a multilabel target: index of each label -> its arrays.
 
-  constant                       (c): it predicts that, whatever it reads
+  constant                       (c): the prediction, whatever the inputs
   root                           int32 (t k): the first node of every tree
   feature, threshold, missing_left, left, leaf_value, cover   of all nodes of all trees in
-    one row; the right child follows the left one; a leaf is its own left child, and every
-    value goes left; the cover is the number of training samples that came there, whatever
-    they weigh, for explanations
+    one array; the right child follows the left one; a leaf is its own left child, and
+    every value goes left; the cover is the unweighted number of training samples that
+    reached the node, for explanations
   depth, tree_class (k), start (c)
   median, mean, scale (n), limit, coefficient, missing_coefficient (n c), intercept (c)
-  missing_share (n)                  of the training samples, likewise
+  missing_share (n)                  of the training samples, unweighted
 
-Letters: b samples, n columns, c outputs, t trees, k trees an iteration of boosting.
+Letters: b samples, n columns, c outputs, t trees, k trees per iteration of boosting.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from medm2t_jax.models.link import LEAST_PROBABILITY
 def outputs(arrays: Mapping[str, Any], value: Float[Array, 'b n']) -> Float[Array, 'b c']:
   """Log probability of every class, log odds of every label, or a number (c = 1), float32.
 
-  A row does not depend on the other rows. No probability is below `LEAST_PROBABILITY`,
-  which is that of a class that nobody trained on.
+  Rows do not influence each other. No probability is below `LEAST_PROBABILITY`, which is
+  that of a class without training samples.
 
   Args:
     arrays: from `as_arrays`.
@@ -51,10 +51,10 @@ def outputs(arrays: Mapping[str, Any], value: Float[Array, 'b n']) -> Float[Arra
 
 
 def of_scores(score: Float[Array, 'b c'] | Float[Array, 'b l 2']) -> Float[Array, 'b c']:
-  """`outputs` of the scores that trees or linear models add up.
+  """Converts scores of trees or linear models to `outputs`.
 
   Args:
-    score: of classes, or a number (c = 1); of labels, l, those of false and true.
+    score: of classes, or a number (c = 1); for labels, l, those of false and true.
   """
   if score.ndim == 3:
     both = _log_probability(score)
@@ -67,11 +67,11 @@ def _log_probability(score: Float[Array, '... c']) -> Float[Array, '... c']:
 
 
 def shifted(arrays: Mapping[str, Any], by: Float[np.ndarray, ' c']) -> dict[str, Any]:
-  """The same model with something added to its outputs: another prior.
+  """The same model with a constant added to its outputs, for another prior.
 
   Args:
     arrays: from `as_arrays`.
-    by: one for each output.
+    by: one constant per output.
   """
   if '0' in arrays:
     return {

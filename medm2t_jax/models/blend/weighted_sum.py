@@ -1,8 +1,8 @@
-"""Blended outputs of several predictors.
+"""Blends the outputs of several predictors.
 
-Each predictor says by how much its output differs from the prior; the blend is the prior
-and the weighted sum of what they say. Outputs are normalised on the scale of the target's
-link (`models/link.py`).
+Each predictor contributes the difference of its output from the prior; the blend is the
+prior plus the weighted sum of these differences. Outputs are normalised on the scale of the
+target's link (`models/link.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from medm2t_jax.models.link import Link
 
-OURS = 'model'  # our model among the predictors of a blend
+OURS = 'model'  # name of our model among the predictors of a blend
 
 
 def blend(
@@ -21,13 +21,13 @@ def blend(
   """The blended outputs, normalised.
 
   Args:
-    outputs: name of a predictor -> float (... c), all of NumPy or all of JAX.
+    outputs: name of a predictor -> float (... c), all NumPy or all JAX.
     weights: of these predictors (`training/blend_weights.py`).
-    prior: outputs that say what training subjects do together, (c).
+    prior: outputs (c) that predict the average of the training subjects.
     link: of the outputs.
 
   Returns:
-    float (... c), of NumPy or JAX as the outputs.
+    float (... c), NumPy or JAX as the outputs.
   """
   score = summed(outputs, weights, prior)
   xp = score.__array_namespace__()
@@ -38,7 +38,7 @@ def blend(
 
 
 def summed(outputs: Mapping[str, Any], weights: Mapping[str, float], prior: Any) -> Any:
-  """`blend` before it is normalised: classes may have any common constant more."""
+  """`blend` before normalisation: scores of classes may have any common constant."""
   first = next(iter(outputs.values()))
   xp = first.__array_namespace__()
   prior = xp.broadcast_to(xp.asarray(prior), first.shape)

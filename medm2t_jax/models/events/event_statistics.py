@@ -1,9 +1,9 @@
-"""What a time window knows of each item: statistics of its values, so far and inside.
+"""Statistics of each item's values, so far and inside a time window.
 
-A mean over all tokens lets a heart rate that was measured sixty times drown a lactate
-that was measured once. Here every item keeps its own place in the vector of a window: a
-few statistics, each as the quantile thermometer of the item, centred at the item's mean,
-so that an item that has not been measured adds nothing.
+In a mean over all tokens, a heart rate measured sixty times drowns a lactate measured once.
+Here every item has its own place in the vector of a window: a few statistics, each as the
+quantile thermometer of the item, centred at the item's mean, so that an item that was not
+measured adds nothing.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ from jaxtyping import Array, Bool, Float, Int
 from medm2t_jax.models.events.events_config import EventsConfig
 from medm2t_jax.models.layers.dropout import Dropout
 
-# 'mean' and 'mean_inside' are of encodings, the others encodings of a value.
+# 'mean' and 'mean_inside' are means of encodings, the others encodings of a value.
 STATISTICS = ('mean', 'mean_inside', 'last', 'maximum', 'minimum')
 RATES = ('count', 'count_inside', 'freshness')
 FRESH_HOURS = 12.0
-# Adam moves a parameter by about its rate in a step: tables of size 1 would hardly move.
+# Adam moves a parameter by about the learning rate per step, so tables of size 1 would
+# hardly move.
 _SCALE = 0.02
 
 
 class Observations(NamedTuple):
-  """Events that are known, of n places.
+  """Known events, at n places.
 
-  `value` is a number or the index of a category, `gate` of `medm2t_jax.models.gates`.
+  `value` is a number or the index of a category, `gate` is that of
+  `medm2t_jax.models.gates`.
   """
 
   item: Int[Array, 'b n']
@@ -45,13 +47,15 @@ class Observations(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Thermometer:
-  """Encoding of one number per item, or of one category, as weights of value ids i.
+  """Encodes one number or category per item as weights of value ids i.
 
   Attributes:
     item: of each value id, int32 (i).
-    component: place of the id within its item, int32 (i).
+    component: index of the id within its item, int32 (i).
     categorical: whether the item has categories, bool (i).
-    low: knot below the component; high: the one above; mean: of the encoding, all (i).
+    low: knot below the component, (i).
+    high: knot above it, (i).
+    mean: of the encoding, (i).
   """
 
   item: np.ndarray
@@ -64,7 +68,7 @@ class Thermometer:
   def __call__(
     self, value: Float[Array, 'b w j'], known: Bool[Array, 'b w j']
   ) -> Float[Array, 'b w i']:
-    """Weights of the value ids; 0 where an item is not known."""
+    """Weights of the value ids; 0 if an item is unknown."""
     lead = lambda x: jnp.asarray(x)[jnp.newaxis, jnp.newaxis]
     known = known[..., self.item]
     value = jnp.where(known, value[..., self.item], 0.0)
@@ -97,7 +101,7 @@ class ItemStatistics(nn.Module):
     *,
     train: bool,
   ) -> Float[Array, 'b w e']:
-    """Args: those of `statistics`; train: with dropout."""
+    """Encodes windows. Arguments are those of `statistics`; `train` turns dropout on."""
     config = self.config
     values, rates = statistics(weights, counts, observations, ends, encode)
     if train and config.input_dropout:
@@ -127,9 +131,9 @@ def statistics(
 ) -> tuple[Float[Array, 'b w s i'], Float[Array, 'b w r j']]:
   """`STATISTICS` per value id i, and `RATES` per item j, of every window.
 
-  Of events at the same time the largest is the last. An item without an event has 0
-  everywhere. Maximum and minimum of a categorical item are the highest and the lowest
-  index of its categories that occurred.
+  Of events at the same time, the largest counts as the last. An item without events has 0
+  everywhere. Maximum and minimum of a categorical item are the highest and the lowest index
+  of its observed categories.
 
   Args:
     weights: sums of the token weights inside each window.
@@ -154,7 +158,7 @@ def statistics(
     is_found: Bool[Array, 'b n'],
     window_of: Int[Array, 'b w j'],
   ) -> Float[Array, 'b w i']:
-    """Of the value that each window found, taken from the window that counts so far."""
+    """Encodings of the found values, each taken from the latest window that has one."""
     taken = lambda x: jnp.take_along_axis(x, window_of, axis=1)
     result = encode(taken(found), known)
     if gate is None:

@@ -29,9 +29,10 @@ class EventsConfig:
       centred at the item's mean).
     pooling: mean over all 'tokens', or 'statistics' of each item (`event_statistics`;
       piecewise-linear values, accumulation 'mean').
-    accumulation: a window sees all tokens so far alike ('mean'), or only its own ('none').
-    sequence: a bidirectional 'lstm', or 'mean_last': the mean of the windows that have seen
-      an event beside the last window.
+    accumulation: a window sees the mean of all tokens so far ('mean'), or only its own
+      ('none').
+    sequence: a bidirectional 'lstm', or 'mean_last': the mean of all windows since the
+      first event, concatenated with the last window.
     input_dropout: of the statistics of an item in all windows, with 'statistics'.
     window_dropout: of the windows' vectors, with 'statistics'.
     decoder: hidden width of the stage's decoder.

@@ -1,4 +1,4 @@
-"""Notes as vectors of a text model: a mean per time window, MLP.
+"""Encodes notes, given as vectors of a text model: a mean per time window, then an MLP.
 
 Letters: b rows, n notes, v numbers of a note's vector, w windows, e embedding.
 """
@@ -43,11 +43,12 @@ class NotesConfig:
 class NotesEncoder(nn.Module):
   """Notes to windows to one vector.
 
-  A note's vector, scaled, with its age beside it goes through an MLP of its own; a window
-  sees the mean of all notes so far, and before the first a learned vector. The summary is
-  made of the mean of the windows that have seen a note beside the last window.
+  A note's scaled vector, concatenated with its age, goes through an MLP; a window has the
+  mean of all notes so far, and before the first note a learned vector. The summary is
+  computed from the mean of all windows since the first note, concatenated with the last
+  window.
 
-  Fitted variables: `center`, `scale` (v), `time_cuts` (w - 1), hours (not there with one
+  Fitted variables: `center`, `scale` (v), `time_cuts` (w - 1), hours (absent with one
   window).
 
   Attributes:
@@ -74,8 +75,8 @@ class NotesEncoder(nn.Module):
     Args:
       notes: `vector` (b n v), `time`, `mask` (b n); docs/design.md.
       valid: rows that are not padding.
-      train: dropout and statistics of the batch.
-      attend_over: tokens are the windows, or the summary alone.
+      train: whether to use dropout and the statistics of the batch.
+      attend_over: whether tokens are the windows, or only the summary.
     """
     config, shared = self.config, (self.axis_name, self.dtype)
     mask, present = notes['mask'], jnp.any(notes['mask'], axis=1)
@@ -95,7 +96,7 @@ class NotesEncoder(nn.Module):
     return Encoded(tokens, seen, summary, present)
 
   def _inputs(self, notes: Mapping[str, Array]) -> Float[Array, 'b n f']:
-    """Scaled vectors, and the logarithm of the hours since."""
+    """Scaled vectors, and the logarithm of the age in hours."""
     shape = (self.config.vector,)
     center = self.variable('fitted', 'center', jnp.zeros, shape).value
     scale = self.variable('fitted', 'scale', jnp.ones, shape).value
@@ -109,7 +110,7 @@ class NotesEncoder(nn.Module):
   def _windows(
     self, x: Float[Array, 'b n e'], notes: Mapping[str, Array]
   ) -> tuple[Float[Array, 'b w e'], Bool[Array, 'b w']]:
-    """The mean of the notes so far at the end of each window, and whether there is any."""
+    """The mean of all notes up to the end of each window, and whether there are any."""
     config = self.config
     window = window_of(notes['time'], fitted_cuts(self, config.windows))
     so_far = (

@@ -33,8 +33,8 @@ class SparseTimeSeriesEncoder(nn.Module):
   """Events to windows to one vector.
 
   Fitted variables: `knots` (items 12), `encoding_mean` (items 11), `item_seen`
-  (items), `category_seen` (items, most categories; not there without any),
-  `time_cuts` (w - 1), hours (not there with one window).
+  (items), `category_seen` (items, largest number of categories; absent without any),
+  `time_cuts` (w - 1), hours (absent with one window).
 
   Attributes:
     config: sizes and options.
@@ -88,8 +88,8 @@ class SparseTimeSeriesEncoder(nn.Module):
     Args:
       events: `item`, `value`, `category`, `time`, `mask`, each (b n); docs/design.md.
       valid: rows that are not padding.
-      train: dropout and statistics of the batch.
-      attend_over: tokens are the windows, or the summary alone.
+      train: whether to use dropout and the statistics of the batch.
+      attend_over: whether tokens are the windows, or only the summary.
     """
     present = jnp.any(events['mask'], axis=1)
     windows, seen = self.windows(events, train=train)
@@ -105,10 +105,10 @@ class SparseTimeSeriesEncoder(nn.Module):
   def windows(
     self, events: Mapping[str, Array], *, train: bool = False
   ) -> tuple[Float[Array, 'b w e'], Bool[Array, 'b w']]:
-    """The vector of what each window sees, and whether it sees any event.
+    """The vector of each window, and whether it sees any event.
 
-    A mean over tokens, or statistics of items; a window that sees no event holds the
-    embedding of 'none'.
+    A mean over tokens, or statistics of items; a window without events has the embedding of
+    'none'.
     """
     config = self.config
     if config.pooling == 'statistics':
@@ -122,7 +122,7 @@ class SparseTimeSeriesEncoder(nn.Module):
     total = jnp.sum(counts, axis=-1)
     weights = weights / jnp.where(seen, total, 1.0)[..., jnp.newaxis]
     if 'token_gate' in events:
-      # What the gates take away is 'none', so that a window stays a mean of as many.
+      # Weight that the gates remove goes to 'none', so that the total weight is unchanged.
       closed = count(jnp.where(events['mask'], 1 - events['token_gate'], 0.0))
       share = jnp.sum(closed, axis=-1) / jnp.where(seen, total, 1.0)
       weights = weights.at[..., -1].add(share)
@@ -174,13 +174,13 @@ class SparseTimeSeriesEncoder(nn.Module):
     )
 
   def _accumulate(self, inside: Float[Array, 'b w i']) -> Float[Array, 'b w i']:
-    """What each window sees, from what is inside each."""
+    """Accumulates weights inside each window to what each window sees."""
     return inside if self.config.accumulation == 'none' else jnp.cumsum(inside, axis=1)
 
   def _count(
     self, events: Mapping[str, Array], known: Bool[Array, 'b n'], each: Float[Array, 'b n']
   ) -> Float[Array, 'b w j']:
-    """Sum of `each` over the events of an item j, or of no known one, in each window."""
+    """Sum of `each` over the events of item j, or of unknown events, in each window."""
     items, window = len(self.config.categories), window_of(events['time'], self._cuts())
     row = jnp.arange(window.shape[0])[:, jnp.newaxis]
     counts = jnp.zeros((window.shape[0], self.config.windows, items + 1))
@@ -203,7 +203,7 @@ class SparseTimeSeriesEncoder(nn.Module):
     )
 
   def _cuts(self) -> Float[Array, ' c']:
-    """Cuts between windows, in hours; of one window none."""
+    """Cuts between windows, in hours; empty with one window."""
     return jnp.asarray(self.time_cuts.value if self.config.windows > 1 else ())
 
   def tokenize(
@@ -211,8 +211,8 @@ class SparseTimeSeriesEncoder(nn.Module):
   ) -> tuple[Int[Array, 'b n q'], Float[Array, 'b n q'], Bool[Array, 'b n']]:
     """Value ids of each event with their weights, and whether the event is known.
 
-    An item or category that training subjects never had, and a number where a
-    category belongs, is unknown: it gets the id of 'none'.
+    Items and categories that no training subject had, and numbers of categorical items, are
+    unknown: they get the id of 'none'.
     """
     config = self.config
     item, value, category = events['item'], events['value'], events['category']

@@ -1,1 +1,1 @@
-"""Layers that several modules of the model are made of."""
+"""Layers that several modules of the model use."""

@@ -21,13 +21,13 @@ class MultiHeadAttention(nn.Module):
   Queries, values and outputs have a bias. Keys have none: it would add the same to
   all logits of a query, which the softmax ignores, and Adam would let it drift.
 
-  One query per row takes a cheaper order of the same products: the key projection
-  is applied to the query and the value projection to the attended tokens, so no
-  token is projected. `key_kernel` (h d e) and `value_kernel` (h e d) have the head in
-  front, which is how that order multiplies them; another layout is transposed in
-  every step, and so is what comes out of it.
+  With one query per row, the same products are computed in a cheaper order: the key
+  projection is applied to the query and the value projection to the attended tokens, so no
+  token is projected. `key_kernel` (h d e) and `value_kernel` (h e d) have the head first,
+  as this order needs them; with another layout XLA would transpose kernels and results
+  in every step.
 
-  The attention weights (b h q t) are sown in 'intermediates' as `attention`.
+  The attention weights (b h q t) are stored in 'intermediates' as `attention`.
 
   Attributes:
     heads: number of heads; divides the width of the query.
@@ -44,7 +44,7 @@ class MultiHeadAttention(nn.Module):
     tokens: Float[Array, 'b t e'],
     token_mask: Bool[Array, 'b t'],
   ) -> Float[Array, 'b q e']:
-    """Attends from `query` to `tokens`; where no token is valid, weights are 0."""
+    """Attends from `query` to `tokens`; if no token is valid, weights are 0."""
     width = query.shape[-1]
     if width % self.heads:
       raise ValueError(f'width {width} is not a multiple of {self.heads} heads')
@@ -67,7 +67,7 @@ class MultiHeadAttention(nn.Module):
     q = q * depth**-0.5
     single = query.shape[1] == 1
     if single:
-      # Plain batched products between explicit transposes: einsum makes others.
+      # Plain batched products with explicit transposes, because einsum chooses slower ones.
       scores = jnp.matmul(q[:, 0].swapaxes(0, 1), key_kernel).swapaxes(0, 1)
       logits = jnp.matmul(scores, tokens.swapaxes(1, 2))[:, :, jnp.newaxis]
     else:
@@ -109,7 +109,7 @@ class CrossAttentionBlock(nn.Module):
     token_mask: Bool[Array, 'b t'],
     train: bool,
   ) -> Float[Array, 'b q e']:
-    """Args: query; tokens to attend to; token_mask valid ones; train for dropout."""
+    """Lets `query` attend to the valid tokens; `train` turns dropout on."""
     width = query.shape[-1]
     drop = lambda x: Dropout(self.dropout)(x, deterministic=not train)
     norm = lambda name: nn.LayerNorm(LAYER_NORM_EPSILON, dtype=self.dtype, name=name)
@@ -123,7 +123,7 @@ class CrossAttentionBlock(nn.Module):
 def _masked_softmax(
   logits: Float[Array, 'b h q t'], mask: Bool[Array, 'b 1 1 t']
 ) -> Float[Array, 'b h q t']:
-  """Softmax over valid keys in float32; zeros where there is none."""
+  """Softmax over valid keys in float32; zeros if there are none."""
   lowest = jnp.finfo(jnp.float32).min
   weights = jax.nn.softmax(jnp.where(mask, logits.astype(jnp.float32), lowest))
   return jnp.where(mask, weights, 0.0)

@@ -1,7 +1,7 @@
 """BatchNorm over valid rows, synchronised over devices (docs/design.md, "The model").
 
-Sums and counts over the valid rows of all devices are psum-ed and divided once, so
-that devices with unequal numbers of valid rows, or none, agree with one device.
+Sums and counts over the valid rows of all devices are added by a psum and divided once, so
+that devices with different numbers of valid rows agree with one device.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ EPSILON = 1e-5
 class BatchNorm(nn.Module):
   """Normalises the last axis with the statistics of valid rows.
 
-  The running variance takes the unbiased estimate, as in PyTorch. A batch without
-  any valid row leaves the running statistics alone and is normalised with them.
+  The running variance uses the unbiased estimate, as in PyTorch. A batch without any valid
+  row does not change the running statistics and is normalised with them.
 
   Attributes:
     axis_name: mapped axis over which statistics are shared, None for one device.
@@ -41,8 +41,8 @@ class BatchNorm(nn.Module):
     Args:
       x: features on the last axis.
       mask: valid rows; its shape is a prefix of x's.
-      train: statistics of this batch, which also move the running ones; else the
-        running ones.
+      train: whether to use the statistics of this batch, which also update the running
+        ones; else the running statistics are used.
     """
     features = x.shape[-1]
     running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (features,))

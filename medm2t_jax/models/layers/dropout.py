@@ -1,7 +1,7 @@
-"""Dropout whose mask is a hash of each entry's place.
+"""Dropout whose mask is a hash of each entry's position.
 
-A generator writes its random bits to memory before they are compared; that took a sixth
-of a train step on a CPU (docs/performance.md). A hash of (seed, place) is computed where
+A generator writes its random bits to memory before they are compared, which took a sixth of
+a training step on a CPU (docs/performance.md). A hash of (seed, position) is computed where
 it is used, in the same loop as the activation, and again in the backward pass.
 """
 
@@ -30,7 +30,7 @@ class Dropout(nn.Module):
   def __call__(
     self, x: Float[Array, '*shape'], *, deterministic: bool
   ) -> Float[Array, '*shape']:
-    """Args: x activations; deterministic: leave them as they are."""
+    """Drops activations of `x` at random; `deterministic` leaves them unchanged."""
     if deterministic or not self.rate:
       return x
     seed = jax.random.bits(self.make_rng('dropout'), (2,), jnp.uint32)
@@ -40,7 +40,7 @@ class Dropout(nn.Module):
 
 
 def _hash(bits: UInt[Array, '*shape']) -> UInt[Array, '*shape']:
-  """A bijection of 32 bits in which every bit in moves half of those out.
+  """A bijection of 32 bits in which every input bit changes half of the output bits.
 
   Shifts and factors: `lowbias32` of Wellons, "Prospecting for hash functions" (2018).
   """

@@ -32,7 +32,7 @@ class Mlp(nn.Module):
   def __call__(
     self, x: Float[Array, 'b e'], mask: Bool[Array, ' b'], *, train: bool
   ) -> Float[Array, 'b f']:
-    """Args: x features; mask valid rows, for BatchNorm; train."""
+    """Applies all layers to `x`; `mask` marks the valid rows, for BatchNorm."""
     for width in self.widths:
       x = nn.Dense(width, use_bias=False, dtype=self.dtype)(x)
       x = BatchNorm(self.axis_name, self.dtype)(x, mask, train=train)

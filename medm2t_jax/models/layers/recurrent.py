@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 GATES = 4  # in the order i, f, g, o
-# Steps in one turn of the compiled loop: a tenth to a fifth faster (docs/performance.md).
+# Steps per iteration of the compiled loop: a tenth to a fifth faster (docs/performance.md).
 _UNROLL = 5
 
 
@@ -37,8 +37,8 @@ class BidirectionalRecurrent(nn.Module):
     """Runs the layers.
 
     Returns:
-      Outputs of the last layer, forward beside backward (f = 2 features), and the
-      readout: forward at the last window with backward at the first, so that both
+      Outputs of the last layer, forward and backward concatenated (f = 2 features), and
+      the readout: forward at the last window with backward at the first, so that both
       directions have seen all windows.
     """
     final = x[:, -1]

@@ -1,6 +1,6 @@
-"""Pre-activation residual network over time, two tracks (paper, Table B1).
+"""Pre-activation residual network over time, with two tracks (paper, Table B1).
 
-Channels stand last, which is what XLA convolves fastest on a CPU.
+Channels are last, the layout that XLA convolves fastest on a CPU.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ResNet1d(nn.Module):
     Args:
       x: signals.
       mask: valid rows, for BatchNorm.
-      train: dropout and statistics of the batch.
+      train: whether to use dropout and the statistics of the batch.
 
     Returns:
       The last activation, length and channels of the plan's last entry.

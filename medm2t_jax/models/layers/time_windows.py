@@ -1,4 +1,4 @@
-"""Windows of time between fitted cuts.
+"""Time windows between fitted cuts.
 
 Letters: c cuts between c + 1 windows.
 """
@@ -15,14 +15,14 @@ def window_of(time: Float[Array, ...], cuts: Float[Array, ' c']) -> Int[Array, .
 
   Args:
     time: hours relative to the prediction time.
-    cuts: likewise, ascending; of one window none.
+    cuts: in the same unit, ascending; empty for one window.
   """
   lead = (1,) * time.ndim
   return jnp.sum(cuts.reshape(*lead, -1) < time[..., jnp.newaxis], axis=-1)
 
 
 def fitted_cuts(module: nn.Module, windows: int) -> Float[Array, ' c']:
-  """The fitted variable `time_cuts` of a compact module, in hours; of one window none."""
+  """The fitted variable `time_cuts` of a compact module, in hours; empty for one window."""
   if windows == 1:  # checkpoints hold no empty arrays
     return jnp.zeros(0)
   cuts = module.variable('fitted', 'time_cuts', jnp.zeros, (windows - 1,))

@@ -1,4 +1,4 @@
-"""Columns to chunks: a few numbers each, 0 where the column is not known.
+"""Converts columns to chunks of a few numbers each, 0 if the column is unknown.
 
 Letters: b rows, n columns, p numbers of a chunk.
 """
@@ -16,15 +16,15 @@ from medm2t_jax.models.trunk.columns import ColumnKind
 PIECES = 8  # of the thermometer, between quantiles of the training samples
 SIZE = PIECES + 2
 _CLIP = 5.0  # standard deviations
-_SCALE = 0.5  # beside the pieces, which are between -1 and 1
+_SCALE = 0.5  # matches the pieces, which are between -1 and 1
 
 
 class Chunks(nn.Module):
   """Chunks of one modality.
 
-  Of each column: a thermometer over its quantiles, centred at its mean over training
-  samples, so that absence is neutral; whether it is known, where that says something; its
-  standardised value. A column that no training sample had is 0.
+  A chunk has a thermometer over the column's quantiles, centred at its mean over training
+  samples, so that absence is neutral; whether it is known, if that is informative; and its
+  standardised value. A column without training samples is 0.
 
   Fitted variables: `column_knots` (n 9), `column_mean` (n 8) of the thermometer,
   `column_center` and `column_scale` (n), `column_flagged` (n).
@@ -37,7 +37,12 @@ class Chunks(nn.Module):
 
   @nn.compact
   def __call__(self, arrays: Mapping[str, Array], rows: int) -> Float[Array, 'b n p']:
-    """Args: the modality's arrays of a batch (docs/design.md, "The batch"); its rows."""
+    """Chunks of the modality's arrays of a batch (docs/design.md, "The batch").
+
+    Args:
+      arrays: of the modality.
+      rows: number of samples in the batch.
+    """
     count = self.kind.count
     fitted = lambda name, *shape: self.variable('fitted', name, jnp.zeros, shape)
     knots = fitted('column_knots', count, PIECES + 1).value

@@ -1,4 +1,4 @@
-"""Statistics of the observations of every item of a batch, with gates.
+"""Computes statistics of the observations of every item of a batch, with gates.
 
 Letters: b rows, j items, o observations of a batch in any shape, g steps and v signals of a
 grid, n columns, s statistics.
@@ -24,10 +24,10 @@ class Columns(NamedTuple):
   """Columns of a batch.
 
   Attributes:
-    value: 0 where not known.
-    known: whether there is anything to summarise; a count is known everywhere.
-    gate: mean gate (`medm2t_jax.models.gates`) of the values that a column tells of, 1 for
-      one that tells of none; None without gates.
+    value: 0 if unknown.
+    known: whether there is anything to summarise; a count is always known.
+    gate: mean gate (`medm2t_jax.models.gates`) of the values that a column depends on, 1 if
+      it depends on none; None without gates.
   """
 
   value: Float[Array, 'b n']
@@ -38,7 +38,8 @@ class Columns(NamedTuple):
 class Observations(NamedTuple):
   """Observations of a batch, in arrays of any one shape.
 
-  `value` is a number or the index of a category; `gate` of `medm2t_jax.models.gates`.
+  `value` is a number or the index of a category; `gate` is that of
+  `medm2t_jax.models.gates`.
   """
 
   row: Int[Array, '*o']
@@ -52,8 +53,8 @@ class Observations(NamedTuple):
 def numeric_statistics(observed: Observations, shape: tuple[int, int]) -> Columns:
   """Each of `STATISTICS` on a last axis, (b j 9).
 
-  A variance is 0 and a slope unknown where all observations have one time. Of several at
-  one time the least is the first and the greatest the last.
+  A variance is 0 and a slope unknown if all observations have the same time. Of several at
+  the same time, the smallest counts as the first and the largest as the last.
 
   Args:
     observed: numbers.
@@ -62,7 +63,7 @@ def numeric_statistics(observed: Observations, shape: tuple[int, int]) -> Column
   place, mask = (observed.row, observed.item), observed.mask[..., jnp.newaxis]
   value, time = observed.value, observed.time
 
-  # All sums, and all extremes, that do not need each other are one scatter.
+  # All independent sums are one scatter, and so are all independent extremes.
   def total(*each: Array) -> list[Array]:
     x = jnp.where(mask, jnp.stack(each, axis=-1), 0.0)
     return _last_axis(jnp.zeros((*shape, len(each))).at[place].add(x))
@@ -78,7 +79,7 @@ def numeric_statistics(observed: Observations, shape: tuple[int, int]) -> Column
   low, begin = -negative_low, -negative_begin
   known = count > 0
   several = known & (end > begin)
-  # Looked up together, for every lookup is a gather.
+  # Looked up together, because every lookup is a gather.
   looked_up = jnp.stack([mean, time_sum / some, begin, end, low, high], axis=-1)[place]
   of_mean, of_time, of_begin, of_end, of_low, of_high = _last_axis(looked_up)
   deviation, since = value - of_mean, time - of_time
@@ -100,14 +101,14 @@ def numeric_statistics(observed: Observations, shape: tuple[int, int]) -> Column
       value == of_high,
       jnp.ones_like(is_first),
     ]
-    # Apart, for gates may have an axis more: that of the nodes of an explanation.
+    # Separate, because gates may have another axis, that of the nodes of an explanation.
     sums = total(*(jnp.where(one, observed.gate, 0.0) for one in found))
     counts = total(*(one.astype(jnp.float32) for one in found))
     of_first, of_last, of_low, of_high, of_all = (
       jnp.where(among > 0, gate / jnp.maximum(among, 1.0), 1.0)
       for gate, among in zip(sums, counts, strict=True)
     )
-    ones = jnp.ones(shape)  # that something was measured, and when, is not gated
+    ones = jnp.ones(shape)  # presence and times of measurements are not gated
     gates = jnp.stack(
       [of_first, of_last, of_low, of_high, of_all, of_all, of_all, ones, ones], axis=-1
     )
@@ -169,8 +170,8 @@ def cell_spread(
 ) -> tuple[Float[Array, 'b v'], Bool[Array, 'b v']]:
   """Standard deviation inside segments of `SEGMENT_STEPS`, pooled over the segments.
 
-  It sees what moves within a segment, and nothing of what differs between them. Not known
-  where no segment has two observations.
+  It measures variation within segments, not between them. Unknown if no segment has two
+  observations.
   """
   rows, steps, signals = observed.shape
   segments = -(-steps // SEGMENT_STEPS)
@@ -184,14 +185,14 @@ def cell_spread(
   free = jnp.sum(jnp.maximum(count - 1, 0), axis=1)
   total = jnp.sum(deviation * deviation, axis=(1, 2))
   known = free > 0
-  # The root has no gradient at 0, and nobody asks for one.
+  # The root has no gradient at 0, and none is needed.
   return jnp.sqrt(total / jnp.maximum(free, 1)), known
 
 
 def categorical_statistics(
   observed: Observations, rows: int, levels: np.ndarray
 ) -> Columns:
-  """Of each categorical item, per level whether it was last and its count; then hours."""
+  """Columns of categorical items: whether each level was last, its count; then hours."""
   items, most = len(levels), int(levels.max())
   place = (observed.row, observed.item)
   level = observed.value.astype(jnp.int32)
@@ -212,7 +213,7 @@ def categorical_statistics(
   is_known = jnp.isfinite(end)
   each_level = jnp.arange(most)[jnp.newaxis, jnp.newaxis]
   was_last = (last[..., jnp.newaxis] == each_level).astype(jnp.float32)
-  # Per level a pair, then the hours; what an item does not have is left out.
+  # A pair per level, then the hours; levels that an item does not have are left out.
   pairs = lambda a, b: jnp.stack([a, b], axis=-1).reshape(rows, items, 2 * most)
   with_hours = lambda x, hours: jnp.concatenate([x, hours[..., jnp.newaxis]], axis=-1)
   hours = jnp.where(is_known, -end, 0.0)

@@ -1,11 +1,11 @@
-"""What is known of every item of a sample, as columns of numbers: summary statistics.
+"""Summary statistics of every item of a sample, as columns of numbers.
 
-Columns are what the ensemble trunk and the baselines read (after HAIM, Soenksen et al.
-2022). Per numeric item of events and per signal of a grid: `STATISTICS`. Per signal also
-its spread inside short segments. Per category of an item: whether it came last, how often
-it came; per categorical item the hours since the last. ECG: last value and mean of each
+The ensemble trunk and the baselines read these columns (after HAIM, Soenksen et al. 2022).
+Per numeric item of events and per signal of a grid: `STATISTICS`; per signal also its
+spread inside short segments. Per category of an item: whether it was the last, and its
+count; per categorical item the hours since the last. ECG: last value and mean of each
 measurement, which terms were ever reported, number of recordings, hours since the last.
-Static columns as they are, categories one-hot. Nothing is fitted.
+Static columns unchanged, categories one-hot. Nothing is fitted.
 
 Letters: b rows, n columns, j items, o observations of a batch in any shape.
 """
@@ -39,7 +39,7 @@ class ColumnKind(Protocol):
   """The columns of a modality; hashable, without state.
 
   Attributes:
-    unread: arrays that no column is made of and that are large.
+    unread: large arrays that no column depends on.
   """
 
   unread: ClassVar[tuple[str, ...]]
@@ -263,14 +263,14 @@ class NoteColumns:
 def table(
   kinds: tuple[tuple[str, ColumnKind], ...], batch: Mapping[str, Any]
 ) -> Float[Array, 'r n']:
-  """The columns of all modalities side by side, NaN where nothing is known.
+  """The columns of all modalities side by side, NaN where unknown.
 
   Args:
     kinds: modality -> its columns.
     batch: docs/design.md, "The batch", with the device axis.
 
   Returns:
-    A row for each place of the batch, device after device.
+    One row per row of the batch, device after device.
   """
   return _table(kinds, read_of(kinds, batch))
 
@@ -291,7 +291,7 @@ def _table(
 def read_of(
   kinds: Sequence[tuple[str, ColumnKind]], batch: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """A batch with what columns are made of alone: of ECGs without signals, most of it."""
+  """A batch with only the arrays that columns depend on, so without ECG signals."""
   read = {
     name: {key: array for key, array in batch[name].items() if key not in kind.unread}
     for name, kind in kinds
@@ -300,7 +300,7 @@ def read_of(
 
 
 def _flat(columns: Columns) -> Columns:
-  """(b j s) as (b n), the statistics of an item side by side."""
+  """Reshapes (b j s) to (b n), the statistics of an item side by side."""
   return jax.tree.map(lambda x: x.reshape(x.shape[0], -1), columns)
 
 

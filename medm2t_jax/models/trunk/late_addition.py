@@ -1,7 +1,7 @@
-"""Late addition: what an ensemble and a deep network say apart, added at the end.
+"""Late addition: adds the outputs of an ensemble and a deep network at the end.
 
-Classes are added as log probabilities, labels as log odds, numbers as they are. Letters:
-m parts, u units, c outputs.
+Classes are added as log probabilities, labels as log odds, numbers unchanged. Letters: m
+parts, u units, c outputs.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from medm2t_jax.models.link import Link, normalized
 
 
 class LateAddition(nn.Module):
-  """The prior, plus the weighted sum of what each part says beyond it.
+  """The prior, plus the weighted sum of each part's difference from the prior.
 
-  Fitted variables: `offset` (outputs), as of a decoder; `part_weights` (m), equal until
+  Fitted variables: `offset` (outputs), as in a decoder; `part_weights` (m), equal until
   they are fitted on validation subjects.
 
   Attributes:
     outputs: number of classes or labels, or 1.
-    parts: their number.
+    parts: number of parts.
     link: of the outputs.
   """
 
@@ -34,11 +34,11 @@ class LateAddition(nn.Module):
     self.part_weights = self.variable('fitted', 'part_weights', jnp.ones, (self.parts,))
 
   def prior(self) -> Float[Array, ' c']:
-    """What is predicted where no part says anything."""
+    """The prediction without any part."""
     return jnp.asarray(self.offset.value)
 
   def __call__(self, parts: Float[Array, 'm u c']) -> Float[Array, 'u c']:
-    """Args: parts: normalised outputs. Returns normalised outputs."""
+    """Adds the normalised outputs of all parts; returns normalised outputs."""
     if len(parts) == 1:
       return parts[0]
     weights = jnp.asarray(self.part_weights.value)

@@ -1,1 +1,1 @@
-"""Hosts: how processes start, find each other, and use their devices."""
+"""Hosts: how processes start, connect, and use their devices."""

@@ -1,7 +1,7 @@
-"""Where compiled programs are kept: a folder for each jaxlib and each kind of processor.
+"""Keeps compiled programs, in one folder per jaxlib and kind of processor.
 
-A program of another jaxlib, or for another processor's instructions, may crash the
-process that loads it.
+A program of another jaxlib, or for another processor's instructions, may crash the process
+that loads it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _BASE = Path('.cache/jax')
 
 
 def use() -> Path:
-  """Keeps all programs that this process compiles, and takes those that are kept.
+  """Keeps all programs that this process compiles, and reuses kept ones.
 
-  In `$JAX_COMPILATION_CACHE_DIR`, by default `.cache/jax`, in the folder of this jaxlib
-  and processor, which is returned.
+  The folder of this jaxlib and processor is in `$JAX_COMPILATION_CACHE_DIR`, by default
+  `.cache/jax`, and is returned.
   """
   base = Path(os.environ.get('JAX_COMPILATION_CACHE_DIR') or _BASE)
   folder = base.resolve() / kind()
   jax.config.update('jax_compilation_cache_dir', str(folder))
-  # All of them: one that compiles in a tenth of a second is loaded in a hundredth.
+  # All programs: even one that compiles in 0.1 s loads in 0.01 s.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
   return folder
@@ -40,7 +40,7 @@ def kind() -> str:
 
 
 def _processor() -> list[str]:
-  """What tells processors apart: on Linux the model and its instruction sets."""
+  """Properties that distinguish processors: on Linux the model and its instruction sets."""
   path = Path('/proc/cpuinfo')
   if not path.exists():
     return [platform.processor()]

@@ -1,8 +1,8 @@
-"""Devices and processes: the one place where devices are many (`jax.pmap`).
+"""Devices and processes: the only module in which there are several devices (`jax.pmap`).
 
-The state is replicated (`in_axes=None`, `out_axes=None`), batches carry a leading device
-axis: the devices of this process. A step runs on the devices of all processes; what goes
-in and comes out is local to the process. The only parallel primitive is a psum.
+The state is replicated (`in_axes=None`, `out_axes=None`), batches have a leading axis of
+this process's devices. A step runs on the devices of all processes; its inputs and outputs
+are local to the process. The only parallel primitive is a psum.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 DEVICE_AXIS = 'device'
 
-# Half of what Linux allows: one stage needs a few thousand.
+# Half of the mappings that Linux allows; one stage needs a few thousand.
 _MOST_MAPPINGS = 30_000
 
 # `jax.pmap` of a step over `DEVICE_AXIS`.
@@ -26,12 +26,12 @@ on_devices = functools.partial(jax.pmap, axis_name=DEVICE_AXIS)
 
 
 def replicated() -> NamedSharding:
-  """Where the steps keep the state: a copy on every device of this process."""
+  """The sharding of the state in steps: a copy on every device of this process."""
   return NamedSharding(Mesh(np.array(jax.local_devices()), (DEVICE_AXIS,)), PartitionSpec())
 
 
 def replicated_everywhere() -> NamedSharding:
-  """A copy on every device of every process, as checkpoints are written and read."""
+  """The sharding of checkpoints: a copy on every device of every process."""
   return NamedSharding(_all_devices(), PartitionSpec())
 
 
@@ -61,10 +61,10 @@ def sum_over_devices(tree: Any) -> Any:
 
 
 def release_programs() -> None:
-  """Frees the compiled programs where there are many: they are compiled anew when needed.
+  """Frees the compiled programs if there are many; they are compiled again when needed.
 
-  On CPUs they stay in memory as thousands of mappings, of which Linux allows a process
-  65,530: folds and ablations would come to their end.
+  On CPUs they stay in memory as thousands of mappings, of which Linux allows 65,530 per
+  process: many folds and ablations would exceed the limit.
   """
   maps = Path('/proc/self/maps')
   if maps.exists() and maps.read_bytes().count(b'\n') > _MOST_MAPPINGS:

@@ -1,8 +1,8 @@
-"""Several processes (hosts): how they start, and how they agree.
+"""Several processes (hosts): how they start and coordinate.
 
-All processes run the same program on a shared workdir. What must happen once (claiming
-the workdir, fitting, `done.json`, the report) happens on the first process, and its
-result or its error reaches every process, so that none waits for one that has stopped.
+All processes run the same program on a shared workdir. Work that must happen once (claiming
+the workdir, fitting, `done.json`, the report) happens in the first process; its result or
+error is sent to every process, so that none waits for one that has stopped.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from data_pipeline.format.schema import DataError
 
 T = TypeVar('T')
 
-# A process that has failed leaves; the others are ended after this time.
+# After a process has failed, the others are ended after this time.
 _SHUTDOWN_SECONDS = 60
-# A process that has died is noticed after this time.
+# A dead process is noticed after this time.
 _HEARTBEAT_SECONDS = 100
 
 
 def initialize(
   coordinator_address: str | None, num_processes: int | None, process_id: int | None
 ) -> None:
-  """Joins the other processes, before any device is touched.
+  """Connects to the other processes, before any device is used.
+
+  Without arguments the environment decides: a SLURM step of several tasks, or a TPU virtual
+  machine; anywhere else this process is the only one.
 
   Args:
     coordinator_address: host:port of the first process, the same in all processes.
     num_processes: number of processes.
     process_id: 0, 1, ... The first process writes all logs and results.
-
-  Without arguments the environment decides: a SLURM step of several tasks, or a TPU
-  virtual machine; anywhere else this process is the only one.
 
   Raises:
     DataError: some arguments are missing, or contradict each other.
@@ -59,7 +59,7 @@ def initialize(
     )
   if not 0 <= process_id < num_processes:
     raise DataError(
-      f'--process_id={process_id}: with --num_processes={num_processes} it is one of '
+      f'--process_id={process_id}: with --num_processes={num_processes} it must be one of '
       f'0 to {num_processes - 1}.'
     )
   jax.distributed.initialize(
@@ -91,13 +91,13 @@ def is_first() -> bool:
 
 
 def from_first(function: Callable[[], T]) -> T:
-  """Calls `function` in the first process alone, and returns its result in all.
+  """Calls `function` only in the first process, and returns its result in all.
 
   Args:
     function: returns arrays, numbers, text and None in dicts and lists.
 
   Raises:
-    DataError: in all processes, where `function` raises it in the first.
+    DataError: raised in all processes if `function` raises it in the first.
   """
   if jax.process_count() == 1:
     return function()
@@ -123,10 +123,10 @@ def _broadcast(message: bytes) -> bytes:
 
 
 def first_then_others(function: Callable[[], T]) -> T:
-  """Calls `function` in the first process, and then, what it left on disk, in the others.
+  """Calls `function` in the first process, and then in the others, which find its files.
 
   Raises:
-    DataError: in all processes, where `function` raises it in the first.
+    DataError: raised in all processes if `function` raises it in the first.
   """
   kept: list[T] = []
   from_first(lambda: kept.append(function()))

@@ -1,6 +1,6 @@
-"""SIGTERM: the machine is about to be taken away.
+"""Handles SIGTERM, the sign that the machine will be taken away.
 
-Training finishes its step, saves a checkpoint and ends; run again, it continues.
+Training finishes its step, saves a checkpoint and ends; the same command continues it.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _received = False
 
 
 class Preempted(Exception):
-  """Training was asked to stop, and has saved where it stands."""
+  """Training was asked to stop, and has saved its progress."""
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-  """Inside, SIGTERM no longer ends the process: `requested` turns true instead.
+  """Inside this context, SIGTERM does not end the process; `requested` turns True instead.
 
-  Under `jax.distributed`, JAX's preemption service has taken the signal already.
+  Under `jax.distributed`, JAX's preemption service already handles the signal.
 
   Raises:
-    Preempted: at the end, where a signal came and nobody asked any more.
+    Preempted: at the end, if a signal came after the last call of `requested`.
   """
   global _received
   if jax.distributed.is_initialized():
@@ -48,7 +48,9 @@ def deferred() -> Iterator[None]:
     signal.signal(signal.SIGTERM, previous)
     received, _received = _received, False
   if received:
-    raise Preempted('stopped by SIGTERM after training. Run the same command to go on.')
+    raise Preempted(
+      'stopped by SIGTERM after training. Run the same command again to continue.'
+    )
 
 
 @contextlib.contextmanager
@@ -71,8 +73,8 @@ def _receive(number: int, frame: FrameType | None) -> None:
 def requested() -> bool:
   """Whether to save and stop now; the same answer in all processes.
 
-  Every process must call this at the same points of the program: the number of calls
-  is the clock by which they agree on the step at which all of them stop.
+  All processes must call this at the same points of the program: they agree on the step at
+  which to stop by the number of calls.
   """
   if not jax.distributed.is_initialized():
     return _received

@@ -1,4 +1,4 @@
-"""What every command and every process of one does first."""
+"""Common setup of every command and each of its processes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from absl import logging as absl_logging
 
 
 def start() -> None:
-  """What every command does once its flags are read, before it touches a device.
+  """Sets up a command after its flags are read, before it uses a device.
 
-  Several processes have found each other before (`distributed.initialize`).
+  Several processes must already be connected (`distributed.initialize`).
   """
   import tensorflow as tf
 
-  tf.config.set_visible_devices([], 'GPU')  # accelerators belong to JAX alone
+  tf.config.set_visible_devices([], 'GPU')  # only JAX may use accelerators
   start_without_data_sets()
 
 
 def start_without_data_sets() -> None:
-  """The same of a command that reads no data set: TensorFlow is not imported."""
+  """Sets up a command that reads no data set, without importing TensorFlow."""
   from medm2t_jax.runs.hosts import compilation_cache
 
   log_to_stderr()
@@ -27,12 +27,12 @@ def start_without_data_sets() -> None:
 
 
 def log_to_stderr() -> None:
-  """Our own messages, one plain line each; of the libraries only warnings.
+  """Logs our own messages as plain lines, and only warnings of libraries.
 
-  Processes other than the first, which do the same, are silent but for errors.
+  Processes other than the first only log errors.
   """
   from medm2t_jax.runs.hosts import (
-    distributed,  # imports JAX: only after the flags are read
+    distributed,  # imports JAX, so only after the flags are read
   )
 
   absl_logging.set_verbosity(absl_logging.WARNING)

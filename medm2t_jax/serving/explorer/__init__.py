@@ -1,1 +1,1 @@
-"""The patient explorer: one page of one patient (docs/explorer.md)."""
+"""The patient explorer: a page about one patient (docs/explorer.md)."""

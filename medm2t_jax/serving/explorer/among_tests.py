@@ -1,4 +1,4 @@
-"""Where a prediction lies among those of the model's own test samples."""
+"""Compares a prediction with those of the model's own test samples."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from medm2t_jax.serving.explorer import words
 
 
 def among_tests(model: TrainedModel, output: int, prediction: float) -> dict[str, Any]:
-  """What the page says of one output, JSON-able.
+  """The page's comparison for one output, JSON-able.
 
   Args:
     model: whose bundle holds percentiles and calibration of its test samples.
-    output: class or label; 0 of a number.
+    output: class or label; 0 for a number.
     prediction: of the patient.
 
   Returns:
-    'sentences'; 'percentiles', 1 to 99, and 'curve', bins of calibration, to draw: empty
-    where the bundle does not hold them, which a sentence then says.
+    'sentences'; 'percentiles', 1 to 99, and 'curve', bins of calibration, to draw. The last
+    two are empty if the bundle does not hold them, which a sentence then says.
   """
   target = model.schema.target
   name = '' if target.numeric else target.classes[output]
@@ -33,7 +33,7 @@ def among_tests(model: TrainedModel, output: int, prediction: float) -> dict[str
     sentences.append(_place(percentiles, prediction))
   else:
     sentences.append(
-      'This bundle does not say how the predictions of its test samples were distributed.'
+      'This bundle has no distribution of the predictions of its test samples.'
     )
   if curve:
     sentences.append(_calibration(curve, prediction, target, name))

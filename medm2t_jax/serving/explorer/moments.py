@@ -1,4 +1,4 @@
-"""A patient's predictions at earlier moments, each from what was known then."""
+"""Predictions for a patient at earlier moments, each from the data known at that time."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from medm2t_jax.inference.trained_model import TrainedModel
 
 MOST_MOMENTS = 36  # steps of the slider
 _STEPS = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 12.0, 24.0)  # hours between moments
-_ROWS = 8  # of a compiled call
-# Of the members: where the middle four fifths of them are.
+_ROWS = 8  # per compiled call
+# Quantiles of the members: the middle four fifths.
 BAND = (0.1, 0.9)
 
 
 @dataclasses.dataclass(frozen=True)
 class RiskOverTime:
-  """Predictions of one patient. Letters: t moments, c classes or labels.
+  """Predictions for one patient. Letters: t moments, c classes or labels.
 
   Attributes:
     hours: of the moments, relative to the prediction time, ascending; the last is 0 (t).
     prediction: probabilities (t c), or numbers (t).
-    low: of the members, the `BAND`, likewise; equal to `high` where there is one member.
-    high: likewise.
-    members: how many there are.
+    low: lower end of the members' `BAND`, shaped like `prediction`; equal to `high` if
+      there is only one member.
+    high: upper end.
+    members: number of members.
   """
 
   hours: np.ndarray
@@ -42,10 +43,10 @@ class RiskOverTime:
 
 
 def moments_of(schema: Schema, example: Example) -> np.ndarray:
-  """The moments that a patient is looked at, in hours, ascending; the last is 0.
+  """The moments at which to predict a patient, in hours, ascending; the last is 0.
 
-  Inside an observation window they are evenly spaced, in whole hours if it is a day long.
-  Of a whole history they are the times at which something became known.
+  Inside an observation window they are evenly spaced, in whole hours if the window is a day
+  long. In a whole history they are the times at which something became known.
   """
   window = schema.observation_hours
   if window is not None:
@@ -58,7 +59,7 @@ def moments_of(schema: Schema, example: Example) -> np.ndarray:
     if modality.time is not None and name in example
   ]
   known = np.unique(np.concatenate([np.zeros(1), *times]))
-  # Evenly among them; the first and the last always.
+  # An even selection that includes the first and the last.
   chosen = np.linspace(0, len(known) - 1, min(len(known), MOST_MOMENTS))
   return known[np.unique(chosen.round().astype(int))]
 
@@ -72,7 +73,7 @@ class RiskPrograms:
     self._members = members_of(model)
 
   def __call__(self, example: Example) -> RiskOverTime:
-    """Predicts one patient.
+    """Predicts one patient at all moments.
 
     Args:
       example: modality -> arrays, as a record stores them.
@@ -87,7 +88,7 @@ class RiskPrograms:
     return RiskOverTime(hours, prediction, low, high, self._members)
 
   def _predict(self, examples: Sequence[Example]) -> Any:
-    """At most `_ROWS` moments: all in the bucket of the one with most entries."""
+    """Predicts at most `_ROWS` moments, all in the bucket of the longest one."""
     schema, batching = self._model.schema, self._model.batching
     bucket = max(bucket_of(schema, batching, each) for each in examples)
     packed = [name for name, each in schema.modalities.items() if each.layout == 'packed']
@@ -108,7 +109,7 @@ class RiskPrograms:
 
 
 def known_at(schema: Schema, example: Example, hours: float) -> Example:
-  """The patient as it was known at a moment, seen from then."""
+  """The patient as known at a moment, with times relative to that moment."""
   return {
     name: schema.modalities[name].known_at(arrays, hours)
     for name, arrays in example.items()

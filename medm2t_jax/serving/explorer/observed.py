@@ -1,4 +1,4 @@
-"""What is known of a patient, variable by variable, and from which moment on."""
+"""Collects the observations of a patient by variable, and when each became known."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from medm2t_jax.serving.explorer.moments import known_at
 
 @dataclasses.dataclass
 class Variable:
-  """What was observed of one variable. Letter: n observations.
+  """The observations of one variable. Letter: n observations.
 
   Attributes:
     modality: of the variable.
-    item: it.
+    item: the variable.
     hours: of each observation, relative to the prediction time, ascending (n).
     values: numbers, or categories (n).
-    attributions: to the prediction (n), zeros where nothing was explained.
-    known: how many of the observations were known at each moment.
+    attributions: to the prediction (n), zeros if it was not explained.
+    known: number of observations known at each moment.
   """
 
   modality: str
@@ -41,13 +41,13 @@ class Variable:
 
 @dataclasses.dataclass(frozen=True)
 class Observed:
-  """A patient.
+  """All observations of a patient.
 
   Attributes:
     variables: with times.
     constant: variables without times: (modality, name, value or None, unit).
-    recording: the most recent recording; None without any.
-    recordings: hours of all of them, and how many were known at each moment.
+    recording: the most recent recording; None if there is none.
+    recordings: hours of all recordings, and the number known at each moment.
     entries: modality -> (hours, attribution) of each observation that has a time.
   """
 
@@ -64,11 +64,11 @@ def observed(
   moments: np.ndarray,
   attributions: Mapping[str, Arrays],
 ) -> Observed:
-  """What is known of a patient.
+  """Collects the observations of a patient.
 
   Args:
-    model: that sees it.
-    example: modality -> arrays, as a record stores them; it may lack a modality.
+    model: that reads them.
+    example: modality -> arrays, as a record stores them; a modality may be missing.
     moments: in hours, ascending, the last is 0.
     attributions: modality -> attributions of all entries of the example (`of_entries`).
   """
@@ -103,7 +103,7 @@ def observed(
 
 
 def row_arrays(schema: Schema, modality: Modality, example: Example) -> Arrays:
-  """Arrays of a modality of one example, all of it, as a batch has them, without rows."""
+  """All arrays of a modality of one example, as in a batch but without the axis of rows."""
   name = modality.name
   batch = arrange_whole(schema.only((name,)), {name: example[name]})[name]
   if modality.spec.layout == 'packed':
@@ -112,7 +112,7 @@ def row_arrays(schema: Schema, modality: Modality, example: Example) -> Arrays:
 
 
 def nothing(modality: Modality, arrays: Arrays) -> dict[str, np.ndarray]:
-  """Attributions that say nothing."""
+  """Zero attributions."""
   return {
     gate: np.zeros(arrays[array].shape, np.float32)
     for gate, array in modality.gates.items()
@@ -122,13 +122,13 @@ def nothing(modality: Modality, arrays: Arrays) -> dict[str, np.ndarray]:
 def of_entries(
   modality: Modality, arrays: Arrays, explained: Arrays, attributions: Arrays
 ) -> dict[str, np.ndarray]:
-  """Attributions of all entries of an example; of those that were not read, 0.
+  """Attributions of all entries of an example; 0 for entries that the model did not read.
 
   Args:
     modality: of the model.
-    arrays: of `row_arrays`.
+    arrays: from `row_arrays`.
     explained: the same modality as the model read it: its most recent entries.
-    attributions: of these.
+    attributions: of `explained`.
   """
   if modality.spec.layout == 'fixed':
     return dict(attributions)
@@ -140,7 +140,7 @@ def of_entries(
 
 
 def _variables(name: str, shown: Shown, moments: int) -> dict[Item, Variable]:
-  """Courses and signals, and of events those that are categories."""
+  """Time courses, signals and categorical events."""
   found: dict[Item, Variable] = {}
   for course in (*shown.courses, *shown.signals):
     found[course.item] = Variable(
@@ -164,7 +164,7 @@ def _variables(name: str, shown: Shown, moments: int) -> dict[Item, Variable]:
 def _entries(
   spec: format_kinds.Modality, arrays: Arrays, attributions: Arrays, shown: Shown
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Hours, and what is attributed to all arrays of an entry."""
+  """Hours of all entries, and the attribution summed over all arrays of each."""
   if spec.time is not None:
     mask: Any = arrays['mask']
     total = sum(each.reshape(len(each), -1).sum(axis=1) for each in attributions.values())

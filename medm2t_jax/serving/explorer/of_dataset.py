@@ -1,4 +1,4 @@
-"""What is told of a sample of a prepared data set beside what the model sees of it."""
+"""Identity and notes of a sample of a prepared data set, for its page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medm2t_jax.serving.explorer.story import Identity
 
 
 def identity_of(dataset: Dataset, row: int) -> Identity:
-  """Who it is, and when."""
+  """Sample, subject and prediction time."""
   index = dataset.index
   seconds = np.datetime64(int(index['prediction_time'][row]), 's')
   return Identity(
@@ -25,7 +25,7 @@ def identity_of(dataset: Dataset, row: int) -> Identity:
 
 
 def notes_of(model: TrainedModel, dataset: Dataset, row: int) -> list[str]:
-  """What a reader must know: how the data differ from the model's, and whom it has seen.
+  """What a reader must know: how the data differ from the model's, and training overlap.
 
   Raises:
     DataError: the data set is of another task.
@@ -34,17 +34,17 @@ def notes_of(model: TrainedModel, dataset: Dataset, row: int) -> list[str]:
   notes = list(alignment.notes)
   if alignment.absent:
     notes.append(
-      f'{len(alignment.absent)} of the variables of the model are not in these data.'
+      f'{len(alignment.absent)} of the model variables are not in this data set.'
     )
   seen = model.seen.get(fingerprint(dataset.subject_key))
   if seen is None:
     notes.append(
-      'It cannot be known whether the model was trained on this patient: the data set has '
+      'It is unknown whether the model was trained on this patient: the data set has '
       'another key of subject hashes.'
     )
   elif hash_subject(int(dataset.index['subject_id'][row]), dataset.subject_key) in seen:
     notes.append(
-      'The model was trained on this patient, so the prediction looks better than it would '
-      'be for others.'
+      'The model was trained on this patient, so the prediction looks better than those of '
+      'new patients.'
     )
   return notes

@@ -1,4 +1,4 @@
-"""The form of the service, and what is told of a patient who came in a request."""
+"""The form of the service, and notes on a patient from a request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medm2t_jax.serving.explorer import page
 
 
 def form_page(model: TrainedModel, example: Mapping[str, Any]) -> str:
-  """HTML of the form, filled with a request that the model answers."""
+  """HTML of the form, filled with a request that the model can answer."""
   schema, target = model.schema, model.schema.target
   title = task_name(schema.task, target.description)
   predicted = target.description or title
@@ -27,14 +27,14 @@ def form_page(model: TrainedModel, example: Mapping[str, Any]) -> str:
 
 
 def notes_of_request(coverage: Mapping[str, Any]) -> list[str]:
-  """What was read of the request, without a value of it.
+  """How much of the request was read, without any of its values.
 
   Args:
-    coverage: of `PatientReader.read`.
+    coverage: from `PatientReader.read`.
   """
   reasons: Counter[str] = Counter()
   for each in coverage['entries']:
     reasons[each['reason']] += each['events']
   told = [f'{reason} ({count})' for reason, count in sorted(reasons.items())]
-  read = f'Of {coverage["events"]} events of the request {coverage["used"]} are used.'
+  read = f'{coverage["used"]} of the {coverage["events"]} events of the request are used.'
   return [read, f'{"; ".join(told)}.'] if told else [read]

@@ -1,4 +1,4 @@
-"""The explorer's page: one HTML file that needs no other and runs no script but its own."""
+"""Renders the explorer's page: one HTML file that runs no script but its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medm2t_jax.report.template import environment
 
 _ROOM = 'medm2t_jax.serving.explorer'
 _ENVIRONMENT = environment(_ROOM)
-# NaN is no JSON: it must not get as far as a page.
+# NaN is not JSON and must not reach a page.
 _ENVIRONMENT.policies['json.dumps_kwargs'] = {'allow_nan': False, 'sort_keys': False}
 
 
@@ -35,9 +35,9 @@ def form(title: str, predicted: str, version: str, source: str, example: str) ->
 
   Args:
     title: of the task.
-    predicted: what is predicted, and until when.
+    predicted: predicted outcome and horizon.
     version: of the model.
-    source: whose data it was trained on.
+    source: of the model's training data.
     example: a request that works.
   """
   return _ENVIRONMENT.get_template('form.html').render(
@@ -56,5 +56,5 @@ def _file(name: str) -> str:
 
 
 def _hash(script: str) -> str:
-  """By which the page's policy knows its script."""
+  """The hash by which the page's policy allows its script."""
   return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

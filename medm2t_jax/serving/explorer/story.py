@@ -1,7 +1,7 @@
-"""All that the explorer's page says of one patient, as one JSON-able object.
+"""The content of the explorer's page about one patient, as one JSON-able object.
 
-Times are hours relative to the prediction time. What was not observed is not there: no
-value is carried on or filled in.
+Times are hours relative to the prediction time. Only observed values appear: none is
+carried forward or imputed.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from medm2t_jax.serving.explorer.observed import (
   row_arrays,
 )
 
-_SECONDS = 0.1  # of a cell of the ECG's attribution
+_SECONDS = 0.1  # length of a cell of the ECG's attribution
 Json = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-  """What the page says of who it is; nothing unless it was asked for.
+  """The identifiers on the page; none unless requested.
 
   Attributes:
-    lines: as in ('Sample', '123').
+    lines: for example ('Sample', '123').
   """
 
   lines: Sequence[tuple[str, str]] = ()
 
 
 class StoryTeller:
-  """Tells of patients of one model; programs are compiled at their first use."""
+  """Writes the stories of one model's patients; compiles programs at their first use."""
 
   def __init__(self, model: TrainedModel, explainer: Explainer):
     self._model, self._explainer = model, explainer
@@ -58,8 +58,8 @@ class StoryTeller:
 
     Args:
       example: modality -> arrays of the model's variables, as a record stores them.
-      identity: who it is.
-      notes: sentences that a reader must know of these data.
+      identity: identifiers to show.
+      notes: sentences that a reader must know about this data.
     """
     model, schema = self._model, self._model.schema
     risk = self._risk(example)
@@ -105,7 +105,7 @@ class StoryTeller:
     }
 
   def _batch(self, example: Example) -> Json:
-    """One row that holds the example as the model reads it."""
+    """A batch of one row with the example as the model reads it."""
     schema, batching = self._model.schema, self._model.batching
     bucket = bucket_of(schema, batching, example)
     return arrange(
@@ -113,11 +113,11 @@ class StoryTeller:
     )
 
   def _shown(self) -> tuple[int, ...]:
-    """Outputs that the page shows: of two classes the second."""
+    """Outputs that the page shows: of two classes only the second."""
     return targets.of(self._model.schema.target).scored or (0,)
 
   def _headline(self, risk: RiskOverTime) -> int:
-    """Place among the shown outputs of the one that the page begins with."""
+    """Index, among the shown outputs, of the one that the page begins with."""
     favourite = targets.of(self._model.schema.target).favourite(risk.prediction[-1])
     return 0 if favourite is None else self._shown().index(favourite)
 
@@ -173,30 +173,30 @@ class StoryTeller:
     ]
     notes = []
     if absent:
-      notes.append(f'Nothing of {", ".join(absent)} is known: predicted without.')
+      notes.append(f'No data for {", ".join(absent)}: predicted without.')
     if schema.observation_hours is not None:
       notes.append(
-        f'The model reads {schema.observation_hours:g} hours before a prediction. At an '
-        'earlier moment it sees only what of these hours had passed, so less than it was '
-        'trained on: earlier predictions rest on less.'
+        f'The model reads the {schema.observation_hours:g} hours before a prediction. At '
+        'an earlier moment only part of these hours has passed, so earlier predictions '
+        'rest on less data than the model was trained on.'
       )
-    notes.append('Columns without a time, as age, are taken as known throughout.')
+    notes.append('Columns without a time, such as age, count as known throughout.')
     return notes
 
 
 def _band(risk: RiskOverTime) -> str:
-  """What the band is, in words; '' where there is none."""
+  """A description of the band; '' if there is none."""
   if risk.members == 1:
     return ''
   return (
-    f'The band holds what the middle {BAND[1] - BAND[0]:.0%} of the {risk.members} members '
-    "of the model's ensemble would say. Where it is wide, members disagree. It is no "
-    'confidence interval: what they have in common does not show in it.'
+    f'The band holds the predictions of the middle {BAND[1] - BAND[0]:.0%} of the '
+    f'{risk.members} ensemble members. A wide band means that members disagree. It is not '
+    'a confidence interval: it does not show errors that all members share.'
   ).replace('%', f'{words.NARROW}%')
 
 
 def _variables(variables: Sequence[Variable]) -> list[Json]:
-  """The most contributing first."""
+  """Variables for the page, the largest contributions first."""
   weight = lambda each: -float(np.abs(each.attributions).sum())
   return [
     {
@@ -216,7 +216,7 @@ def _variables(variables: Sequence[Variable]) -> list[Json]:
 
 
 def _constant(seen: Observed) -> list[Json]:
-  """A category stands in its name, as in 'Sex: F'."""
+  """Variables without times; the name includes a category, for example 'Sex: F'."""
   return [
     {
       'modality': modality,
@@ -229,7 +229,7 @@ def _constant(seen: Observed) -> list[Json]:
 
 
 def _contributions(explained: Explained, seen: Observed, moments: np.ndarray) -> Json:
-  """By modality, by variable, and by moment: what came between it and the one before."""
+  """Contributions by modality, by variable and by the moment when they became known."""
   by_modality: dict[str, float] = {}
   for each in explained.items:
     before = by_modality.get(each.modality, 0.0)
@@ -268,7 +268,7 @@ def _contributions(explained: Explained, seen: Observed, moments: np.ndarray) ->
 
 
 def _ecg(seen: Observed) -> Json | None:
-  """The most recent recording, in mV, and its attribution in cells of a tenth second."""
+  """The most recent recording, in mV, with its attribution in cells of 0.1 s."""
   if (of := seen.recording) is None:
     return None
   width = round(_SECONDS * of.rate)

@@ -26,7 +26,7 @@ def value(number: float, target: Target) -> str:
 
 
 def moment(hours: float, unit: Unit) -> str:
-  """A moment, as in '6 hours before the prediction time'."""
+  """A moment, for example '6 hours before the prediction time'."""
   if hours == 0:
     return 'the prediction time'
   count = -hours / unit.hours

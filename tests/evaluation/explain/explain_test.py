@@ -14,7 +14,6 @@ from data_pipeline.format.subjects import order_key
 from medm2t_jax.evaluation import explain
 from medm2t_jax.evaluation.explain.timeline import patient_page
 from medm2t_jax.experiment.model_config import model_config
-from medm2t_jax.inference import blended
 from medm2t_jax.models.medm2t import MedM2T
 from tests.support import fake_batch, kinds, small_bundle
 
@@ -131,34 +130,20 @@ def test_attributions_add_up(found):
   assert len(every) == 4
   moved = [abs(each.output - each.baseline) for each in every]
   assert np.median(moved) > 0.2, 'else this shows nothing'
-  for each in every:
-    assert each.holds, each
-  for items, complete in zip(found.samples, found.completeness, strict=True):
-    np.testing.assert_allclose(
-      sum(item.attribution for item in items), complete.attributed, atol=1e-3
-    )
-
-
-def test_the_output_is_that_of_the_blend_without_gates(fold, found):
-  @jax.jit
-  def apply(batch):
-    config = fold.model_config
-    logits = (
-      MedM2T(config).apply(fold.variables, batch, stage='multimodal', train=False).logits
-    )
-    table = blended.table_of_device(config.columns, batch)
-    return blended.outputs(fold.blend, table, logits, config.link), logits
-
-  for patient, row in zip(found.patients, (1, 4), strict=True):
-    outputs, logits = (np.diff(each[0])[0] for each in apply(batch_of(row)))
-    np.testing.assert_allclose(patient.completeness.output, outputs, atol=1e-5, rtol=1e-5)
-    assert abs(outputs - logits) > 0.1, 'else the blend is not seen'
+  # What they add up to is the blend of the bundle: tests/inference/attribution.
+  for patient in found.patients:
     of_network = sum(
       array.sum() for each in patient.attributions.values() for array in each.values()
     )
     total = sum(item.attribution for item in patient.items)
     assert total == pytest.approx(patient.completeness.attributed, abs=1e-3)
     assert abs(total - of_network) > 0.01, 'else the simple models add nothing'
+  for each in every:
+    assert each.holds, each
+  for items, complete in zip(found.samples, found.completeness, strict=True):
+    np.testing.assert_allclose(
+      sum(item.attribution for item in items), complete.attributed, atol=1e-3
+    )
 
 
 def test_what_is_absent_has_no_attribution(found):

@@ -117,7 +117,7 @@ def test_folds_are_pooled_and_one_may_have_nothing(curves):
   assert len(found.samples) == 2 * len(curve.samples) == len(found.undamaged)
   assert all(len(level.prediction) == len(found.samples) for level in found.levels)
   (found,) = robustness.pooled([[nothing], [nothing]])
-  assert found.reason == 'no test sample has what it damages'
+  assert found.reason == 'no test sample has the modality that it damages'
 
 
 @pytest.mark.parametrize('count', [1, 2, 3, 4, 5])

@@ -222,7 +222,7 @@ def test_without_a_modality_the_rest_predicts(binary):
 def test_outputs_that_there_are_not_are_refused(binary):
   _, explainer, _ = binary
   for output in (0, 2, -1):
-    with pytest.raises(ValueError, match='is not explained'):
+    with pytest.raises(ValueError, match='cannot be explained'):
       explainer.explain(batch_of('mortality'), output)
 
 

@@ -91,6 +91,6 @@ def test_stopped_and_killed_runs_end_as_an_uninterrupted_one(static_directory, t
   )
   (note,) = found[0].pop('notes')
   assert expected[0].pop('notes') == []
-  assert f'{latest}/params' in note and f'went on from step {before}' in note
+  assert f'{latest}/params' in note and f'continued from step {before}' in note
   assert note in resumed.output()
   jax.tree.map(np.testing.assert_array_equal, found, expected)

@@ -1,1 +1,1 @@
-"""What is predicted in a MEDS data set: task files, label files, their values, samples."""
+"""Labels of a MEDS data set: task files, label files, their values, samples."""

@@ -1,4 +1,4 @@
-"""Where labels lie: a parquet file, a folder of them, or several, one a label."""
+"""Finds label files: a parquet file, a folder of them, or several, one per label."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from data_pipeline.sources.meds.files import parquet_files
 
 @dataclasses.dataclass(frozen=True)
 class LabelFiles:
-  """Parquet files, or folders of them: of one label, or one a label.
+  """Parquet files, or folders of them: all of one label, or one per label.
 
   Attributes:
     paths: of files and folders, in order.
     names: of the labels, as long as `paths`: the stem of a file, the name of a folder, or
-      as a task file says.
+      as given in a task file.
   """
 
   paths: tuple[Path, ...]
@@ -29,10 +29,10 @@ class LabelFiles:
     return tuple(file for path in self.paths for file in _files(path))
 
   def of_each_label(self) -> dict[str, tuple[Path, ...]]:
-    """Label -> its files. A folder that stands alone has an entry for each label.
+    """Label -> its files. A single folder has an entry for each label.
 
     Raises:
-      DataError: two labels have one name.
+      DataError: two labels have the same name.
     """
     paths, names = self.paths, self.names
     if len(paths) == 1 and paths[0].is_dir():
@@ -46,13 +46,13 @@ class LabelFiles:
     for name in names:
       if names.count(name) > 1:
         raise DataError(
-          f'--labels: two labels are called {name}. Name them in a --task_file '
-          '(labels: {NAME: FILE}); the files of one label are given as their folder.'
+          f'--labels: two labels have the name {name}. Name them in a --task_file '
+          '(labels: {NAME: FILE}); give several files of one label as a folder.'
         )
     return dict(zip(names, map(_files, paths), strict=True))
 
   def identity(self) -> str:
-    """What the files contain, wherever they lie."""
+    """A hash of the files' content, independent of their paths."""
     if len(self.paths) == 1 and self.paths[0].is_file():
       return f'sha256 {_digest(self.paths[0])}'
     contents = [
@@ -65,12 +65,12 @@ class LabelFiles:
 def label_files(
   given: str | list[str] | dict[str, str], folder: Path, where: str = '--labels'
 ) -> LabelFiles:
-  """What `--labels` or a task file names.
+  """The files named by `--labels` or a task file.
 
   Args:
-    given: a path; several with commas between them, or as a list; or label -> path.
-    folder: that paths are relative to.
-    where: what names them, for messages.
+    given: a path; several separated by commas, or as a list; or label -> path.
+    folder: to which paths are relative.
+    where: the flag or key, for messages.
 
   Raises:
     DataError: there is no such file or folder, or no parquet file in it.
@@ -85,7 +85,7 @@ def label_files(
     if not text or not path.exists():
       raise DataError(
         f'{where}={text}: no such file or folder. Give a parquet file of labels, a folder '
-        'of them, or several with commas between them.'
+        'of them, or several separated by commas.'
       )
     _files(path)
   return LabelFiles(paths, tuple(names or map(_name, paths)))

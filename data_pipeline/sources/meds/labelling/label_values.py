@@ -1,7 +1,7 @@
-"""What the value columns of label files say: kind of target, classes, labels as numbers.
+"""Interprets the value columns of label files: kind of target, classes, labels as numbers.
 
-The task decides; what it leaves open is decided by the rules of `decide`, and every such
-decision is a note for the user.
+The task decides; anything it leaves open is decided by the rules of `decide`, and every
+such decision is a note for the user.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from data_pipeline.sources.meds.labelling.tasks import COLUMNS, PAGE, Kind, Task
 _MOST_INTEGER_CLASSES = 20
 _MOST_CLASSES = 100
 
-# Label -> its files, each with the columns that `labels` has read.
+# Label -> its files, each with the columns that `labels` reads.
 Tables = Mapping[str, Sequence[tuple[Path, pa.Table]]]
 
 
@@ -30,10 +30,10 @@ class Reading:
 
   Attributes:
     target: of the data set.
-    columns: label -> the value column that says it.
-    values: what the column has for each class in order, of a multilabel target for false
-      and true; empty for a regression.
-    notes: what was decided without being told, for the user.
+    columns: label -> its value column.
+    values: the column's value for each class in order, or, of a multilabel target, for
+      false and true; empty for a regression.
+    notes: decisions that the user should know about.
   """
 
   target: Target
@@ -43,20 +43,19 @@ class Reading:
 
 
 def decide(task: Task, tables: Tables) -> Reading:
-  """Decides which column is read, and as what.
+  """Decides which column is read, and how.
 
-  Without a kind, `boolean_value` is binary, `float_value` a regression,
-  `categorical_value` multiclass with the categories in order of the alphabet, and
-  `integer_value` binary if it has 0 and 1 alone, and a regression if it has more than 20
-  different values.
+  Without a kind, `boolean_value` is binary, `float_value` a regression, `categorical_value`
+  multiclass with the categories in alphabetical order, and `integer_value` binary if it
+  only has 0 and 1, and a regression if it has more than 20 different values.
 
   Args:
-    task: what is known of it.
-    tables: of each label; those of a multilabel task are several.
+    task: the known properties of the task.
+    tables: of each label; several for a multilabel task.
 
   Raises:
-    DataError: no column or several have values, the values may mean several things, or
-      they are not those of the task.
+    DataError: no column or several columns have values, the values are ambiguous, or they
+      do not fit the task.
   """
   if task.kind == 'multilabel' or (task.kind is None and len(tables) > 1):
     return _multilabel(task, tables)
@@ -68,8 +67,8 @@ def decide(task: Task, tables: Tables) -> Reading:
   if kind == 'binary' and not classes:
     if column == 'categorical_value':
       raise DataError(
-        f'{_where(found)}: which category is the event of binary task {task.name} is not '
-        f'said. List both as classes, the event last ({PAGE}).'
+        f'{_where(found)}: it is not defined which category is the event of binary task '
+        f'{task.name}. List both as classes, the event last ({PAGE}).'
       )
     classes = task.binary_classes
   elif kind == 'multiclass' and not classes:
@@ -85,10 +84,10 @@ def decide(task: Task, tables: Tables) -> Reading:
 
 
 def target_without_labels(task: Task) -> Target:
-  """The target of samples that are to be predicted.
+  """The target of samples without labels, which are only predicted.
 
   Raises:
-    DataError: only labels could tell it.
+    DataError: the target depends on labels.
   """
   if task.kind == 'regression':
     return task.target(task.kind, ())
@@ -98,17 +97,17 @@ def target_without_labels(task: Task) -> Target:
     return task.target(task.kind, task.classes)
   lacks = 'kind' if task.kind is None else 'classes'
   raise DataError(
-    f'--unlabelled: without labels the {lacks} of task {task.name} cannot be told. Give a '
+    f'--unlabelled: without labels the {lacks} of task {task.name} is unknown. Give a '
     f'--task_file with {lacks}: those of the data set that the model was trained on '
     '(schema.target in its dataset.json).'
   )
 
 
 def to_numbers(path: Path, table: pa.Table, column: str, reading: Reading) -> pa.Array:
-  """The labels of a file as float64, null where they are not known.
+  """The labels of a file as float64, null if unknown.
 
   Raises:
-    DataError: a value that the target does not have.
+    DataError: the target does not allow a value.
   """
   found = table[column].combine_chunks()
   known = found.is_valid().to_numpy(zero_copy_only=False)
@@ -124,7 +123,7 @@ def to_numbers(path: Path, table: pa.Table, column: str, reading: Reading) -> pa
   if wrong.any():
     raise DataError(
       f'{path}: column {column} has {int(wrong.sum())} values that the task does not '
-      f'have, the first in row {int(np.argmax(wrong))} (from 0). {_expected(reading)}'
+      f'allow, the first in row {int(np.argmax(wrong))} (from 0). {_expected(reading)}'
     )
   return pa.array(numbers, mask=~known)
 
@@ -135,12 +134,12 @@ def _multilabel(task: Task, tables: Tables) -> Reading:
     for name in {*map(str, names)} ^ {*tables}:
       if name in tables:
         raise DataError(
-          f'--labels: the classes of task {task.name} have no {name}. Leave its file out, '
-          'or add it to the classes.'
+          f'--labels: the classes of task {task.name} do not include {name}. Remove its '
+          'file, or add it to the classes.'
         )
       raise DataError(
-        f'--labels: no file or folder is called {name}, which is a label of task '
-        f'{task.name}. Add it, or name the files in the task file (labels: {{NAME: FILE}}).'
+        f'--labels: no file or folder has the name {name}, a label of task {task.name}. '
+        'Add it, or name the files in the task file (labels: {NAME: FILE}).'
       )
   order = [str(name) for name in names] or list(tables)
   columns = {name: _column(task, 'multilabel', tables[name]) for name in order}
@@ -152,7 +151,7 @@ def _multilabel(task: Task, tables: Tables) -> Reading:
 
 
 def _column(task: Task, kind: Kind | None, found: Sequence[tuple[Path, pa.Table]]) -> str:
-  """The value column that is read."""
+  """The value column to read."""
   allowed = COLUMNS[kind] if kind else ('boolean_value', 'float_value',
                                         'integer_value', 'categorical_value')  # fmt: skip
   if task.column:
@@ -175,9 +174,8 @@ def _column(task: Task, kind: Kind | None, found: Sequence[tuple[Path, pa.Table]
     )
   if len(filled) > 1:
     raise DataError(
-      f'{_where(found)}: there are values in {" and in ".join(filled)}. Say in a '
-      f'--task_file which is the label, for example column: {filled[0]}; leave the other '
-      'out.'
+      f'{_where(found)}: there are values in {" and in ".join(filled)}. Choose the label '
+      f'in a --task_file, for example column: {filled[0]}, or remove the other.'
     )
   return filled[0]
 
@@ -197,8 +195,8 @@ def _kind(task: Task, column: str, found: Sequence[tuple[Path, pa.Table]]) -> Ki
     return 'regression'
   raise DataError(
     f'{_where(found)}: integer_value has {len(values)} different values, which may be '
-    f'classes or a count. Say in a --task_file which: name: {task.name}, kind: multiclass '
-    f'or regression ({PAGE}).'
+    f'classes or a count. Choose in a --task_file: name: {task.name}, kind: multiclass or '
+    f'regression ({PAGE}).'
   )
 
 
@@ -214,15 +212,15 @@ def _distinct_classes(
   values = _distinct(column, found)
   if not 2 <= len(values) <= _MOST_CLASSES:
     raise DataError(
-      f'{_where(found)}: {column} has {len(values)} different values; as classes two to '
-      f'{_MOST_CLASSES} are taken. List the classes of task {task.name} in a --task_file '
-      f'({PAGE}).'
+      f'{_where(found)}: {column} has {len(values)} different values, but there must be '
+      f'two to {_MOST_CLASSES} classes. List the classes of task {task.name} in a '
+      f'--task_file ({PAGE}).'
     )
   return tuple(values)
 
 
 def _default_values(column: str, classes: tuple[str, ...]) -> tuple[str | int | bool, ...]:
-  """What a column has for each class, where the task does not say it."""
+  """The column's value for each class, if the task does not define it."""
   if column == 'categorical_value':
     return classes
   return (False, True) if column == 'boolean_value' else tuple(range(len(classes)))
@@ -231,7 +229,7 @@ def _default_values(column: str, classes: tuple[str, ...]) -> tuple[str | int | 
 def _note(task: Task, text: str, classes: tuple[str, ...]) -> str:
   names = f', in the order {", ".join(classes)}' if classes else ''
   return (
-    f'task {task.name}: {text}{names}. If that is not what they mean, say it in a '
+    f'task {task.name}: {text}{names}. If this is wrong, describe the task in a '
     f'--task_file ({PAGE}).'
   )
 
@@ -244,7 +242,7 @@ def _where(found: Sequence[tuple[Path, pa.Table]]) -> str:
 def _expected(reading: Reading) -> str:
   target = reading.target
   if target.kind == 'multilabel':
-    return 'Give true or false (or 1 or 0), and null where it is not known.'
+    return 'Give true or false (or 1 or 0), and null if unknown.'
   if target.numeric:
     limits = [
       text

@@ -1,4 +1,4 @@
-"""Task labels in the MEDS label format: one sample for each subject and time."""
+"""Makes samples from labels in the MEDS format, one per subject and time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _VALUES = {
   'float_value': pa.float32(),
   'categorical_value': pa.string(),
 }
-# Many data sets know the day of a death alone, and write its midnight.
+# Many data sets only know the day of a death, and write its midnight.
 _DEAD = 'INTERVAL 1 DAY'
 
 Steps = list[dict[str, str | int]]
@@ -32,13 +32,13 @@ Steps = list[dict[str, str | int]]
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-  """The samples that label files make.
+  """The samples made from label files.
 
   Attributes:
     target: what their labels mean.
     steps: the inclusion steps.
     counts: table -> label rows, or samples, by reason.
-    notes: what was decided without being told, and what looks odd.
+    notes: decisions and oddities that the user should know about.
   """
 
   target: Target
@@ -58,20 +58,20 @@ def make_samples(
   """Makes the table `samples` (sample_id, subject_id, prediction_time, start_time, label).
 
   `sample_id` numbers the samples by subject and prediction time. `start_time` is the
-  first time that may be read. `label` is a DOUBLE, or for a multilabel task a list of
-  them, null where it is not known. Labels of subjects that the data do not hold, or that
-  are dead for a day or more, are dropped.
+  beginning of the observation window. `label` is a DOUBLE, or for a multilabel task a list
+  of them, null if unknown. Labels are dropped if the subject is not in the data, or has
+  been dead for a day or more.
 
   Args:
     raw: with the view `data`.
     files: of the labels.
-    task: what is known of it.
+    task: the known properties of the task.
     observation_hours: length of the observation window; None: the whole history.
-    unlabelled: only subjects and prediction times are read, and every label is null.
+    unlabelled: only read subjects and prediction times; every label is null.
 
   Raises:
-    DataError: not a MEDS label file, a value that the task does not have, a label that may
-      mean several things, two labels for one subject and time, or no sample is left.
+    DataError: a file is not a MEDS label file, the task does not allow a value, a label is
+      ambiguous, a subject and time have two labels, or no sample is left.
   """
   if unlabelled:
     reading = label_values.Reading(label_values.target_without_labels(task), {})
@@ -105,7 +105,7 @@ def make_samples(
 
 
 def count_without_events(raw: RawTables, tables: Sequence[Path], found: Labels) -> None:
-  """Counts the samples without a row in any of these staged tables; they are kept."""
+  """Counts the samples, which are kept, without a row in any of these staged tables."""
   rows = ' UNION ALL '.join(f'SELECT sample_id FROM {parquet(path)}' for path in tables)
   n = raw.value(
     f'SELECT count(*) FROM samples WHERE sample_id NOT IN (SELECT sample_id FROM ({rows}))'
@@ -114,25 +114,26 @@ def count_without_events(raw: RawTables, tables: Sequence[Path], found: Labels) 
     found.counts['labels']['kept: no event in its window'] = n
     found.notes.append(
       f'{n} of {found.steps[-1]["samples"]} samples have no event in their observation '
-      'window. Check that the prediction times are on the clock of the events.'
+      'window. Check that prediction times and events use the same clock.'
     )
 
 
 def _files(task: Task, files: LabelFiles) -> dict[str, tuple[Path, ...]]:
-  """Label -> its files: several paths, or the entries of a folder of a multilabel task."""
+  """Label -> its files: several paths, or the entries of a multilabel task's folder."""
   several = len(files.paths) > 1
   if task.kind == 'multilabel' or (several and task.kind is None):
     return files.of_each_label()
   if several:
     raise DataError(
-      f'--labels: {len(files.paths)} files or folders, one a label, and task {task.name} '
-      f'is {task.kind}, which has one label. Give one file, or the folder of all its files.'
+      f'--labels: {len(files.paths)} files or folders, one per label, but task '
+      f'{task.name} is {task.kind}, which has one label. Give one file, or the folder '
+      'of all its files.'
     )
   return {task.name: files.all_files()}
 
 
 def _read(path: Path) -> pa.Table:
-  """The columns of a label file, with all four value columns, null where it has none."""
+  """The columns of a label file, with all four value columns, null if absent."""
   schema = read_schema(path)
   _check_times(path, schema)
   check(path, schema, meds_package().LabelSchema)
@@ -145,8 +146,8 @@ def _read(path: Path) -> pa.Table:
         else ''
       )
       raise DataError(
-        f'{path}: column {name} has {table[name].null_count} nulls; every label is of a '
-        f'subject and a time{aces}. Leave these rows out.'
+        f'{path}: column {name} has {table[name].null_count} nulls; every label needs a '
+        f'subject and a time{aces}. Remove these rows.'
       )
   columns = {name: table[name] for name in _KEY}
   for name, kind in _VALUES.items():
@@ -156,17 +157,17 @@ def _read(path: Path) -> pa.Table:
 
 
 def _check_times(path: Path, schema: pa.Schema) -> None:
-  """Raises DataError, with the remedy, where prediction times are of another type."""
+  """Raises DataError, with the remedy, if prediction times are of another type."""
   if 'prediction_time' not in schema.names:
     return
   kind = schema.field('prediction_time').type
   remedy = None
   if pa.types.is_date(kind):
-    remedy = 'has days without a time. Write the time of the day at which is predicted'
+    remedy = 'has days without a time. Write the prediction time'
   elif pa.types.is_timestamp(kind) and kind.tz is not None:
     remedy = (
-      f'has a time zone ({kind.tz}); times of MEDS have none. Write them as the events of '
-      'the data set have them'
+      f'has a time zone ({kind.tz}), but times of MEDS have none. Write them like the '
+      'times of the events'
     )
   elif kind != pa.timestamp('us'):
     remedy = f'is {kind}'
@@ -192,9 +193,9 @@ def _rows(
 def _make_labels(
   raw: RawTables, files: LabelFiles, reading: label_values.Reading
 ) -> dict[str, dict[str, int]]:
-  """Makes `labels` (subject_id, prediction_time, label) of `label_rows`.
+  """Makes `labels` (subject_id, prediction_time, label) from `label_rows`.
 
-  Equal rows are one, and so are a label and a null beside it.
+  Equal rows are merged, and so are a label and a null.
   """
   raw.run("""
     CREATE OR REPLACE TEMP TABLE entries AS
@@ -212,7 +213,7 @@ def _make_labels(
     path = files.paths[0] if len(files.paths) == 1 else names[entry]
     raise DataError(
       f'{path}: {n} times a subject has different labels for one prediction_time. Keep one '
-      'of them; a folder whose files are one label each is of a task of kind multilabel.'
+      'of them; if each file of a folder is one label, the task needs kind: multilabel.'
     )
   label = 'max(label)'
   if reading.target.kind == 'multilabel':
@@ -238,7 +239,7 @@ def _choose(
   observation_hours: float | None,
   counts: dict[str, int],
 ) -> Steps:
-  """Makes `samples` of `labels`; the steps, and what they drop in `counts`."""
+  """Makes `samples` from `labels`; returns the steps, and adds dropped rows to `counts`."""
   raw.run(f"""
     CREATE OR REPLACE TEMP TABLE present AS
     SELECT subject_id, min(time) FILTER (starts_with(code, 'MEDS_DEATH')) + {_DEAD} AS dead
@@ -267,7 +268,7 @@ def _choose(
   if present == 0:
     raise DataError(
       f'{where}: no label is of a subject in the data. Check that --labels and --meds '
-      'belong to one data set.'
+      'belong to the same data set.'
     )
   if kept == 0:
     raise DataError(
@@ -287,7 +288,7 @@ def _count_known(
   counts: dict[str, dict[str, int]],
   unlabelled: bool,
 ) -> None:
-  """Counts samples whose label is not known; of a multilabel task for each label."""
+  """Counts samples with an unknown label; for a multilabel task, per label."""
   if unlabelled:
     return
   unknown = 'kept: label not known'
@@ -307,20 +308,20 @@ def _count_known(
 def _odd(
   raw: RawTables, files: LabelFiles, task: Task, reading: label_values.Reading
 ) -> list[str]:
-  """What is read as it stands, and may be meant otherwise."""
+  """Notes on data that are read literally but may be meant differently."""
   notes = []
   paths = files.all_files()
   if task.kind is None and len(files.paths) == 1 and len(paths) > 1:
     notes.append(
-      f'{len(paths)} files of {files.paths[0]} are read as parts of one label; a file for '
-      f'each label is a --task_file with kind: multilabel.'
+      f'{len(paths)} files of {files.paths[0]} are read as parts of one label. If each '
+      'file is a label, use a --task_file with kind: multilabel.'
     )
   if raw.value("""
     SELECT bool_and(prediction_time = date_trunc('day', prediction_time)) FROM samples
   """):
     notes.append(
-      f'task {task.name}: every prediction_time is a midnight. If they are days, nothing '
-      'that happened on that day is read; write the time of the prediction.'
+      f'task {task.name}: every prediction_time is a midnight. If they are days, no event '
+      'of that day is read; write the prediction time instead.'
     )
   return notes
 

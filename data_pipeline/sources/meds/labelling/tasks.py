@@ -1,7 +1,7 @@
-"""What is predicted: a task that is known by its name, or what a task file says.
+"""Tasks of MEDS data sets: known by name, or described in a task file.
 
-The file is YAML (docs/your_own_task.md), and is checked against task.schema.yaml. What it
-leaves open is decided when the labels are read (`label_values`).
+The file is YAML (docs/your_own_task.md) and is checked against task.schema.yaml. Anything
+it leaves open is decided when the labels are read (`label_values`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from data_pipeline.sources.meds.labelling.label_files import LabelFiles, label_f
 
 Kind = Literal['binary', 'multiclass', 'multilabel', 'regression']
 
-# The value columns of a label file that a kind of target can be read from.
+# Kind of target -> the value columns of a label file that it can be read from.
 COLUMNS: dict[Kind, tuple[str, ...]] = {
   'binary': ('boolean_value', 'integer_value', 'categorical_value'),
   'multiclass': ('integer_value', 'categorical_value'),
@@ -31,22 +31,22 @@ PAGE = 'docs/your_own_task.md'
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """What is known of a task before its labels are read.
+  """The properties of a task that are known before its labels are read.
 
   Attributes:
     name: a lower-case identifier.
     kind: of target; None: the labels decide.
-    classes: display names, in order; empty: the labels, or the task's name, give them.
-    values: what a label file has for each of `classes`: all of one type; of a multilabel
-      task the names of the label files. Empty: the class itself in `categorical_value`
-      and of a label file, its index in the other columns.
+    classes: display names, in order; empty: defined by the labels or the task's name.
+    values: the label file's value for each of `classes`, all of one type; of a multilabel
+      task, the names of the label files. Empty: the class itself in `categorical_value` and
+      as name of a label file, its index in the other columns.
     column: the value column; None: the one that has values.
     unit: of a regression.
-    low: least label of a regression; None: no limit.
-    high: greatest, likewise.
+    low: smallest label of a regression; None: no limit.
+    high: largest label of a regression; None: no limit.
     description: what is predicted.
     horizon: until when.
-    labels: where the labels are, if the task file says so.
+    labels: the label files, if the task file names them.
   """
 
   name: str
@@ -62,7 +62,7 @@ class Task:
   labels: LabelFiles | None = None
 
   def target(self, kind: Kind, classes: tuple[str, ...]) -> Target:
-    """The target, with what the labels have decided."""
+    """The target, completed with the kind and classes that the labels have decided."""
     return Target(
       kind, classes, self.unit, self.low, self.high, self.description, self.horizon
     )
@@ -86,28 +86,29 @@ KNOWN = {
 
 
 def task_of(name: str | None, file: Path | None) -> Task:
-  """The task of that name, as the task file has it.
+  """The task of that name, completed by the task file.
 
   Args:
-    name: as `--task` gives it; None: as the file does.
+    name: from `--task`; None: the name in the file.
     file: a task file.
 
   Raises:
-    DataError: no name or not a name, another than the file's, or a wrong file.
+    DataError: the name is missing, invalid or different from the file's, or the file is
+      invalid.
   """
   if file is None:
     if name is None:
-      raise DataError('--task is missing: name the task, or give a --task_file.')
+      raise DataError('--task is missing: give the task, or a --task_file.')
     if not re.fullmatch('[a-z][a-z0-9_]{0,62}', name):
       raise DataError(
-        f'--task={name}: not a name of a task. Give at most 63 lower-case letters, digits '
-        'and _, a letter first; a file that describes the task is --task_file.'
+        f'--task={name}: not a valid task name. Give at most 63 lower-case letters, digits '
+        'and _, a letter first; use --task_file for a file that describes the task.'
       )
     return KNOWN.get(name, Task(name))
   found = read_task(file)
   if name not in (None, found.name):
     raise DataError(
-      f'--task={name}: {file} is of task {found.name}. Leave --task out, or name its task.'
+      f'--task={name}: {file} describes task {found.name}. Remove --task, or give its name.'
     )
   return found
 
@@ -116,8 +117,8 @@ def read_task(path: Path) -> Task:
   """Reads and checks a task file.
 
   Raises:
-    DataError: not YAML, an unknown key, or entries that contradict each other; the
-      message names the file and the entry.
+    DataError: the file is not YAML, has an unknown key, or entries that contradict each
+      other; the message names the file and the entry.
   """
   fields = read_checked(path, 'task.schema.yaml', PAGE)
   try:
@@ -134,7 +135,9 @@ def _task(fields: dict[str, Any], path: Path) -> Task:
   if name in KNOWN:
     for key in ('kind', 'classes', 'unit', 'low', 'high'):
       if key in fields:
-        raise EntryError(f'{key}: task {name} has its own; give the task another name')
+        raise EntryError(
+          f'{key}: task {name} already defines it; give the task another name'
+        )
     task = dataclasses.replace(KNOWN[name], **told, column=fields.get('column'))
   else:
     if 'kind' not in fields:
@@ -159,8 +162,8 @@ def _task(fields: dict[str, Any], path: Path) -> Task:
 
 
 def _values(entries: list[dict[str, Any]]) -> tuple[str | int | bool, ...]:
-  """The values of classes; empty where they are named alone."""
-  # JSON Schema takes 1.0 for an integer.
+  """The values of classes; empty if only names are given."""
+  # JSON Schema accepts 1.0 as an integer.
   values = tuple(
     int(one['value']) if isinstance(one['value'], float) else one['value']
     for one in entries
@@ -168,31 +171,29 @@ def _values(entries: list[dict[str, Any]]) -> tuple[str | int | bool, ...]:
   if all(value is None for value in values):
     return ()
   if len({type(value) for value in values}) > 1:
-    raise EntryError(
-      'classes: give all of them a value, and all of one type, or none of them'
-    )
+    raise EntryError('classes: give either all of them a value of the same type, or none')
   if len(set(values)) < len(values):
-    raise EntryError('classes: a value is there twice')
+    raise EntryError('classes: a value is repeated')
   return values
 
 
 def _check(task: Task) -> None:
-  """Raises EntryError where entries contradict each other."""
+  """Raises EntryError if entries contradict each other."""
   assert task.kind is not None
   if len(set(task.classes)) < len(task.classes):
-    raise EntryError('classes: a name is there twice')
+    raise EntryError('classes: a name is repeated')
   if task.kind == 'binary' and task.classes and len(task.classes) != 2:
-    raise EntryError('classes: a binary task has two, the second is the event')
+    raise EntryError('classes: a binary task must have two; the second is the event')
   if task.kind == 'multiclass' and len(task.classes) == 1:
-    raise EntryError('classes: a multiclass task has two or more')
+    raise EntryError('classes: a multiclass task must have two or more')
   if task.kind == 'regression' and task.classes:
-    raise EntryError('classes: a regression has none; its labels are numbers')
+    raise EntryError('classes: a regression must have none; its labels are numbers')
   if task.kind != 'regression':
     for key in ('unit', 'low', 'high'):
       if getattr(task, key) not in ('', None):
-        raise EntryError(f'{key} is of a regression; this task is {task.kind}')
+        raise EntryError(f'{key} is only for a regression; this task is {task.kind}')
   elif task.low is not None and task.high is not None and task.low >= task.high:
-    raise EntryError('low: not below high')
+    raise EntryError('low must be below high')
   allowed = COLUMNS[task.kind]
   if task.column not in (None, *allowed):
     raise EntryError(f'column: a {task.kind} task is read from {" or ".join(allowed)}')
@@ -204,7 +205,9 @@ def _check_values(task: Task, allowed: tuple[str, ...]) -> None:
   kind = type(task.values[0])
   if task.kind == 'multilabel':
     if kind is not str:
-      raise EntryError('classes: the value of a label is the name of its file, a text')
+      raise EntryError(
+        'classes: the value of a label must be the name of its file, as text'
+      )
     return
   column = next(name for name, of in _TYPES.items() if of is kind)
   if column not in allowed or task.column not in (None, column):

@@ -1,10 +1,10 @@
-"""Patients in memory as samples of a model: what preparation does to files.
+"""Converts patients in memory to samples of a model, as the preparation does with files.
 
-Codes, units, repairs and limits are read by the code that prepares MEDS data
+Codes, units, repairs and limits are handled by the code that prepares MEDS data
 (`interpretation`), ECGs are conditioned by `data_pipeline.ecg`, and arrays are made by the
-kinds of modalities. What is left for this room is one prediction time a patient: windows,
-hours, cells and last values in NumPy, where preparation joins samples and rows in DuckDB.
-Tests hold both to the same bytes. Imports no TensorFlow.
+kinds of modalities. This package handles one prediction time per patient: windows, hours,
+cells and last values in NumPy, where the preparation joins samples and rows in DuckDB.
+Tests require the same bytes from both. Imports no TensorFlow.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ from data_pipeline.sources.meds.patients.rows import CodeBook, Rows, Tally
 __all__ = ['PatientReader', 'Patients', 'Read', 'Recording']
 
 Part = charted.Part | events.Part | grids.Part | static.Part
-# What a request cannot bring says so: reason of a code that nothing of the model reads.
+# Reason for a code that no modality of the model reads.
 _UNKNOWN = 'ignored: the model does not read this code'
 
 
 @dataclasses.dataclass(frozen=True)
 class Patients:
-  """Patients to be predicted, each at one time. Letter: p patients.
+  """Patients to predict, each at one time. Letter: p patients.
 
   Attributes:
-    events: rows of all of them, as MEDS has them: `patient` int64 (place among the
-      patients), `time` timestamp[us] (UTC; null: static), `code` string, `numeric_value`
-      float32, `text_value` string, `unit` string (null where the code says it, or where
-      the value is in the model's unit).
+    events: rows of all patients, in the format of MEDS: `patient` int64 (index of the
+      patient), `time` timestamp[us] (UTC; null: static), `code` string, `numeric_value`
+      float32, `text_value` string, `unit` string (null if the code contains it, or the
+      value is in the model's unit).
     prediction_time: microseconds since 1970, int64 (p,).
-    recordings: ECGs of each.
-    static: values of each, by the codes of the model's static columns, in their units.
+    recordings: ECGs of each patient.
+    static: values of each patient, by the codes of the model's static columns, in their
+      units.
   """
 
   events: pa.Table
@@ -53,14 +54,14 @@ class Patients:
 
 @dataclasses.dataclass(frozen=True)
 class Read:
-  """What a model sees of patients.
+  """Patients as a model reads them.
 
   Attributes:
-    examples: of each, modality -> arrays of its variables, as a record stores them. A
-      modality that a request cannot bring (notes) is not there.
-    coverage: of each, JSON-able: `events` that were given, `used` (of distinct ones), and
-      `entries`: how many events, static values or recordings were ignored, dropped or
-      repaired, each with its `modality`, `code` and `reason`.
+    examples: per patient, modality -> arrays of its variables, as a record stores them.
+      Modalities that a request cannot contain (notes) are left out.
+    coverage: per patient, JSON-able: `events` that were given, `used` (distinct ones), and
+      `entries`: numbers of events, static values or recordings that were ignored, dropped
+      or repaired, each with `modality`, `code` and `reason`.
   """
 
   examples: list[dict[str, Mapping[str, np.ndarray]]]
@@ -71,16 +72,17 @@ class PatientReader:
   """Reads patients in the variables of a model.
 
   Attributes:
-    unread: modalities of the model that a request cannot bring.
+    unread: modalities of the model that a request cannot contain.
   """
 
   def __init__(self, schema: Schema, mapping: variables.Mapping | None):
-    """What a mapping does not read is read by the model's own codes alone.
+    """Matches the mapping with the model, whose own codes can always be read.
 
     Args:
       schema: of the model.
-      mapping: codes of the patients' events; its modalities meet the model's by name, its
-        items by code and unit. Every variable is read by `MODALITY//CODE`, too.
+      mapping: codes of the patients' events; its modalities are matched with the model's by
+        name, its items by code and unit. Every variable can also be given as
+        `MODALITY//CODE`.
     """
     hours = schema.observation_hours
     self._window = None if hours is None else round(hours * 3.6e9)
@@ -103,20 +105,20 @@ class PatientReader:
       else:
         unread.append(name)
     self.unread = tuple(unread)
-    # As preparation: only static columns may share a code.
+    # As in the preparation, only static columns may share a code.
     self._books = {
       name: CodeBook(name, part.variables, 'allowed' if part.history else 'refused')
       for name, part in self._parts.items()
     }
 
   def read(self, patients: Patients) -> Read:
-    """Reads patients; none of them has an influence on another.
+    """Reads patients, which do not influence each other.
 
     Nothing after the prediction time is used, and nothing before the model's observation
-    window but static values.
+    window except static values.
 
     Raises:
-      DataError: two items of one modality claim a code (the mapping is wrong).
+      DataError: two items of one modality claim a code, so the mapping is wrong.
     """
     count = len(patients.prediction_time)
     rows = Rows(patients.events, patients.prediction_time, self._window)

@@ -1,4 +1,4 @@
-"""Heart rhythm and ectopy of MIMIC-IV, as `vitals.write_categorical` reads them.
+"""Reads heart rhythm and ectopy of MIMIC-IV, as `vitals.write_categorical` does.
 
 The rows of an ectopy's type and of its frequency at the same time are one event.
 """
@@ -24,7 +24,7 @@ _NO_ITEM = 'ignored: the model does not know it'
 
 
 class Part:
-  """The modality of rhythm and ectopy of a model.
+  """The modality of heart rhythm and ectopy of a model.
 
   Attributes:
     modality: of the model.
@@ -38,7 +38,7 @@ class Part:
     self.modality = modality
     self._name = name
     own = variables_of(name, modality.items, (), None)
-    # The first variable stands for all: which item a row is of depends on its text.
+    # The first variable stands for all, because the item of a row depends on its text.
     charted = tuple(
       dataclasses.replace(one, itemid=str(itemid))
       for one in entry.charted
@@ -51,7 +51,7 @@ class Part:
     ]
 
   def _place(self, itemid: str, categories: tuple[str, ...]) -> tuple[int, list[int]]:
-    """Place among the model's items, and of the categories in its; -1 where it has none."""
+    """Index among the model's items, and of the categories in the item; -1 if absent."""
     for place, item in enumerate(self.modality.items):
       if item.itemid == itemid:
         known = item.categories
@@ -104,7 +104,7 @@ class Part:
       elif item is not None:
         read.append((patient, time, itemid, item, category, rows.bare(rows.place[row])))
     unknown = items('vitals_categorical')[-1].categories.index(vitals.UNKNOWN)
-    # Several rows of one ectopy at one time are one event, with the highest frequency.
+    # Several rows of one ectopy at the same time are one event, with the highest frequency.
     ectopies: dict[tuple[int, int, int], list[int]] = {}
     found: dict[tuple[int, int, int, int], str] = {}
     codes = {}

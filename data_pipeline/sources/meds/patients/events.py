@@ -1,4 +1,4 @@
-"""Events of patients, as `rows.write_events` writes them for samples."""
+"""Makes events of patients, equal to those of `rows.write_events` for samples."""
 
 from __future__ import annotations
 
@@ -57,20 +57,20 @@ def staged_events(
   tally: Tally,
   code: Callable[[int], str],
 ) -> pa.Table:
-  """Distinct events as `events_{name}.parquet` has them; copies are counted.
+  """Distinct events as in `events_{name}.parquet`; duplicates are counted.
 
   Args:
     name: of the modality.
     patient: int64 (n,).
     time: microseconds since 1970, int64 (n,).
     item: int32 (n,).
-    value: float64 (n,), NaN of a category.
-    category: int32 (n,), -1 of a number.
+    value: float64 (n,), NaN for a category.
+    category: int32 (n,), -1 for a number.
     prediction_time: of each patient, microseconds.
-    tally: counts what is used, and copies.
-    code: of an event by its place among these, for the tally.
+    tally: counts used events and duplicates.
+    code: of an event by its index among these, for the tally.
   """
-  # As `rows.write_events`: equal before they are rounded to 32 bits.
+  # As in `rows.write_events`, compared before rounding to 32 bits.
   order = np.lexsort((value, category, item, time, patient))
   columns = [each[order] for each in (patient, time, item, category, value)]
   same = np.zeros(len(order), bool)
@@ -85,7 +85,7 @@ def staged_events(
   tally.use(patient)
   hours = ((time - prediction_time[patient]) / 3.6e9).astype(np.float32)
   value = value.astype(np.float32)
-  # The order of `Events.table`, of what is stored.
+  # The order of `Events.table`, applied to the stored values.
   order = np.lexsort((value, category, item, hours, patient))
   return pa.table(
     {

@@ -1,4 +1,4 @@
-"""Grids of patients, as `rows.write_grid` writes them for samples."""
+"""Makes grids of patients, equal to those of `rows.write_grid` for samples."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Part:
     row, values = own.values(self._name, tally)
     rows = own.rows
     patient, time, code = rows.patient[row], rows.time[row], rows.place[row]
-    # As `rows.write_grid`: of equal rows of one code one counts; values are added in order.
+    # As in `rows.write_grid`: equal rows of one code count once; values are added in order.
     order = np.lexsort((code, time, values.value, values.item, patient))
     patient, item, value, time, code = (
       each[order] for each in (patient, values.item, values.value, time, code)
@@ -59,7 +59,7 @@ class Part:
       tally.add(int(patient[each]), self._name, rows.bare(code[each]), reason)
     keep = ~(same | early)
     tally.use(patient[keep])
-    # What happens at the prediction time itself belongs to the last cell.
+    # Values at the prediction time itself belong to the last cell.
     step = np.minimum((time - start) // self._cell, steps - 1)
     patient, step, item, value = (each[keep] for each in (patient, step, item, value))
     cells, cell = np.unique(
@@ -67,7 +67,7 @@ class Part:
     )
     cell = cell.reshape(-1)
     count = np.bincount(cell, minlength=cells.shape[1])
-    # One after the other in order, as DuckDB's mean of a list.
+    # Added one by one, as in DuckDB's mean of a list.
     by_value = np.lexsort((value, cell))
     total = np.bincount(cell[by_value], value[by_value], minlength=cells.shape[1])
     mean = total / np.maximum(count, 1)

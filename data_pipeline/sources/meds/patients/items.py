@@ -1,4 +1,4 @@
-"""The variables of a modality of a model: the items that it knows, read by a mapping."""
+"""The variables of a model's modality, with the codes of a mapping."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from data_pipeline.sources.meds.variables import Automatic, Codes, Variable
 
 
 def own_code(modality: str, item: Item) -> str:
-  """The code by which a model's variable can always be given."""
+  """The code with which a model's variable can always be given."""
   return f'{modality}//{item.itemid}'
 
 
@@ -24,10 +24,10 @@ def variables_of(
   """One variable for each item, with the model's limits and categories.
 
   Args:
-    modality: their modality.
+    modality: of the items.
     items: of the model.
-    mapped: of the mapping's modality of that name; they meet by code, kind and unit.
-    found: of the mapping, where it finds items in the data: their code is that of the item.
+    mapped: of the mapping's modality of that name; matched by code, kind and unit.
+    found: of the mapping, if it finds items in the data: the code is then that of the item.
   """
   by_id = {(one.item.itemid, one.item.kind): one for one in mapped}
   result = []
@@ -47,7 +47,7 @@ def variables_of(
 
 
 def _limited(one: Variable, item: Item, own: Codes) -> Variable:
-  """A variable of the mapping as the model knows it."""
+  """A variable of the mapping, restricted to the model's limits and categories."""
   known = item.categories
   return dataclasses.replace(
     one,

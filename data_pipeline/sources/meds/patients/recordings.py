@@ -1,4 +1,4 @@
-"""ECGs of patients: read, conditioned and described as those of a data set."""
+"""Reads, conditions and describes ECGs of patients like those of a data set."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Recording:
 
   Attributes:
     time: microseconds since 1970, UTC.
-    signal: (samples, leads) in `unit`, NaN where there is none; None: there are files.
+    signal: (samples, leads) in `unit`, NaN if missing; None: there are files instead.
     sampling_rate: Hz.
     unit: of the samples: mV, uV or V.
-    leads: names, in any order; more than the twelve may be there.
-    header: content of the .hea file of a WFDB record of one signal file.
+    leads: names in any order; further leads are allowed.
+    header: content of the .hea file of a WFDB record with one signal file.
     data: content of its .dat file.
-    measurements: of `ECG_MEASUREMENTS`, in milliseconds and degrees; those of the machine.
+    measurements: of `ECG_MEASUREMENTS`, in milliseconds and degrees, from the machine.
     report: lines of the machine's report.
   """
 
@@ -76,13 +76,13 @@ class RecordingReader:
     start: np.ndarray | None,
     tally: Tally,
   ) -> StagedRows:
-    """The staged rows of all patients; what cannot be used is counted with its reason.
+    """The staged rows of all patients; unusable recordings are counted with their reason.
 
     Args:
       name: of the modality.
       recordings: of each patient.
       prediction_time: of each, microseconds since 1970.
-      start: of the observation window of each; None: there is none.
+      start: of the observation window of each; None: unlimited.
       tally: of the patients.
     """
     rows: list[dict[str, Any]] = []
@@ -125,7 +125,7 @@ class RecordingReader:
   def _measured(
     self, patient: int, name: str, one: Recording, tally: Tally
   ) -> dict[str, float | None]:
-    """The measurements inside their limits, the same as of a data set."""
+    """The measurements inside their limits, as in a data set."""
     found: dict[str, float | None] = dict.fromkeys(ECG_MEASUREMENTS)
     for key, value in one.measurements.items():
       low, high = self._limits[key]
@@ -136,7 +136,7 @@ class RecordingReader:
     return found
 
   def _terms(self, patient: int, name: str, one: Recording, tally: Tally) -> list[int]:
-    """Places of the report's terms among the model's."""
+    """Indices of the report's terms among the model's."""
     found: set[int] = set()
     for line in filter(None, (line.strip() for line in one.report)):
       terms, unknown = report_terms.terms_of([line])
@@ -147,7 +147,7 @@ class RecordingReader:
 
 
 def _conditioned(one: Recording) -> tuple[np.ndarray, float]:
-  """Signal and gain, as `conditioning.condition` gives them."""
+  """Signal and gain, as from `conditioning.condition`."""
   where = Path(_RECORD)
   if one.signal is not None:
     with costing_one_file(where):
@@ -166,12 +166,12 @@ def _conditioned(one: Recording) -> tuple[np.ndarray, float]:
 
 
 def _signal_file(header: bytes) -> str:
-  """The one file that a header names; a header of a request names nothing else."""
+  """The only file that a header may name."""
   lines = header.decode('utf-8', errors='replace').splitlines()
   lines = [line for line in lines if line.strip() and not line.startswith('#')]
   named = {line.split()[0] for line in lines[1:]}
   if len(named) != 1 or '/' in lines[0].split()[0]:
-    raise EcgError('bad_header', 'a record of one segment with one signal file is wanted')
+    raise EcgError('bad_header', 'the record must have one segment with one signal file')
   (file,) = named
   if not _PLAIN_NAME.fullmatch(file) or file.endswith('.hea'):
     raise EcgError('bad_header', 'the header names a file that a record cannot have')

@@ -1,4 +1,4 @@
-"""The events of patients: which codes a modality reads, and which rows are in time."""
+"""Selects the events of patients: the codes of a modality, and rows inside the window."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ NO_TIME = 'dropped: missing time'
 BEFORE = 'dropped: before the observation window'
 AFTER = 'dropped: after the prediction time'
 
-_CODES_KEPT = 1 << 13  # whose reading a code book remembers
+_CODES_KEPT = 1 << 13  # size of a code book's cache
 
 
 class Tally:
-  """What was used of each patient, and what was not, with the reason."""
+  """Counts what was used of each patient, and what was not, with the reason."""
 
   def __init__(self, patients: int):
     self._used = np.zeros(patients, np.int64)
@@ -33,7 +33,7 @@ class Tally:
     ]
 
   def use(self, patient: np.ndarray) -> None:
-    """Counts events that were used, one for each entry."""
+    """Counts used events, one per entry."""
     self._used += np.bincount(patient, minlength=len(self._used))
 
   def add(self, patient: int, modality: str, code: str, reason: str) -> None:
@@ -50,13 +50,10 @@ class Tally:
 
 
 class CodeBook:
-  """Which items of one modality a code is read by; remembers the codes that it has met.
-
-  Several threads may ask it.
-  """
+  """Assigns codes to items of one modality, with a cache of codes; thread-safe."""
 
   def __init__(self, modality: str, variables: Sequence[Variable], two_items: TwoItems):
-    """`two_items` of one code: as `codes.readings`."""
+    """Takes variables; `two_items` is that of `codes.readings`."""
     self._variables = variables
     self._two_items: TwoItems = two_items
     self._modality = modality
@@ -65,10 +62,10 @@ class CodeBook:
     self._lock = threading.Lock()
 
   def read(self, codes: Sequence[str]) -> tuple[tuple[Reading, ...], Interpreter]:
-    """How the codes are read that an item has, and what reads their rows.
+    """The readings of codes that an item has, and the interpreter of their rows.
 
     Raises:
-      DataError: two items claim one code, and that is refused.
+      DataError: two items claim one code, and this is not allowed.
     """
     with self._lock:
       new = [code for code in codes if code not in self._known]
@@ -94,15 +91,15 @@ class Rows:
 
   Attributes:
     patient: int64 (n,).
-    time: microseconds since 1970, int64 (n,); 0 where there is none.
-    code: of each, with its unit behind `UNIT_SEPARATOR` where one was given.
-    number: float64 (n,), NaN where there is none.
-    text: of each, object (n,), None where there is none or where there is a number.
-    reason: why no modality but a static one can use it, object (n,), '' where one can.
+    time: microseconds since 1970, int64 (n,); 0 if there is none.
+    code: of each event, followed by `UNIT_SEPARATOR` and its unit if one was given.
+    number: float64 (n,), NaN if there is none.
+    text: object (n,), None if there is none or if there is a number.
+    reason: why only a static modality can use the event, object (n,), '' if any can.
   """
 
   def __init__(self, events: pa.Table, prediction_time: np.ndarray, window: int | None):
-    """`window` in microseconds, None for the whole history."""
+    """Takes the events; `window` is in microseconds, None for the whole history."""
     self.patient = events['patient'].to_numpy()
     times = events['time'].combine_chunks()
     self.has_time = np.asarray(times.is_valid())
@@ -136,12 +133,12 @@ class Rows:
     return len(self.patient)
 
   def of_book(self, book: CodeBook, *, history: bool) -> RowsOfBook:
-    """The rows that a code book reads.
+    """The rows whose code is in a code book.
 
     Args:
       book: of one modality.
-      history: everything up to the prediction time, with what has no time; else the
-        observation window alone.
+      history: include everything up to the prediction time, and rows without a time;
+        otherwise only the observation window.
     """
     found, interpreter = book.read(self.distinct)
     read = {one.code for one in found}
@@ -151,7 +148,7 @@ class Rows:
     return RowsOfBook(self, known, np.flatnonzero(known & ~lost), lost, found, interpreter)
 
   def bare(self, place: int) -> str:
-    """The code of an entry of `distinct` as it was given."""
+    """The code of an entry of `distinct` as given, without unit."""
     return self.distinct[place].partition(UNIT_SEPARATOR)[0]
 
   def count_unknown(self, known: np.ndarray, reason: str, tally: Tally) -> None:
@@ -165,12 +162,12 @@ class RowsOfBook:
   """The rows of one modality.
 
   Attributes:
-    rows: all of them.
-    known: bool (n,): of this modality.
-    kept: the places of those that are in time.
-    lost: bool (n,): which are not.
+    rows: all rows.
+    known: bool (n,): whether a row belongs to this modality.
+    kept: indices of those inside the window.
+    lost: bool (n,): those outside the window.
     readings: of their codes.
-    interpreter: that reads them.
+    interpreter: of their rows.
   """
 
   rows: Rows
@@ -181,12 +178,12 @@ class RowsOfBook:
   interpreter: Interpreter
 
   def of_codes(self, codes: Collection[str]) -> np.ndarray:
-    """Which of the kept rows have one of some codes, bool (k,)."""
+    """Which of the kept rows have one of these codes, bool (k,)."""
     has = np.array([code in codes for code in self.rows.distinct], bool)
     return has[self.rows.place[self.kept]]
 
   def count_lost(self, modality: str, tally: Tally) -> None:
-    """Counts the rows that are not in time."""
+    """Counts the rows outside the window."""
     rows = self.rows
     for row in np.flatnonzero(self.known & self.lost):
       tally.add(
@@ -194,9 +191,9 @@ class RowsOfBook:
       )
 
   def values(self, modality: str, tally: Tally) -> tuple[np.ndarray, Values]:
-    """What the rows say: the place of the row of each usable value, and the values.
+    """The row of each usable value, and the values.
 
-    Counts what is dropped and what is repaired.
+    Counts dropped and repaired rows.
     """
     rows = self.rows
     kept = self.kept
@@ -217,9 +214,9 @@ class RowsOfBook:
 
 
 def charted_numbers(column: pa.ChunkedArray) -> np.ndarray:
-  """The numbers that were charted: the shortest decimals of 32-bit floats, float64 (n,).
+  """The charted numbers: the shortest decimals of 32-bit floats, float64 (n,).
 
-  NaN where there is none, or no finite one.
+  NaN if there is none, or it is not finite.
   """
   numbers = column.cast(pa.float32()).to_numpy().astype(np.float32)
   charted = numbers.astype('U32').astype(np.float64)

@@ -1,4 +1,4 @@
-"""Static values of patients: the last ones known, as `static.write_static` writes them."""
+"""Makes static values of patients, equal to those of `static.write_static`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REPLACED = 'ignored: a later value is known'
 _UNKNOWN = 'ignored: the model has no such static column'
 _OUTSIDE = 'dropped: outside its limits'
 _UNLISTED = 'dropped: unlisted category'
-_NOT_ITS_KIND = 'dropped: a number is wanted'
+_NOT_ITS_KIND = 'dropped: not a number'
 _TOO_OLD = f'repaired: age above {OLDEST:g} is missing'
 
 
@@ -59,7 +59,7 @@ class Part:
     static: Sequence[Mapping[str, float | str]],
     tally: Tally,
   ) -> pa.Table:
-    """The staged row of each patient. What is given as a static value counts most."""
+    """The staged row of each patient. Values given as static ones take precedence."""
     count = len(prediction_time)
     found: list[dict[int, float | str]] = [{} for _ in range(count)]
     is_birth = own.of_codes(() if self._birth is None else (self._birth,))
@@ -85,7 +85,9 @@ class Part:
   ) -> None:
     rows = own.rows
     births = births[rows.has_time[births]]
-    for row in births[np.argsort(-rows.time[births], kind='stable')]:  # the first one wins
+    for row in births[
+      np.argsort(-rows.time[births], kind='stable')
+    ]:  # the first row is used
       patient = int(rows.patient[row])
       years = float(prediction_time[patient] - rows.time[row]) / MICROSECONDS_A_YEAR
       if years > OLDEST:
@@ -125,7 +127,7 @@ class Part:
     found: dict[int, float | str],
     tally: Tally,
   ) -> None:
-    """Takes a value that was given by the column's own code, or counts why not."""
+    """Takes a value given by the column's own code, or counts the reason why not."""
     place = self._place.get(code)
     if place is None:
       tally.add(patient, self._name, code, _UNKNOWN)

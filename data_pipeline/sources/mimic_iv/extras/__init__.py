@@ -1,8 +1,8 @@
-"""`--extra`: modalities of an ICU stay beside the usual ones, off by default.
+"""`--extra`: additional modalities of an ICU stay, off by default.
 
-Each is a file with NAME, of its modality of events, TABLES, that it reads, and `resolve`,
-which writes `resolved_{NAME}.parquet` in the columns of `events.resolve`. They are of tasks
-on ICU stays (one sample a subject), up to the prediction time.
+Each is a module with NAME (of its event modality), TABLES (that it reads), and `resolve`,
+which writes `resolved_{NAME}.parquet` with the columns of `events.resolve`. Extras are for
+tasks on ICU stays (one sample per subject) and end at the prediction time.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ NAMES = tuple(extra.NAME for extra in _EXTRAS)
 
 
 def named(text: str | None) -> str | None:
-  """The names in `text` (commas between them), each once and in one order; None: none.
+  """The comma-separated names in `text`, each once and in a fixed order; None: none.
 
   Raises:
-    DataError: one is unknown.
+    DataError: a name is unknown.
   """
   wanted = {name.strip() for name in (text or '').split(',')} - {''}
   for name in sorted(wanted):
@@ -44,29 +44,29 @@ def check_task(text: str | None, task: Task) -> None:
   """Checks that the task may have these extras.
 
   Raises:
-    DataError: its samples are no ICU stays.
+    DataError: its samples are not ICU stays.
   """
   if text and not task.of_stays:
     allowed = ', '.join(each.name for each in TASKS if each.of_stays)
     raise DataError(
-      f'--extra={text}: task {task.name} has none; they are of the tasks whose samples are '
+      f'--extra={text}: not for task {task.name}; extras are for tasks whose samples are '
       f'ICU stays: {allowed}.'
     )
 
 
 def check_tables(text: str | None, root: Path) -> list[str]:
-  """Notes on the tables of these extras that the raw data do not have.
+  """Notes on tables of these extras that the raw data lack.
 
   Raises:
-    DataError: an extra has none of its tables.
+    DataError: all tables of an extra are missing.
   """
   notes = []
   for extra in _chosen(text):
     absent = [table for table in extra.TABLES if not is_there(root, table)]
     if len(absent) == len(extra.TABLES):
       raise DataError(
-        f'{root}: --extra={extra.NAME} reads {" and ".join(absent)}, and there is no such '
-        'table (.csv.gz, .csv or .parquet). Fetch it, or leave the extra out.'
+        f'{root}: --extra={extra.NAME} reads {" and ".join(absent)}, but there is no such '
+        'table (.csv.gz, .csv or .parquet). Fetch it, or remove the extra.'
       )
     notes += [
       f'--extra={extra.NAME}: the raw data have no {table}, so nothing of it is read.'
@@ -76,7 +76,7 @@ def check_tables(text: str | None, root: Path) -> list[str]:
 
 
 def chart_itemids(text: str | None, *, words: bool | None = None) -> list[int]:
-  """Raw itemids of chartevents that the extras read; `words` as of ventilation."""
+  """Raw itemids of chartevents that the extras read; `words` as in ventilation."""
   if ventilation not in _chosen(text):
     return []
   return ventilation.itemids('chartevents', words=words)

@@ -1,16 +1,15 @@
-"""`--extra=medications`: what was given, from inputevents and emar.
+"""`--extra=medications`: administered medications, from inputevents and emar.
 
-A row of inputevents is an interval. Read as a rate it is an event at its start, and one of
-rate 0 at its end, unless another row of the item runs then: an infusion that runs past the
-prediction time is its start and its rate, and nothing of it is later. One that runs already
-when the stay begins is read from there on. Read as an amount it
-is an event at its end, when all of it has been given, so that what runs past the prediction
-time is none. Read as given it is an event at its start. Which item is read how is said in
-`tables/item_map.csv`. Rewritten rows were not given (documentation of MIMIC-IV), and
-neither were cancelled ones.
+A row of inputevents is an interval. `tables/item_map.csv` says how each item is read. As a
+rate, it is an event at its start, and one of rate 0 at its end unless another row of the
+item runs then. An infusion that runs past the prediction time is only its start and rate,
+without anything later; one that already runs when the stay begins is read from there. As
+an amount, it is an event at its end, when all of it has been given, so rows that run past
+the prediction time are left out. As given, it is an event at its start. Rewritten rows
+(documentation of MIMIC-IV) and cancelled rows were not given.
 
-emar has no doses that could be compared (`emar_detail` is not read): what was administered
-is an event of the drug's item, by the names in `tables/emar_drugs.csv`.
+emar has no comparable doses (`emar_detail` is not read): an administration is an event of
+the drug's item, by the names in `tables/emar_drugs.csv`.
 """
 
 from __future__ import annotations
@@ -27,7 +26,8 @@ from data_pipeline.sources.mimic_iv import drugs, events
 
 NAME = 'medications'
 TABLES = ('icu/inputevents', 'hosp/emar')
-# Of event_txt, in lower case. All else was not given, has ended, or is paperwork.
+# Values of event_txt, in lower case. All others were not given, have ended, or are
+# paperwork.
 ADMINISTERED = (
   'administered', 'administered in other location', 'administered bolus from iv drip',
   'delayed administered', 'partial administered', 'started', 'started in other location',
@@ -70,7 +70,7 @@ def resolve(
     for table, reasons in resolved.items():
       kind = table.partition('.')[2]
       counts['inputevents'] |= {f'{why} ({kind})': n for why, n in reasons.items()}
-    # `resolve` names its file by the modality, which is that of the whole, too.
+    # `resolve` names its file by the modality, as the final file is named.
     measured = folder / f'measured_{NAME}.parquet'
     (folder / f'resolved_{NAME}.parquet').rename(measured)
     parts += [_measured_sql(measured), _ends_sql(measured), _given_sql()]
@@ -155,7 +155,7 @@ def _measured_sql(measured: Path) -> str:
 
 
 def _ends_sql(measured: Path) -> str:
-  """Rate 0 at the end of an infusion, where no other row of the item runs."""
+  """Rate 0 at the end of an infusion, unless another row of the item runs then."""
   return f"""
     SELECT DISTINCT subject_id, item_index, CAST(0 AS DOUBLE) AS value, -1 AS category,
       endtime AS charttime, greatest(endtime, storetime) AS known_time,
@@ -187,7 +187,7 @@ def _given_sql() -> str:
 
 
 def _read_emar(raw: RawTables, root: Path, availability: str) -> dict[str, int]:
-  """Makes `administered`, in the columns of resolved rows."""
+  """Makes `administered`, with the columns of resolved rows."""
   raw.open(root, 'hosp/emar', _EMAR)
   known = tuple(
     drugs.Rule(row['name'], row['item'], tuple(filter(None, row['unless'].split('|'))))

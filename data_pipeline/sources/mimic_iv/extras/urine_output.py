@@ -1,9 +1,9 @@
 """`--extra=urine_output`: urine of every charting, in mL and mL/hour.
 
-What is urine, and which rows are refused, is said in `urine.py`, for task aki too. The
-volume of a charting is that of the time since the charting before it; divided by these
-hours it is the second item, unless they are more than 12. Irrigant that went in is
-subtracted, so that a charting can be below 0.
+`urine.py` defines urine and the rows to drop, also for task aki. The volume of a charting
+covers the time since the previous charting; divided by these hours it is the second item,
+unless they are more than 12. Irrigant that went in is subtracted, so a charting can be
+below 0.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""`--extra=ventilation`: devices, ventilator settings, and what was done to the airway.
+"""`--extra=ventilation`: devices, ventilator settings, and airway procedures.
 
 The charting of the respiratory therapists (chartevents) is read like vital signs; of
-procedureevents only the start is an event, for its end may be after the prediction time.
+procedureevents only the start is an event, because the end may be after the prediction
+time.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _PROCEDURES = {
 
 
 def itemids(table: str, *, words: bool | None = None) -> list[int]:
-  """Raw itemids of a table, sorted: all, or those that are words, or not."""
+  """Raw itemids of a table, sorted: all, only those that are words, or only the others."""
   categorical = {item.itemid: bool(item.categories) for item in items(NAME)}
   return sorted(
     int(row['itemid'])
@@ -44,7 +45,7 @@ def resolve(
     folder: with the scanned chartevents.
 
   Returns:
-    Table -> reason -> count; of chartevents those of the scan are counted there.
+    Table -> reason -> count; those of the chartevents scan are counted by the scan.
   """
   counts: dict[str, dict[str, int]] = {}
   tables = ['chartevents']
@@ -68,7 +69,7 @@ def _scan(raw: RawTables, root: Path, availability: str, folder: Path) -> dict[s
     FROM procedureevents e {events.OF_WINDOWS}
     WHERE e.itemid IS NULL OR e.itemid IN ({listed})
   """)
-  # The itemid says what was done: as a text it is read by tables/text_categories.csv.
+  # The itemid defines the procedure; as text it is read by tables/text_categories.csv.
   raw.copy(
     """
     SELECT subject_id, itemid, starttime AS charttime, storetime,

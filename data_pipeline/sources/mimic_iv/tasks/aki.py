@@ -8,18 +8,18 @@ AKI (`kidneys.py`) is one of
   creatinine that is 0.3 mg/dL or more above the lowest of the 48 h before it;
   creatinine that is at least 1.5 times the baseline: the lowest of the 7 days before it;
   urine output under 0.5 mL/kg/h over 6 h, where the tables have `icu/outputevents`.
-Excluded: who is dead or discharged from hospital by the prediction time; end-stage renal
-  disease, coded for this admission or one that has ended (585.6, N18.6); who has no
-  creatinine in the 7 days before the prediction time, so that nothing can rise; who has
-  AKI already, by any measurement of these 7 days.
-Label: 1 if a measurement of the horizon fulfils a criterion, wherever the patient is then.
-  0 if there is none, and a creatinine of the horizon could be compared. Otherwise null:
-  without a creatinine, urine output can show AKI, but not that there is none. Counted.
-Unlabelled: the steps without the codes of this admission, which follow its end.
+Excluded: patients who are dead or discharged from hospital by the prediction time;
+  end-stage renal disease, coded for this admission or an earlier one (585.6, N18.6);
+  patients without a creatinine in the 7 days before the prediction time, with which to
+  compare; patients who already have AKI, by any measurement of these 7 days.
+Label: 1 if a measurement in the horizon fulfils a criterion, wherever the patient is then.
+  0 if none does, and a creatinine in the horizon could be compared. Otherwise null, and
+  counted: without a creatinine, urine output can show AKI, but not its absence.
+Unlabelled: without the step on codes of this admission, which are assigned after its end.
 Source: KDIGO Clinical Practice Guideline for Acute Kidney Injury (Kidney Int. Suppl. 2,
   2012), Table 2, with the baselines of the MIMIC Code Repository (concepts/organfailure).
-  Left out: a baseline that is presumed where there is no creatinine (so that AKI that
-  somebody arrives with is often not seen), and renal replacement therapy as a criterion.
+  Left out: a presumed baseline if there is no creatinine (so AKI on arrival is often
+  missed), and renal replacement therapy as a criterion.
 """
 
 from __future__ import annotations
@@ -98,6 +98,6 @@ TASK = Task(
   condition=(
     f'a creatinine of the {HORIZON_HOURS} h after the prediction can be compared with one '
     f'of the {BEFORE_DAYS} days before it, or urine output shows AKI, and no end-stage '
-    'renal disease is coded at discharge: nobody knows that at the prediction'
+    'renal disease is coded at discharge, which is unknown at the prediction time'
   ),
 )

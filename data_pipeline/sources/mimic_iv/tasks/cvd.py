@@ -3,11 +3,12 @@
 Anchor and prediction time: every ECG.
 Observation window: the whole history before it.
 Horizon: the first admission of at least 24 h that starts within 90 days.
-Excluded: ages outside 18 to 89; who is dead at the ECG; ECGs without such an admission;
-  admissions without coded diagnoses, or with a CVD diagnosis that is not primary.
-Label: the class of that admission: a CABG or PCI is CHD, else by the primary diagnosis.
-Unlabelled: the ECGs of all who are alive, whether they are admitted or not, which nobody
-  knows at the ECG.
+Excluded: ages outside 18 to 89; patients who are dead at the ECG; ECGs without such an
+  admission; admissions without coded diagnoses, or with a CVD diagnosis that is not
+  primary.
+Label: the class of that admission: CHD after a CABG or PCI, else by the primary diagnosis.
+Unlabelled: the ECGs of all living patients, whether or not they are admitted, which is
+  unknown at the ECG.
 """
 
 from __future__ import annotations
@@ -115,6 +116,6 @@ TASK = Task(
   of_ecgs=True,
   condition=(
     f'the patient is admitted for at least {ADMISSION_HOURS} h within {DAYS} days '
-    'after the ECG, and the diagnosis is clear: nobody knows that at the ECG'
+    'after the ECG, and the diagnosis is clear, which is unknown at the ECG'
   ),
 )

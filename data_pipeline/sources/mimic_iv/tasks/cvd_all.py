@@ -1,9 +1,9 @@
-"""CVD of all ECGs: as `cvd`, and those that no admission follows are a class of their own.
+"""CVD of all ECGs: as `cvd`, with ECGs without an admission as a separate class.
 
 Anchor, prediction time, observation window and horizon: those of `cvd`.
-Excluded: as there, but for ECGs without an admission within 90 days.
+Excluded: as in `cvd`, except for ECGs without an admission within 90 days.
 Label: the class of `cvd`, or no admission.
-Unlabelled: as of `cvd`.
+Unlabelled: as in `cvd`.
 """
 
 from __future__ import annotations

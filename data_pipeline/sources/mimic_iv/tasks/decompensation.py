@@ -7,14 +7,14 @@ Observation window: the 24 h before each prediction time; for the first three it
 Horizon: 24 h.
 Excluded: stays of at most 6 h or without an end; times at or after death, discharge
   from the unit, or discharge from hospital.
-Label: 1 if the subject dies later than the prediction time and at most 24 h after it, in
-  the unit or not: by the first `deathtime`. Of a death with a date only (`dod`) it is 1 if
-  the day ends within the horizon, 0 if it begins after it, and unknown (null) in between;
-  unknown, too, of who dies in hospital without any time. These are counted.
-Weight: 1 / samples of the stay, so that every stay counts the same.
-Unlabelled: every such time that the tables reach; a stay that goes on has samples, too.
+Label: 1 if the subject dies after the prediction time and at most 24 h later, in the unit
+  or not, by the first `deathtime`. If a death only has a date (`dod`), it is 1 if the day
+  ends within the horizon, 0 if it begins after it, and otherwise unknown (null); also
+  unknown for a death in hospital without any time. Unknown labels are counted.
+Weight: 1 / samples of the stay, so that every stay counts equally.
+Unlabelled: all such times that the tables reach; ongoing stays also have samples.
 Source: Harutyunyan et al., Scientific Data 6, 96 (2019), who predict every hour from the
-  fifth on and read all of the stay before; of all stays of adults in MIMIC-III.
+  fifth and read the whole stay before it, for all stays of adults in MIMIC-III.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from data_pipeline.sources.mimic_iv.tasks.task import Task
 EVERY_HOURS = 6
 WINDOW_HOURS = 24
 HORIZON_HOURS = 24
-SAMPLES_PER_STAY = 10_000  # numbers that a stay has for its samples: more than six years
+SAMPLES_PER_STAY = 10_000  # sample numbers reserved per stay: more than six years
 
 
 def _choose(cohort: Cohort) -> None:

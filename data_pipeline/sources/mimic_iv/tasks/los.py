@@ -1,8 +1,8 @@
-"""Length of stay: days in the ICU, from the first of them (MedM2T, Task 3).
+"""Length of stay: days in the ICU, predicted after the first (MedM2T, Task 3).
 
 Anchor, prediction time, observation window and exclusions: those of `mortality`.
-Label: days from the start to the end of the ICU stay, the first 24 h among them.
-Unlabelled: a stay that goes on is a sample, too.
+Label: days from the start to the end of the ICU stay, including the first 24 h.
+Unlabelled: ongoing stays are samples too.
 """
 
 from __future__ import annotations

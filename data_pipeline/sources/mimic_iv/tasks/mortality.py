@@ -1,13 +1,13 @@
-"""Mortality: death in hospital, from the first day in the ICU (MedM2T, Task 2).
+"""Mortality: death in hospital, predicted after the first day in the ICU (MedM2T, Task 2).
 
 Anchor: the first ICU stay of each subject, at least 24 h long.
 Prediction time: 24 h after its start.
 Observation window: these 24 h.
 Horizon: until discharge from hospital.
-Excluded: who is dead or discharged from hospital by the prediction time; stays without
-  patient, admission or label.
+Excluded: patients who are dead or discharged from hospital by the prediction time; stays
+  without patient, admission or label.
 Label: `hospital_expire_flag` of the admission.
-Unlabelled: a stay that goes on is a sample, too.
+Unlabelled: ongoing stays are samples too.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Phenotypes: 25 acute and chronic conditions, from the first two days in the ICU.
+"""Phenotypes: 25 acute and chronic conditions, predicted after two days in the ICU.
 
 Anchor: the first ICU stay of each subject, at least 48 h long.
 Prediction time: 48 h after its start.
 Observation window: these 48 h.
 Horizon: the discharge from hospital, when the diagnoses are coded.
-Excluded: who is dead or discharged from hospital by the prediction time; stays without
-  patient or admission; admissions without any coded diagnosis.
-Label: one for each condition: 1 if a diagnosis of the admission, at any position, has a
-  code of it (`tables/phenotypes.csv`). A condition can have begun before the stay or after
-  the prediction time: codes have no time.
-Unlabelled: a stay that goes on is a sample, too, and so are admissions without codes.
+Excluded: patients who are dead or discharged from hospital by the prediction time; stays
+  without patient or admission; admissions without any coded diagnosis.
+Label: one per condition: 1 if a diagnosis of the admission, at any position, has a code of
+  it (`tables/phenotypes.csv`). The condition may have begun before the stay or after the
+  prediction time, because codes have no time.
+Unlabelled: ongoing stays and admissions without codes are samples too.
 Source: Harutyunyan et al., Scientific Data 6, 96 (2019), who classify whole ICU stays of
   MIMIC-III (of admissions with one stay, of adults) by ICD-9; here the first 48 h predict,
   and MIMIC-IV's ICD-10 codes have the same CCS categories.

@@ -5,16 +5,16 @@ Prediction time: the discharge.
 Observation window: the admission, from the arrival in the emergency department where there
   was one (`edregtime`); its length differs.
 Horizon: 30 days after discharge, day 30 to the second.
-Excluded: admissions without `dischtime`; who dies in hospital; shorter admissions, which
-  are observations; who is in hospital by another admission at that time (a transfer).
-Label: 1 if an admission begins within the horizon that is not planned. Planned are the
-  admission types `PLANNED`; they are no event, and do not hide a later one that is.
-Who dies within 30 days without a readmission is a negative: nobody who is dead comes back.
-  They are counted, for a low risk can mean a high risk of death.
-Unlabelled: the same steps; all can be decided at discharge.
+Excluded: admissions without `dischtime`; deaths in hospital; shorter admissions, which are
+  observations; patients who are in another admission at that time (a transfer).
+Label: 1 if an unplanned admission begins within the horizon. Planned admissions have one of
+  the types `PLANNED`; they are not events, and do not hide a later unplanned one.
+Patients who die within 30 days without a readmission are negatives. They are counted,
+  because a low risk of readmission can mean a high risk of death.
+Unlabelled: the same steps, all of which can be decided at discharge.
 Source: the 30-day unplanned readmission of the Centers for Medicare & Medicaid Services,
-  which tells planned from unplanned by procedures and diagnoses; that, transfers to other
-  hospitals and readmissions to them, and discharge against advice are left out.
+  which identify planned readmissions by procedures and diagnoses; this, transfers to and
+  readmissions to other hospitals, and discharge against advice are left out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from data_pipeline.sources.mimic_iv.tasks.task import Task
 
 DAYS = 30
 ADMISSION_HOURS = 24
-# What has an appointment.
+# Admission types with an appointment.
 PLANNED = ('ELECTIVE', 'SURGICAL SAME DAY ADMISSION', 'AMBULATORY OBSERVATION')
 
 

@@ -1,4 +1,4 @@
-"""What a task on MIMIC-IV states."""
+"""The definition of a task on MIMIC-IV."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class Task:
   """A prediction task: one file of this folder.
 
   Attributes:
-    name: of the flag --task.
+    name: value of the flag --task.
     target: what the label means.
     choose: makes the table `samples` of `cohort.py`, step by step.
-    observation_hours: length of the window before the prediction time, which starts at
-      the sample's `start_time`; None: it has no fixed length, and there is no grid of
-      vital signs.
-    of_ecgs: the samples are recordings of outpatients and inpatients alike: their whole
+    observation_hours: length of the observation window, which starts at the sample's
+      `start_time`; None: it has no fixed length, and there is no grid of vital signs.
+    of_ecgs: whether the samples are recordings of outpatients and inpatients: their whole
       history is read, but no charting of ICU stays.
-    of_stays: the samples are ICU stays: `sample_id` is the stay_id.
-    condition: as in the schema: what the choice of the samples tells of the time after the
-      prediction. Not of unlabelled samples, which are chosen without it.
+    of_stays: whether the samples are ICU stays: `sample_id` is the stay_id.
+    condition: as in the schema: a fact about the time after the prediction that the
+      selection of the samples implies. Not for unlabelled samples, which are selected
+      without it.
   """
 
   name: str

@@ -1,7 +1,7 @@
-"""Outcomes beyond those of the paper, with rows of their own.
+"""Outcomes beyond those of the paper, with their own rows.
 
-Each is drawn from the latent state by a random stream of its own, so that the rows of the
-other tables and tasks stay what they are. docs/simulated_hospital.md says what is planted.
+Each is drawn from the latent state with its own random stream, so that rows of other tables
+and tasks are unchanged. docs/simulated_hospital.md describes the planted effects.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from data_pipeline.sources.simulated.outcomes import conditions, returns, urine
 
 
 def planted() -> dict[str, object]:
-  """Coefficients of the log-odds, by outcome."""
+  """Coefficients of the log odds, by outcome."""
   return {
     'readmission': returns.READMISSION,
     'oliguria': urine.OLIGURIA,
@@ -24,7 +24,7 @@ def planted() -> dict[str, object]:
 
 
 def simulate(patient: Patient, seed: int, people: dict[str, Rows]) -> list[dict[str, Rows]]:
-  """Rows of these outcomes of one patient; `people` is of `hosp.simulate_hosp`."""
+  """Rows of these outcomes for one patient; `people` is from `hosp.simulate_hosp`."""
   return [
     conditions.simulate(patient, seed, people),
     returns.simulate(patient, seed, people),

@@ -1,5 +1,8 @@
-"""The best that any model can reach on the outcomes of this folder, and on death within a
-day: from the true risks, which no model knows (best_possible.py)."""
+"""The best that any model can reach on the outcomes of this folder.
+
+Computed from the true risks, which no model knows (best_possible.py); also for death within
+a day.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +84,7 @@ def phenotypes(seed: int, patients: int, hospital: Hospital) -> dict[str, Any]:
 
 
 def decompensation(seed: int, patients: int, hospital: Hospital) -> dict[str, Any]:
-  """Death within 24 h, every 6 h of the first ICU stay; each stay weighs 1."""
+  """Death within 24 h, every 6 h of the first ICU stay; each stay has weight 1."""
   labels, scores, weights, severity = [], [], [], []
   for patient, admission, stay in _first_stays(seed, patients, hospital, 0):
     hours = np.arange(6, (stay.outtime - stay.intime) / HOUR, 6)
@@ -104,9 +107,9 @@ def decompensation(seed: int, patients: int, hospital: Hospital) -> dict[str, An
 def aki(seed: int, patients: int, hospital: Hospital) -> dict[str, Any]:
   """AKI by creatinine and urine output, after 24 h of the first ICU stay.
 
-  Creatinine scatters, and that alone fulfils KDIGO's criteria often: its part of the risk
-  is the share of redrawn results that do, given those before the prediction and the times
-  of those after it. The part of urine output is the planted one, as long as the stay lasts.
+  Scatter of creatinine alone often fulfils KDIGO's criteria: its part of the risk is the
+  share of redrawn results that do, given those before the prediction time and the times of
+  those after it. The part of urine output is the planted one, as long as the stay lasts.
   """
   labels, risks, planted, creatinine = [], [], [], []
   excluded = unknown = 0
@@ -175,7 +178,7 @@ def _in_own_unit(hospital: Hospital) -> float:
 
 
 def _injured(time: np.ndarray, value: np.ndarray) -> np.ndarray:
-  """bool (n, t): KDIGO's criteria of creatinine at times (t,), values (n, t)."""
+  """KDIGO's creatinine criteria at times (t,), of values (n, t): bool (n, t)."""
   found = np.zeros(value.shape, bool)
   for i, now in enumerate(time.tolist()):
     before = value[:, :i]
@@ -190,9 +193,9 @@ def _injured(time: np.ndarray, value: np.ndarray) -> np.ndarray:
 def _dies_within_a_day(
   patient: Patient, admission: Admission, stay: Stay, days: np.ndarray, hospital: Hospital
 ) -> np.ndarray:
-  """True risk at `days` of the stay, given that it goes on until then: (n,).
+  """True risk at `days` of the stay, given that it lasts until then: (n,).
 
-  Of the samples as the task weighs them, by 1 / samples of the stay.
+  Averaged over samples as the task weights them, by 1 / samples of the stay.
   """
   mean = latent.linear_score(
     latent.length_of_stay(hospital),
@@ -203,11 +206,11 @@ def _dies_within_a_day(
     pairing=float(stay.potassium * patient.t_wave),
   )
   lengths = np.exp(mean + latent.LENGTH_OF_STAY['noise'] * _QUANTILES)
-  # A stay weighs 1, so of the lengths that it may have a long one counts less.
+  # Each stay has weight 1, so longer possible lengths count less.
   weight = 1 / np.maximum(np.ceil(lengths * 24 / 6) - 1, 1)
   later = lengths - days[:, None]
   goes_on = (weight * (later > 0)).sum(axis=1)
-  # Of three who die in four the stay ends with death, of the others some days before it.
+  # For three of four deaths the stay ends with death, for the others some days before it.
   waits = [(0.75, 0.0)] + [(0.025, 0.3 + 0.57 * (k + 0.5)) for k in range(10)]
   within = np.zeros(len(days))
   for share, wait in waits:

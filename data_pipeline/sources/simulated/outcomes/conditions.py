@@ -1,7 +1,7 @@
 """Discharge diagnoses of conditions that the latent state causes, for task phenotypes.
 
-They stand behind the codes of `hosp.py`. None of them is a code of the CVD classes or of a
-history flag, so that the CVD tasks stay what they are.
+They follow the codes of `hosp.py`. None is a code of the CVD classes or of a history flag,
+so that the CVD tasks are unchanged.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from data_pipeline.sources.simulated.latent import CVD_CLASSES, Admission, Patie
 
 
 class Condition(NamedTuple):
-  """A phenotype, its code and title by ICD version, and its log-odds in an admission:
-  `intercept` + `slope` x `component`."""
+  """A phenotype, its code and title by ICD version, and its log odds in an admission.
+
+  The log odds are `intercept` + `slope` x `component`.
+  """
 
   phenotype: str
   codes: dict[int, tuple[str, str]]
@@ -85,7 +87,7 @@ CONDITIONS = (
 
 
 def log_odds(condition: Condition, admission: Admission) -> float:
-  """True log-odds that this condition is coded, beside what `hosp.py` codes."""
+  """True log odds that this condition is coded, in addition to the codes of `hosp.py`."""
   component = getattr(admission.state, condition.component)
   return condition.intercept + condition.slope * component
 
@@ -93,7 +95,7 @@ def log_odds(condition: Condition, admission: Admission) -> float:
 def simulate(
   patient: Patient, seed: int, people: dict[str, hosp.Rows]
 ) -> dict[str, hosp.Rows]:
-  """Rows of diagnoses_icd, behind those of `people`, which is of `hosp.simulate_hosp`."""
+  """Rows of diagnoses_icd, following those of `people` (from `hosp.simulate_hosp`)."""
   rng = latent.generator(seed, patient.index, 'conditions', patient.hospital)
   version = hosp.icd_version(patient)
   coded = people['hosp/diagnoses_icd']
@@ -122,13 +124,15 @@ def probabilities(
   """True probability of each phenotype in an admission, given its components.
 
   Args:
-    phenotypes: (ICD version, code) -> phenotype; codes of others are not in it.
+    patient: whose ICD version and traits count.
+    admission: one of the patient's admissions.
+    phenotypes: (ICD version, code) -> phenotype; codes without a phenotype are not in it.
   """
   version = hosp.icd_version(patient)
   absent: dict[str, float] = {}
 
   def may_have(chances: dict[str, float]) -> None:
-    """Of one draw: code -> chance, of which at most one is taken."""
+    """Adds one draw: code -> chance, of which at most one is taken."""
     of: dict[str, float] = {}
     for code, chance in chances.items():
       name = phenotypes.get((version, code))
@@ -158,7 +162,7 @@ def probabilities(
 
 
 def icd_rows() -> hosp.Rows:
-  """d_icd_diagnoses of the codes that `hosp.py` does not have."""
+  """Rows of d_icd_diagnoses for codes that `hosp.py` does not have."""
   known = hosp.icd_rows('diagnoses')
   before = set(zip(known['icd_code'], known['icd_version'], strict=True))
   rows = [

@@ -1,7 +1,7 @@
 """Unplanned readmissions: short returns to hospital within 30 days after discharge.
 
-They last less than 24 h, have no ICU stay, no code and no ECG. So they are no hospital
-admission of the CVD tasks, and nothing of the tasks of the paper changes with them.
+They last less than 24 h and have no ICU stay, no code and no ECG. So they are not
+admissions of the CVD tasks, and do not change the tasks of the paper.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from data_pipeline.sources.simulated import hosp, latent
 from data_pipeline.sources.simulated.latent import DAY, HOUR, Admission, Components, Patient
 
-# log-odds of a return after an admission that the patient survives
+# Log odds of a return after an admission that the patient survives.
 READMISSION = {'intercept': -2.0, 'failure': 1.0, 'renal': 0.8}
 
 _MOST_ADMISSIONS = 16  # of a patient, before these
@@ -59,7 +59,7 @@ def returns(patient: Patient, seed: int) -> list[Admission]:
 def simulate(
   patient: Patient, seed: int, people: dict[str, hosp.Rows]
 ) -> dict[str, hosp.Rows]:
-  """Rows of admissions, services and transfers; `people` is of `hosp.simulate_hosp`."""
+  """Rows of admissions, services and transfers; `people` is from `hosp.simulate_hosp`."""
   rng = latent.generator(seed, patient.index, 'return rows', patient.hospital)
   person = {
     name: people['hosp/admissions'][name][0]

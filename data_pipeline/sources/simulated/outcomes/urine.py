@@ -1,9 +1,9 @@
 """Urine output of ICU stays (outputevents), and the weight (inputevents), for task aki.
 
-Planted: oliguria that begins 2 to 36 h after the first day of the stay, with odds that rise
-with the renal component (seen in creatinine and urea), with severity, and with `decline`:
-how far the output has fallen over the first day, which is seen in these rows alone. A few
-stays are oliguric within the first day already; they are those that the task excludes.
+Planted: oliguria that begins 2 to 36 h after the first day of the stay. Its odds rise with
+the renal component (visible in creatinine and urea), with severity, and with `decline`:
+how far the output has fallen over the first day, which is only visible in these rows. A
+few stays are already oliguric in the first day; the task excludes them.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _ITEMS = (
 
 @dataclasses.dataclass(frozen=True)
 class Kidneys:
-  """What is planted in one stay.
+  """The planted effects of one stay.
 
   Attributes:
     decline: standard normal.
     log_odds: of oliguria after the first day.
-    onset: seconds since 1970, or None where there is no oliguria (after the first day).
+    onset: seconds since 1970, or None without oliguria (after the first day).
     early: the same, in the first day.
   """
 
@@ -48,7 +48,7 @@ class Kidneys:
 
 
 def kidneys(rng: np.random.Generator, admission: Admission, stay: Stay) -> Kidneys:
-  """Draws what is planted: the first draws of a stay's stream."""
+  """Draws the planted effects: the first draws of a stay's stream."""
   state, decline = admission.state, float(rng.normal())
   log_odds = (
     OLIGURIA['intercept']
@@ -68,7 +68,7 @@ def kidneys(rng: np.random.Generator, admission: Admission, stay: Stay) -> Kidne
 
 
 def streams(patient: Patient, seed: int):
-  """(admission, stay, random stream of it) of every ICU stay, and the weight in kg."""
+  """(admission, stay, its random stream) of every ICU stay, and the weight in kg."""
   rng = latent.generator(seed, patient.index, 'urine', patient.hospital)
   weight = round(float(np.clip(rng.normal(76 if patient.female else 86, 16), 42, 170)), 1)
   seeds = iter(rng.integers(0, 2**62, 64).tolist())
@@ -129,7 +129,7 @@ def _extend(rows: dict[str, list], count: int, **cells) -> None:
 def _charted(
   rng: np.random.Generator, stay: Stay, planted: Kidneys, weight: float
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Times of chartings, seconds, and the volume since the one before, mL."""
+  """Times of chartings, seconds, and the volume since the previous one, mL."""
   steps = rng.choice([1, 1, 1, 2, 2, 3], int((stay.outtime - stay.intime) / HOUR) + 1)
   time = stay.intime + (np.cumsum(steps) - 1) * HOUR + int(rng.integers(0, 60)) * 60
   time = time[time <= stay.outtime].astype(np.int64)
@@ -148,7 +148,7 @@ def _charted(
 
 
 def item_rows() -> dict[str, list]:
-  """d_items of these two tables."""
+  """Rows of d_items for these two tables."""
   names = ('itemid', 'label', 'abbreviation', 'linksto', 'category', 'unitname')
   columns: dict[str, list] = {n: [row[i] for row in _ITEMS] for i, n in enumerate(names)}
   size = len(_ITEMS)

@@ -34,13 +34,13 @@
 
   // Numbers.
 
-  function figure(value, digits = 3) {
+  function rounded(value, digits = 3) {
     if (value === 0) return '0';
     const size = Math.floor(Math.log10(Math.abs(value)));
     const places = Math.max(0, Math.min(4, digits - 1 - size));
     return value.toFixed(places).replace('-', MINUS);
   }
-  const signed = (value) => (value > 0 ? '+' : '') + figure(value, 2);
+  const signed = (value) => (value > 0 ? '+' : '') + rounded(value, 2);
   const side = (value) => (value > 0 ? 'raises' : value < 0 ? 'lowers' : 'neither');
   const plain = (value) => String(Number(value.toPrecision(4))).replace('-', MINUS);
   const ofOutput = (value) => (story.numeric ? plain(value) : `${plain(100 * value)}\u00a0%`);
@@ -257,8 +257,8 @@
     const body = make('tbody', {}, ...rows.map((each) => {
       const value = each.value === null || each.value === undefined ? '' : `${plain(each.value)} ${each.unit}`.trim();
       return make('tr', {}, make('th', {scope: 'row', style: 'font-weight:400'}, each.name),
-        make('td', {class: 'figure'}, value), make('td', {class: 'push'}, push(each.attribution, most)),
-        make('td', {class: 'figure'}, signed(each.attribution)));
+        make('td', {class: 'numeric'}, value), make('td', {class: 'push'}, push(each.attribution, most)),
+        make('td', {class: 'numeric'}, signed(each.attribution)));
     }));
     return make('table', {class: 'wide'}, make('caption', {}, caption), body);
   }
@@ -315,8 +315,8 @@
 
   function withoutTable() {
     const of = story.outputs;
-    const head = make('tr', {}, make('th', {scope: 'col'}, 'Known'), ...of.map((each) => make('th', {scope: 'col', class: 'figure'}, each.name)));
-    const row = (name, texts) => make('tr', {}, make('th', {scope: 'row', style: 'font-weight:400'}, name), ...texts.map((each) => make('td', {class: 'figure'}, each)));
+    const head = make('tr', {}, make('th', {scope: 'col'}, 'Known'), ...of.map((each) => make('th', {scope: 'col', class: 'numeric'}, each.name)));
+    const row = (name, texts) => make('tr', {}, make('th', {scope: 'row', style: 'font-weight:400'}, name), ...texts.map((each) => make('td', {class: 'numeric'}, each)));
     const rows = [row('everything', of.map((each) => each.texts[last])),
       ...story.without.map((each) => row(`without ${each.modality}`, each.texts))];
     return make('div', {class: 'scroll'}, make('table', {}, make('thead', {}, head), make('tbody', {}, ...rows)));
