@@ -150,7 +150,7 @@ def commands() -> list[str]:
   return sorted(
     f'{path.parent.name}.{path.stem}'
     for path in paths
-    if 'app.run(' in path.read_text(encoding='utf-8')
+    if "__name__ == '__main__'" in path.read_text(encoding='utf-8')
   )
 
 

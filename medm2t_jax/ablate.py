@@ -11,14 +11,12 @@ of `medm2t_jax.main`.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
-from data_pipeline.format.schema import DataError
 from medm2t_jax import command_line
 from medm2t_jax.runs.hosts import start_up
 
@@ -36,6 +34,7 @@ _SEEDS = flags.DEFINE_list(
 )
 
 
+@command_line.command
 def main(_: list[str]) -> None:
   """Trains and compares all ablations, and prints where the table is."""
   if not all(seed.isdecimal() for seed in _SEEDS.value):
@@ -46,22 +45,15 @@ def main(_: list[str]) -> None:
   from medm2t_jax import experiment
   from medm2t_jax.runs.hosts import preemption
   from medm2t_jax.studies import ablation_study
-  from medm2t_jax.training import stage_training
 
   start_up.start()
   config = _CONFIG.value
   directory = Path(_WORKDIR.value or f'runs/{config.name}').resolve()
   seeds = [int(seed) for seed in _SEEDS.value]
-  try:
-    with preemption.deferred():
-      summary = ablation_study.run(
-        experiment.read(config), directory, _ABLATIONS.value, seeds
-      )
-  except (DataError, stage_training.TrainingError) as error:
-    sys.exit(f'error: {error}')
-  except preemption.Preempted as stop:
-    print(f'preempted: {stop}', file=sys.stderr)
-    sys.exit(preemption.EXIT_CODE)
+  with preemption.exit_code(), preemption.deferred():
+    summary = ablation_study.run(
+      experiment.read(config), directory, _ABLATIONS.value, seeds
+    )
   result = {
     'task': config.task,
     'ablations': len(summary['ablations']),
@@ -73,6 +65,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  flags.mark_flag_as_required('config')
-  app.run(main, flags_parser=command_line.parse_flags)
+  command_line.run(main, config='config')

@@ -10,15 +10,11 @@ The last line on stdout is one JSON object.
 
 from __future__ import annotations
 
-import functools
 import json
-import os
-import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
-from data_pipeline.format.schema import DataError
 from medm2t_jax import command_line
 from medm2t_jax.runs.hosts import start_up
 
@@ -28,6 +24,7 @@ _WORKDIR = flags.DEFINE_string(
 _OUT = flags.DEFINE_string('out', None, 'Folder of the bundle.', required=True)
 
 
+@command_line.command
 def main(_: list[str]) -> None:
   """Saves the bundle of a workdir and prints a summary."""
   # Imported here so that --help and wrong flags answer at once.
@@ -35,15 +32,11 @@ def main(_: list[str]) -> None:
 
   start_up.start()
   workdir, out = Path(_WORKDIR.value), Path(_OUT.value)
-  try:
-    model = bundling.of_workdir(workdir)
-    model.save(out)
-  except DataError as error:
-    sys.exit(f'error: {error}')
+  model = bundling.of_workdir(workdir)
+  model.save(out)
   summary = {'task': model.schema.task, 'members': len(model.members), 'bundle': str(out)}
   print(json.dumps(summary))
 
 
 if __name__ == '__main__':
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  app.run(main, flags_parser=functools.partial(command_line.parse_flags, config=None))
+  command_line.run(main)

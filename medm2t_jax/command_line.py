@@ -1,15 +1,49 @@
-"""Parses the flags of a command and reports mistakes in one line."""
+"""What all commands share: any error, in the flags or later, is reported in one line."""
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from absl import flags
+from absl import app, flags
+
+from data_pipeline.format.items import ShownError
 
 _NAME_ALONE = re.compile(r"'\w+'")
+
+
+Main = Callable[[list[str]], None]
+
+
+def command(main: Main) -> Main:
+  """The `main` of a command, which a `ShownError` ends with one line and code 1."""
+
+  @functools.wraps(main)
+  def shown(argv: list[str]) -> None:
+    try:
+      main(argv)
+    except ShownError as error:
+      sys.exit(f'error: {error}')
+
+  return shown
+
+
+def run(main: Main, config: str | None = None) -> None:
+  """Runs a command with the arguments of this process.
+
+  Args:
+    main: of the command.
+    config: the flag that takes the config file, required; None of a command without one.
+  """
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  if config is not None:
+    flags.mark_flag_as_required(config)
+  app.run(main, flags_parser=functools.partial(parse_flags, config=config))
 
 
 def parse_flags(argv: list[str], config: str | None = 'config') -> list[str]:

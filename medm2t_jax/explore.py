@@ -8,15 +8,11 @@ given (docs/explorer.md). The last line on stdout is one JSON object.
 
 from __future__ import annotations
 
-import functools
 import json
-import os
-import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
-from data_pipeline.format.schema import DataError
 from medm2t_jax import command_line
 from medm2t_jax.runs.hosts import start_up
 
@@ -33,6 +29,7 @@ _IDENTIFY = flags.DEFINE_boolean(
 )
 
 
+@command_line.command
 def main(_: list[str]) -> None:
   """Writes the page of one sample and prints its prediction."""
   # Imported here so that --help and wrong flags answer at once.
@@ -46,14 +43,11 @@ def main(_: list[str]) -> None:
 
   start_up.start()
   out = Path(_OUT.value)
-  try:
-    model = TrainedModel.load(Path(_MODEL.value))
-    dataset = open_dataset(Path(_DATA.value))
-    row = one_sample.row_of(dataset, _SAMPLE.value)
-    example = one_sample.sample_of(dataset, model.schema, row)
-    notes = notes_of(model, dataset, row)
-  except DataError as error:
-    sys.exit(f'error: {error}')
+  model = TrainedModel.load(Path(_MODEL.value))
+  dataset = open_dataset(Path(_DATA.value))
+  row = one_sample.row_of(dataset, _SAMPLE.value)
+  example = one_sample.sample_of(dataset, model.schema, row)
+  notes = notes_of(model, dataset, row)
   identity = identity_of(dataset, row) if _IDENTIFY.value else Identity()
   story = StoryTeller(model, Explainer(model)).tell(example, identity, notes)
   out.parent.mkdir(parents=True, exist_ok=True)
@@ -64,5 +58,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  app.run(main, flags_parser=functools.partial(command_line.parse_flags, config=None))
+  command_line.run(main)

@@ -9,14 +9,11 @@ last line on stdout is one JSON object.
 
 from __future__ import annotations
 
-import functools
 import json
-import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
-from data_pipeline.format.schema import DataError
 from medm2t_jax import command_line
 from medm2t_jax.runs.hosts import start_up
 
@@ -26,6 +23,7 @@ _MODEL = flags.DEFINE_string(
 _OUT = flags.DEFINE_string('out', None, 'Folder of the export.', required=True)
 
 
+@command_line.command
 def main(_: list[str]) -> None:
   """Exports the bundle and prints a summary of the manifest."""
   # Imported here so that --help and wrong flags answer at once.
@@ -34,14 +32,11 @@ def main(_: list[str]) -> None:
 
   start_up.start_without_data_sets()
   out = Path(_OUT.value)
-  try:
-    manifest = exporting.export_model(TrainedModel.load(Path(_MODEL.value)), out)
-  except DataError as error:
-    sys.exit(f'error: {error}')
+  manifest = exporting.export_model(TrainedModel.load(Path(_MODEL.value)), out)
   names = ('task', 'bundle_version', 'platforms', 'readable')
   summary = {name: manifest[name] for name in names}
   print(json.dumps({**summary, 'programs': len(manifest['programs']), 'export': str(out)}))
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=functools.partial(command_line.parse_flags, config=None))
+  command_line.run(main)

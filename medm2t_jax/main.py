@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
-from data_pipeline.format.schema import DataError
 from medm2t_jax import command_line
 from medm2t_jax.runs.hosts import start_up
 
@@ -41,6 +39,7 @@ _PROCESSES = flags.DEFINE_integer('num_processes', None, 'Number of processes.')
 _PROCESS = flags.DEFINE_integer('process_id', None, 'Index of this process, from 0.')
 
 
+@command_line.command
 def main(_: list[str]) -> None:
   """Trains, evaluates or audits the experiment, and prints a summary."""
   # Imported here so that --help and wrong flags answer at once.
@@ -51,46 +50,36 @@ def main(_: list[str]) -> None:
   from medm2t_jax.runs import workdir
   from medm2t_jax.runs.hosts import distributed, preemption
   from medm2t_jax.runs.run import is_complete, make_runs
-  from medm2t_jax.training import stage_training, train
+  from medm2t_jax.training import train
 
-  try:
-    # Before anything touches a device.
-    distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-  except DataError as error:
-    sys.exit(f'error: {error}')
+  # Before anything touches a device.
+  distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
   start_up.start()
   directory = Path(_WORKDIR.value or f'runs/{_CONFIG.value.name}').resolve()
-  with contextlib.ExitStack() as stack:
-    try:
-      beginning = adapting.begin(experiment.read(_CONFIG.value))
-      config = beginning.config
-      dataset = distributed.first_then_others(
-        lambda: open_or_simulate(config, beginning.schema)
-      )
-      folds = make_runs(config, dataset, directory, beginning.starts)
-      held = workdir.held(directory, [fold.fold for fold in folds])
-      distributed.from_first(lambda: stack.enter_context(held))
-      distributed.from_first(lambda: workdir.claim(directory, config, dataset.version))
-      if _MODE.value == 'train':
-        with preemption.deferred():
-          train.train(folds)
-      if _MODE.value == 'audit':
-        summary = audit.audit(folds)
-      # Without the last stage, for example with --config.stages=labs, nothing can predict.
-      elif _MODE.value == 'eval' or (
-        config.evaluation.sections
-        and all(is_complete(fold, evaluate.STAGE) for fold in folds)
-      ):
-        metrics = evaluate.evaluate(folds, again=_MODE.value == 'eval')
-        summary = _evaluated(metrics, directory / 'eval')
-      else:
-        summary = {'trained': config.stages}
-    except (DataError, stage_training.TrainingError) as error:
-      sys.exit(f'error: {error}')
-    except preemption.Preempted as stop:
-      if distributed.is_first():
-        print(f'preempted: {stop}', file=sys.stderr)
-      sys.exit(preemption.EXIT_CODE)
+  with preemption.exit_code(), contextlib.ExitStack() as stack:
+    beginning = adapting.begin(experiment.read(_CONFIG.value))
+    config = beginning.config
+    dataset = distributed.first_then_others(
+      lambda: open_or_simulate(config, beginning.schema)
+    )
+    folds = make_runs(config, dataset, directory, beginning.starts)
+    held = workdir.held(directory, [fold.fold for fold in folds])
+    distributed.from_first(lambda: stack.enter_context(held))
+    distributed.from_first(lambda: workdir.claim(directory, config, dataset.version))
+    if _MODE.value == 'train':
+      with preemption.deferred():
+        train.train(folds)
+    if _MODE.value == 'audit':
+      summary = audit.audit(folds)
+    # Without the last stage, for example with --config.stages=labs, nothing can predict.
+    elif _MODE.value == 'eval' or (
+      config.evaluation.sections
+      and all(is_complete(fold, evaluate.STAGE) for fold in folds)
+    ):
+      metrics = evaluate.evaluate(folds, again=_MODE.value == 'eval')
+      summary = _evaluated(metrics, directory / 'eval')
+    else:
+      summary = {'trained': config.stages}
   if distributed.is_first():
     print(json.dumps({'task': _CONFIG.value.task, **summary, 'workdir': str(directory)}))
   if not summary.get('passed', True):
@@ -107,6 +96,4 @@ def _evaluated(metrics: dict[str, Any], results: Path) -> dict[str, Any]:
 
 
 if __name__ == '__main__':
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  flags.mark_flag_as_required('config')
-  app.run(main, flags_parser=command_line.parse_flags)
+  command_line.run(main, config='config')

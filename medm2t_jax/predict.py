@@ -10,15 +10,11 @@ on stdout is one JSON object.
 
 from __future__ import annotations
 
-import functools
 import json
-import os
-import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
-from data_pipeline.format.schema import DataError
 from medm2t_jax import command_line
 from medm2t_jax.runs.hosts import start_up
 
@@ -51,6 +47,7 @@ _REPORT = flags.DEFINE_boolean(
 _CHECK = flags.DEFINE_boolean('check', True, "Run the model's self-test before predicting.")
 
 
+@command_line.command
 def main(_: list[str]) -> None:
   """Predicts the data set, writes all files and prints a summary."""
   # Imported here so that --help and wrong flags answer at once.
@@ -61,29 +58,26 @@ def main(_: list[str]) -> None:
 
   start_up.start()
   out = Path(_OUT.value)
-  try:
-    model = TrainedModel.load(Path(_MODEL.value))
-    dataset = open_dataset(Path(_DATA.value))
-    write = tables.writer(_FORMAT.value, model.schema)
-    if _CHECK.value:
-      model.check()
-    predicted = predicting.predict(model, dataset, allow_seen=_ALLOW_SEEN.value)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Written even if coverage is too low, so that the user can see why.
-    write_json(out.with_name('coverage.json'), predicted.coverage)
-    predicting.require_coverage(predicted, _MIN_COVERAGE.value, dataset.directory)
-    write(out, dataset, predicted)
-    files = {'predictions': out, 'coverage_table': out.with_name('coverage.json')}
-    if _REPORT.value:
-      from medm2t_jax.evaluation import external  # imports matplotlib
+  model = TrainedModel.load(Path(_MODEL.value))
+  dataset = open_dataset(Path(_DATA.value))
+  write = tables.writer(_FORMAT.value, model.schema)
+  if _CHECK.value:
+    model.check()
+  predicted = predicting.predict(model, dataset, allow_seen=_ALLOW_SEEN.value)
+  out.parent.mkdir(parents=True, exist_ok=True)
+  # Written even if coverage is too low, so that the user can see why.
+  write_json(out.with_name('coverage.json'), predicted.coverage)
+  predicting.require_coverage(predicted, _MIN_COVERAGE.value, dataset.directory)
+  write(out, dataset, predicted)
+  files = {'predictions': out, 'coverage_table': out.with_name('coverage.json')}
+  if _REPORT.value:
+    from medm2t_jax.evaluation import external  # imports matplotlib
 
-      result = external.compute(model, dataset, predicted)
-      files |= {'report': out.with_name('report.html')}
-      files |= {'metrics': out.with_name('metrics.json')}
-      write_json(files['metrics'], result)
-      files['report'].write_text(external.render(result), encoding='utf-8')
-  except DataError as error:
-    sys.exit(f'error: {error}')
+    result = external.compute(model, dataset, predicted)
+    files |= {'report': out.with_name('report.html')}
+    files |= {'metrics': out.with_name('metrics.json')}
+    write_json(files['metrics'], result)
+    files['report'].write_text(external.render(result), encoding='utf-8')
   coverage = predicted.coverage
   summary = {
     name: coverage[name] for name in ('samples', 'left_out', 'coverage', 'overlap')
@@ -95,5 +89,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  app.run(main, flags_parser=functools.partial(command_line.parse_flags, config=None))
+  command_line.run(main)

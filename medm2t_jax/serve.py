@@ -8,16 +8,13 @@ an example of this model. On SIGTERM the service answers all accepted requests a
 
 from __future__ import annotations
 
-import functools
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
-from data_pipeline.format.schema import DataError
 from medm2t_jax import command_line
 from medm2t_jax.serving.service_options import ServiceOptions, read_token
 
@@ -82,6 +79,7 @@ _LOCAL = ('127.0.0.1', '::1', 'localhost')
 _LOGGER = logging.getLogger('medm2t_jax.serve')
 
 
+@command_line.command
 def main(_: list[str]) -> None:
   """Loads the bundle and serves it until SIGTERM."""
   # Imported here so that --help and wrong flags answer at once.
@@ -99,7 +97,7 @@ def main(_: list[str]) -> None:
     )
     token = read_token(_TOKEN_FILE.value)
     service = make(Path(_MODEL.value), options, token)
-  except (DataError, ValueError) as error:
+  except ValueError as error:
     sys.exit(f'error: {error}')
   if _HOST.value not in _LOCAL and not token:
     _LOGGER.warning(
@@ -161,5 +159,4 @@ def make(bundle: Path, options: Any, token: str) -> Any:
 
 
 if __name__ == '__main__':
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  app.run(main, flags_parser=functools.partial(command_line.parse_flags, config=None))
+  command_line.run(main)

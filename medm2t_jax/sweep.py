@@ -9,17 +9,14 @@ configs/replay.py. Exit codes are those of `medm2t_jax.main`.
 
 from __future__ import annotations
 
-import functools
 import json
-import os
 import sys
 from importlib import util
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
-from data_pipeline.format.schema import DataError
 from medm2t_jax import command_line
 from medm2t_jax.runs.hosts import start_up
 
@@ -31,6 +28,7 @@ _DIRECTORY = flags.DEFINE_string(
 )
 
 
+@command_line.command
 def main(_: list[str]) -> None:
   """Runs or continues the sweep, and prints the best trial."""
   if util.find_spec('optuna') is None:
@@ -45,18 +43,10 @@ def main(_: list[str]) -> None:
   start_up.start()
   sweep = _SWEEP.value
   directory = Path(_DIRECTORY.value or f'sweeps/{sweep.name}').resolve()
-  try:
-    with preemption.deferred():
-      best = sweep_study.run(experiment.read_sweep(sweep), directory)
-  except DataError as error:
-    sys.exit(f'error: {error}')
-  except preemption.Preempted as stop:
-    print(f'preempted: {stop}', file=sys.stderr)
-    sys.exit(preemption.EXIT_CODE)
+  with preemption.exit_code(), preemption.deferred():
+    best = sweep_study.run(experiment.read_sweep(sweep), directory)
   print(json.dumps({'sweep': sweep.name, **best}))
 
 
 if __name__ == '__main__':
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  flags.mark_flag_as_required('sweep')
-  app.run(main, flags_parser=functools.partial(command_line.parse_flags, config='sweep'))
+  command_line.run(main, config='sweep')

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 
-class DataError(Exception):
+class ShownError(Exception):
+  """Its message says what is wrong and what to do: a command shows it as one line."""
+
+
+class DataError(ShownError):
   """Bad input. The message names the file, row or key, and the remedy."""
 
 

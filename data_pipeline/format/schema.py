@@ -10,14 +10,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from data_pipeline.format import modalities
+from data_pipeline.format import atomic, modalities
 from data_pipeline.format.items import DataError, Item
 from data_pipeline.format.modalities import Modality
 from data_pipeline.format.modalities.base import table_of
@@ -204,6 +203,4 @@ class Schema:
 
 def write_json(path: Path, value: Any) -> None:
   """Writes `value` as indented JSON, atomically; the last of several writers wins."""
-  partial = path.with_name(f'{path.name}.{uuid.uuid4().hex[:8]}.partial')
-  partial.write_text(json.dumps(value, indent=1, sort_keys=True) + '\n')
-  partial.replace(path)
+  atomic.write_text(path, json.dumps(value, indent=1, sort_keys=True) + '\n')

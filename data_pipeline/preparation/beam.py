@@ -30,6 +30,7 @@ from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMiss
 )
 
 from data_pipeline.ecg import raw_recording
+from data_pipeline.format.atomic import replacing
 from data_pipeline.format.schema import DataError
 from data_pipeline.preparation import shards, staging
 
@@ -154,9 +155,8 @@ def _fetch_record(path: str, bucket: str, here: Callable[[str], Path]) -> None:
 
 def _fetch_result(job: shards.Job, bucket: str) -> None:
   for path in (job.target / job.shard.name, job.manifest):
-    partial = path.with_name(path.name + shards.PARTIAL)
-    _copy(bucket + str(path), str(partial))
-    partial.replace(path)
+    with replacing(path) as partial:
+      _copy(bucket + str(path), str(partial))
 
 
 def _copy(source: str, target: str) -> None:

@@ -20,6 +20,7 @@ import duckdb
 import pyarrow.parquet as pq
 
 from data_pipeline import folders, lock, processors, sources
+from data_pipeline.format.atomic import PARTIAL
 from data_pipeline.format.dataset import COHORT, DATASET
 from data_pipeline.format.schema import DataError, Schema, write_json
 from data_pipeline.format.subjects import KEY_FILE, institution_key, order_key
@@ -224,7 +225,7 @@ def _build(
   pq.write_table(assignment.samples, sorted_tables / 'samples.parquet')
   manifests = folder / 'manifests'
   manifests.mkdir(exist_ok=True)
-  for abandoned in out.glob(f'*{shards.PARTIAL}'):
+  for abandoned in out.glob(f'*{PARTIAL}'):
     abandoned.unlink()
   jobs = [
     shards.Job(staged.schema, shard, sorted_tables, out, manifests)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import os
 from collections import Counter
@@ -22,6 +23,7 @@ from etils import epath
 
 from data_pipeline.ecg.raw_recording import DESCRIPTION
 from data_pipeline.format import examples
+from data_pipeline.format.atomic import replacing, write_text
 from data_pipeline.format.dataset import COHORT, DATASET, INDEX, RECORDINGS
 from data_pipeline.format.schema import NUM_FOLDS, write_json
 from data_pipeline.format.subjects import hash_subject
@@ -124,9 +126,8 @@ def _write_index(
     lengths = [n for m in manifests for n in m['counts'][name]]
     columns[name] = pa.array(lengths, pa.int32())
   columns |= {name: samples[name] for name in staged.schema.attributes}
-  partial = path.with_name(path.name + '.partial')
-  pq.write_table(pa.table(columns), partial)
-  partial.replace(path)
+  with replacing(path) as partial:
+    pq.write_table(pa.table(columns), partial)
 
 
 def _write_recordings(path: Path, assignment: Assignment, table: Path) -> None:
@@ -134,8 +135,7 @@ def _write_recordings(path: Path, assignment: Assignment, table: Path) -> None:
   sample_id = assignment.samples['sample_id'].to_numpy()
   described = DESCRIPTION if {*DESCRIPTION} <= {*pq.read_schema(table).names} else {}
   columns = pa.schema(_RECORDING_COLUMNS | described)
-  partial = path.with_name(path.name + '.partial')
-  with pq.ParquetWriter(partial, columns) as writer:
+  with replacing(path) as partial, pq.ParquetWriter(partial, columns) as writer:
     # Shard by shard, because the whole table may be large, and its row groups depend on the
     # number of DuckDB's threads.
     for shard in assignment.shards:
@@ -146,17 +146,15 @@ def _write_recordings(path: Path, assignment: Assignment, table: Path) -> None:
       samples = pa.array(sample_id[rows['position'].to_numpy()], pa.int64())
       rows = rows.drop_columns(['position']).add_column(0, 'sample_id', samples)
       writer.write_table(rows.cast(columns))
-  partial.replace(path)
 
 
 def _write_dropped(path: Path, dropped: Sequence[Mapping[str, Any]]) -> None:
   """Writes the unusable recordings, with reasons."""
-  partial = path.with_name(path.name + '.partial')
-  with partial.open('w', encoding='utf-8', newline='') as file:
-    table = csv.DictWriter(file, ['study_id', 'path', 'reason', 'detail'])
-    table.writeheader()
-    table.writerows(dropped)
-  partial.replace(path)
+  text = io.StringIO()
+  table = csv.DictWriter(text, ['study_id', 'path', 'reason', 'detail'])
+  table.writeheader()
+  table.writerows(dropped)
+  write_text(path, text.getvalue())
 
 
 def _write_tfds_metadata(

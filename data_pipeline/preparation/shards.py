@@ -14,7 +14,6 @@ import errno
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,12 +25,12 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from data_pipeline.format import examples, records
+from data_pipeline.format.atomic import replacing
 from data_pipeline.format.modalities.base import count_of, feature_name, table_of
 from data_pipeline.format.modalities.staged import ReadRaw, StagedRows
 from data_pipeline.format.schema import NUM_FOLDS, DataError, Schema, write_json
 from data_pipeline.preparation.staging import Shard
 
-PARTIAL = '.partial'
 DROPPED_RECORDINGS = 'dropped_recordings.csv'
 
 Example = dict[str, Any]
@@ -145,8 +144,6 @@ def write_shard(job: Job) -> None:
   """
   specs = examples.features(job.schema)
   path = job.target / job.shard.name
-  # Another attempt may be running: Beam starts some jobs twice.
-  partial = path.with_name(f'{path.name}.{uuid.uuid4().hex[:8]}{PARTIAL}')
   digest = hashlib.sha256()
   places: dict[str, list[int]] = {name: [] for name in PLACE_COLUMNS}
   counts: dict[str, list[int]] = {name: [] for name in length_columns(job.schema)}
@@ -154,7 +151,8 @@ def write_shard(job: Job) -> None:
   try:
     samples = _read(job, 'samples')
     recordings = Recordings(samples['subject_id'].to_numpy())
-    with open(partial, 'wb') as file:
+    # Another attempt may be running: Beam starts some jobs twice.
+    with replacing(path) as partial, open(partial, 'wb') as file:
       for example in _examples(job, samples, recordings):
         head, rest = examples.serialize(example, specs)
         framed = records.frame(head + rest)
@@ -169,7 +167,6 @@ def write_shard(job: Job) -> None:
         offset += len(framed)
       file.flush()
       os.fsync(file.fileno())
-    partial.replace(path)
   except OSError as error:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
       raise DataError(
@@ -180,8 +177,6 @@ def write_shard(job: Job) -> None:
       f'{path}: could not be written: {error}. The process that writes a shard needs '
       'the staged tables, the raw ECGs and the data set under the same paths.'
     ) from error
-  finally:
-    partial.unlink(missing_ok=True)
   write_json(
     job.manifest,
     {

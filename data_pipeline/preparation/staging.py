@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from data_pipeline.format.atomic import replacing
 from data_pipeline.format.modalities.base import Table, table_of
 from data_pipeline.format.schema import NUM_FOLDS, DataError, Schema
 from data_pipeline.format.subjects import hash_subject
@@ -155,15 +156,14 @@ def sort(
     target = folder / f'{table.name}.parquet'
     if target.exists():
       continue
-    partial = target.with_suffix('.partial')
     columns = ', '.join(filter(None, ('position', table.order)))
-    database.execute(
-      'COPY (SELECT position, staged.* EXCLUDE (sample_id) '
-      f'FROM {parquet(staging / f"{table.name}.parquet")} AS staged '
-      f'JOIN positions USING (sample_id) ORDER BY {columns}) '
-      f'TO {text(partial)} (FORMAT parquet)'
-    )
-    partial.replace(target)
+    with replacing(target) as partial:
+      database.execute(
+        'COPY (SELECT position, staged.* EXCLUDE (sample_id) '
+        f'FROM {parquet(staging / f"{table.name}.parquet")} AS staged '
+        f'JOIN positions USING (sample_id) ORDER BY {columns}) '
+        f'TO {text(partial)} (FORMAT parquet)'
+      )
   database.unregister('positions')
 
 

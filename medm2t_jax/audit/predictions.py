@@ -10,6 +10,7 @@ import numpy as np
 from data_pipeline.reading import planning
 from medm2t_jax.audit.check import Check
 from medm2t_jax.evaluation import evaluate
+from medm2t_jax.evaluation.random_rows import random_rows
 from medm2t_jax.runs.run import Run
 from medm2t_jax.training import prediction
 from medm2t_jax.training.steps import Predictor
@@ -27,10 +28,9 @@ def check(fold: Run, predictor: Predictor) -> Check:
   """
   modalities = fold.dataset.schema.names
   size = fold.config.evaluation.batch_size
-  generator = np.random.default_rng(fold.config.seed)
   tests = fold.splits.rows('test')
-  chosen = generator.permutation(tests)[:SAMPLES]
-  halves = np.array_split(chosen, 2)
+  chosen = random_rows(fold, tests, SAMPLES)
+  halves = chosen[::2], chosen[1::2]
   plans = {
     'together': fold.reader.plan(chosen, modalities, size),
     # Half of the other samples, in another order.

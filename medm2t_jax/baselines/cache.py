@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import medm2t_jax
+from data_pipeline.format.atomic import replacing
 from data_pipeline.format.schema import DataError
 from medm2t_jax.baselines.inputs import SPLITS
 from medm2t_jax.runs import workdir
@@ -87,6 +88,5 @@ def write(fold: Run, name: str, made_from: str, prediction: np.ndarray) -> None:
   table = pa.table(columns).replace_schema_metadata({_KEY: made_from})
   file = path(fold, name)
   file.parent.mkdir(parents=True, exist_ok=True)
-  partial = file.with_name(file.name + '.partial')
-  pq.write_table(table, partial)
-  partial.replace(file)
+  with replacing(file) as partial:
+    pq.write_table(table, partial)

@@ -108,7 +108,7 @@ def evaluate(folds: Sequence[Run], *, again: bool = True) -> dict[str, Any]:
 def _predicted(
   folds: Sequence[Run], needs: Mapping[str, Needs]
 ) -> tuple[pa.Table, dict[str, Any], dict[str, float]]:
-  """Predictions of all folds, what each section is given of others, and the seconds."""
+  """Predictions of all folds, the additional inputs of each section, and durations."""
   seconds = dict.fromkeys((PREDICTIONS, *needs), 0.0)
 
   @contextlib.contextmanager

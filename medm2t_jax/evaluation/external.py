@@ -33,8 +33,7 @@ from medm2t_jax.report.text import (
 )
 from medm2t_jax.targets.kind import SMALLEST
 
-NEEDS = 'labels'  # of the predicted samples
-_RECALIBRATED_ON = 5  # one in so many subjects
+_RECALIBRATED_ON = 5  # one of so many subjects
 _RECALIBRATED = 'intercept and slope'
 
 Recalibration = Callable[[np.ndarray], np.ndarray]

@@ -100,7 +100,7 @@ def model_card_markdown(evaluation: Evaluation) -> str:
 
 
 def predicts(schema: Schema) -> str:
-  """What is predicted, and until when."""
+  """The predicted outcome and its horizon."""
   target = schema.target
   known = _TARGETS.get(schema.task) or target.description or schema.task
   until = target.horizon if schema.task not in _TARGETS else ''

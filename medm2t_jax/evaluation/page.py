@@ -76,11 +76,12 @@ def page(
     kicker: kind of page.
     title: of the task.
     source: key of the source.
-    notes: warnings on top.
-    headline: name, value and interval of the metric that stands for the page.
-    facts: terms and texts beside it, for a reader who knows the patients and not the model.
+    notes: warnings at the top.
+    headline: name, value and interval of the headline metric.
+    facts: terms and texts beside the headline, for a reader who knows the patients but not
+      the model.
     sections: of the page.
-    footer: below them.
+    footer: below the sections.
     made_of: terms and texts below the facts: of the model and the data.
   """
   name, value, spread = headline

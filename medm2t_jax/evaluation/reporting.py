@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_pipeline.format.atomic import replacing, write_text
 from data_pipeline.format.schema import write_json
 from medm2t_jax import targets
 from medm2t_jax.evaluation import sections
@@ -66,17 +67,16 @@ def write_report(
   page, files = render(evaluation)
   card = model_card_markdown(evaluation)
   directory.mkdir(parents=True, exist_ok=True)
-  partial = directory / 'predictions.parquet.partial'
-  pq.write_table(predictions, partial)
-  partial.replace(directory / 'predictions.parquet')
+  with replacing(directory / 'predictions.parquet') as partial:
+    pq.write_table(predictions, partial)
   # Pages of an earlier evaluation are about other samples.
   if (directory / 'patients').exists():
     shutil.rmtree(directory / 'patients')
   for name, text in files.items():
     (directory / name).parent.mkdir(exist_ok=True)
-    _write_text(directory / name, text)
-  _write_text(directory / 'report.html', page)
-  _write_text(directory / 'model_card.md', card)
+    write_text(directory / name, text)
+  write_text(directory / 'report.html', page)
+  write_text(directory / 'model_card.md', card)
   # Written last: if metrics.json exists, the report is complete.
   write_json(directory / 'metrics.json', evaluation.metrics)
   return evaluation.metrics
@@ -140,12 +140,6 @@ def evaluated(
   metrics['seconds'] = {name: round(each, 1) for name, each in seconds.items()}
   metrics['notes'] = [*context.notes, *_notes(test, metrics)]
   return dataclasses.replace(evaluation, metrics=json_ready(metrics))
-
-
-def _write_text(path: Path, text: str) -> None:
-  partial = path.with_name(path.name + '.partial')
-  partial.write_text(text, encoding='utf-8')
-  partial.replace(path)
 
 
 def _notes(test: Rows, metrics: Mapping[str, Any]) -> list[str]:

@@ -14,8 +14,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import shutil
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
+from data_pipeline.format.atomic import replacing_folder
 from data_pipeline.format.modalities import Modality
 from data_pipeline.format.schema import DataError, write_json
 from medm2t_jax.inference.example import ROWS, padded
@@ -74,17 +73,13 @@ def export_model(model: TrainedModel, folder: Path) -> dict[str, Any]:
   request = _request(model, lengths[0])
   answer = np.asarray(jax.jit(programs[0].call)(request))
   _check(answer, model.answer)
-  partial = folder.with_name(f'{folder.name}.{uuid.uuid4().hex[:8]}.partial')
-  partial.mkdir(parents=True)
-  for number, each in enumerate(programs):
-    (partial / _program(number)).write_bytes(each.serialize())
-  np.savez(partial / 'example.npz', allow_pickle=False, **request)
-  np.save(partial / 'answer.npy', answer, allow_pickle=False)
-  manifest = {**_described(model, lengths), 'files': _checksums(partial)}
-  write_json(partial / _MANIFEST, manifest)
-  if folder.exists():
-    shutil.rmtree(folder)
-  partial.replace(folder)
+  with replacing_folder(folder) as partial:
+    for number, each in enumerate(programs):
+      (partial / _program(number)).write_bytes(each.serialize())
+    np.savez(partial / 'example.npz', allow_pickle=False, **request)
+    np.save(partial / 'answer.npy', answer, allow_pickle=False)
+    manifest = {**_described(model, lengths), 'files': _checksums(partial)}
+    write_json(partial / _MANIFEST, manifest)
   return manifest
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_pipeline.format.atomic import replacing
 from data_pipeline.format.dataset import Dataset
 from data_pipeline.format.schema import DataError, Schema
 from medm2t_jax.inference.predicting import Predicted
@@ -37,9 +38,8 @@ def writer(name: str, schema: Schema) -> Write:
 
   def write(path: Path, dataset: Dataset, predicted: Predicted) -> None:
     table = make(dataset, predicted)
-    partial = path.with_name(path.name + '.partial')
-    pq.write_table(table, partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+      pq.write_table(table, partial)
 
   return write
 

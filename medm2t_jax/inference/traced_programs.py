@@ -12,8 +12,6 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-import os
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from jax import export
 
 import data_pipeline
 import medm2t_jax
+from data_pipeline.format.atomic import replacing
 from data_pipeline.format.schema import DataError
 from data_pipeline.reading.padding import padding
 from medm2t_jax.inference.trained_model import TrainedModel
@@ -119,9 +118,8 @@ def kept_or_traced(
       raise DataError(f'{path} is damaged. Remove it.') from error
   made = exported(predict, *inputs, platforms=platforms)
   path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'{name}.{uuid.uuid4().hex[:8]}.partial')
-  partial.write_bytes(made.serialize())
-  os.replace(partial, path)
+  with replacing(path) as partial:
+    partial.write_bytes(made.serialize())
   return made
 
 

@@ -20,8 +20,6 @@ import functools
 import hashlib
 import importlib.metadata
 import json
-import shutil
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 import medm2t_jax
+from data_pipeline.format.atomic import replacing_folder
 from data_pipeline.format.schema import DataError, Schema, write_json
 from data_pipeline.reading import planning
 from data_pipeline.reading.batching import Batching
@@ -180,44 +179,42 @@ class TrainedModel:
     folder = folder.resolve()
     if folder.exists() and not (folder / _MANIFEST).exists() and any(folder.iterdir()):
       raise DataError(f'{folder} holds files that are not a bundle. Give a new folder.')
-    partial = folder.with_name(f'{folder.name}.{uuid.uuid4().hex[:8]}.partial')
-    partial.mkdir(parents=True)
-    write_json(partial / 'schema.json', self.schema.to_json())
-    write_json(
-      partial / 'model.json',
-      {
-        'model': self.options.to_fields(),
-        'data': self.batching.to_fields(),
-        'evaluation': {'batch_size': self.batch_size},
-      },
-    )
-    write_json(partial / 'found.json', dict(self.found))
-    write_json(partial / 'tests.json', dict(self.tests))
-    (partial / 'card.md').write_text(self.card, encoding='utf-8')
-    for number, member in enumerate(self.members):
-      home = partial / 'members' / str(number)
-      tree = {**member.variables, **({'blend': member.blend} if member.blend else {})}
-      _save_arrays(home / 'arrays', tree)
-      write_json(home / 'provenance.json', member.lineage.to_json())
-    _save_arrays(partial / 'example' / 'arrays', self.example)
-    write_json(partial / 'example' / 'answer.json', self.answer.tolist())
-    write_json(
-      partial / _MANIFEST,
-      {
-        'format': FORMAT,
-        'task': self.schema.task,
-        'members': len(self.members),
-        'key_fingerprint': self.key_fingerprint,
-        'versions': {
-          'medm2t_jax': medm2t_jax.__version__,
-          **{name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')},
+    with replacing_folder(folder) as partial:
+      write_json(partial / 'schema.json', self.schema.to_json())
+      write_json(
+        partial / 'model.json',
+        {
+          'model': self.options.to_fields(),
+          'data': self.batching.to_fields(),
+          'evaluation': {'batch_size': self.batch_size},
         },
-        'files': _checksums(partial),
-      },
-    )
-    if folder.exists():
-      shutil.rmtree(folder)
-    partial.replace(folder)
+      )
+      write_json(partial / 'found.json', dict(self.found))
+      write_json(partial / 'tests.json', dict(self.tests))
+      (partial / 'card.md').write_text(self.card, encoding='utf-8')
+      for number, member in enumerate(self.members):
+        home = partial / 'members' / str(number)
+        tree = {**member.variables, **({'blend': member.blend} if member.blend else {})}
+        _save_arrays(home / 'arrays', tree)
+        write_json(home / 'provenance.json', member.lineage.to_json())
+      _save_arrays(partial / 'example' / 'arrays', self.example)
+      write_json(partial / 'example' / 'answer.json', self.answer.tolist())
+      write_json(
+        partial / _MANIFEST,
+        {
+          'format': FORMAT,
+          'task': self.schema.task,
+          'members': len(self.members),
+          'key_fingerprint': self.key_fingerprint,
+          'versions': {
+            'medm2t_jax': medm2t_jax.__version__,
+            **{
+              name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')
+            },
+          },
+          'files': _checksums(partial),
+        },
+      )
 
   @classmethod
   def load(cls, folder: Path | str) -> TrainedModel:

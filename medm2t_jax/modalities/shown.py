@@ -161,6 +161,6 @@ def mean(values: np.ndarray) -> float | None:
 
 
 def short(value: float) -> str:
-  """A time as the name of a token has it."""
+  """A time as text, for the name of a token."""
   digits = '.0f' if abs(value) >= 1000 else '.4g'
   return f'{value:{digits}}'.replace('-', '\N{MINUS SIGN}')

@@ -106,8 +106,8 @@ class Section:
   Attributes:
     name: its anchor.
     title: its heading.
-    blocks: what it shows.
-    files: path beside the page -> HTML of a page of its own, to which a block links.
+    blocks: its content.
+    files: path beside the page -> HTML of a further page that a block links to.
     verdict: the first line: what it means, in one sentence.
   """
 

@@ -183,7 +183,7 @@ def predicted_against_true(true: np.ndarray, predicted: np.ndarray, unit: str) -
     axes.set(xlabel=names[0], ylabel=names[1])
     return numbers
 
-  caption = 'Dashed: perfect. What is beyond the 99th percentile is not shown.'
+  caption = 'Dashed: perfect. Values beyond the 99th percentile are not shown.'
   return figure(draw, 'Predicted against true values', caption)
 
 
@@ -338,10 +338,10 @@ def figure(
   Args:
     draw: draws on the axes, and returns the numbers behind the picture where it draws
       anything but lines, steps and upright bars.
-    alt: says what is seen.
+    alt: a description.
     caption: below the picture.
     inches: width and height.
-    width: of the figure on the page.
+    width: of the picture on the page.
   """
   with matplotlib.rc_context(_STYLE):
     canvas = Canvas(figsize=inches, layout='constrained')

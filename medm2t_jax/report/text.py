@@ -21,7 +21,7 @@ NONE = '–'
 
 
 def task_name(task: str, description: str = '') -> str:
-  """The title of a task: its own, or what it predicts, or its key."""
+  """The title of a task: its own, its description, or its key."""
   return TASKS.get(task) or capitalized(description) or task
 
 

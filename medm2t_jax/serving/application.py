@@ -7,7 +7,7 @@ import hmac
 import logging
 import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -50,8 +50,6 @@ _DESCRIPTION = (
   'Predictions of one trained model. Times are ISO 8601; without an offset they are UTC. '
   'Data from after the prediction time is never used. Not a medical device.'
 )
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def application(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.format.atomic import write_text
 from data_pipeline.format.schema import write_json
 from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES, Draws, estimate
 from medm2t_jax.evaluation.metrics.metrics import (
@@ -109,8 +110,8 @@ class Ablations:
       'ablations': self._entries,
     }
     sections = self._sections(result)
-    _write_text(directory / 'ablations.html', self._page(result, sections))
-    _write_text(
+    write_text(directory / 'ablations.html', self._page(result, sections))
+    write_text(
       directory / 'ablations.md',
       _markdown(
         task_name(result['task'], self._target.description), self._notes(result), sections
@@ -267,9 +268,3 @@ def _markdown(title: str, notes: Sequence[str], sections: Sequence[Section]) -> 
   for section in sections:
     parts += [f'## {section.title}\n', *map(to_markdown, section.blocks)]
   return '\n'.join(parts)
-
-
-def _write_text(path: Path, text: str) -> None:
-  partial = path.with_name(path.name + '.partial')
-  partial.write_text(text, encoding='utf-8')
-  partial.replace(path)

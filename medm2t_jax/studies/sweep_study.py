@@ -16,7 +16,6 @@ from __future__ import annotations
 import fnmatch
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from data_pipeline import folders, lock
+from data_pipeline.format.atomic import write_text
 from data_pipeline.format.schema import DataError, write_json
 from medm2t_jax.experiment import Experiment, Sweep
 from medm2t_jax.experiment.default_data import open_or_simulate
@@ -202,13 +202,10 @@ def _write_trials(sweep: Sweep, study: optuna.Study, directory: Path) -> None:
     }
     for trial in study.get_trials(deepcopy=False)
   ]
-  partial = directory / 'trials.jsonl.partial'
-  partial.write_text(''.join(json.dumps(line) + '\n' for line in lines))
-  partial.replace(directory / 'trials.jsonl')
+  write_text(directory / 'trials.jsonl', ''.join(json.dumps(line) + '\n' for line in lines))
   if any(trial.state == TrialState.COMPLETE for trial in study.get_trials(deepcopy=False)):
-    partial = directory / 'best.json.partial'
-    shutil.copyfile(_workdir(directory, study.best_trial) / 'config.json', partial)
-    partial.replace(directory / 'best.json')
+    best = _workdir(directory, study.best_trial) / 'config.json'
+    write_text(directory / 'best.json', best.read_text(encoding='utf-8'))
 
 
 def _best(sweep: Sweep, study: optuna.Study, directory: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.format.atomic import write_text
 from data_pipeline.format.schema import DataError
 
 
@@ -42,9 +43,8 @@ class MetricWriter:
         a repeated epoch never appears twice. Numbers of the last record become TensorBoard
         scalars at step `epoch`.
     """
-    partial = self._directory / 'metrics.jsonl.partial'
-    partial.write_text(''.join(json.dumps(record) + '\n' for record in history))
-    partial.replace(self._directory / 'metrics.jsonl')
+    lines = ''.join(json.dumps(record) + '\n' for record in history)
+    write_text(self._directory / 'metrics.jsonl', lines)
     if self._events is not None:
       import tensorflow as tf
 

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from data_pipeline.format.dataset import Split
+from data_pipeline.format.items import ShownError
 from data_pipeline.format.schema import Target
 from data_pipeline.format.subjects import hash_subject
 from data_pipeline.reading import planning
@@ -37,7 +38,7 @@ from medm2t_jax.training.starting import initial_state, recipe_of, sources_of
 _LOGGER = logging.getLogger(__name__)
 
 
-class TrainingError(Exception):
+class TrainingError(ShownError):
   """Training cannot continue. The message names the stage, the step and the remedy."""
 
 

@@ -14,7 +14,6 @@ import json
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from data_pipeline.format.schema import DataError
 from data_pipeline.sources.simulated import hospitals, latent
@@ -111,15 +110,15 @@ def best_possible(seed: int, patients: int, hospital: str = 'a') -> dict[str, An
   mortality: dict[str, Any] = {
     'stays': len(died),
     'deaths': float(died.mean()),
-    'auroc': _auroc(died, risk),
+    'auroc': ceilings.auroc(died, risk),
   }
   for effect in PLANTED:
     without = risk - latent.MORTALITY[effect] * stays[effect]
-    mortality[f'auroc_without_{effect}'] = _auroc(died, without)
+    mortality[f'auroc_without_{effect}'] = ceilings.auroc(died, without)
   unseen = latent.MORTALITY['pairing'] * stays['pairing'] * ~stays['has_ecg']
-  mortality['auroc_observable'] = _auroc(died, risk - unseen)
+  mortality['auroc_observable'] = ceilings.auroc(died, risk - unseen)
   for marginal in ('potassium', 't_wave', 'pairing'):
-    mortality[f'auroc_{marginal}_alone'] = _auroc(died, stays[marginal])
+    mortality[f'auroc_{marginal}_alone'] = ceilings.auroc(died, stays[marginal])
 
   length: dict[str, Any] = {
     'mean_days': float(days.mean()),
@@ -134,7 +133,8 @@ def best_possible(seed: int, patients: int, hospital: str = 'a') -> dict[str, An
   cvd = index_recordings(seed, patients, hospital)
   shares = np.bincount(cvd['label'], minlength=4) / len(cvd['label'])
   aurocs = [
-    _auroc(cvd['label'] == k, cvd['probabilities'][:, k]) for k in range(len(shares))
+    ceilings.auroc(cvd['label'] == k, cvd['probabilities'][:, k])
+    for k in range(len(shares))
   ]
   return {
     'mortality': mortality,
@@ -150,10 +150,6 @@ def best_possible(seed: int, patients: int, hospital: str = 'a') -> dict[str, An
     'phenotypes': ceilings.phenotypes(seed, patients, hospitals.find(hospital)),
     'decompensation': ceilings.decompensation(seed, patients, hospitals.find(hospital)),
   }
-
-
-def _auroc(label: np.ndarray, score: np.ndarray) -> float:
-  return float(roc_auc_score(label, score))
 
 
 def _correlation(days: np.ndarray, log_days: np.ndarray) -> float:

@@ -24,6 +24,7 @@ from medm2t_jax import targets
 from medm2t_jax.evaluation.explain.attention import attention_of, attention_step
 from medm2t_jax.evaluation.explain.choose import Verdict, choose_samples
 from medm2t_jax.evaluation.explain.explanation import ExplainedSample, Explanation
+from medm2t_jax.evaluation.random_rows import random_rows
 from medm2t_jax.inference import blend
 from medm2t_jax.inference.attribution.integrated_gradients import (
   LEVELS,
@@ -97,7 +98,7 @@ def explain(
       for i, verdict in chosen
       if fold_of[i] == place
     }
-    sampled = _random_rows(fold, rows[place], share)
+    sampled = random_rows(fold, rows[place], share)
 
     def work(
       explainer: _Explainer = explainer,
@@ -274,13 +275,6 @@ class _Explainer:
     items = items_of(self._fold.model_config.modalities, arrays, attributions)
     said = self._simple.said(batch, [0])
     return together(items, self._simple.items(said, found.slopes, items))
-
-
-def _random_rows(fold: Run, rows: np.ndarray, count: int) -> np.ndarray:
-  if len(rows) <= count:
-    return rows
-  generator = np.random.default_rng((fold.config.seed, fold.fold))
-  return np.sort(generator.choice(rows, count, replace=False))
 
 
 def _warn(found: Explanation) -> None:

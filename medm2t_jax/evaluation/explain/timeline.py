@@ -225,9 +225,9 @@ def _attention(sample: ExplainedSample) -> Section:
     'Attention',
     [
       Paragraph(
-        'Where each part of the sample looked in every other one, by time relative to the '
-        'prediction; of the most recent recording, in seconds. Weights say where the model '
-        'looked, the attributions above what that did.'
+        'Attention weights of each part of the sample on every other part, by time '
+        'relative to the prediction time, or by seconds of the most recent recording. '
+        'Weights show where the model looked, the attributions above what effect that had.'
       ),
       *(explanation_plots.attention(name, looks) for name, looks in of.items()),
       Details('Most looked at', [Table(header, rows, (3,))]),

@@ -57,11 +57,11 @@ def class_calibration(
 ) -> dict[str, Any]:
   """{'log_loss', 'brier': estimate, 'classes': {name: {...}}} of probabilities.
 
-  `brier` is the mean over samples of the squared error summed over the classes, of the
-  second class alone where there are two, or averaged over the known labels. Each class
-  has estimates 'ece' (quantile bins), 'brier', 'bias' (mean of predicted minus observed),
-  'slope', 'intercept' and 'curve', a list of bins {'predicted', 'observed', 'n'}, means by
-  weight.
+  `brier` is the mean over samples of the squared error summed over the classes; with two
+  classes, that of the second class only; with labels, averaged over the known labels. Each
+  class has estimates 'ece' (quantile bins), 'brier', 'bias' (mean of predicted minus
+  observed), 'slope', 'intercept' and 'curve', a list of bins {'predicted', 'observed', 'n'}
+  of weighted means.
   """
   kind = targets.of(rows.target)
   squared = (rows.prediction - kind.is_true(rows.label))[:, list(kind.scored)] ** 2
@@ -122,7 +122,7 @@ def _one_class(rows: Rows, outcome: Outcome, resamples: int, seed: int) -> dict[
   positive = outcome.positive.astype(np.float64)
   counts = rows.of_outcome(outcome)
   if not len(positive):
-    empty = estimate(Draws(np.nan, np.empty(0)), counts, 'known of no sample')
+    empty = estimate(Draws(np.nan, np.empty(0)), counts, 'unknown in all samples')
     keys = ('ece', 'brier', 'bias', 'slope', 'intercept')
     return {**dict.fromkeys(keys, empty), 'curve': []}
   member = quantile_bins(probability)

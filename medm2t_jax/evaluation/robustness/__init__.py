@@ -16,6 +16,7 @@ import numpy as np
 from data_pipeline.ecg import rereading
 from data_pipeline.ecg.rereading import Damage
 from medm2t_jax.evaluation.context import DamageCurve, DamageLevel
+from medm2t_jax.evaluation.random_rows import random_rows
 from medm2t_jax.evaluation.robustness import damaged
 from medm2t_jax.evaluation.robustness.raw_recordings import RawRecordings
 from medm2t_jax.modalities import Modality
@@ -152,10 +153,7 @@ def choose(fold: Run, of: Sequence[str], samples: int) -> np.ndarray:
   rows = fold.splits.rows('test')
   if of:
     rows = rows[np.any([fold.dataset.lengths(name)[rows] > 0 for name in of], axis=0)]
-  if len(rows) > samples:
-    generator = np.random.default_rng((fold.config.seed, fold.fold))
-    rows = np.sort(generator.choice(rows, samples, replace=False))
-  return rows
+  return random_rows(fold, rows, samples)
 
 
 def pooled(folds: Sequence[Sequence[DamageCurve]]) -> list[DamageCurve]:

@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from types import FrameType
 
@@ -50,6 +51,17 @@ def deferred() -> Iterator[None]:
     raise Preempted(
       'stopped by SIGTERM after training. Run the same command again to continue.'
     )
+
+
+@contextlib.contextmanager
+def exit_code() -> Iterator[None]:
+  """Inside, `Preempted` ends the process with `EXIT_CODE` and a line on stderr."""
+  try:
+    yield
+  except Preempted as stop:
+    if jax.process_index() == 0:
+      print(f'preempted: {stop}', file=sys.stderr)
+    sys.exit(EXIT_CODE)
 
 
 def _receive(number: int, frame: FrameType | None) -> None:

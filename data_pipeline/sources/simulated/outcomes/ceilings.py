@@ -42,9 +42,9 @@ def readmission(seed: int, patients: int, hospital: Hospital) -> dict[str, Any]:
   return {
     'admissions': len(labels),
     'readmitted': float(np.mean(labels)),
-    'auroc': _auroc(labels, scores),
-    'auroc_failure_alone': _auroc(labels, failure),
-    'auroc_renal_alone': _auroc(labels, renal),
+    'auroc': auroc(labels, scores),
+    'auroc_failure_alone': auroc(labels, failure),
+    'auroc_renal_alone': auroc(labels, renal),
   }
 
 
@@ -70,7 +70,7 @@ def phenotypes(seed: int, patients: int, hospital: Hospital) -> dict[str, Any]:
   label, risk = np.array(labels), np.array(risks)
   found = {
     name: {
-      'share': float(label[:, i].mean()), 'auroc': _auroc(label[:, i], risk[:, i])
+      'share': float(label[:, i].mean()), 'auroc': auroc(label[:, i], risk[:, i])
     }
     for i, name in enumerate(names) if 0 < label[:, i].sum() < len(label)
   }  # fmt: skip
@@ -78,7 +78,7 @@ def phenotypes(seed: int, patients: int, hospital: Hospital) -> dict[str, Any]:
     'stays': len(label),
     'labels_that_occur': len(found),
     'auroc_macro': float(np.mean([each['auroc'] for each in found.values()])),
-    'auroc_micro': _auroc(label.ravel(), risk.ravel()),
+    'auroc_micro': auroc(label.ravel(), risk.ravel()),
     'labels': found,
   }
 
@@ -99,8 +99,8 @@ def decompensation(seed: int, patients: int, hospital: Hospital) -> dict[str, An
   return {
     'samples': len(labels),
     'deaths': float(np.average(labels, weights=weights)),
-    'auroc': _auroc(labels, scores, weights),
-    'auroc_of_the_risk_of_death_in_hospital': _auroc(labels, severity, weights),
+    'auroc': auroc(labels, scores, weights),
+    'auroc_of_the_risk_of_death_in_hospital': auroc(labels, severity, weights),
   }
 
 
@@ -155,9 +155,9 @@ def aki(seed: int, patients: int, hospital: Hospital) -> dict[str, Any]:
     'excluded': excluded,
     'unknown': unknown,
     'injured': float(np.mean(labels)),
-    'auroc': _auroc(labels, risks),
-    'auroc_planted_alone': _auroc(labels, planted),
-    'auroc_creatinine_alone': _auroc(labels, creatinine),
+    'auroc': auroc(labels, risks),
+    'auroc_planted_alone': auroc(labels, planted),
+    'auroc_creatinine_alone': auroc(labels, creatinine),
   }
 
 
@@ -233,5 +233,6 @@ def _first_stays(
       yield patient, *stays[0]
 
 
-def _auroc(label: Any, score: Any, weight: Any = None) -> float:
+def auroc(label: Any, score: Any, weight: Any = None) -> float:
+  """Of scores (n), as of scikit-learn."""
   return float(roc_auc_score(np.asarray(label), np.asarray(score), sample_weight=weight))
