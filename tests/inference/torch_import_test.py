@@ -104,5 +104,5 @@ def test_wrong_places_are_named():
     DataError, match=r'linear/kernel is \(5, 7\) in the model, but \(7, 5\)'
   ):
     torch_import.insert(variables, 'linear', block)
-  with pytest.raises(DataError, match=r"has \['kernel'\], the weights are \['bias'"):
+  with pytest.raises(DataError, match=r"has \['kernel'\], but the weights are \['bias'"):
     torch_import.insert(variables, 'linear', {'params': {'bias': X, 'kernel': X}})

@@ -137,7 +137,7 @@ def test_a_slip_is_counted_another_form_is_an_error_a_deciding_column_has_no_sli
     raw.unreadable('t', 't', columns, deciding=('a',))
   assert error.value.rows == {'t': {'read': 2020, **counts}}
   message = str(error.value)
-  assert "t.csv: column 'a': 20 cells hold what is no time, as '99.99.9999" in message
+  assert "t.csv: column 'a': 20 cells hold what is not a time, such as '99.99" in message
   assert 'YYYY-MM-DD HH:MM:SS' in message and '28.03' not in message
   many = {'a': [good] * 2000 + [bad] * 21, 'b': ['1'] * 2021}
   with pytest.raises(UnreadableCells, match="column 'a': 21 cells"):
@@ -161,7 +161,7 @@ def test_columns_are_found_as_tools_write_them(tmp_path):
     raw.open(tmp_path, 't', {'a': 'BIGINT', 'b': 'BIGINT'})
     assert raw.run('SELECT a, b FROM t').fetchall() == [(1, 2)], what
   path.write_text('a,b,a\n1,2,3\n')
-  with pytest.raises(DataError, match=r"t\.csv: column 'a' is there twice"):
+  with pytest.raises(DataError, match=r"t\.csv: column 'a' is repeated"):
     raw.open(tmp_path, 't', {'a': 'BIGINT', 'b': 'BIGINT'})
   path.write_text('a;b\n1;2\n')
   with pytest.raises(DataError, match=r"t\.csv: no column 'a'.*Found: a;b"):

@@ -204,11 +204,11 @@ ARRAY = {'sampling_rate': [500], 'unit': ['mV'], 'leads': [LEADS]}
     ({'samples': [[1.0]]}, 'path', 'list of lists of numbers'),
     ({'samples': [[[1.0]]]}, 'path', "no column 'sampling_rate', 'unit', 'leads'"),
     ({'path': ['a.npy']}, '', "no column 'sampling_rate', 'unit', 'leads'"),
-    (ARRAY | {'path': ['a.npy']}, 'unit', "no column 'unit'; arrays do not say"),
+    (ARRAY | {'path': ['a.npy']}, 'unit', "no column 'unit'; arrays need their"),
     ({'report': [['Sinus rhythm']]}, '', r"column 'report' is of type VARCHAR\[\]"),
-    ({'time': ['01/02/2150']}, '', "column 'time': 1 cells hold what is no time"),
-    ({'subject_id': ['S1']}, '', "column 'subject_id'.* no whole number"),
-    ({'rr_interval': ['long']}, '', "column 'rr_interval'.* no number"),
+    ({'time': ['01/02/2150']}, '', "column 'time': 1 cells hold what is not a time"),
+    ({'subject_id': ['S1']}, '', "column 'subject_id'.* not a whole number"),
+    ({'rr_interval': ['long']}, '', "column 'rr_interval'.* not a number"),
   ],
 )
 def test_tables_that_are_refused(data, columns, without, message):
@@ -260,9 +260,7 @@ def test_a_folder_in_which_no_recording_is(data):
   for name in ('gone.dcm', 'gone'):
     path = data.folder / 'ecg.csv'
     table(*((subject, -1, name) for subject in subjects)).to_csv(path, index=False)
-    with pytest.raises(
-      DataError, match=r'none of 1 that were looked for .*gone\.(dcm|hea)'
-    ):
+    with pytest.raises(DataError, match=r'none of 1 checked files exists.*gone\.(dcm|hea)'):
       prepare(
         source='meds', task='mortality', out=data.folder / name.replace('.', ''), ecg=path,
         memory_limit='1GB', workers=1, **settings,

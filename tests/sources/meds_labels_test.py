@@ -108,7 +108,9 @@ def test_what_cannot_be_decided_is_refused(data, values, message):
 def test_too_many_categories_are_not_classes(data):
   data.task, data.labels = 'sepsis', times(101)
   data.values = {'categorical_value': [f'text {k}' for k in range(101)]}
-  with pytest.raises(DataError, match='has 101 different values; as classes two to 100'):
+  with pytest.raises(
+    DataError, match='has 101 different values, but there must be two to 100'
+  ):
     data.stage()
 
 
@@ -378,12 +380,12 @@ def test_a_task_file_lists_labels_with_display_names(data, labels):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'classes': ['aki', 'sepsis']}, 'classes of task complications have no stroke'),
-    ({'classes': ['aki', 'sepsis', 'stroke', 'gout']}, 'no file or folder is called gout'),
+    ({'classes': ['aki', 'sepsis']}, 'classes of task complications do not include stroke'),
+    ({'classes': ['aki', 'sepsis', 'stroke', 'gout']}, 'no file or folder has the name'),
     ({'kind': 'binary', 'labels': ['cohorts/aki', 'cohorts/stroke.parquet']},
-     '2 files or folders, one a label, and task complications is binary'),
+     '2 files or folders, one per label, but task complications is binary'),
     ({'labels': ['cohorts/aki/train/0.parquet', 'cohorts/aki/held_out/0.parquet']},
-     'two labels are called 0. Name them'),
+     'two labels have the name 0. Name them'),
     ({'labels': {'aki': 'cohorts/aki', 'days': 'days.parquet'}},
      'days.parquet: task complications needs a label in boolean_value or integer_value'),
     ({'labels': {'aki': 'cohorts/aki', 'twice': 'twice.parquet'}},
@@ -455,7 +457,7 @@ def test_unlabelled_samples_of_every_kind(data):
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
-    (None, 'the kind of task x cannot be told. Give a --task_file with kind'),
+    (None, 'the kind of task x is unknown. Give a --task_file with kind'),
     ({'kind': 'multiclass'}, 'the classes of task x'),
     ({'kind': 'multilabel'}, 'the classes of task x'),
   ],

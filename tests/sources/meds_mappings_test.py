@@ -296,7 +296,10 @@ def test_wrong_entries(tmp_path, fields, message):
   automatic = {'codes': ['LAB//*'], 'min_subjects': 1}
   mapping['events'] = {'labs': {'items': [CREA], 'automatic': automatic}}
   path.write_text(yaml.safe_dump(mapping))
-  with pytest.raises(DataError, match=r'events\.labs\.automatic: a code has several units'):
+  with pytest.raises(
+    DataError,
+    match=r'events\.labs\.automatic: with unit_column a code may have several units',
+  ):
     load(path)
 
 

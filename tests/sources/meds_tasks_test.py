@@ -40,7 +40,7 @@ def write(folder, fields):
     ({'name': 'x', 'kind': 'multiclass', 'classes': ['a', {'value': 1}]},
      'give either all of them a value of the same type'),
     ({'name': 'x', 'kind': 'multiclass', 'classes': [{'value': 'a'}, {'value': 1}]},
-     'all of one type'),
+     'of the same type'),
     ({'name': 'x', 'kind': 'multiclass',
       'classes': [{'value': 1, 'name': 'a'}, {'value': 1, 'name': 'b'}]},
      'a value is repeated'),
@@ -51,12 +51,12 @@ def write(folder, fields):
     ({'name': 'x', 'kind': 'multilabel', 'classes': [{'value': 1}, {'value': 2}]},
      'the value of a label must be the name of its file'),
     ({'name': 'x', 'kind': 'binary', 'unit': 'days'}, 'unit is only for a regression'),
-    ({'name': 'x', 'kind': 'multilabel', 'low': 0}, 'low is of a regression'),
+    ({'name': 'x', 'kind': 'multilabel', 'low': 0}, 'low is only for a regression'),
     ({'name': 'x', 'kind': 'regression', 'low': 2, 'high': 2}, 'low must be below high'),
     ({'name': 'x', 'kind': 'regression', 'column': 'boolean_value'},
      'column: a regression task is read from float_value or integer_value'),
-    ({'name': 'los', 'unit': 'hours'}, 'unit: task los has its own; give the task another'),
-    ({'name': 'mortality', 'kind': 'binary'}, 'kind: task mortality has its own'),
+    ({'name': 'los', 'unit': 'hours'}, 'task los already defines it; give'),
+    ({'name': 'mortality', 'kind': 'binary'}, 'kind: task mortality already defines it'),
     ({'name': 'x', 'kind': 'multilabel', 'labels': {'a': 'b'}}, 'labels=b: no such file'),
     ('name: x\nname: y', "'name' occurs twice"),
     ('- name', "the file: .*is not of type 'object'"),
@@ -93,7 +93,7 @@ def test_the_name_comes_from_the_flag_or_the_file(tmp_path):
   assert sources.task_name('meds', None, settings) == 'long_stay'
   assert sources.task_name('meds', 'long_stay', settings) == 'long_stay'
   with pytest.raises(
-    DataError, match=r'--task=mortality: .*task.yaml is of task long_stay'
+    DataError, match=r'--task=mortality: .*task.yaml describes task long_stay'
   ):
     sources.task_name('meds', 'mortality', settings)
   settings = data.write()

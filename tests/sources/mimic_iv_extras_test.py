@@ -264,7 +264,7 @@ def test_an_extra_needs_a_table_and_tells_what_is_not_there(ward):
   assert cohort['notes'] == [
     '--extra=medications: the raw data have no hosp/emar, so nothing of it is read.'
   ]
-  with pytest.raises(DataError, match='reads icu/outputevents, and there is no such table'):
+  with pytest.raises(DataError, match='reads icu/outputevents, but there is no such table'):
     ward.run(extra='urine_output')
 
 

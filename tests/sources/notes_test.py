@@ -82,8 +82,14 @@ ZONED = table()['time'].dt.tz_localize('UTC')
     ({'vector': ['a'] * 4}, 'not a list of numbers'),
     ({'vector': [[1.0], [1.0], [1.0, 2.0], [1.0]]}, 'have 1 to 2 numbers'),
     ({'vector': [[1.0], None, [1.0], [1.0]]}, 'some are null'),
-    ({'vector': [[1.0], [np.nan], [1.0], [1.0]]}, '1 vectors have a number'),
-    ({'vector': [[1.0], [1e300], [1.0], [np.inf]]}, '2 vectors have a number'),
+    (
+      {'vector': [[1.0], [np.nan], [1.0], [1.0]]},
+      '1 vectors have a missing or non-finite number',
+    ),
+    (
+      {'vector': [[1.0], [1e300], [1.0], [np.inf]]},
+      '2 vectors have a missing or non-finite number',
+    ),
     ({'note_type': ['RR', 'DS', 'RR', 'RR']}, '1 rows are discharge summaries'),
     ({'Category': ['Discharge summary', 'x', None, 'DISCHARGE']}, '2 rows are discharge'),
   ],

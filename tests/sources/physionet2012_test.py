@@ -275,7 +275,7 @@ def test_faults_of_whole_files_are_named(tmp_path):
     staged(tmp_path, tmp_path)
   outcomes.write_text(text)
   write(tmp_path, {7: record(7)}, name='set-b')
-  with pytest.raises(DataError, match='record 7 is there twice, in set-a and in set-b'):
+  with pytest.raises(DataError, match='record 7 is repeated, in set-a and in set-b'):
     staged(tmp_path, tmp_path)
 
 

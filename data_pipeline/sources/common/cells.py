@@ -24,7 +24,7 @@ _FORMS = {
 _LENGTHS = {'TIMESTAMP': 19, 'DATE': 10}
 _REMEDIES = {
   'TIMESTAMP': (
-    'is no time',
+    'is not a time',
     'Write times as YYYY-MM-DD HH:MM:SS in local time, without a zone.',
   ),
   'DATE': ('is not a date', 'Write dates as YYYY-MM-DD.'),

@@ -199,7 +199,7 @@ class RawTables:
       read: number of rows, if `relation` omits rows without an unreadable cell.
 
     Returns:
-      Reason, for example 'unreadable: dod', -> count.
+      Reason, for example unreadable: dod, -> count.
 
     Raises:
       UnreadableCells: there are too many.
