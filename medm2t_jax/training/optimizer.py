@@ -102,7 +102,8 @@ class Scheduled(NamedTuple):
     steps: planned updates of the whole stage.
   """
 
-  count: Int[Array, '']
+  # As optax names it in its own states, and in every checkpoint.
+  count: Int[Array, '']  # pyright: ignore[reportIncompatibleMethodOverride]
   steps: Int[Array, '']
 
 

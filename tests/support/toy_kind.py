@@ -38,13 +38,16 @@ class Visits(format_kinds.Modality):
   layout = 'fixed'
   prefix = 'visits/{name}'
   table = Table('visits_{name}', order='day')
-  cost = Cost('days', row_bytes=8, rows_per_second=500_000)
   counted = 'known'
   noun = 'days'
 
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> Self:
     return cls(fields['days'])
+
+  @property
+  def cost(self) -> Cost:
+    return Cost('days', row_bytes=8, rows_per_second=500_000)
 
   @property
   def variables(self) -> tuple[Item, ...]:
