@@ -107,7 +107,9 @@ class _Columns:
 
   def __call__(self, arrays, rows) -> Columns:
     known = jnp.asarray(arrays['known'])
-    return Columns(arrays['number'] * known, known, arrays.get('number_gate'))
+    return Columns(
+      arrays['number'] * known.astype(jnp.float32), known, arrays.get('number_gate')
+    )
 
 
 class _Encoder(nn.Module):

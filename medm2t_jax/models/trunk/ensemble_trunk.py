@@ -96,7 +96,8 @@ class EnsembleTrunk(nn.Module):
     if train and config.chunk_dropout:
       keep = 1 - config.chunk_dropout
       shape = (members, rows, count)
-      kept = jax.random.bernoulli(self.make_rng('dropout'), keep, shape) / keep
+      kept = jax.random.bernoulli(self.make_rng('dropout'), keep, shape)
+      kept = kept.astype(jnp.float32) / keep
       x = jnp.einsum('bnw,kbn->kbw', x, cast(kept * scale[:, jnp.newaxis]))
     else:
       x = jnp.einsum('bnw,kn->kbw', x, cast(scale))
