@@ -28,7 +28,11 @@ os.environ.setdefault(
 import pytest
 from absl import flags
 
-from medm2t_jax.runs.hosts import compilation_cache
+from tests.support import array_types
+
+array_types.check()
+
+from medm2t_jax.runs.hosts import compilation_cache  # noqa: E402 (after the hook)
 
 compilation_cache.use()
 
