@@ -88,6 +88,7 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
   from medm2t_jax.models.medm2t import MedM2T
   from medm2t_jax.runs.run import Run
   from medm2t_jax.training import losses
+  from medm2t_jax.training.optimizer import promoting
   from medm2t_jax.training.starting import initial_state
 
   assert jax.device_count() == options.devices
@@ -107,7 +108,7 @@ def _train(options: argparse.Namespace) -> dict[str, Any]:
   recipe = config.recipe[_STAGE]
   # With the usual epsilon of 1e-8, Adam turns rounding errors of zero gradients into full
   # steps, and these errors depend on the order of sums.
-  optimizer = optax.adam(_LEARNING_RATE, eps=1e-5)
+  optimizer = promoting(optax.adam(_LEARNING_RATE, eps=1e-5))
   state, _ = initial_state(fold, _STAGE, optimizer)
   loss = losses.make_loss(recipe, fold.dataset.schema.target)
   step = steps.train_step(fold.model, _STAGE, optimizer, loss)

@@ -83,8 +83,10 @@ def _measure(
     }
     work |= {f'{name} {count}': made[name]() for name in chosen}
   times = in_turns(work, options)
-  columns = sum(kind.count for _, kind in case.config.columns)
-  row: dict[str, Any] = {'columns': columns, 'rows': case.rows}
+  # Members change neither.
+  any_case = Case(task, 'multimodal', options.size)
+  columns = sum(kind.count for _, kind in any_case.config.columns)
+  row: dict[str, Any] = {'columns': columns, 'rows': any_case.rows}
   for what in chosen:
     of_each = {str(count): times[f'{what} {count}'] for count in members}
     first = of_each[str(members[0])]

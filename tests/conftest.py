@@ -1,4 +1,4 @@
-"""Every test: 8 simulated CPU devices, quick compilation, one thread, strict ranks."""
+"""Every test: 8 simulated CPU devices, quick compilation, one thread, strict promotion."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from tests.support.xla_flags import xla_flags
 # Before jax is imported anywhere: it reads them at import.
 os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {xla_flags(8)}'.strip()
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# Nothing is promoted that does not say so, here and in the processes that tests start.
+os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'
+os.environ['JAX_NUMPY_DTYPE_PROMOTION'] = 'strict'
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 # TensorFlow then does not import Keras, which nothing here uses: a third of its start.
 os.environ.setdefault('TF_USE_LEGACY_KERAS', '1')
@@ -22,13 +25,15 @@ os.environ.setdefault(
   'JAX_COMPILATION_CACHE_DIR', str(Path(__file__).resolve().parents[1] / '.cache/jax')
 )
 
-import jax
 import pytest
 from absl import flags
 
-from medm2t_jax.runs.hosts import compilation_cache
+from tests.support import array_types
 
-jax.config.update('jax_numpy_rank_promotion', 'raise')
+array_types.check()
+
+from medm2t_jax.runs.hosts import compilation_cache  # noqa: E402 (after the hook)
+
 compilation_cache.use()
 
 

@@ -79,7 +79,7 @@ class Gru(nn.Module):
     return nn.Dense(self.outputs, name='output')(drop(nn.relu(hidden)))
 
 
-def with_gaps(windows: Float[Array, 'b t l'], ends: np.ndarray) -> Float[Array, 'b t 3l']:
+def with_gaps(windows: Float[Array, 'b t l'], ends: np.ndarray) -> Float[Array, 'b t 3*l']:
   """Last known value (0, the mean, before any), observed flag, log hours since, in 0..1.
 
   Args:
@@ -280,7 +280,9 @@ class _Training:
       weight = batch['weight']
       return jnp.sum(each(outputs, batch['label']) * weight) / jnp.sum(weight)
 
-    updates, state = self._optimizer.update(jax.grad(mean_loss)(params), state, params)
+    gradients = jax.grad(mean_loss)(params)
+    with jax.numpy_dtype_promotion('standard'):  # AdamW raises a float to a count
+      updates, state = self._optimizer.update(gradients, state, params)
     return optax.apply_updates(params, updates), state
 
   def _validation_loss(self, params: Any, validation: Samples) -> float:

@@ -51,7 +51,7 @@ def member_predictions(model: TrainedModel) -> Callable[[Batch], MemberPredictio
   addition = LateAddition(config.outputs, parts, config.link)
   variables, blends = jax.device_put(stacked(model))
 
-  def outputs(variables: Any, batch: Batch) -> Float[Array, '1+k b c']:
+  def outputs(variables: Any, batch: Batch) -> Float[Array, 'm b c']:
     """Outputs of the network, then with each member in place of its ensemble."""
     found = network.apply(variables, batch, stage=STAGE, train=False)
     assert isinstance(found, Predictions)  # no collection is mutable here

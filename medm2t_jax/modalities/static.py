@@ -99,13 +99,13 @@ class Static(base.Modality):
   def masked(
     self, arrays: Mapping[str, Any], change: Callable[[Any], Any]
   ) -> dict[str, Any]:
-    known = arrays['categorical'] >= 0
+    known, dtype = arrays['categorical'] >= 0, arrays['categorical'].dtype
     # -1 where nothing is left; works with NumPy and JAX.
-    level = (arrays['categorical'] + 1) * change(known) - 1
+    level = (arrays['categorical'] + 1) * change(known).astype(dtype) - 1
     return {
       **arrays,
       'numeric_mask': change(arrays['numeric_mask']),
-      'categorical': level.astype(arrays['categorical'].dtype),
+      'categorical': level.astype(dtype),
     }
 
   def fit(self, seen: Mapping[str, np.ndarray]) -> Fitted:

@@ -150,7 +150,8 @@ class HierarchicalTimeAwareFusion(nn.Module):
     token_mask = seen[:, np.max(ends, axis=0)]
     if self.config.levels == 'micro':
       known = token_mask[:, :, jnp.newaxis]
-      y = jnp.sum(x * known, axis=1) / jnp.maximum(jnp.sum(known, axis=1), 1)
+      count = jnp.maximum(jnp.sum(known, axis=1), 1).astype(x.dtype)
+      y = jnp.sum(x * known.astype(x.dtype), axis=1) / count
     else:
       y = self.macro(x, valid & present, train=train)
     summary = self.mlp(y.reshape(y.shape[0], -1), valid & present, train=train)

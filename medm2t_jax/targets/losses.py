@@ -35,7 +35,8 @@ def nll_of_labels(
   if positive_weights:
     weights = jnp.asarray(positive_weights, jnp.float32)[jnp.newaxis]
     each = each * jnp.where(label > 0, weights, 1.0)
-  return jnp.sum(each, axis=1, where=known) / jnp.maximum(jnp.sum(known, axis=1), 1)
+  count = jnp.maximum(jnp.sum(known, axis=1), 1).astype(each.dtype)
+  return jnp.sum(each, axis=1, where=known) / count
 
 
 def squared(value: Float[Array, 'u 1'], label: Float[Array, ' u']) -> Float[Array, ' u']:

@@ -43,11 +43,11 @@ def make_optimizer(recipe: Recipe, stage: str, steps: int) -> optax.GradientTran
   if recipe.clip_norm:
     parts.append(optax.clip_by_global_norm(recipe.clip_norm))
   if name in DECOUPLED:
-    parts.append(DECOUPLED[name](1.0, weight_decay=decay, mask=mask))
+    parts.append(promoting(DECOUPLED[name](1.0, weight_decay=decay, mask=mask)))
   else:
     if decay:
       parts.append(optax.add_decayed_weights(decay, mask))
-    parts.append(COUPLED[name](1.0))
+    parts.append(promoting(COUPLED[name](1.0)))
   optimizer = optax.chain(*parts, _scheduled(recipe, steps))
   if recipe.frozen:
     # Frozen gradients do not count in the clipped norm either.
@@ -56,6 +56,18 @@ def make_optimizer(recipe: Recipe, stage: str, steps: int) -> optax.GradientTran
       _frozen_labels(recipe.frozen, f'config.recipe.{stage}'),
     )
   return optimizer
+
+
+def promoting(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+  """The same where JAX promotes no dtype by itself: Adam raises a float to a count."""
+
+  def update(
+    updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+  ) -> tuple[optax.Updates, optax.OptState]:
+    with jax.numpy_dtype_promotion('standard'):
+      return inner.update(updates, state, params)
+
+  return optax.GradientTransformation(inner.init, update)
 
 
 def matrices(params: Any) -> Any:
@@ -82,13 +94,14 @@ def learning_rate(
   peak, share = recipe.learning_rate, recipe.warmup
 
   def rate(count: Int[Array, ''], steps: Int[Array, '']) -> Float[Array, '']:
-    warmup = jnp.floor(share * steps)
-    done = jnp.clip((count - warmup) / (steps - warmup), 0.0, 1.0)
+    now, end = (each.astype(jnp.float32) for each in (count, steps))
+    warmup = jnp.floor(share * end)
+    done = jnp.clip((now - warmup) / (end - warmup), 0.0, 1.0)
     left = {
       'constant': lambda: jnp.ones_like(done),
       'cosine': lambda: 0.5 * (1 + jnp.cos(jnp.pi * done)),
     }[recipe.schedule]()
-    rising = jnp.where(count < warmup, count / jnp.maximum(warmup, 1.0), 1.0)
+    rising = jnp.where(now < warmup, now / jnp.maximum(warmup, 1.0), 1.0)
     return peak * rising * left
 
   return rate
@@ -102,7 +115,8 @@ class Scheduled(NamedTuple):
     steps: planned updates of the whole stage.
   """
 
-  count: Int[Array, '']
+  # As optax names it in its own states, and in every checkpoint.
+  count: Int[Array, '']  # pyright: ignore[reportIncompatibleMethodOverride]
   steps: Int[Array, '']
 
 

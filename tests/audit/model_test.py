@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_nothing_is_learnt_from_shuffled_labels(trained):
 
 
 def test_a_label_that_reaches_an_input_is_found(trained, monkeypatch):
-  honest = shuffled.shuffled_run
+  honest: Any = shuffled.shuffled_run
 
   def leaking(*arguments):
     run, label = honest(*arguments)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import signal as scipy_signal
@@ -37,8 +39,8 @@ def test_equals_filtfilt_and_resample():
   source = heartbeat(500) + 0.5
   centred = source - np.median(source, axis=0)
   expected = scipy_signal.resample_poly(centred, 1, 4, axis=0, padtype='line')
-  b, a = scipy_signal.butter(3, [0.5 / 62.5, 40 / 62.5], 'bandpass')
-  expected = scipy_signal.filtfilt(b, a, expected, axis=0, padlen=250)
+  ratio: Any = scipy_signal.butter(3, [0.5 / 62.5, 40 / 62.5], 'bandpass')
+  expected = scipy_signal.filtfilt(*ratio, expected, axis=0, padlen=250)
   found = in_millivolts(condition(source, 500.0))
   np.testing.assert_allclose(found, expected, atol=1e-4)
 

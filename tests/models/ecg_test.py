@@ -27,11 +27,13 @@ def test_pooling_takes_the_mean_of_each_owner_and_window():
   owner = np.array([2, 0, 2, 2, 0, 3, 3, 0, 0])
   window = np.array([1, 0, 1, 0, 1, 1, 1, 1, 0])
   mask = np.array([True] * 7 + [False] * 2)
-  pooled, count = pool_by_owner(vectors, owner, window, jnp.asarray(mask), 4, 2)
+  pooled, count = pool_by_owner(
+    jnp.asarray(vectors), jnp.asarray(owner), jnp.asarray(window), jnp.asarray(mask), 4, 2
+  )
   for row in range(4):
     for one in range(2):
       members = mask & (owner == row) & (window == one)
-      assert count[row, one] == members.sum()
+      assert float(count[row, one]) == members.sum()
       expected = vectors[members].mean(axis=0) if members.any() else np.zeros(4)
       np.testing.assert_allclose(pooled[row, one], expected, atol=1e-6)
 

@@ -57,8 +57,8 @@ class Rows(DataSet):
     self.add(code, hours, number, text)
     self.units.append(unit)
 
-  def stage(self, **column):
-    settings = dataclasses.replace(self.write(), mapping=self.name)
+  def stage(self, shards=1, **column):
+    settings = dataclasses.replace(self.write(shards), mapping=self.name)
     if column:
       path = settings.meds / 'data/0/0.parquet'
       [(name, kind)] = column.items()

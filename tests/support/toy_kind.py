@@ -38,13 +38,16 @@ class Visits(format_kinds.Modality):
   layout = 'fixed'
   prefix = 'visits/{name}'
   table = Table('visits_{name}', order='day')
-  cost = Cost('days', row_bytes=8, rows_per_second=500_000)
   counted = 'known'
   noun = 'days'
 
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> Self:
     return cls(fields['days'])
+
+  @property
+  def cost(self) -> Cost:
+    return Cost('days', row_bytes=8, rows_per_second=500_000)
 
   @property
   def variables(self) -> tuple[Item, ...]:
@@ -104,7 +107,9 @@ class _Columns:
 
   def __call__(self, arrays, rows) -> Columns:
     known = jnp.asarray(arrays['known'])
-    return Columns(arrays['number'] * known, known, arrays.get('number_gate'))
+    return Columns(
+      arrays['number'] * known.astype(jnp.float32), known, arrays.get('number_gate')
+    )
 
 
 class _Encoder(nn.Module):

@@ -19,6 +19,7 @@ from medm2t_jax.runs.train_state import TrainState
 from medm2t_jax.targets import losses
 from medm2t_jax.training import steps
 from medm2t_jax.training.losses import StageLoss, make_loss
+from medm2t_jax.training.optimizer import promoting
 from tests.support import fake_batch
 
 ROWS = 16
@@ -114,7 +115,7 @@ def test_devices_change_neither_losses_nor_predictions(batches):
   model = MedM2T(model_config(), axis_name=devices.DEVICE_AXIS)
   # The paper's rate of the last stage. With the usual epsilon of 1e-8 Adam makes whole
   # steps out of the rounding error of gradients that are zero.
-  optimizer = optax.adam(5e-5, eps=1e-5)
+  optimizer = promoting(optax.adam(5e-5, eps=1e-5))
   recipe = Recipe(ROWS, 1e-3, class_weights=weights)
   loss = make_loss(recipe, fake_batch.schema(TASK).target)
   step = steps.train_step(model, stage, optimizer, loss)
@@ -140,7 +141,7 @@ def test_devices_change_neither_losses_nor_predictions(batches):
 
 def test_a_step_compiles_once_per_shape(batches):
   model = MedM2T(model_config(), axis_name=devices.DEVICE_AXIS)
-  optimizer = optax.adam(1e-3)
+  optimizer = promoting(optax.adam(1e-3))
   traces = []
 
   def counted(logits, label):
@@ -162,7 +163,7 @@ def test_a_frozen_encoder_changes_no_update_of_the_rest(batches):
   batch = spread(batches[0], [2] * 8)
   found = {}
   for frozen in ((), ('encoders_*',)):
-    optimizer = optax.adam(1e-3)
+    optimizer = promoting(optax.adam(1e-3))
     step = steps.train_step(model, 'static', optimizer, StageLoss(losses.nll), frozen)
     state = make_state('static', optimizer)
     before = jax.device_get(state.params)

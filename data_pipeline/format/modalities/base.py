@@ -100,7 +100,6 @@ class Modality(abc.ABC):
     layout: of its arrays in a batch.
     prefix: of its features in a record, with {name} for the modality's name.
     table: of its staged rows, also with {name}.
-    cost: of these rows.
     counted: the array whose rows (for a flag: ones) the index column `n_{name}` counts.
       None: every sample has the modality, and nothing is counted.
     noun: name of the counted entries.
@@ -111,7 +110,6 @@ class Modality(abc.ABC):
   layout: ClassVar[Layout]
   prefix: ClassVar[str]
   table: ClassVar[Table]
-  cost: ClassVar[Cost]
   counted: ClassVar[str | None]
   noun: ClassVar[str]
   time: ClassVar[str | None] = None
@@ -125,6 +123,11 @@ class Modality(abc.ABC):
   @abc.abstractmethod
   def variables(self) -> tuple[Item, ...]:
     """Its variables, which are matched with those of a model by code and unit."""
+
+  @property
+  @abc.abstractmethod
+  def cost(self) -> Cost:
+    """Of the rows of its table."""
 
   @property
   @abc.abstractmethod

@@ -32,7 +32,6 @@ class Events(base.Modality):
   layout = 'padded'
   prefix = 'events/{name}'
   table = Table('events_{name}', order='time, item, category, value')
-  cost = Cost('events', row_bytes=32, rows_per_second=500_000)
   counted = 'time'
   noun = 'events'
   time = 'time'
@@ -40,6 +39,10 @@ class Events(base.Modality):
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> Self:
     return cls(tuple(map(Item.from_json, fields['items'])))
+
+  @property
+  def cost(self) -> Cost:
+    return Cost('events', row_bytes=32, rows_per_second=500_000)
 
   @property
   def variables(self) -> tuple[Item, ...]:

@@ -36,7 +36,6 @@ class Grid(base.Modality):
   layout = 'fixed'
   prefix = 'grid/{name}'
   table = Table('grid_{name}', order='step, signal, value')
-  cost = Cost('events', row_bytes=32, rows_per_second=500_000)
   counted = 'observed'
   noun = 'observed cells'
 
@@ -44,6 +43,10 @@ class Grid(base.Modality):
   def from_json(cls, fields: Mapping[str, Any]) -> Self:
     items = tuple(map(Item.from_json, fields['items']))
     return cls(items, fields['steps'], fields['step_hours'])
+
+  @property
+  def cost(self) -> Cost:
+    return Cost('events', row_bytes=32, rows_per_second=500_000)
 
   @property
   def variables(self) -> tuple[Item, ...]:

@@ -33,7 +33,6 @@ class Static(base.Modality):
   layout = 'fixed'
   prefix = '{name}'
   table = Table('{name}', order='')
-  cost = Cost('', row_bytes=0, rows_per_second=500_000)
   counted = None
   noun = 'values'
 
@@ -41,6 +40,10 @@ class Static(base.Modality):
   def from_json(cls, fields: Mapping[str, Any]) -> Self:
     columns = (fields[name] for name in ('numeric', 'categorical'))
     return cls(*(tuple(map(Item.from_json, rows)) for rows in columns))
+
+  @property
+  def cost(self) -> Cost:
+    return Cost('', row_bytes=0, rows_per_second=500_000)
 
   @property
   def variables(self) -> tuple[Item, ...]:

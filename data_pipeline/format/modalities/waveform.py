@@ -41,7 +41,6 @@ class Waveform(base.Modality):
   layout = 'packed'
   prefix = '{name}'
   table = Table('recordings', order='time, study_id', raw_files=True)
-  cost = Cost('recordings', row_bytes=30_500, rows_per_second=200, parallel=True)
   counted = 'time'
   noun = 'recordings'
   time = 'time'
@@ -49,6 +48,10 @@ class Waveform(base.Modality):
   @classmethod
   def from_json(cls, fields: Mapping[str, Any]) -> Self:
     return cls(tuple(fields['terms']))
+
+  @property
+  def cost(self) -> Cost:
+    return Cost('recordings', row_bytes=30_500, rows_per_second=200, parallel=True)
 
   @property
   def variables(self) -> tuple[Item, ...]:

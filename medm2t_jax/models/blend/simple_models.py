@@ -94,7 +94,7 @@ def _tree_scores(
     goes_left = jnp.where(
       jnp.isnan(x), arrays['missing_left'][node], x <= arrays['threshold'][node]
     )
-    return arrays['left'][node] + ~goes_left
+    return arrays['left'][node] + (~goes_left).astype(node.dtype)
 
   node = jnp.broadcast_to(root.reshape(-1), (value.shape[0], root.size))
   node = jax.lax.fori_loop(0, arrays['depth'], descend, node)

@@ -75,7 +75,7 @@ class Thermometer:
     width = self.high - self.low
     filled = (value - lead(self.low)) / lead(jnp.where(width > 0, width, 1.0))
     filled = jnp.where(lead(width > 0), jnp.clip(filled, 0.0, 1.0), 0.0) - lead(self.mean)
-    one_hot = (value == lead(self.component)).astype(filled.dtype)
+    one_hot = (value == lead(self.component).astype(value.dtype)).astype(filled.dtype)
     return jnp.where(known, jnp.where(lead(self.categorical), one_hot, filled), 0.0)
 
 
@@ -107,7 +107,8 @@ class ItemStatistics(nn.Module):
     if train and config.input_dropout:
       shape = (counts.shape[0], 1, len(STATISTICS) + len(RATES), counts.shape[-1])
       keep = 1 - config.input_dropout
-      kept = jax.random.bernoulli(self.make_rng('dropout'), keep, shape) / keep
+      kept = jax.random.bernoulli(self.make_rng('dropout'), keep, shape)
+      kept = kept.astype(jnp.float32) / keep
       of_values, of_rates = jnp.split(kept, [len(STATISTICS)], axis=2)
       values = values * of_values[..., encode.item]
       rates = rates * of_rates

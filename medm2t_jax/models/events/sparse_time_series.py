@@ -127,7 +127,8 @@ class SparseTimeSeriesEncoder(nn.Module):
       share = jnp.sum(closed, axis=-1) / jnp.where(seen, total, 1.0)
       weights = weights.at[..., -1].add(share)
     none = jnp.arange(len(config.item_of_id)) == len(config.item_of_id) - 1
-    weights = jnp.where(seen[..., jnp.newaxis], weights, none[jnp.newaxis, jnp.newaxis])
+    none = none.astype(weights.dtype)[jnp.newaxis, jnp.newaxis]
+    weights = jnp.where(seen[..., jnp.newaxis], weights, none)
     table = self.value_table * jnp.take(self.source_table, item_of_id, axis=-2)
     table = table.astype(self.dtype)
     return jnp.einsum('bwi,ie->bwe', weights.astype(self.dtype), table), seen
@@ -257,6 +258,7 @@ class SparseTimeSeriesEncoder(nn.Module):
 def _mean_and_last(
   windows: Float[Array, 'b w e'], seen: Bool[Array, 'b w']
 ) -> Float[Array, 'b f']:
-  share = seen / jnp.maximum(jnp.sum(seen, axis=1, keepdims=True), 1)
+  known = seen.astype(jnp.float32)
+  share = known / jnp.maximum(jnp.sum(known, axis=1, keepdims=True), 1)
   mean = jnp.einsum('bw,bwe->be', share.astype(windows.dtype), windows)
   return jnp.concatenate([mean, windows[:, -1]], axis=-1)

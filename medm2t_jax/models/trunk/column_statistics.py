@@ -123,7 +123,8 @@ def cell_statistics(
 ) -> Columns:
   """`numeric_statistics` of the signals of a grid, (b v 9): there are no ties in time."""
   steps = observed.shape[1]
-  time = ((jnp.arange(steps) + 0.5 - steps) * step_hours)[jnp.newaxis, :, jnp.newaxis]
+  time = (jnp.arange(steps, dtype=jnp.float32) + 0.5 - steps) * step_hours
+  time = time[jnp.newaxis, :, jnp.newaxis]
   total = lambda x: jnp.sum(jnp.where(observed, x, 0.0), axis=1)
   low = jnp.min(jnp.where(observed, value, jnp.inf), axis=1)
   high = jnp.max(jnp.where(observed, value, -jnp.inf), axis=1)
@@ -138,7 +139,7 @@ def cell_statistics(
   at = lambda x, step: jnp.take_along_axis(x, lead(step), axis=1)[:, 0]
   several = known & (end > begin)
   slope = total(since * deviation) / jnp.where(several, total(since * since), 1.0)
-  hours = (steps - 0.5 - end) * step_hours
+  hours = (steps - 0.5 - end.astype(jnp.float32)) * step_hours
   values = [
     at(value, begin), at(value, end), low, high, mean, total(deviation**2) / some, slope,
     count, hours,
@@ -149,7 +150,7 @@ def cell_statistics(
     among = lambda found: jnp.where(
       known,
       total(jnp.where(found, gate, 0.0))
-      / jnp.maximum(jnp.sum(observed & found, axis=1), 1),
+      / jnp.maximum(jnp.sum(observed & found, axis=1), 1).astype(jnp.float32),
       1.0,
     )
     of_all = among(jnp.ones_like(observed))
@@ -180,13 +181,13 @@ def cell_spread(
   cut = lambda x: jnp.pad(x, pad).reshape(rows, segments, SEGMENT_STEPS, signals)
   value, observed = cut(value), cut(observed)
   count = jnp.sum(observed, axis=2)
-  mean = jnp.sum(value, axis=2) / jnp.maximum(count, 1)
+  mean = jnp.sum(value, axis=2) / jnp.maximum(count, 1).astype(jnp.float32)
   deviation = jnp.where(observed, value - mean[:, :, jnp.newaxis], 0.0)
   free = jnp.sum(jnp.maximum(count - 1, 0), axis=1)
   total = jnp.sum(deviation * deviation, axis=(1, 2))
   known = free > 0
   # The root has no gradient at 0, and none is needed.
-  return jnp.sqrt(total / jnp.maximum(free, 1)), known
+  return jnp.sqrt(total / jnp.maximum(free, 1).astype(jnp.float32)), known
 
 
 def categorical_statistics(
@@ -196,22 +197,23 @@ def categorical_statistics(
   items, most = len(levels), int(levels.max())
   place = (observed.row, observed.item)
   level = observed.value.astype(jnp.int32)
+  number = level.astype(jnp.float32)
   greatest = lambda x: (
     jnp.full((rows, items), -jnp.inf).at[place].max(jnp.where(observed.mask, x, -jnp.inf))
   )
   end = greatest(observed.time)
   is_last = observed.time == end[place]
-  last = greatest(jnp.where(is_last, level.astype(jnp.float32), -jnp.inf))
+  last = greatest(jnp.where(is_last, number, -jnp.inf))
 
   def total(*each: Array) -> list[Array]:
     x = jnp.where(observed.mask[..., jnp.newaxis], jnp.stack(each, axis=-1), 0.0)
     sums = jnp.zeros((rows, items, most, len(each))).at[(*place, level)].add(x)
     return _last_axis(sums)
 
-  decides = (is_last & (level == last[place])).astype(jnp.float32)
+  decides = (is_last & (number == last[place])).astype(jnp.float32)
   (count,) = total(jnp.ones_like(observed.time))
   is_known = jnp.isfinite(end)
-  each_level = jnp.arange(most)[jnp.newaxis, jnp.newaxis]
+  each_level = jnp.arange(most, dtype=jnp.float32)[jnp.newaxis, jnp.newaxis]
   was_last = (last[..., jnp.newaxis] == each_level).astype(jnp.float32)
   # A pair per level, then the hours; levels that an item does not have are left out.
   pairs = lambda a, b: jnp.stack([a, b], axis=-1).reshape(rows, items, 2 * most)

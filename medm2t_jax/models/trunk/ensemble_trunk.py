@@ -138,7 +138,8 @@ class EnsembleTrunk(nn.Module):
       return jnp.einsum('bnw,kn->kbw', x, scale.astype(self.dtype))
     keep = 1 - self.config.chunk_dropout
     shape = (len(scale), *x.shape[:2])
-    kept = jax.random.bernoulli(self.make_rng('dropout'), keep, shape) / keep
+    kept = jax.random.bernoulli(self.make_rng('dropout'), keep, shape)
+    kept = kept.astype(jnp.float32) / keep
     kept = (kept * scale[:, jnp.newaxis]).astype(self.dtype)
     return jnp.einsum('bnw,kbn->kbw', x, kept)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Any
 
 import jax
 import numpy as np
@@ -91,7 +92,8 @@ def test_bins_are_right_closed_and_unknown_values_take_the_none_id():
   item = np.array([[0, 0, 0, 0, 0, 0, 1, 3]], np.int32)
   category = np.array([[-1] * 7 + [1]], np.int32)
   fields = {'item': item, 'value': value, 'category': category}
-  ids, _, known = model.apply(variables, fields, method='tokenize')
+  tokens: Any = model.apply(variables, fields, method='tokenize')
+  ids, _, known = tokens
   none = len(config.item_of_id) - 1
   assert ids[0, :, 0].tolist() == [0, 0, 1, 9, 10, none, none, none]
   assert known[0].tolist() == [True] * 5 + [False] * 3
