@@ -332,7 +332,9 @@ def test_data_without_what_the_model_needs_are_refused(bundle, tmp_path):
   assert {one['modality'] for one in found.coverage['absent']} == {'labs'}
   assert np.isfinite(found.predictions).all()
   share = found.coverage['coverage']
-  with pytest.raises(DataError, match=rf'has {share:.2f} of what.*--min_coverage is 0.9'):
+  with pytest.raises(
+    DataError, match=rf'coverage is {share:.2f}, below --min_coverage=0.9'
+  ):
     predicting.require_coverage(found, 0.9, static.directory)
   predicting.require_coverage(found, share, static.directory)
 
