@@ -54,9 +54,9 @@ class Thermometer:
     low: knot below the component; high: the one above; mean: of the encoding, all (i).
   """
 
-  item: np.ndarray
-  component: np.ndarray
-  categorical: np.ndarray
+  item: Int[np.ndarray, ' i']
+  component: Int[np.ndarray, ' i']
+  categorical: Bool[np.ndarray, ' i']
   low: Float[Array, ' i']
   high: Float[Array, ' i']
   mean: Float[Array, ' i']
