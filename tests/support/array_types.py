@@ -6,6 +6,7 @@ and in what is returned. What other annotations say is pyright's.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from types import UnionType
@@ -33,9 +34,8 @@ def check() -> None:
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
   """The function, whose arrays are checked; itself where it tells of none."""
-  if (
-    function.__name__ == '__init__'
-  ):  # JAX makes dataclasses of what stands for arrays, too
+  # JAX makes dataclasses of what stands for arrays, too.
+  if function.__name__ == '__init__':
     return function
   hints = {name: _of_arrays(hint) for name, hint in function.__annotations__.items()}
   function.__annotations__ = {name: hint for name, hint in hints.items() if hint}
@@ -51,4 +51,4 @@ def _of_arrays(hint: Any) -> Any:
   if kind not in (Union, UnionType, tuple, list) or not any(map(_of_arrays, parts)):
     return None
   parts = tuple(_of_arrays(part) or part for part in parts)
-  return Union[parts] if kind is UnionType else kind[parts]  # noqa: UP007
+  return operator.getitem(Union if kind is UnionType else kind, parts)
