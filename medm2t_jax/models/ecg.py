@@ -331,5 +331,7 @@ def pool_by_owner(
   return mean, count.reshape(rows, windows)
 
 
-def _valid_recordings(ecg: Mapping[str, Array], valid: Bool[Array, ' b']):
+def _valid_recordings(
+  ecg: Mapping[str, Array], valid: Bool[Array, ' b']
+) -> Bool[Array, ' m']:
   return ecg['mask'] & jnp.asarray(valid)[ecg['owner']]

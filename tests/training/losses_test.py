@@ -102,6 +102,7 @@ def _fitted_probabilities(table, stage_recipe):
   """
   classes, columns = table.shape
   label, column = (index.ravel() for index in np.indices(table.shape))
+  label = label.astype(np.float32)
   target = Target('binary', tuple('ab'[:classes]))
   loss = losses.make_loss(stage_recipe, target)
 
@@ -156,6 +157,7 @@ def test_losses_that_do_not_suit_are_refused(changes, target, message):
 
 def test_padding_has_no_part_even_when_its_loss_is_not_finite():
   logits, label = _case()
+  label = label.astype(np.float32)
   weight = np.ones(17, np.float32)
   expected = losses.weighted_sum(losses_of.nll(logits, label), weight)
   padded = np.concatenate([losses_of.nll(logits, label), [np.nan, np.inf]]).astype(
@@ -167,6 +169,7 @@ def test_padding_has_no_part_even_when_its_loss_is_not_finite():
 
 def test_members_together_count_as_much_as_what_stands_beside_them():
   logits, label = _case()
+  label = label.astype(np.float32)
   heads = np.stack([logits, -logits, 2 * logits, 0.5 * logits])
   found = jax.jit(lambda x: losses.of_heads(losses_of.nll, x, label, members=3))(heads)
   each = [np.asarray(losses_of.nll(head, label)) for head in heads]

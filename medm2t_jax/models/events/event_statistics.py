@@ -58,9 +58,9 @@ class Thermometer:
     mean: of the encoding, (i).
   """
 
-  item: np.ndarray
-  component: np.ndarray
-  categorical: np.ndarray
+  item: Int[np.ndarray, ' i']
+  component: Int[np.ndarray, ' i']
+  categorical: Bool[np.ndarray, ' i']
   low: Float[Array, ' i']
   high: Float[Array, ' i']
   mean: Float[Array, ' i']

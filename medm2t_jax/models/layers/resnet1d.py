@@ -83,7 +83,9 @@ class ResNet1d(nn.Module):
       name=name,
     )
 
-  def _activation(self, x, mask, train: bool, name: str):
+  def _activation(
+    self, x: Float[Array, 'b t e'], mask: Bool[Array, ' b'], train: bool, name: str
+  ) -> Float[Array, 'b t e']:
     x = BatchNorm(self.axis_name, self.dtype, name=name)(x, mask, train=train)
     return Dropout(self.dropout)(nn.relu(x), deterministic=not train)
 
