@@ -20,18 +20,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Num
 
 Gates = dict[str, dict[str, Any]]
 ShapedLike = Mapping[str, Mapping[str, str]]
 
 
 def gated(
-  arrays: Mapping[str, Array], name: str, x: Float[Array, ...]
-) -> Float[Array, ...]:
+  arrays: Mapping[str, Array], name: str, x: Num[Array, '*shape']
+) -> Num[Array, '*shape']:
   """`x` times the gates `name` of a modality; `x` unchanged if it has none."""
   gate = arrays.get(f'{name}_gate')
-  return x if gate is None else x * gate
+  return x if gate is None else x.astype(gate.dtype) * gate
 
 
 def open_gates(batch: Mapping[str, Any], shaped_like: ShapedLike) -> Gates:

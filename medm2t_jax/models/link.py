@@ -22,7 +22,7 @@ def normalized(outputs: Float[Array, '... c'], link: Link) -> Float[Array, '... 
   return jax.nn.log_softmax(outputs) if link == 'softmax' else outputs
 
 
-def predicted(outputs: Float[Array, '... c'], link: Link) -> Float[Array, ...]:
+def predicted(outputs: Float[Array, '... c'], link: Link) -> Float[Array, ' ...']:
   """Probabilities (... c), or numbers (...) of one output."""
   if link == 'identity':
     return outputs[..., 0]

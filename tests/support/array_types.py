@@ -19,16 +19,17 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def check() -> None:
-  """Has the functions of modules checked that are imported from now on.
+  """Has the functions of `modules` checked that are imported from now on."""
+  install_import_hook(modules(), f'{__name__}.checked')
 
-  Of those alone whose annotations tell of arrays: every function takes two milliseconds.
-  """
-  modules = [
+
+def modules() -> list[str]:
+  """Those whose annotations tell of arrays; every function takes two milliseconds."""
+  return [
     '.'.join(path.relative_to(_ROOT).with_suffix('').parts)
-    for path in (_ROOT / 'medm2t_jax').rglob('*.py')
+    for path in sorted((_ROOT / 'medm2t_jax').rglob('*.py'))
     if 'from jaxtyping import' in path.read_text('utf-8')
   ]
-  install_import_hook(modules, f'{__name__}.checked')
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:

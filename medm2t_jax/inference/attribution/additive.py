@@ -28,7 +28,7 @@ class Additive(NamedTuple):
     attributions: of rows (b n), NaN where missing, to each score: (b n c) or (b n l 2).
   """
 
-  expected: Float[np.ndarray, ...]
+  expected: Float[np.ndarray, ' ...']
   attributions: Callable[[Float[np.ndarray, 'b n']], Float[np.ndarray, 'b n ...']]
 
 

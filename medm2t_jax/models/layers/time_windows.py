@@ -10,7 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
-def window_of(time: Float[Array, ...], cuts: Float[Array, ' c']) -> Int[Array, ...]:
+def window_of(
+  time: Float[Array, '*shape'], cuts: Float[Array, ' c']
+) -> Int[Array, '*shape']:
   """Window w holds cuts[w - 1] < time <= cuts[w].
 
   Args:
