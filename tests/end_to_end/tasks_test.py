@@ -144,14 +144,14 @@ def test_phenotypes_have_metrics_each_where_it_occurs(evaluated):
   varied = [0 < column.sum() < len(column) for column in label.T]
   assert 3 < sum(varied) < 25
   areas = []
-  for column, score, (name, found), both in zip(
+  for column, score, (name, metrics), both in zip(
     label.T, probability.T, each.items(), varied, strict=True
   ):
     if both:
       areas.append(roc_auc_score(column, score))
-      assert found['auroc']['value'] == pytest.approx(areas[-1])
+      assert metrics['auroc']['value'] == pytest.approx(areas[-1])
     else:
-      assert found['auroc']['value'] is None and name in found['auroc']['reason']
+      assert metrics['auroc']['value'] is None and name in metrics['auroc']['reason']
     assert name in found.page or '&' in name
   assert found.metrics['headline']['value'] == pytest.approx(np.mean(areas))
   micro = roc_auc_score(label.ravel(), probability.ravel())

@@ -113,7 +113,7 @@ def test_splits_are_known_by_their_subjects_not_by_their_path(dataset, splits, t
   workdir.claim(tmp_path / 'W', of('splits.json'), data.version)
   config = of('elsewhere/splits.json')
   workdir.claim(tmp_path / 'W', config, data.version)
-  with pytest.raises(DataError, match=r'made with data\.version='):
+  with pytest.raises(DataError, match=r'created with data\.version='):
     workdir.claim(tmp_path / 'W', config, apply(dataset, fewer, tmp_path).version)
 
 

@@ -595,7 +595,7 @@ def test_subjects_that_the_model_has_seen_are_not_tested_on(bundle, data, tmp_pa
     ({'start_from_version': '0' * 16}, 'has version'),
     ({'adapt': 'tail'}, 'all, head'),
     ({'adapt_rate': 0.0}, 'above 0'),
-    ({'task': 'los'}, "predicts 'mortality', the experiment 'los'"),
+    ({'task': 'los'}, "predicts 'mortality', but the experiment predicts 'los'"),
   ],
 )
 def test_what_does_not_suit_is_refused_at_once(bundle, data, changes, message):
