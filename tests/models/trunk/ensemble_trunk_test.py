@@ -11,6 +11,7 @@ from medm2t_jax.models.trunk.ensemble_trunk import (
   EnsembleConfig,
   EnsembleTrunk,
   each_by_its_table,
+  sum_of_chunks,
 )
 from tests.support import fake_batch
 
@@ -143,4 +144,24 @@ def test_the_product_by_tables_and_its_gradients_are_those_of_einsum():
   found, expected = (value(each)(x, table) for each in (each_by_its_table, plain))
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected
+  )
+
+
+# Fewer than a block, whole blocks alone, and both.
+@pytest.mark.parametrize('count', [COUNT, 64, 70])
+def test_the_sum_by_blocks_and_its_gradients_are_those_of_einsum(count):
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(ROWS, count, SIZE)).astype(np.float32)
+  table = rng.normal(size=(count, SIZE, 4)).astype(np.float32)
+  scale = rng.normal(size=(3, count)).astype(np.float32)
+  expected = np.einsum('bnp,npw,kn->kbw', *map(np.float64, (x, table, scale)))
+  found = jax.jit(sum_of_chunks)(x, table, scale)
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+  # Integrated gradients go through it.
+  plain = lambda *given: jnp.einsum('bnp,npw,kn->kbw', *given)
+  gradient = lambda function: jax.jit(
+    jax.grad(lambda x: (function(x, table, scale) ** 2).sum())
+  )
+  np.testing.assert_allclose(
+    gradient(sum_of_chunks)(x), gradient(plain)(x), rtol=1e-4, atol=1e-2
   )
