@@ -14,7 +14,7 @@ from data_pipeline.format.schema import DataError, Target
 from medm2t_jax import targets
 from medm2t_jax.evaluation.metrics import calibration
 from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES
-from medm2t_jax.evaluation.metrics.metrics import NAMES, headline_metric, score
+from medm2t_jax.evaluation.metrics.metrics import NAMES, digits_of, headline_metric, score
 from medm2t_jax.evaluation.page import page
 from medm2t_jax.evaluation.results import LEAST_EVENTS, json_ready
 from medm2t_jax.evaluation.rows import Rows, predictions_table, read_rows
@@ -27,7 +27,6 @@ from medm2t_jax.report.text import (
   count,
   in_brackets,
   in_words,
-  interval,
   number,
   task_name,
 )
@@ -96,21 +95,18 @@ def render(result: Mapping[str, Any]) -> str:
   key, here, there = result['headline'], result['here'], result['there']
   target, name = Target(**result['target']), NAMES[result['headline']]
   ours, theirs = here['overall'][key], there['overall'][key]
-  counts, digits = here['counts'], 2 if target.numeric else 3
-  spread = interval(ours, digits)
+  counts = here['counts']
   return page(
     kicker='External validation',
     title=task_name(result['task'], target.description),
     source=result['source']['here'],
     notes=_notes(result),
-    headline=(
-      f'{name} on these data',
-      f'{number(ours["value"], digits)} {target.unit}'.rstrip(),
-      spread if ours['low'] is None else f'95 % interval {spread}',
-    ),
+    headline=f'{name} on these data',
+    estimate=ours,
+    target=target,
     facts=[
       ('How good', _verdict(ours, theirs, name)),
-      ('Own test subjects', in_words(theirs, digits)),
+      ('Own test subjects', in_words(theirs, digits_of(target))),
       ('Samples', f'{count(counts["n"])} of {count(counts["subjects"])} subjects'),
       ('Events', count(counts['events'])),
       ('Coverage', f'{result["coverage"]["coverage"]:.2f}'),

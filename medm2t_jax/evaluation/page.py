@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from data_pipeline.format.schema import Target
 from medm2t_jax.evaluation import sections
+from medm2t_jax.evaluation.metrics.metrics import digits_of
 from medm2t_jax.evaluation.model_card import predicts
 from medm2t_jax.evaluation.results import Evaluation
 from medm2t_jax.evaluation.sections.baselines import ALONE, title
@@ -49,7 +50,9 @@ def render(evaluation: Evaluation) -> tuple[str, dict[str, str]]:
     title=task_name(metrics['task'], evaluation.test.target.description),
     source=metrics['source'],
     notes=metrics['notes'],
-    headline=_headline(headline, evaluation.test.target),
+    headline=_headline(headline),
+    estimate=headline,
+    target=evaluation.test.target,
     facts=_facts(evaluation),
     made_of=_made_of(evaluation),
     sections=shown,
@@ -64,7 +67,9 @@ def page(
   title: str,
   source: str,
   notes: Sequence[str],
-  headline: tuple[str, str, str],
+  headline: str,
+  estimate: Mapping[str, Any],
+  target: Target,
   facts: Sequence[tuple[str, str]],
   sections: Sequence[Section],
   footer: str,
@@ -77,18 +82,20 @@ def page(
     title: of the task.
     source: key of the source.
     notes: warnings at the top.
-    headline: name, value and interval of the headline metric.
+    headline: name of the headline metric.
+    estimate: its 'value', 'low', 'high' and 'reason', in the unit of the target.
+    target: what is predicted.
     facts: terms and texts beside the headline, for a reader who knows the patients but not
       the model.
     sections: of the page.
     footer: below the sections.
     made_of: terms and texts below the facts: of the model and the data.
   """
-  name, value, spread = headline
+  value, spread = _value_and_spread(estimate, target)
   summary = from_template(
     'headline.html',
     notes=notes,
-    name=name,
+    name=headline,
     value=value,
     interval=spread,
     facts=facts,
@@ -104,19 +111,22 @@ def page(
   )
 
 
-def _headline(headline: Mapping[str, Any], target: Target) -> tuple[str, str, str]:
-  """Name, value and interval of the headline metric in words."""
+def _headline(headline: Mapping[str, Any]) -> str:
+  """Name of the headline metric of a report."""
   name, average = headline['name'], headline['average']
   if average:
     name = f'{name}, macro average' if average == 'macro' else f'{name}, {average}'
-  if headline['value'] is None:
-    return f'Test {name}', 'undefined', headline['reason']
-  unit = f' {target.unit}' if target.unit else ''
-  digits = 2 if target.numeric else 3
-  spread = interval(headline, digits)
-  if headline['low'] is not None:
-    spread = f'95 % interval {spread}'
-  return f'Test {name}', number(headline['value'], digits) + unit, spread
+  return f'Test {name}'
+
+
+def _value_and_spread(estimate: Mapping[str, Any], target: Target) -> tuple[str, str]:
+  """An estimate in the unit of the target, and its interval, in words."""
+  if estimate['value'] is None:
+    return 'undefined', estimate['reason']
+  digits = digits_of(target)
+  value = f'{number(estimate["value"], digits)} {target.unit}'.rstrip()
+  spread = interval(estimate, digits)
+  return value, spread if estimate['low'] is None else f'95 % interval {spread}'
 
 
 def _facts(evaluation: Evaluation) -> list[tuple[str, str]]:
@@ -156,7 +166,7 @@ def _made_of(evaluation: Evaluation) -> list[tuple[str, str]]:
 def _predictors(evaluation: Evaluation) -> list[tuple[str, str]]:
   """The parts of the model, and the metrics of the network and simple models alone."""
   target = evaluation.test.target
-  digits = 2 if target.numeric else 3
+  digits = digits_of(target)
   blend = evaluation.context.config.get('blend', ())
   parts = ['the network', *(title(name, target) for name in blend)]
   what = f'a blend of {listed(parts)}' if blend else listed(parts)

@@ -14,6 +14,7 @@ from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES, Draws, estimate
 from medm2t_jax.evaluation.metrics.metrics import (
   NAMES,
   compared_metrics,
+  digits_of,
   metric_draws,
   why_undefined,
 )
@@ -29,7 +30,7 @@ from medm2t_jax.report.blocks import (
   Table,
   to_markdown,
 )
-from medm2t_jax.report.text import NONE, in_brackets, in_words, interval, number, task_name
+from medm2t_jax.report.text import NONE, in_brackets, in_words, number, task_name
 from medm2t_jax.studies import ablation_plots
 
 
@@ -57,7 +58,7 @@ class Ablations:
     self._names = compared_metrics(rows)
     self._counts, self._reason = rows.counts(), why_undefined(rows)
     self._target = rows.target
-    self._digits = 2 if rows.target.numeric else 3
+    self._digits = digits_of(rows.target)
     self._full = self._draws(full, 'the full model')
     self._entries: list[dict[str, Any]] = []
 
@@ -223,20 +224,16 @@ class Ablations:
     return Table(header, rows)
 
   def _page(self, result: Mapping[str, Any], sections: Sequence[Section]) -> str:
-    headline, unit = self._names[0], f' {self._target.unit}'.rstrip()
-    full = result['full'][headline]
-    spread = interval(full, self._digits)
+    headline = self._names[0]
     seeds = ', '.join(map(str, result['seeds']))
     return page(
       kicker='MedM2T ablations',
       title=task_name(result['task'], self._target.description),
       source=result['source'],
       notes=self._notes(result),
-      headline=(
-        f'Full model, test {NAMES[headline]}',
-        number(full['value'], self._digits) + unit,
-        f'95 % interval {spread}' if full['low'] is not None else spread,
-      ),
+      headline=f'Full model, test {NAMES[headline]}',
+      estimate=result['full'][headline],
+      target=self._target,
       facts=[
         ('Test samples', f'{result["n"]:,} of {result["subjects"]:,} subjects'),
         ('Folds', ', '.join(map(str, result['folds']))),

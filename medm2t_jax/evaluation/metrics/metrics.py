@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.format.schema import Target
 from medm2t_jax import targets
 from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES, Draws, bootstrap, estimate
 from medm2t_jax.evaluation.metrics.ranking import Ranking
@@ -33,6 +34,11 @@ NAMES = {
   'r2': 'R²',
   'bias': 'Bias (predicted − true)',
 }
+
+
+def digits_of(target: Target) -> int:
+  """Digits after the point of a metric: two in the unit of a number, else three."""
+  return 2 if target.numeric else 3
 
 
 def headline_metric(rows: Rows) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from data_pipeline.format.schema import Target
 from medm2t_jax import baselines
-from medm2t_jax.evaluation.metrics.metrics import NAMES, compared_metrics
+from medm2t_jax.evaluation.metrics.metrics import NAMES, compared_metrics, digits_of
 from medm2t_jax.evaluation.metrics.paired import Comparison
 from medm2t_jax.evaluation.results import Evaluation
 from medm2t_jax.evaluation.sections.judging import excludes, too_few_for_average, worse
@@ -122,7 +122,7 @@ def render(evaluation: Evaluation) -> Section | None:
     return None
   names = compared_metrics(evaluation.test)
   target = evaluation.test.target
-  digits = 2 if target.numeric else 3
+  digits = digits_of(target)
   linear = 'Ridge regression' if target.numeric else 'Logistic regression'
   sentences = [
     who_is_better(each['name'], each['differences'][names[0]], NAMES[names[0]], target)
@@ -193,7 +193,7 @@ def who_is_better(
   """
   other, verb = title(name, target), 'are' if name in _PLURAL else 'is'
   subject = capitalized(other)
-  digits = 2 if target.numeric else 3
+  digits = digits_of(target)
   unit = f'{target.unit} of {metric}'.strip() if target.numeric else metric
   low, high = difference['low'], difference['high']
   if difference['value'] is None or low is None:

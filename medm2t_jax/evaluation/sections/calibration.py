@@ -8,7 +8,7 @@ from typing import Any
 
 from medm2t_jax.evaluation.metrics import calibration
 from medm2t_jax.evaluation.results import Evaluation
-from medm2t_jax.evaluation.sections.judging import excludes, too_few_for_average
+from medm2t_jax.evaluation.sections.judging import excludes, in_unit, too_few_for_average
 from medm2t_jax.evaluation.sections.section import Needs
 from medm2t_jax.evaluation.sections.tables import INTERVAL, MOST_DRAWN, estimates
 from medm2t_jax.report import plots
@@ -70,8 +70,8 @@ def verdict(evaluation: Evaluation) -> str:
     return f'Calibration cannot be judged: {few}.'
   if test.target.numeric:
     bias = evaluation.metrics['pooled']['overall']['bias']
-    bias_said = f'{in_words(bias, 2)} {test.target.unit}'.strip()
-    return f'{_level("Predicted numbers", bias, bias_said)}; {_spread(found["slope"])}.'
+    said = in_unit(bias, test.target)
+    return f'{_level("Predicted numbers", bias, said)}; {_spread(found["slope"])}.'
   scaled = found['after'] is not None
   risks = 'Temperature-scaled risks' if scaled else 'Predicted risks'
   classes = found['after' if scaled else 'before']['classes']

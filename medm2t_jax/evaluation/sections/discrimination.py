@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.format.schema import Target
 from medm2t_jax.evaluation.metrics import calibration
 from medm2t_jax.evaluation.metrics.metrics import (
   CLASS_METRICS,
@@ -17,7 +18,7 @@ from medm2t_jax.evaluation.metrics.metrics import (
 from medm2t_jax.evaluation.metrics.ranking import Ranking
 from medm2t_jax.evaluation.results import Evaluation
 from medm2t_jax.evaluation.rows import Rows
-from medm2t_jax.evaluation.sections.judging import excludes, too_few_for_average
+from medm2t_jax.evaluation.sections.judging import excludes, in_unit, too_few_for_average
 from medm2t_jax.evaluation.sections.section import Needs
 from medm2t_jax.evaluation.sections.tables import INTERVAL, MOST_DRAWN, estimates
 from medm2t_jax.report import plots
@@ -70,7 +71,7 @@ def verdict(evaluation: Evaluation) -> str:
     what = 'The error' if target.numeric else 'Discrimination'
     return f'{what} cannot be judged: {headline["reason"] or few}.'
   if target.numeric:
-    return _verdict_of_numbers(metrics, target.unit)
+    return _verdict_of_numbers(metrics, target)
   of = 'Averaged over all classes, ' if headline['average'] == 'macro' else ''
   found = f'{of}{headline["name"]} is {in_words(headline)}'
   if headline['low'] <= 0.5:
@@ -86,9 +87,9 @@ def verdict(evaluation: Evaluation) -> str:
   )
 
 
-def _verdict_of_numbers(metrics: Mapping[str, Any], unit: str) -> str:
+def _verdict_of_numbers(metrics: Mapping[str, Any], target: Target) -> str:
   error, explained = metrics['headline'], metrics['pooled']['overall']['r2']
-  found = f'Predictions are off by {in_words(error, 2)} {unit}'.rstrip() + ' on average'
+  found = f'Predictions are off by {in_unit(error, target)} on average'
   if explained['value'] is None:
     return f'{found}; whether that is better than a constant cannot be judged.'
   if not excludes(explained, 0.0):

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from data_pipeline.format.schema import Target
 from medm2t_jax import targets
+from medm2t_jax.evaluation.metrics.metrics import digits_of
 from medm2t_jax.evaluation.results import LEAST_EVENTS, LEAST_SAMPLES
 from medm2t_jax.evaluation.rows import Outcome, Rows
+from medm2t_jax.report.text import in_words
 
 
 def too_few(rows: Rows) -> str | None:
@@ -29,6 +32,12 @@ def too_few_for_average(rows: Rows) -> str | None:
     return too_few(rows)
   enough = max(_rarer(each) for each in rows.outcomes) >= LEAST_EVENTS
   return None if enough else f'fewer than {LEAST_EVENTS} cases of every label'
+
+
+def in_unit(estimate: Mapping[str, Any], target: Target) -> str:
+  """An estimate in words; of numbers with the target's unit."""
+  unit = target.unit if target.numeric else ''
+  return f'{in_words(estimate, digits_of(target))} {unit}'.rstrip()
 
 
 def excludes(estimate: Mapping[str, Any], value: float) -> bool:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES
-from medm2t_jax.evaluation.metrics.metrics import headline_metric
+from medm2t_jax.evaluation.metrics.metrics import digits_of, headline_metric
 from medm2t_jax.evaluation.metrics.paired import Comparison
 from medm2t_jax.evaluation.results import Evaluation
 from medm2t_jax.evaluation.rows import Rows
 from medm2t_jax.evaluation.sections import robustness
-from medm2t_jax.evaluation.sections.judging import too_few_for_average, worse
+from medm2t_jax.evaluation.sections.judging import in_unit, too_few_for_average, worse
 from medm2t_jax.evaluation.sections.section import Needs
 from medm2t_jax.evaluation.sections.tables import INTERVAL, limits_of
 from medm2t_jax.report import plots
@@ -61,10 +61,9 @@ def verdict(evaluation: Evaluation) -> str | None:
     of = times(len(scenarios), 'case', 'cases')
     return f'In none of {of} with fewer modalities is {name} shown to be worse.'
   worst = max(lost, key=lambda each: abs(each['difference']['value']))
-  digits, unit = (2, f' {rows.target.unit}') if rows.target.numeric else (3, '')
   return (
     f'{name} is worse in {len(lost)} of {len(scenarios)} cases with fewer modalities, most '
-    f'in "{worst["name"]}": difference {in_words(worst["difference"], digits)}{unit}.'
+    f'in "{worst["name"]}": difference {in_unit(worst["difference"], rows.target)}.'
   )
 
 
@@ -74,7 +73,7 @@ def render(evaluation: Evaluation) -> Section | None:
   if not scenarios:
     return None
   headline = evaluation.metrics['headline']
-  digits = 2 if evaluation.test.target.numeric else 3
+  digits = digits_of(evaluation.test.target)
   metrics = [headline, *(each['metric'] for each in scenarios)]
   limits = limits_of(metrics, None, None)
   row = lambda name, metric, difference: (

@@ -10,11 +10,11 @@ import numpy as np
 from data_pipeline.format.schema import DataError
 from medm2t_jax.evaluation import robustness
 from medm2t_jax.evaluation.context import DamageCurve
-from medm2t_jax.evaluation.metrics.metrics import headline_metric
+from medm2t_jax.evaluation.metrics.metrics import digits_of, headline_metric
 from medm2t_jax.evaluation.metrics.paired import Comparison
 from medm2t_jax.evaluation.results import LEAST_SAMPLES, Evaluation
 from medm2t_jax.evaluation.rows import Rows
-from medm2t_jax.evaluation.sections.judging import worse
+from medm2t_jax.evaluation.sections.judging import in_unit, worse
 from medm2t_jax.evaluation.sections.section import Needs
 from medm2t_jax.report import plots
 from medm2t_jax.report.blocks import (
@@ -91,11 +91,10 @@ def verdict(evaluation: Evaluation) -> str | None:
     return f'None of {kinds} of damage is shown to make {name} worse.'
   many = len({curve['name'] for curve, _ in found})
   curve, level = max(found, key=lambda each: abs(each[1]['difference']['value']))
-  digits, unit = (2, f' {rows.target.unit}') if rows.target.numeric else (3, '')
   return (
     f'{many} of {kinds} of damage make {name} worse, most '
     f'"{curve["title"]}" ({curve["axis"]}: {_level(level)}): difference '
-    f'{in_words(level["difference"], digits)}{unit}.'
+    f'{in_unit(level["difference"], rows.target)}.'
   )
 
 
@@ -150,7 +149,7 @@ def _pictures(evaluation: Evaluation, curves: Sequence[Mapping[str, Any]]) -> li
 
 
 def _table(evaluation: Evaluation, curves: Sequence[Mapping[str, Any]]) -> Table:
-  digits = 2 if evaluation.test.target.numeric else 3
+  digits = digits_of(evaluation.test.target)
   rows: list[Sequence[Cell]] = []
   for curve in curves:
     base = curve['undamaged']

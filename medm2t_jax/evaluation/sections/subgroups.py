@@ -13,7 +13,7 @@ import numpy as np
 
 from data_pipeline.format.schema import Target
 from medm2t_jax.evaluation.metrics.bootstrap import RESAMPLES
-from medm2t_jax.evaluation.metrics.metrics import headline_estimate
+from medm2t_jax.evaluation.metrics.metrics import digits_of, headline_estimate
 from medm2t_jax.evaluation.results import Evaluation
 from medm2t_jax.evaluation.rows import Rows
 from medm2t_jax.evaluation.sections.judging import excludes, too_few
@@ -90,7 +90,7 @@ def verdict_of(
   ]
   if not judged or headline['value'] is None:
     return 'Subgroups cannot be judged: every group is too small.'
-  digits = 2 if target.numeric else 3
+  digits = digits_of(target)
   everyone = f'{headline["name"]} of all samples ({number(headline["value"], digits)})'
   lower: list[str] = []
   higher: list[str] = []
@@ -145,7 +145,7 @@ def _table(
   small: bool,
 ) -> Table:
   """The groups that have a warning, or those that have none."""
-  digits = 2 if target.numeric else 3
+  digits = digits_of(target)
   rows: list[Sequence[Cell]] = []
   for grouping in groupings:
     groups = [each for each in grouping['groups'] if bool(each['warning']) == small]
