@@ -33,6 +33,7 @@ _IDENTIFY = flags.DEFINE_boolean(
 def main(_: list[str]) -> None:
   """Writes the page of one sample and prints its prediction."""
   # Imported here so that --help and wrong flags answer at once.
+  from data_pipeline.format.atomic import write_text
   from data_pipeline.format.dataset import open_dataset
   from data_pipeline.reading import one_sample
   from medm2t_jax.inference.attribution.explainer import Explainer
@@ -51,7 +52,7 @@ def main(_: list[str]) -> None:
   identity = identity_of(dataset, row) if _IDENTIFY.value else Identity()
   story = StoryTeller(model, Explainer(model)).tell(example, identity, notes)
   out.parent.mkdir(parents=True, exist_ok=True)
-  out.write_text(page(story), encoding='utf-8')
+  write_text(out, page(story))
   headline = story['outputs'][story['headline']]
   summary = {'task': model.schema.task, 'output': headline['name'], 'page': str(out)}
   print(json.dumps({**summary, 'prediction': headline['values'][-1]}))

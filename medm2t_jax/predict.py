@@ -51,6 +51,7 @@ _CHECK = flags.DEFINE_boolean('check', True, "Run the model's self-test before p
 def main(_: list[str]) -> None:
   """Predicts the data set, writes all files and prints a summary."""
   # Imported here so that --help and wrong flags answer at once.
+  from data_pipeline.format.atomic import write_text
   from data_pipeline.format.dataset import open_dataset
   from data_pipeline.format.schema import write_json
   from medm2t_jax.inference import predicting, tables
@@ -77,7 +78,7 @@ def main(_: list[str]) -> None:
     files |= {'report': out.with_name('report.html')}
     files |= {'metrics': out.with_name('metrics.json')}
     write_json(files['metrics'], result)
-    files['report'].write_text(external.render(result), encoding='utf-8')
+    write_text(files['report'], external.render(result))
   coverage = predicted.coverage
   summary = {
     name: coverage[name] for name in ('samples', 'left_out', 'coverage', 'overlap')
