@@ -164,8 +164,8 @@ def _calibration(result: Mapping[str, Any], target: Target) -> Section:
   counts = lambda of: f'{count(of["subjects"])} subjects, {count(of["samples"])} samples'
   blocks: list[Block] = [
     Paragraph(
-      'Recalibrated on a random fifth of the subjects '
-      f'({counts(found["fitted_on"])}), measured on the other '
+      f'A random fifth of the subjects ({counts(found["fitted_on"])}) is for '
+      'recalibration; the table is of the other '
       f'{counts(found["measured_on"])}.'
     ),
     Table(header, rows, tuple(range(1, len(header)))),
@@ -311,13 +311,13 @@ def recalibration(rows: Rows, *, slope: bool) -> Recalibration:
 
 
 def _verdict(here: Mapping[str, Any], there: Mapping[str, Any], name: str) -> str:
-  told = f'{name} is {in_words(here)} on these data, and {in_words(there)} on the own test '
-  told += 'subjects of the model.'
+  told = f'{name} is {in_words(here)} on these data, and {in_words(there)} on the '
+  told += "model's own test subjects."
   ends = [one[end] for one in (here, there) for end in ('low', 'high')]
   if None in ends:
     return told
   apart = here['low'] > there['high'] or here['high'] < there['low']
-  return told + (' The intervals do not meet.' if apart else ' The intervals meet.')
+  return told + f' The intervals {"do not " if apart else ""}overlap.'
 
 
 def _notes(result: Mapping[str, Any]) -> list[str]:
