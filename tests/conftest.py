@@ -120,7 +120,7 @@ _LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
-  """The order in which `--dist=loadfile --no-loadscope-reorder` deals files."""
+  """The order in which `--dist=loadfile --no-loadscope-reorder` hands out files."""
   rank = {name: place for place, name in enumerate(_LONGEST)}
   items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
 

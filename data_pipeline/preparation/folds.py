@@ -79,16 +79,16 @@ def assign_folds(
   counts = np.concatenate([counts, np.ones((len(subjects), 1))], axis=1)
 
   if tested is None:
-    fold = _deal(subjects, counts, parts=NUM_FOLDS, salt=f'{seed}/test')
+    fold = _assign(subjects, counts, parts=NUM_FOLDS, salt=f'{seed}/test')
   else:
     fold = np.zeros(len(subjects), np.int64)
     rest = np.setdiff1d(np.arange(len(subjects)), owner[tested])
     parts = NUM_FOLDS - 1
-    fold[rest] = 1 + _deal(subjects[rest], counts[rest], parts=parts, salt=f'{seed}/test')
+    fold[rest] = 1 + _assign(subjects[rest], counts[rest], parts=parts, salt=f'{seed}/test')
   validates = np.zeros((len(subjects), NUM_FOLDS), np.uint8)
   for k in range(NUM_FOLDS):
     others = np.flatnonzero(fold != k)
-    part = _deal(
+    part = _assign(
       subjects[others],
       counts[others],
       parts=_VALIDATION_PARTS,
@@ -121,7 +121,9 @@ def _kinds(
   return kinds[:, kinds.any(axis=0)]
 
 
-def _deal(subjects: np.ndarray, counts: np.ndarray, *, parts: int, salt: str) -> np.ndarray:
+def _assign(
+  subjects: np.ndarray, counts: np.ndarray, *, parts: int, salt: str
+) -> np.ndarray:
   """Assigns subjects (s,) with `counts` (s, strata) to equal parts: int64 (s,)."""
   key = hashlib.blake2b(salt.encode(), digest_size=16).hexdigest()
   ties = [hash_subject(subject, key) for subject in subjects]
@@ -129,12 +131,12 @@ def _deal(subjects: np.ndarray, counts: np.ndarray, *, parts: int, salt: str) ->
   order = sorted(range(len(subjects)), key=lambda i: (-samples[i], ties[i]))
 
   totals = np.maximum(counts.sum(axis=0), 1)  # a stratum may be absent here
-  dealt = np.zeros((parts, counts.shape[1]))
+  assigned = np.zeros((parts, counts.shape[1]))
   part = np.zeros(len(subjects), np.int64)
   for i in order:
-    # Adding x to a part raises sum(dealt^2 / total) by 2 dealt.x / total plus a
+    # Adding x to a part raises sum(assigned^2 / total) by 2 assigned.x / total plus a
     # term that is the same for all parts.
-    chosen = int(np.argmin(dealt @ (counts[i] / totals)))
-    dealt[chosen] += counts[i]
+    chosen = int(np.argmin(assigned @ (counts[i] / totals)))
+    assigned[chosen] += counts[i]
     part[i] = chosen
   return part

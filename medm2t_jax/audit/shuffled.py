@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from data_pipeline.format.schema import Target
 from medm2t_jax import targets
 from medm2t_jax.audit.check import Check
-from medm2t_jax.audit.ranks import auroc
 from medm2t_jax.audit.scan import SPLITS
+from medm2t_jax.evaluation.metrics.ranking import Ranking
 from medm2t_jax.experiment import Experiment
 from medm2t_jax.runs.reader import Batch
 from medm2t_jax.runs.restoring import restore_best
@@ -29,7 +28,7 @@ from medm2t_jax.training.starting import recipe_of
 # A few hundred steps: one epoch of large data, some of small.
 STEPS, EPOCHS = 200, 8
 LEAST_RATE = 5e-3  # learning rates of long trainings would learn nothing in this time
-PERMUTATIONS = 2000
+PERMUTATIONS, AT_ONCE = 2000, 100
 TAILS = (0.0005, 0.9995)  # of the null distribution: one honest run in a thousand fails
 
 
@@ -48,23 +47,31 @@ def check(fold: Run) -> Check:
   plan = shuffled.plan('test', modalities, fold.config.evaluation.batch_size, require=stage)
   rows, predictions = prediction.predict(shuffled, stage, predictor, plan, 'shuffled')
   label, subject = labels[rows], fold.dataset.index['subject_id'][rows]
-  if not (label != label[0]).any():
+  kind = targets.of(fold.dataset.schema.target)
+  score, true = predictions['all'], label
+  if kind.scored:
+    score, true = score[:, list(kind.scored)], kind.is_true(label)[:, list(kind.scored)]
+  columns = np.atleast_2d(true.T)
+  if not any(len(np.unique(each[~np.isnan(each)])) > 1 for each in columns):
     return Check(name, False, None, 'not tested: all test samples have the same label')
-  score = _ranked(predictions['all'], fold.dataset.schema.target)
-  true = _to_rank(label, fold.dataset.schema.target)
-  measured = association(score, true)
+  measured = float(association(score, true[np.newaxis])[0])
   generator = np.random.default_rng(fold.config.seed)
-  null = [
-    association(score, permute_by_subject(true, subject, generator))
-    for _ in range(PERMUTATIONS)
-  ]
+  null = np.concatenate(
+    [
+      association(
+        score,
+        np.stack([permute_by_subject(true, subject, generator) for _ in range(AT_ONCE)]),
+      )
+      for _ in range(PERMUTATIONS // AT_ONCE)
+    ]
+  )
   low, high = np.quantile(null, TAILS)
-  kind = 'AUROC' if predictions['all'].ndim == 2 else 'rank correlation'
+  metric = 'AUROC' if kind.scored else 'rank correlation'
   return Check(
     name,
     bool(low <= measured <= high),
     measured,
-    f'trained on shuffled labels, {stage} reaches {kind} {measured:.3f} on {len(rows)} '
+    f'trained on shuffled labels, {stage} reaches {metric} {measured:.3f} on {len(rows)} '
     f'test samples; by chance it lies between {low:.3f} and {high:.3f}',
   )
 
@@ -75,45 +82,35 @@ def permute_by_subject(
   """Permutes labels (n,) among subjects (n,); labels of one subject stay together."""
   order = np.argsort(subject, kind='stable')
   _, starts, counts = np.unique(subject[order], return_index=True, return_counts=True)
-  dealt = generator.permutation(len(starts))
-  ends = np.cumsum(counts[dealt])
-  shift = np.repeat(starts[dealt] - (ends - counts[dealt]), counts[dealt])
+  permuted = generator.permutation(len(starts))
+  ends = np.cumsum(counts[permuted])
+  shift = np.repeat(starts[permuted] - (ends - counts[permuted]), counts[permuted])
   result = np.empty_like(label)
   result[order] = label[order][np.arange(len(label)) + shift]
   return result
 
 
-def association(rank: np.ndarray, label: np.ndarray) -> float:
-  """Mean AUROC over classes or labels (n c), or of the second of two classes.
-
-  For numbers, the rank correlation.
+def association(score: np.ndarray, labels: np.ndarray) -> np.ndarray:
+  """AUROC of every labelling, mean over classes or labels; for numbers rank correlation.
 
   Args:
-    rank: of the predictions: probabilities (n c) or numbers (n,).
-    label: numbers (n,); or 1 if a class or label is true, else 0, NaN if unknown (n c).
+    score: predictions: probabilities (n c) or numbers (n,).
+    labels: 1 if a class or label is true, else 0, NaN if unknown (r n c); or numbers (r n).
       Classes or labels that are the same in all samples do not count.
+
+  Returns:
+    float64 (r,).
   """
-  if rank.ndim == 1:
-    return float(np.corrcoef(rank, stats.rankdata(label))[0, 1]) if np.ptp(rank) else 0.0
-  found = []
-  for column, true in zip(rank.T, label.T, strict=True):
-    known = ~np.isnan(true)
-    if len(np.unique(true[known])) == 2:
-      of_known = column if known.all() else stats.rankdata(column[known])
-      found.append(auroc(of_known, true[known] == 1))
-  return float(np.mean(found))
-
-
-def _ranked(predictions: np.ndarray, target: Target) -> np.ndarray:
-  """Ranks of all predictions with a metric: (n c) or (n,)."""
-  scored = list(targets.of(target).scored)
-  return stats.rankdata(predictions[:, scored] if scored else predictions, axis=0)
-
-
-def _to_rank(label: np.ndarray, target: Target) -> np.ndarray:
-  """Labels as `association` takes them."""
-  kind = targets.of(target)
-  return kind.is_true(label)[:, list(kind.scored)] if kind.scored else label
+  if score.ndim == 1:
+    if np.ptp(score) == 0:
+      return np.zeros(len(labels))
+    rank, others = stats.rankdata(score), stats.rankdata(labels, axis=1)
+    return np.array([np.corrcoef(rank, each)[0, 1] for each in others])
+  areas = [
+    Ranking(of_class, np.zeros(len(of_class), bool)).relabelled(true).auroc()
+    for of_class, true in zip(score.T, np.moveaxis(labels, 2, 0), strict=True)
+  ]
+  return np.nanmean(areas, axis=0)
 
 
 def shuffled_run(run: Run, stage: str, workdir: Path) -> tuple[Run, np.ndarray]:
@@ -138,8 +135,8 @@ def shuffled_run(run: Run, stage: str, workdir: Path) -> tuple[Run, np.ndarray]:
     row = batch['row']
     valid = row.reshape(*row.shape, *(1,) * (label.ndim - 1)) >= 0
     # Unknown entries of a vector are -1 in a batch.
-    dealt = np.nan_to_num(label[row], nan=-1.0)
-    return {**batch, 'label': np.where(valid, dealt, np.float32(0))}
+    labels_of_rows = np.nan_to_num(label[row], nan=-1.0)
+    return {**batch, 'label': np.where(valid, labels_of_rows, np.float32(0))}
 
   dataset = dataclasses.replace(run.dataset, schema=run.dataset.schema.only([stage]))
   made = Run(_short(run, stage), dataset, run.fold, workdir, change=relabelled)

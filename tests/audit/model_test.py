@@ -139,7 +139,7 @@ def test_a_label_that_reaches_an_input_is_found(trained, monkeypatch):
   assert not check.passed and check.measured > 0.9
 
 
-def test_labels_are_dealt_among_the_subjects_of_each_split(trained):
+def test_labels_are_permuted_among_the_subjects_of_each_split(trained):
   _, label = shuffled.shuffled_run(trained, 'static', trained.workdir)
   index = trained.dataset.index
   assert not np.array_equal(label, index['label'])
@@ -148,22 +148,23 @@ def test_labels_are_dealt_among_the_subjects_of_each_split(trained):
     np.testing.assert_array_equal(np.sort(label[rows]), np.sort(index['label'][rows]))
   # Blocks of equal size move as they are.
   subject = np.repeat(np.arange(50), 2)
-  dealt = shuffled.permute_by_subject(subject, subject, np.random.default_rng(0))
-  assert (dealt.reshape(-1, 2) == dealt[::2, None]).all()
-  assert not np.array_equal(dealt, subject)
+  permuted = shuffled.permute_by_subject(subject, subject, np.random.default_rng(0))
+  assert (permuted.reshape(-1, 2) == permuted[::2, None]).all()
+  assert not np.array_equal(permuted, subject)
 
 
 def test_association_is_auroc_or_correlation():
   label = np.array([0, 0, 1, 1])
-  ranks = np.array([[1], [3], [2], [4.0]])
-  assert shuffled.association(ranks, label[:, np.newaxis]) == 0.75
+  scores = np.array([[1], [3], [2], [4.0]])
+  of_both = np.stack([label, 1 - label])[:, :, np.newaxis]
+  np.testing.assert_array_equal(shuffled.association(scores, of_both), [0.75, 0.25])
   # Of two labels the mean; who has no label, and a label that all have, do not count.
   known = np.array([[0, 1, np.nan], [0, 1, 0], [1, 1, 1], [1, 1, 0.0]])
-  ranks = np.array([[1, 1, 4], [3, 2, 1], [2, 3, 3], [4, 4, 2.0]])
-  assert shuffled.association(ranks, known) == (0.75 + 1) / 2
-  days = np.array([1.0, 2, 3, 4])
-  assert shuffled.association(days, np.array([10.0, 20, 30, 90])) == pytest.approx(1)
-  assert shuffled.association(days, -days) == pytest.approx(-1)
+  scores = np.array([[1, 1, 4], [3, 2, 1], [2, 3, 3], [4, 4, 2.0]])
+  assert shuffled.association(scores, known[np.newaxis]) == (0.75 + 1) / 2
+  days, found = np.array([1.0, 2, 3, 4]), np.array([[10.0, 20, 30, 90]])
+  assert shuffled.association(days, found) == pytest.approx(1)
+  assert shuffled.association(days, -found) == pytest.approx(-1)
 
 
 def test_without_a_checkpoint_it_is_an_error(trained, tmp_path):

@@ -49,7 +49,7 @@ def model_config():
 
 
 def spread(batch: Any, shares: list[int]) -> Any:
-  """One device's batch dealt to devices: `shares[d]` rows each, the rest padding.
+  """One device's batch split over devices: `shares[d]` rows each, the rest padding.
 
   Recordings follow their owners; every device gets the same padded shapes.
   """
@@ -121,14 +121,14 @@ def test_devices_change_neither_losses_nor_predictions(batches):
   step = steps.train_step(model, stage, optimizer, loss)
   key = jax.random.key(0)
   found = []
-  for dealt in ([ROWS], SHARES):
+  for shares in ([ROWS], SHARES):
     current = make_state(stage, optimizer)
     history = []
     for index in range(8):
-      batch = spread(batches[index % 3], dealt)
+      batch = spread(batches[index % 3], shares)
       current, loss = step(current, batch, key)
       history.append(float(loss.total) / float(loss.weight))
-    batch = spread(batches[0], dealt)
+    batch = spread(batches[0], shares)
     logits = np.asarray(steps.predictor(model, stage, current.variables)(batch))
     valid = batch['row'] >= 0
     order = np.argsort(batch['row'][valid])

@@ -41,7 +41,7 @@ def attention_step(
 
 
 def attention_of(
-  sown: Mapping[str, Any],
+  intermediates: Mapping[str, Any],
   config: ModelConfig[Modality],
   fitted: Mapping[str, Any],
   arrays: Mapping[str, Arrays],
@@ -51,12 +51,12 @@ def attention_of(
   Pairs with an absent modality are masked in the model and left out here.
 
   Args:
-    sown: collection 'intermediates' of one sample.
+    intermediates: Flax's collection of one sample.
     config: of the model.
     fitted: fitted collection, with the window limits.
     arrays: the sample, as in `ExplainedSample`.
   """
-  found = traverse_util.flatten_dict(dict(sown))
+  found = traverse_util.flatten_dict(dict(intermediates))
   result = []
   for path, (weights,) in sorted(found.items()):
     if path[:2] == ('fusion', 'bimodal'):
