@@ -73,7 +73,7 @@ def model_card(evaluation: Evaluation) -> list[Block]:
     Bullets(list(_limits(evaluation))),
     Heading('Cohort'),
     *_cohort(context.cohort),
-    Details('Configuration', [_key_values(context.config)]),
+    Details('Configuration', [_key_values(context.config)], printed=False),
     Details('Environment', [_key_values(context.environment)]),
   ]
 

@@ -90,10 +90,17 @@ class Gallery:
 
 @dataclasses.dataclass(frozen=True)
 class Details:
-  """Blocks behind a line that opens them; always open on paper."""
+  """Blocks behind a line that opens them.
+
+  Attributes:
+    title: the line.
+    blocks: behind it.
+    printed: open on paper; otherwise the line there says that the file has more.
+  """
 
   title: str
   blocks: Sequence[Block]
+  printed: bool = True
 
 
 Block = Heading | Paragraph | Callout | Bullets | Table | Figure | Gallery | Details
