@@ -150,10 +150,10 @@ def coverage_share(model: TrainedModel, predicted: PredictedPatient) -> float:
   """Share of the variables that an average training sample has, which the patient has."""
   had = have = 0.0
   for name, shares in model.found.items():
-    found = np.broadcast_to(predicted.found[name], len(shares))
-    for trained, here in zip(shares, found, strict=True):
-      had, have = had + trained, have + (trained if here else 0.0)
-  return have / had if had else 0.0
+    trained = np.asarray(shares)
+    had += trained.sum()
+    have += trained[np.broadcast_to(predicted.found[name], trained.shape)].sum()
+  return float(have / had) if had else 0.0
 
 
 def _warnings(schema: Schema, predicted: PredictedPatient, share: float) -> list[str]:

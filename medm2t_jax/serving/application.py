@@ -23,7 +23,7 @@ from data_pipeline.sources.meds.patients import PatientReader
 from data_pipeline.sources.meds.variables import Mapping
 from medm2t_jax.inference.attribution.explainer import Explainer
 from medm2t_jax.inference.trained_model import TrainedModel
-from medm2t_jax.serving import cds_hooks, examples, fhir
+from medm2t_jax.serving import examples, times
 from medm2t_jax.serving import requests as shapes
 from medm2t_jax.serving.answers import (
   ErrorAnswer,
@@ -40,6 +40,7 @@ from medm2t_jax.serving.compiled import CompiledModel
 from medm2t_jax.serving.explorer.of_request import form_page, notes_of_request
 from medm2t_jax.serving.explorer.page import page
 from medm2t_jax.serving.explorer.story import StoryTeller
+from medm2t_jax.serving.hl7 import cds_hooks, fhir
 from medm2t_jax.serving.metrics import CONTENT_TYPE, ServiceMetrics
 from medm2t_jax.serving.refusals import Problem, Refused, invalid, problems_of
 from medm2t_jax.serving.service_options import ServiceOptions
@@ -243,7 +244,7 @@ def _add_fhir(app: FastAPI, service: _Service, reader: PatientReader) -> None:
   )
   async def risk_assessment(request: Request, prediction_time: str = '') -> Response:
     when = prediction_time or fhir.now()
-    if shapes.microseconds(when) is None:
+    if times.microseconds(when) is None:
       raise invalid([Problem(('prediction_time',), 'ISO 8601, as 2026-03-02T10:00:00Z')])
     resources = [*fhir.resources_of(await read_json(request, options))]
     answer, unused = await assess(resources, when)

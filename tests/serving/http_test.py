@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 from data_pipeline.format.modalities.waveform import ECG_LEADS
 from tests.serving.conftest import OPTIONS
-from tests.serving.fhir_test import PATIENT, observation
+from tests.serving.hl7.fhir_test import PATIENT, observation
 
 TOKEN = 'a-token-of-some-length'
 

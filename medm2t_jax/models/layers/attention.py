@@ -66,13 +66,13 @@ class MultiHeadAttention(nn.Module):
     q = jnp.einsum('bqe,ehd->bqhd', query, query_kernel) + head_row(query_bias)
     q = q * depth**-0.5
     single = query.shape[1] == 1
+    # Plain batched products with explicit transposes, because einsum chooses slower ones.
     if single:
-      # Plain batched products with explicit transposes, because einsum chooses slower ones.
       scores = jnp.matmul(q[:, 0].swapaxes(0, 1), key_kernel).swapaxes(0, 1)
       logits = jnp.matmul(scores, tokens.swapaxes(1, 2))[:, :, jnp.newaxis]
     else:
       keys = jnp.einsum('bte,hde->bthd', tokens, key_kernel)
-      logits = jnp.einsum('bqhd,bthd->bhqt', q, keys)
+      logits = jnp.matmul(q.swapaxes(1, 2), jnp.moveaxis(keys, 1, 3))
     weights = _masked_softmax(logits, token_mask[:, jnp.newaxis, jnp.newaxis])
     self.sow('intermediates', 'attention', weights)
     weights = weights.astype(self.dtype)
@@ -83,7 +83,7 @@ class MultiHeadAttention(nn.Module):
       attended = attended + mass * head_row(value_bias)
     else:
       values = jnp.einsum('bte,hed->bthd', tokens, value_kernel) + head_row(value_bias)
-      attended = jnp.einsum('bhqt,bthd->bqhd', weights, values)
+      attended = jnp.matmul(weights, values.swapaxes(1, 2)).swapaxes(1, 2)
     out = jnp.einsum('bqhd,hde->bqe', attended, out_kernel)
     return out + out_bias[jnp.newaxis, jnp.newaxis]
 

@@ -168,14 +168,19 @@ def _sum(x: Array, table: Array, scale: Array) -> Array:
 def _by_blocks(x: Array, table: Array, scale: Array) -> Array:
   whole = x.shape[1] // _BLOCK
 
+  x = x.swapaxes(0, 1)  # chunks first in every product: no result is transposed
+
+  def summed(x: Array, table: Array, scale: Array) -> Array:
+    return jnp.einsum('kn,nbw->kbw', scale, jnp.einsum('nbp,npw->nbw', x, table))
+
   def add(block: Array, total: Array) -> Array:
     part = lambda array, axis: jax.lax.dynamic_slice_in_dim(
       array, block * _BLOCK, _BLOCK, axis
     )
-    return total + _sum(part(x, 1), part(table, 0), part(scale, 1))
+    return total + summed(part(x, 0), part(table, 0), part(scale, 1))
 
   rest = slice(whole * _BLOCK, None)
-  total = _sum(x[:, rest], table[rest], scale[:, rest])
+  total = summed(x[rest], table[rest], scale[:, rest])
   return jax.lax.fori_loop(0, whole, add, total) if whole else total
 
 

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from medm2t_jax.inference.trained_model import TrainedModel
-from medm2t_jax.serving import fhir
 from medm2t_jax.serving.answers import PatientAnswer
+from medm2t_jax.serving.hl7 import fhir
 from medm2t_jax.serving.requests import Name
 
 HOOK = 'patient-view'

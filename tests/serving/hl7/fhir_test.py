@@ -11,8 +11,8 @@ from fhir.resources.R4B.bundle import Bundle
 from fhir.resources.R4B.riskassessment import RiskAssessment
 
 from data_pipeline.format.schema import Target
-from medm2t_jax.serving import cds_hooks, fhir
 from medm2t_jax.serving.answers import PatientAnswer
+from medm2t_jax.serving.hl7 import cds_hooks, fhir
 from tests.support import small_bundle
 
 WHEN = '2150-03-02T10:00:00Z'

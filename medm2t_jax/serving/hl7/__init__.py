@@ -1,0 +1,1 @@
+"""The HL7 interfaces of the service: FHIR R4 and CDS Hooks."""
