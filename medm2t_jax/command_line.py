@@ -13,6 +13,7 @@ from pathlib import Path
 from absl import app, flags
 
 from data_pipeline.format.items import ShownError
+from data_pipeline.format.options import LocalPath
 
 _NAME_ALONE = re.compile(r"'\w+'")
 
@@ -67,6 +68,7 @@ def parse_flags(argv: list[str], config: str | None = 'config') -> list[str]:
     if config is not None:
       # ml_collections reports an unreadable file only when a field is first used: here.
       getattr(flags.FLAGS[config].value, 'name', None)
+    _require_local_paths()
     return rest
   except (flags.Error, ValueError, KeyError, AttributeError, TypeError, OSError) as error:
     while error.args and isinstance(error.args[0], Exception):
@@ -79,6 +81,15 @@ def parse_flags(argv: list[str], config: str | None = 'config') -> list[str]:
     # A failure inside a config file includes its traceback, whose last line is the cause.
     causes = [line.partition('Error: ')[2] for line in lines if 'Error: ' in line]
     sys.exit(f'error: {causes[-1] if causes else " ".join(lines)} (see --help)')
+
+
+def _require_local_paths() -> None:
+  """Refuses URLs in the text flags of our commands, which all are paths or names."""
+  for module, found in flags.FLAGS.flags_by_module_dict().items():
+    if module == sys.argv[0] or module.startswith('medm2t_jax.'):
+      for flag in found:
+        if isinstance(flag.value, str) and not LocalPath().hold(flag.value):
+          raise ValueError(f'--{flag.name}={flag.value}: must be {LocalPath()}')
 
 
 def _with_shipped(argv: list[str], config: str) -> list[str]:

@@ -66,6 +66,7 @@ def main(_: list[str]) -> None:
     held = workdir.held(directory, [fold.fold for fold in folds])
     distributed.from_first(lambda: stack.enter_context(held))
     distributed.from_first(lambda: workdir.claim(directory, config, dataset.version))
+    distributed.require_shared(directory)
     if _MODE.value == 'train':
       with preemption.deferred():
         train.train(folds)

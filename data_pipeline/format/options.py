@@ -1,6 +1,6 @@
 """Options: frozen dataclasses whose values are checked on creation.
 
-The type of a field defines its allowed values: numbers (`Annotated` with `Limits`), names
+The type of a field defines its allowed values: numbers and paths (`Annotated`), names
 (`Literal`), tuples, mappings and nested options. An error is one line, with the allowed
 values and the nearest name.
 """
@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import functools
 import json
+import re
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
@@ -50,11 +51,24 @@ class Limits:
     )
 
 
+class LocalPath:
+  """Limits of a path: a file or folder of this machine, not the URL of a bucket."""
+
+  def __str__(self) -> str:
+    return 'a path on this machine, not a URL: mount the bucket as a folder'
+
+  def hold(self, value: str) -> bool:
+    """Whether it is such a path."""
+    return _URL.match(value) is None
+
+
+_URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*://')
 Rate = Annotated[float, Limits(least=0, below=1)]
 NotNegative = Annotated[float, Limits(least=0)]
 Positive = Annotated[float, Limits(above=0)]
 Count = Annotated[int, Limits(least=1)]
 CountFromZero = Annotated[int, Limits(least=0)]
+Place = Annotated[str, LocalPath()]
 
 
 class Options:
@@ -195,11 +209,11 @@ def _checked(value: Any, hint: Any, path: str) -> Any:
     return _checked_options(value, hint, path)
   origin, arguments = typing.get_origin(hint), typing.get_args(hint)
   if origin is Annotated:
-    number = _checked(value, arguments[0], path)
-    limits: Limits = arguments[1]
-    if not limits.hold(number):
+    inside = _checked(value, arguments[0], path)
+    limits: Limits | LocalPath = arguments[1]
+    if not limits.hold(inside):
       raise DataError(f'{path}={value!r}: must be {limits}')
-    return number
+    return inside
   if origin is Literal:
     if value not in arguments:
       raise DataError(f'{path}={value!r} is unknown{nearest(value, arguments)}')

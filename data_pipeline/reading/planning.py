@@ -47,6 +47,11 @@ class Plan:
   def __len__(self) -> int:
     return len(self.bucket)
 
+  @property
+  def batch_size(self) -> int:
+    """Samples of a full step, over all devices."""
+    return self.rows.shape[1] * self.rows.shape[2]
+
   def local_rows(self, host: int, hosts: int) -> np.ndarray:
     """The rows of one host's devices: (steps, d / hosts, b).
 
@@ -58,6 +63,11 @@ class Plan:
       raise ValueError(f'{devices} devices cannot be shared: host {host} of {hosts}')
     share = devices // hosts
     return self.rows[:, host * share : (host + 1) * share]
+
+
+def rows_each(batch_size: int, devices: int) -> int:
+  """Rows of one device's batch: `batch_size` is rounded up until the devices divide it."""
+  return math.ceil(batch_size / devices)
 
 
 def plan_epoch(

@@ -15,6 +15,7 @@ from data_pipeline.format.options import (
   CountFromZero,
   NotNegative,
   Options,
+  Place,
   Positive,
   Rate,
 )
@@ -100,10 +101,10 @@ class DataOptions(Batching):
     simulated_seed: seed of the simulated hospital.
   """
 
-  dir: str = 'simulated'
+  dir: Place = 'simulated'
   version: str = ''
   modalities: tuple[str, ...] = ()
-  split_file: str = ''
+  split_file: Place = ''
   simulated_patients: Count = 2000
   simulated_seed: CountFromZero = 0
 
@@ -190,7 +191,7 @@ class Experiment(Options):
   blend: tuple[Blended, ...] = ('boosted_trees', 'logistic_regression')
   folds: str = '0'
   stages: str = 'all'
-  start_from: str = ''
+  start_from: Place = ''
   start_from_version: str = ''
   adapt: Adapted = 'all'
   adapt_rate: Positive = 0.3

@@ -146,7 +146,7 @@ class TrainedModel:
   def answer_again(self) -> np.ndarray:
     """Predicts the example: probabilities (b c) or numbers (b)."""
     count = jax.local_device_count()
-    rows = max(ROWS, self.batch_size // jax.device_count())
+    rows = max(ROWS, planning.rows_each(self.batch_size, jax.device_count()))
     per_row = self.batching.recordings_per_row
     capacity = planning.recordings_capacity(self.batching, rows, per_row)
     one = padded(self.example, self.schema, rows, capacity)

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from data_pipeline.format.dataset import Dataset
-from data_pipeline.format.schema import DataError
 from data_pipeline.reading import input_pipeline, planning
 from data_pipeline.reading.batching import Batching
 
@@ -46,26 +45,18 @@ class Reader:
     Args:
       rows: of the index, int64 (n,).
       modalities: to include in the batches.
-      batch_size: samples per step over all devices.
+      batch_size: samples per step over all devices, rounded up until these divide it.
       require: only use samples that have this modality.
       shuffle: seeds of the order; None keeps the order of the index.
       devices: for work that one process does alone; by default all devices.
-
-    Raises:
-      DataError: the batch size does not divide over the devices.
     """
     devices = devices or jax.device_count()
-    if batch_size % devices:
-      raise DataError(
-        f'batch size {batch_size} does not divide over {devices} devices: change '
-        'config.recipe.<stage>.batch_size or config.evaluation.batch_size'
-      )
     return planning.plan_epoch(
       self.dataset,
       rows,
       modalities=modalities,
       batching=self.batching,
-      batch_rows=batch_size // devices,
+      batch_rows=planning.rows_each(batch_size, devices),
       devices=devices,
       require=require,
       shuffle=shuffle,

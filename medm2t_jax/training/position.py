@@ -21,6 +21,7 @@ class Position:
     loss_weight: sum of their weights.
     history: one record per finished epoch: `epoch`, from 1; `step`, of its checkpoint;
       `train_loss`, and the metrics of validation subjects.
+    batch_size: samples of its full steps, over all devices; 0 if it is not known.
     notes: what a reader of the results must know, such as damaged checkpoints.
   """
 
@@ -29,11 +30,15 @@ class Position:
   loss_total: float = 0.0
   loss_weight: float = 0.0
   history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+  batch_size: int = 0
   notes: list[str] = dataclasses.field(default_factory=list)
 
   def after_epoch(self, record: dict[str, Any]) -> Position:
     """The start of the next epoch; `record` of the finished one joins the history."""
-    return Position(epoch=self.epoch + 1, history=[*self.history, record], notes=self.notes)
+    return dataclasses.replace(
+      self, epoch=self.epoch + 1, step=0, loss_total=0.0, loss_weight=0.0,
+      history=[*self.history, record],
+    )  # fmt: skip
 
   def best(self, select_by: str) -> dict[str, Any] | None:
     """The record of the best epoch by `select_by`; the last one if several are equal."""

@@ -119,7 +119,7 @@ class StageTraining:
       fold.dataset.schema.target,
     )
     self._state, self._lineage = initial_state(fold, stage, optimizer)
-    self._position = Position()
+    self._position = Position(batch_size=self._first_epoch.batch_size)
     self._saved_at = time.monotonic()
     self._writer = None
     if distributed.is_first():
@@ -131,6 +131,12 @@ class StageTraining:
   def run(self) -> Position:
     """Trains until the last epoch, or until `patience` epochs brought no improvement."""
     _LOGGER.info('%s: %s parameters', self._name, f'{self.parameters:,}')
+    made, wanted = self._first_epoch.batch_size, self._recipe.batch_size
+    if made != wanted:
+      _LOGGER.info(
+        '%s: %d samples a step instead of %d, so that %d devices divide them',
+        self._name, made, wanted, jax.device_count(),
+      )  # fmt: skip
     self._warn_of_cuts()
     self._resume()
     epoch = self._open_epoch()
@@ -203,8 +209,15 @@ class StageTraining:
       return
     # The checkpoint may have been copied here from another fold.
     require_unseen(self._fold, restored.lineage, restored.where)
+    position, size = Position(**restored.position), self._first_epoch.batch_size
+    if position.batch_size not in (0, size):
+      raise TrainingError(
+        f'{self._name}: {restored.where} was saved with {position.batch_size} samples a '
+        f'step, and {jax.device_count()} devices need {size}: continue on as many devices '
+        'as before, or train in another --workdir.'
+      )
     self._state = restored.state
-    self._position = Position(**restored.position)
+    self._position = dataclasses.replace(position, batch_size=size)
     self._position.notes.extend(restored.notes)
     _LOGGER.info(
         '%s: resumed at epoch %d, step %d',

@@ -36,6 +36,8 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     (('--config=configs/nothing.py',), 'configs/nothing.py'),
     (('--config=configs/cvd.py', '--mode=predict'), 'mode'),
     (('--config=configs/cvd.py', '--config.data.dir=/nowhere'), 'data_pipeline.prepare'),
+    (('--config=configs/cvd.py', '--config.data.dir=gs://b/cvd'), 'mount the bucket'),
+    (('--config=configs/cvd.py', '--workdir=s3://b/runs'), 'mount the bucket'),
   ],
 )
 def test_wrong_input_is_one_clear_line(arguments, message):

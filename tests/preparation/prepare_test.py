@@ -322,6 +322,7 @@ def test_beam_without_its_environment(tmp_path, monkeypatch):
   ('arguments', 'message'),
   [
     (['--task=cvd'], '--out is missing'),
+    (['--task=cvd', '--out=gs://b/cvd'], 'mount the bucket'),
     (['--outt=x'], "Unknown command line flag 'outt'"),
     (['out'], 'out: not a flag'),
   ],

@@ -34,7 +34,7 @@ pytestmark = [
 
 def experiment(data, **recipe):
   chosen = {'batch_size': 8, 'epochs': 4, 'select_by': 'auroc', 'learning_rate': 1e-2}
-  return read(static_data.config(data, **chosen, **recipe))
+  return read(static_data.config(data, **(chosen | recipe)))
 
 
 @pytest.fixture(scope='module')
@@ -183,3 +183,28 @@ def test_where_there_are_many_programs_a_finished_stage_leaves_none(
   config = experiment(dataset.directory).changed({'recipe.static.epochs': 1})
   train.train_stage(Run(config, dataset, 0, tmp_path), 'static')
   assert mappings() - before < 100  # the stage's programs are some 400
+
+
+def test_batches_are_rounded_up_until_the_devices_divide_them(dataset, tmp_path, caplog):
+  config = experiment(dataset.directory, batch_size=12, epochs=1)
+  rounded = Run(config, dataset, 0, tmp_path / 'rounded')
+  with caplog.at_level('INFO'):
+    train.train_stage(rounded, 'static')
+  assert '16 samples a step instead of 12' in caplog.text
+  config = experiment(dataset.directory, batch_size=16, epochs=1)
+  exact = Run(config, dataset, 0, tmp_path / 'exact')
+  train.train_stage(exact, 'static')
+  losses = [
+    [run.require_record('static').history[0][f'{split}_loss'] for run in (rounded, exact)]
+    for split in ('train', 'validation')
+  ]
+  assert all(first == second for first, second in losses)
+
+
+def test_a_stage_does_not_go_on_with_batches_of_another_size(dataset, tmp_path):
+  config = experiment(dataset.directory)
+  train.train_stage(Run(config, dataset, 0, tmp_path), 'static')
+  (tmp_path / 'fold0/static/done.json').unlink()
+  longer = Run(experiment(dataset.directory, batch_size=12), dataset, 0, tmp_path)
+  with pytest.raises(stage_training.TrainingError, match='8 samples a step, and 8 devices'):
+    train.train_stage(longer, 'static')

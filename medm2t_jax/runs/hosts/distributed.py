@@ -8,6 +8,8 @@ error is sent to every process, so that none waits for one that has stopped.
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Callable, Mapping
 from importlib import util
 from pathlib import Path
@@ -26,6 +28,8 @@ T = TypeVar('T')
 _SHUTDOWN_SECONDS = 60
 # A dead process is noticed after this time.
 _HEARTBEAT_SECONDS = 100
+# A shared file system may take this long to show a new file on another host.
+_SHARED_SECONDS = 10
 
 
 def initialize(
@@ -131,6 +135,32 @@ def first_then_others(function: Callable[[], T]) -> T:
   kept: list[T] = []
   from_first(lambda: kept.append(function()))
   return kept[0] if kept else function()
+
+
+def require_shared(folder: Path) -> None:
+  """Makes sure that all processes see the same folder.
+
+  Args:
+    folder: it exists where the first process is.
+
+  Raises:
+    DataError: in all processes, if one does not see a file that the first one writes.
+  """
+  if jax.process_count() == 1:
+    return
+  name = from_first(lambda: f'shared-{uuid.uuid4().hex}')
+  from_first(lambda: (folder / name).touch())
+  until = time.monotonic() + _SHARED_SECONDS
+  while not (found := (folder / name).exists()) and time.monotonic() < until:
+    time.sleep(0.2)
+  seen = gather(np.array([found]))
+  from_first(lambda: (folder / name).unlink())
+  if not seen.all():
+    without = ', '.join(map(str, np.flatnonzero(~seen)))
+    raise DataError(
+      f'--workdir={folder}: processes {without} do not see what process 0 writes there. '
+      'It must be one folder that all hosts share.'
+    )
 
 
 def gather(array: np.ndarray | jax.Array) -> np.ndarray:

@@ -35,7 +35,8 @@ PLAIN = ('--config.model.trunk=decoder', '--config.blend=()')
 
 @contextlib.contextmanager
 def two_processes(dataset, directory, *flags, **options):
-  """Two processes with two devices each, in one workdir."""
+  """Two processes with two devices each, in one workdir, or each in its own."""
+  directories = directory if isinstance(directory, tuple) else (directory, directory)
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
@@ -44,8 +45,8 @@ def two_processes(dataset, directory, *flags, **options):
       stack.enter_context(
         training_process.Training(
           dataset,
-          directory,
-          directory.parent / f'{directory.name}-process{index}.log',
+          folder,
+          folder.parent / f'{folder.name}-process{index}.log',
           *FLAGS,
           *flags,
           f'--coordinator_address=127.0.0.1:{port}',
@@ -55,7 +56,7 @@ def two_processes(dataset, directory, *flags, **options):
           **options,
         )
       )
-      for index in range(2)
+      for index, folder in enumerate(directories)
     ]
 
 
@@ -128,6 +129,17 @@ def test_slurm_is_recognised_inside_a_step_of_several_tasks():
   batch_script = {key: step[key] for key in ('SLURM_JOB_ID', 'SLURM_NTASKS')}
   assert not distributed.in_slurm_step(batch_script)
   assert not distributed.in_slurm_step({})
+
+
+def test_a_workdir_that_the_hosts_do_not_share_is_refused(static_directory, tmp_path):
+  folders = tmp_path / 'first', tmp_path / 'second'
+  for folder in folders:
+    (folder / 'shared-before').mkdir(parents=True)  # what is there already says nothing
+  with two_processes(static_directory, folders, *PLAIN) as processes:
+    for process in processes:
+      process.finish(1)
+      assert 'processes 1 do not see what process 0 writes' in process.output()
+  assert not (folders[0] / 'fold0').exists()
 
 
 def test_when_the_second_process_dies_the_first_one_ends_with_an_error(
