@@ -19,7 +19,7 @@ from absl import app, flags
 
 from data_pipeline import sources
 from data_pipeline.format.dataset import DATASET
-from data_pipeline.format.options import LocalPath
+from data_pipeline.format.options import require_local_paths
 from data_pipeline.format.schema import DataError
 from data_pipeline.preparation.build import MAX_DROPPED_RECORDINGS, prepare
 
@@ -114,9 +114,9 @@ def _main(argv: Sequence[str]) -> None:
   try:
     if given['out'] is None:
       raise DataError('--out is missing: give the folder of the data set.')
-    for name in {*names, *settings} - {'beam_bucket', 'beam_options'}:
-      if isinstance(given[name], str) and not LocalPath().hold(given[name]):
-        raise DataError(f'--{name}={given[name]}: must be {LocalPath()}')
+    require_local_paths(
+      {name: given[name] for name in (*names, *settings) if name != 'beam_bucket'}
+    )
     out = prepare(**{name: given[name] for name in names}, **settings)
   except DataError as error:
     _fail(' '.join(str(error).split()))

@@ -9,11 +9,12 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 
 from data_pipeline.format.items import ShownError
-from data_pipeline.format.options import LocalPath
+from data_pipeline.format.options import require_local_paths
 
 _NAME_ALONE = re.compile(r"'\w+'")
 
@@ -68,8 +69,10 @@ def parse_flags(argv: list[str], config: str | None = 'config') -> list[str]:
     if config is not None:
       # ml_collections reports an unreadable file only when a field is first used: here.
       getattr(flags.FLAGS[config].value, 'name', None)
-    _require_local_paths()
+    require_local_paths(_ours())
     return rest
+  except ShownError as error:
+    sys.exit(f'error: {error}')
   except (flags.Error, ValueError, KeyError, AttributeError, TypeError, OSError) as error:
     while error.args and isinstance(error.args[0], Exception):
       error = error.args[0]
@@ -83,13 +86,14 @@ def parse_flags(argv: list[str], config: str | None = 'config') -> list[str]:
     sys.exit(f'error: {causes[-1] if causes else " ".join(lines)} (see --help)')
 
 
-def _require_local_paths() -> None:
-  """Refuses URLs in the text flags of our commands, which all are paths or names."""
-  for module, found in flags.FLAGS.flags_by_module_dict().items():
-    if module == sys.argv[0] or module.startswith('medm2t_jax.'):
-      for flag in found:
-        if isinstance(flag.value, str) and not LocalPath().hold(flag.value):
-          raise ValueError(f'--{flag.name}={flag.value}: must be {LocalPath()}')
+def _ours() -> dict[str, Any]:
+  """The flags of our commands and their values."""
+  return {
+    flag.name: flag.value
+    for module, found in flags.FLAGS.flags_by_module_dict().items()
+    if module == sys.argv[0] or module.startswith('medm2t_jax.')
+    for flag in found
+  }
 
 
 def _with_shipped(argv: list[str], config: str) -> list[str]:

@@ -134,6 +134,17 @@ class Options:
       yield from _paths(getattr(self, name), f'{prefix}{name}')
 
 
+def require_local_paths(given: Mapping[str, Any]) -> None:
+  """Refuses URLs among the texts of flags, which are paths or names.
+
+  Raises:
+    DataError: a flag is a URL.
+  """
+  for name, value in given.items():
+    if isinstance(value, str):
+      _checked(value, Place, f'--{name}')
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
   """The end of a message about an unknown name: a guess, and the known names."""
   known = [str(each) for each in known]

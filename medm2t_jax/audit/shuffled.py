@@ -106,10 +106,12 @@ def association(score: np.ndarray, labels: np.ndarray) -> np.ndarray:
       return np.zeros(len(labels))
     rank, others = stats.rankdata(score), stats.rankdata(labels, axis=1)
     return np.array([np.corrcoef(rank, each)[0, 1] for each in others])
-  areas = [
-    Ranking(of_class, np.zeros(len(of_class), bool)).relabelled(true).auroc()
-    for of_class, true in zip(score.T, np.moveaxis(labels, 2, 0), strict=True)
-  ]
+  # A sample is ranked as a positive and as a negative; its label weights one of them.
+  positive = np.repeat([True, False], len(score))
+  areas = []
+  for of_class, true in zip(score.T, np.moveaxis(labels, 2, 0), strict=True):
+    weights = np.concatenate([true == 1, true == 0], axis=1).astype(np.float64)
+    areas.append(Ranking(np.tile(of_class, 2), positive).curves(weights).auroc())
   return np.nanmean(areas, axis=0)
 
 

@@ -35,10 +35,12 @@ class Position:
 
   def after_epoch(self, record: dict[str, Any]) -> Position:
     """The start of the next epoch; `record` of the finished one joins the history."""
-    return dataclasses.replace(
-      self, epoch=self.epoch + 1, step=0, loss_total=0.0, loss_weight=0.0,
+    return Position(
+      epoch=self.epoch + 1,
       history=[*self.history, record],
-    )  # fmt: skip
+      batch_size=self.batch_size,
+      notes=self.notes,
+    )
 
   def best(self, select_by: str) -> dict[str, Any] | None:
     """The record of the best epoch by `select_by`; the last one if several are equal."""

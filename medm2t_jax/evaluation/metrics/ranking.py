@@ -42,16 +42,6 @@ class Ranking:
     true = np.cumsum(ordered * self._positive, axis=1)[:, self._ends]
     return Curves(true, flagged - true)
 
-  def relabelled(self, positive: np.ndarray) -> Curves:
-    """Confusion counts at every threshold with other classes, unweighted.
-
-    Args:
-      positive: float (r n), 1 or 0; NaN if unknown: the sample does not count.
-    """
-    ordered = positive[:, self._order]
-    true = np.cumsum(ordered == 1, axis=1)[:, self._ends]
-    return Curves(true, np.cumsum(ordered == 0, axis=1)[:, self._ends])
-
 
 class Curves:
   """Confusion counts at descending thresholds, and the metrics that follow from them.
@@ -59,8 +49,8 @@ class Curves:
   Metrics are (r), NaN if a weighting lacks one of the classes.
 
   Attributes:
-    true: (r t) weight or number of flagged positives.
-    false: (r t) weight or number of flagged negatives.
+    true: (r t) weight of flagged positives.
+    false: (r t) weight of flagged negatives.
   """
 
   def __init__(self, true: np.ndarray, false: np.ndarray):

@@ -148,8 +148,13 @@ def require_shared(folder: Path) -> None:
   """
   if jax.process_count() == 1:
     return
-  name = from_first(lambda: f'shared-{uuid.uuid4().hex}')
-  from_first(lambda: (folder / name).touch())
+
+  def marked() -> str:
+    mark = folder / f'shared-{uuid.uuid4().hex}'
+    mark.touch()
+    return mark.name
+
+  name = from_first(marked)
   until = time.monotonic() + _SHARED_SECONDS
   while not (found := (folder / name).exists()) and time.monotonic() < until:
     time.sleep(0.2)
