@@ -115,7 +115,7 @@ def _main(argv: Sequence[str]) -> None:
     if given['out'] is None:
       raise DataError('--out is missing: give the folder of the data set.')
     require_local_paths(
-      {name: given[name] for name in (*names, *settings) if name != 'beam_bucket'}
+      {f'--{name}': given[name] for name in (*names, *settings) if name != 'beam_bucket'}
     )
     out = prepare(**{name: given[name] for name in names}, **settings)
   except DataError as error:

@@ -69,7 +69,11 @@ def parse_flags(argv: list[str], config: str | None = 'config') -> list[str]:
     if config is not None:
       # ml_collections reports an unreadable file only when a field is first used: here.
       getattr(flags.FLAGS[config].value, 'name', None)
-    require_local_paths(_ours())
+    compiled = 'JAX_COMPILATION_CACHE_DIR'
+    require_local_paths(
+      {f'--{name}': value for name, value in _ours().items()}
+      | {f'${compiled}': os.environ.get(compiled)}
+    )
     return rest
   except ShownError as error:
     sys.exit(f'error: {error}')

@@ -135,14 +135,17 @@ class Options:
 
 
 def require_local_paths(given: Mapping[str, Any]) -> None:
-  """Refuses URLs among the texts of flags, which are paths or names.
+  """Refuses URLs among texts that are paths or names.
+
+  Args:
+    given: values by the flag, with `--`, or environment variable that gives them.
 
   Raises:
-    DataError: a flag is a URL.
+    DataError: a value is a URL.
   """
   for name, value in given.items():
     if isinstance(value, str):
-      _checked(value, Place, f'--{name}')
+      _checked(value, Place, name)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -47,6 +47,13 @@ def test_wrong_input_is_one_clear_line(arguments, message):
   assert not ended.lines
 
 
+def test_compiled_programs_cannot_be_kept_at_a_url(monkeypatch):
+  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', 'gs://b/jax')
+  ended = main_command.run('--config=configs/cvd.py')
+  assert ended.code.startswith('error: $JAX_COMPILATION_CACHE_DIR')
+  assert 'mount the bucket' in ended.code and not ended.lines
+
+
 def test_it_is_the_only_line_of_the_process():
   done = run()
   assert done.returncode == 1 and not done.stdout

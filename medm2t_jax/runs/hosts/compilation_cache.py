@@ -14,6 +14,10 @@ import re
 from pathlib import Path
 
 import jax
+from jax._src import compilation_cache as jax_cache
+from jax._src.lru_cache import LRUCache
+
+from data_pipeline.format import atomic
 
 _BASE = Path('.cache/jax')
 
@@ -26,11 +30,35 @@ def use() -> Path:
   """
   base = Path(os.environ.get('JAX_COMPILATION_CACHE_DIR') or _BASE)
   folder = base.resolve() / kind()
+  jax_cache.LRUCache = WholeFiles  # pyright: ignore[reportPrivateImportUsage]
   jax.config.update('jax_compilation_cache_dir', str(folder))
   # All programs: even one that compiles in 0.1 s loads in 0.01 s.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
   return folder
+
+
+class WholeFiles(LRUCache):
+  """JAX's folder of programs, in which each file is whole or not there.
+
+  JAX writes a program into its place. Another process may read it before its end, and what
+  is left of a killed process is never replaced: whoever needs that program is warned, and
+  compiles it, at every start.
+  """
+
+  def put(self, key: str, value: bytes) -> None:
+    """Keeps a program, unless there is one of this key.
+
+    Args:
+      key: hash of the program and of what it was compiled for.
+      value: the compressed program.
+    """
+    path = Path(self.path) / f'{key}-cache'
+    if self.eviction_enabled:  # JAX's lock excludes readers, and it counts the sizes
+      super().put(key, value)
+    elif not path.exists():
+      with atomic.replacing(path) as partial:
+        partial.write_bytes(value)
 
 
 def kind() -> str:

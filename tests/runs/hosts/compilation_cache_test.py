@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,20 @@ def test_each_jaxlib_and_processor_has_a_folder_of_its_own(keeps, monkeypatch):
   assert its_programs == programs
   assert len({own, of_another_version, of_another_processor}) == 3
   assert keeps() == (own, programs)
+
+
+def test_a_program_is_there_when_it_is_whole(keeps, monkeypatch):
+  write, half_written = Path.write_bytes, []
+
+  def in_halves(path, program):
+    write(path, program[: len(program) // 2])
+    half_written.append(path)
+    assert not path.name.endswith('-cache')
+    return write(path, program)
+
+  monkeypatch.setattr(Path, 'write_bytes', in_halves)
+  _, programs = keeps()
+  assert len(half_written) == programs > 0
 
 
 def test_without_linux_the_platform_tells_the_processor(monkeypatch):
