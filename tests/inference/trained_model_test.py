@@ -50,12 +50,14 @@ MODULES = {'boosted_trees': boosted_trees, 'logistic_regression': logistic_regre
 
 def make(data, home, **changes):
   config = static_data.config(data)
-  config.update(stages='all', refit=True, blend=NAMES)
+  config.update(stages='static,multimodal', refit=True, blend=NAMES)
   config.data.buckets = ({'labs': 32},)
-  config.model.update(trunk='ensemble', ensemble=2, fusion='none')
+  # Encoders beside an ensemble: tests/modalities/toy_kind_test.py.
+  config.model.update(size='tiny', trunk='ensemble', ensemble=2, deep='none', fusion='none')
   config.model.windows = {'labs': ('percentiles', (50.0,))}
-  for stage in ('static', 'labs', 'multimodal'):
-    config.recipe[stage].update(batch_size=16, epochs=2)
+  config.recipe.multimodal.update(
+    batch_size=16, epochs=2, starts_from=('static',), frozen=()
+  )
   config.evaluation.update(
     baselines=(),
     bootstrap=20,
@@ -129,12 +131,12 @@ def test_the_report_predicts_with_the_blend_and_shows_each_alone(fold):
 def test_the_weights_of_the_parts_are_fitted_once_and_used_by_both_runs(fold):
   first, final = (run.record(blend.STAGE) for run in fold.runs)
   assert first is not None and final is not None
-  assert set(first.part_weights) == {'ensemble', 'deep', 'static', 'labs'}
+  assert set(first.part_weights) == {'ensemble', 'static', 'labs'}
   assert first.part_weights == final.part_weights
   assert len(set(first.part_weights.values())) > 1, 'else nothing was fitted'
   variables, _ = restore_best(fold.final, blend.STAGE)
   fitted = variables['fitted']
-  for stage in ('multimodal', 'labs'):
+  for stage in ('multimodal', 'static'):
     record = fold.record(stage)
     assert record is not None
     expected = [record.part_weights[name] for name in fold.model.part_names(stage)]
@@ -144,12 +146,12 @@ def test_the_weights_of_the_parts_are_fitted_once_and_used_by_both_runs(fold):
 
 def test_what_the_stages_of_the_modalities_have_learnt_is_not_trained_further(fold):
   whole, _ = restore_best(fold, blend.STAGE)
-  for stage in ('static', 'labs'):
-    alone, _ = restore_best(fold, stage)
-    for path in (f'trunks_{stage}', f'decoders_{stage}', f'encoders_{stage}'):
-      of_whole = traverse_util.flatten_dict(whole['params'][path])
-      for leaf, expected in traverse_util.flatten_dict(alone['params'][path]).items():
-        np.testing.assert_array_equal(of_whole[leaf], expected)
+  alone, _ = restore_best(fold, 'static')
+  of_whole = traverse_util.flatten_dict(whole['params']['trunks_static'])
+  for leaf, expected in traverse_util.flatten_dict(
+    alone['params']['trunks_static']
+  ).items():
+    np.testing.assert_array_equal(of_whole[leaf], expected)
 
 
 def test_test_subjects_have_no_part_in_the_weights(fold, monkeypatch, tmp_path):
