@@ -65,6 +65,9 @@ def main() -> None:
   parser.add_argument('--only', default='', help='prefixes of names, comma-separated')
   parser.add_argument('--parts', default=','.join(_PARTS), help=f'of {_PARTS}')
   add_flags(parser, repetitions=7, seconds=20)
+  parser.add_argument(
+    '--size', choices=('tiny', 'small', 'paper'), default='paper', help='of throughput'
+  )
   parser.add_argument('--precision', choices=PRECISIONS, default=PRECISIONS[0])
   parser.add_argument('--times', type=int, default=1, help='steps of one repetition')
   parser.add_argument('--compile', action='store_true', help='torch.compile, too')
@@ -118,7 +121,7 @@ def _names() -> list[tuple[str, str, str]]:
 
 
 def _throughput(task: str, stage: str, options: argparse.Namespace) -> dict[str, float]:
-  case = Case(task, stage, rows=model_workload.rows_of(stage))
+  case = Case(task, stage, options.size, rows=model_workload.rows_of(stage))
   ours, theirs = both(case)
   sides: dict[str, Any] = {'ours': ours, 'torch': theirs}
   if options.compile:

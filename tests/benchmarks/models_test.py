@@ -157,7 +157,7 @@ def test_windows_alone():
 def test_report():
   report = benchmark.report(
     *('-c', COMMAND, '--parts=throughput', '--times=2'),
-    *('--only=cvd/static', '--repetitions=1', '--allocator=default'),
+    *('--only=cvd/static', '--size=tiny', '--repetitions=1', '--allocator=default'),
   )
   assert report['device'] == 'cpu'
   row = report['cvd/static']

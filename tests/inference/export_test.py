@@ -18,9 +18,18 @@ from jax import export
 
 from data_pipeline.format.schema import DataError
 from medm2t_jax.inference import exporting
+from tests.inference.conftest import BATCHING
 from tests.inference.program_test import batch_of
+from tests.support import small_bundle, staging_fixture
 
 DOCS = Path(__file__).parents[2] / 'docs' / 'trained_model.md'
+
+
+@pytest.fixture(scope='module')
+def untrained():
+  """Of one member: what several say together is in program_test.py."""
+  schema = staging_fixture.SCHEMA.only(('static', 'labs', 'ecg'))
+  return small_bundle.model(of=schema, batching=BATCHING, blended=True)
 
 
 @pytest.fixture(scope='module')

@@ -29,7 +29,7 @@ OPTIONS = ServiceOptions(
 
 @pytest.fixture(scope='session')
 def model():
-  return small_bundle.model()
+  return small_bundle.model(trunk='ensemble', ensemble=2, deep='none')
 
 
 def reader(model, name):

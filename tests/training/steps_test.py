@@ -45,7 +45,7 @@ def without_dropout(config: Any) -> Any:
 
 
 def model_config():
-  return without_dropout(fake_batch.tiny(TASK))
+  return without_dropout(fake_batch.tiny(TASK, fusion='none'))
 
 
 def spread(batch: Any, shares: list[int]) -> Any:

@@ -21,7 +21,7 @@ MODALITIES = ('static', 'labs', 'vitals', 'ecg')
 SCHEMA = fake_batch.schema('mortality').only(MODALITIES)
 OPTIONS = dataclasses.replace(
   fake_batch.OPTIONS, segment_lengths=(12,), value_encoding='piecewise_linear',
-  pooling='statistics', sequence='mean_last', trunk='ensemble', ensemble=3,
+  pooling='statistics', sequence='mean_last', trunk='ensemble', ensemble=2,
 )  # fmt: skip
 ROWS = np.arange(5)
 SAMPLE_IDS = 70_001_000 + ROWS

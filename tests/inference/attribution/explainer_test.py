@@ -87,8 +87,9 @@ def made(task):
     schema = fake_batch.schema(task).only(('static', 'labs'))
     members, deep = TASKS[task]
     options = dataclasses.replace(
-      fake_batch.OPTIONS, trunk='ensemble', ensemble=2, deep=deep
-    )
+      fake_batch.OPTIONS, trunk='ensemble', ensemble=2, deep=deep,
+      fusion='none', sequence='mean_last',
+    )  # fmt: skip
     config = model_config(task, options, schema)
     model = TrainedModel(
       schema=schema,
