@@ -76,7 +76,12 @@ def _evaluated(folder, target, change, baselines):
   config.stages = 'multimodal'
   config.recipe.multimodal.update(starts_from=(), frozen=())
   config.evaluation.update(
-    batch_size=32, baselines=baselines, bootstrap=20, explained=2, explained_globally=4
+    batch_size=32,
+    baselines=baselines,
+    bootstrap=20,
+    explained=2,
+    explained_globally=4,
+    sections=('discrimination', 'baselines', 'explanation', 'card'),
   )
   config.blend = ('boosted_trees', 'logistic_regression')
   for fields in config.recipe.values():

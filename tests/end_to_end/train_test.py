@@ -40,13 +40,13 @@ def experiment(**changes):
     config.stages = ','.join(STAGES)
     # Ensembles and blends: tests/inference/trained_model_test.py.
     config.blend = ()
-    config.model.trunk = 'decoder'
+    config.model.update(trunk='decoder', fusion='none')
     config.recipe.multimodal.starts_from = ('labs',)
     config.recipe.multimodal.batch_size = 16
     config.data.buckets = ({'labs': 512},)
     config.evaluation.batch_size = 16
     config.evaluation.bootstrap = 20
-    config.evaluation.sections = ('discrimination', 'baselines', 'calibration', 'card')
+    config.evaluation.sections = ('discrimination', 'baselines', 'card')
     config.update_from_flattened_dict(
       {name.replace('__', '.'): value for name, value in changes.items()}
     )

@@ -68,6 +68,10 @@ def fold(dataset, tmp_path_factory):
   config.evaluation.update(
     baselines=('logistic_regression', 'gru', 'single_modalities'),
     robustness_samples=16, bootstrap=20, explained=1, explained_globally=7,
+    sections=(
+      'discrimination', 'baselines', 'missing_modality', 'robustness', 'explanation',
+      'card',
+    ),
   )  # fmt: skip
   config.model.update(trunk='ensemble', ensemble=2, size='tiny', fusion='none')
   folds = make_runs(read(config), dataset, tmp_path_factory.mktemp('workdir'))
