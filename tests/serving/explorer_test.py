@@ -35,8 +35,8 @@ EVIL = '</script><script>document.title = "evil"</script><b>'
 def model(dataset):
   """Of all kinds of modalities; without encoders, which take long to compile."""
   made = small_bundle.model(
-    of=dataset.schema, batching=BATCHING, trunk='ensemble', ensemble=3, deep='none',
-    segment_lengths=(3,),
+    of=dataset.schema, batching=BATCHING, members=2, trunk='ensemble', ensemble=3,
+    deep='none', segment_lengths=(3,),
   )  # fmt: skip
   curve = [{'predicted': p, 'observed': p + 0.02, 'n': 40} for p in (0.1, 0.5, 0.9)]
   return dataclasses.replace(
@@ -106,7 +106,7 @@ def test_the_last_moment_is_the_prediction(model, dataset, story, risk, row):
 
 def test_risk_changes_with_what_is_known_and_the_band_is_of_the_members(risk, example):
   found = risk(example)
-  assert 25 <= len(found.hours) <= 40 and found.members == 3
+  assert 25 <= len(found.hours) <= 40 and found.members == 6
   assert np.ptp(found.prediction[:, 1]) > 0.01
   assert (found.low <= found.high).all() and (found.high - found.low).max() > 0.01
 
