@@ -1,20 +1,26 @@
 """What a user sees of training.
 
-A bar in every epoch, the remaining time at the start of every stage, and a table of all
-stages at the end.
+A bar in every epoch, the remaining time at the start of every stage, a table of all stages
+at the end, and the history of every stage on disk: metrics.jsonl always, TensorBoard events
+on request.
 """
 
 from __future__ import annotations
 
 import datetime
+import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import util
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Int
 from tqdm import tqdm
 
+from data_pipeline.format.atomic import write_text
+from data_pipeline.format.schema import DataError
 from medm2t_jax.runs.workdir import StageRecord, run_name
 
 T = TypeVar('T')
@@ -108,7 +114,51 @@ class TimeLeft:
     if not self._over:
       return 'time left: known after the first stage'
     seconds = (time.perf_counter() - self._start) / self._over * self._left
-    return f'about {_duration(seconds)} left to train'
+    return f'about {duration(seconds)} left to train'
+
+
+def require_tensorboard() -> None:
+  """Raises DataError if TensorBoard is not installed."""
+  if util.find_spec('tensorboard') is None:
+    raise DataError(
+      'config.training.tensorboard=True needs the package tensorboard: '
+      "pip install -c constraints.txt -e '.[tensorboard]', or leave it False "
+      '(metrics.jsonl is always written)'
+    )
+
+
+class MetricWriter:
+  """Writes the records of a stage's epochs to its folder."""
+
+  def __init__(self, directory: Path, *, tensorboard: bool):
+    """Opens the stage's directory; `tensorboard` also writes event files."""
+    self._directory = directory
+    directory.mkdir(parents=True, exist_ok=True)
+    self._events = None
+    if tensorboard:
+      import tensorflow as tf
+
+      self._events = tf.summary.create_file_writer(str(directory))
+
+  def write(self, history: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the history up to the epoch that has just ended.
+
+    Args:
+      history: one record per epoch. `metrics.jsonl` is rewritten with all of them, so that
+        a repeated epoch never appears twice. Numbers of the last record become TensorBoard
+        scalars at step `epoch`.
+    """
+    lines = ''.join(json.dumps(record) + '\n' for record in history)
+    write_text(self._directory / 'metrics.jsonl', lines)
+    if self._events is not None:
+      import tensorflow as tf
+
+      record = history[-1]
+      with self._events.as_default(step=record['epoch']):
+        for name, value in record.items():
+          if name != 'epoch':
+            tf.summary.scalar(name, value)
+      self._events.flush()
 
 
 def stage_table(records: Sequence[StageRecord]) -> str:
@@ -116,18 +166,27 @@ def stage_table(records: Sequence[StageRecord]) -> str:
   header = (
     'fold', 'stage', 'parameters', 'epochs', 'best', 'validation loss', 'time', 'notes'
   )  # fmt: skip
-  lines = [header, *(_cells(record) for record in records)]
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  text = ('stage', 'notes')
+  return table(header, [_cells(record) for record in records], text=('stage', 'notes'))
 
-  def row(cells: Sequence[str]) -> str:
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], text: Sequence[str]) -> str:
+  """A table for the log; columns named in `text` are aligned left, the others right."""
+  lines = [header, *rows]
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+  def line(cells: Sequence[str]) -> str:
     padded = [
       cell.ljust(width) if name in text else cell.rjust(width)
       for name, cell, width in zip(header, cells, widths, strict=True)
     ]
     return '  '.join(padded).rstrip()
 
-  return '\n'.join(map(row, lines))
+  return '\n'.join(map(line, lines))
+
+
+def duration(seconds: float) -> str:
+  """Hours, minutes and seconds, as 1:02:05."""
+  return str(datetime.timedelta(seconds=round(seconds)))
 
 
 def _cells(record: StageRecord) -> tuple[str, ...]:
@@ -140,10 +199,6 @@ def _cells(record: StageRecord) -> tuple[str, ...]:
     str(record.epochs),
     str(record.best_epoch),
     '' if record.validation_loss is None else f'{record.validation_loss:.4f}',
-    _duration(record.seconds),
+    duration(record.seconds),
     ' '.join(record.notes),
   )
-
-
-def _duration(seconds: float) -> str:
-  return str(datetime.timedelta(seconds=round(seconds)))

@@ -29,10 +29,9 @@ from medm2t_jax.runs.restoring import require_unseen
 from medm2t_jax.runs.run import Run, was_skipped
 from medm2t_jax.training import losses, selection, steps
 from medm2t_jax.training.blend_weights import fit_weights
-from medm2t_jax.training.metric_writer import MetricWriter
 from medm2t_jax.training.optimizer import make_optimizer
 from medm2t_jax.training.position import Position
-from medm2t_jax.training.progress import Progress
+from medm2t_jax.training.progress import MetricWriter, Progress
 from medm2t_jax.training.starting import initial_state, recipe_of, sources_of
 
 _LOGGER = logging.getLogger(__name__)
@@ -45,6 +44,11 @@ class TrainingError(ShownError):
 def first_epoch(fold: Run, stage: str) -> planning.Plan:
   """The plan of a stage's first epoch; the others have about as many steps."""
   return _plan_epoch(fold, stage, 0)
+
+
+def validation_pass(fold: Run, stage: str) -> planning.Plan | None:
+  """The plan of the validation after every epoch; None: a refit does not validate."""
+  return None if fold.refit else _plan(fold, stage, 'validation')
 
 
 def _plan_epoch(fold: Run, stage: str, epoch: int) -> planning.Plan:
@@ -77,14 +81,21 @@ def _with_untrained(recipe: Recipe, model: medm2t.MedM2T, stage: str) -> Recipe:
   return recipe.changed({'frozen': (*recipe.frozen, *model.untrained(stage))})
 
 
+def steps_of(fold: Run, stage: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+  """Training and validation step of a stage, compiled once for all folds, runs and seeds.
+
+  The optimizer's state holds the total number of updates.
+  """
+  model: Any = fold.model  # an unbound module is hashable, but its type does not say so
+  return _steps(model, stage, recipe_of(fold, stage), fold.dataset.schema.target)
+
+
 @functools.lru_cache(maxsize=64)
 def _steps(
   model: medm2t.MedM2T, stage: str, recipe: Recipe, target: Target
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-  """Training and validation step, compiled once for all folds, runs and seeds."""
   recipe = _with_untrained(recipe, model, stage)
   loss = losses.make_loss(recipe, target)
-  # The optimizer's state holds the total number of updates.
   optimizer = make_optimizer(recipe, stage, steps=1)
   train = steps.train_step(model, stage, optimizer, loss, recipe.frozen, recipe.ema_decay)
   return train, steps.validation_step(model, stage, loss)
@@ -104,20 +115,14 @@ class StageTraining:
     self._recipe = recipe_of(fold, stage)
     self._checkpoints = checkpoints
     self._first_epoch = first_epoch(fold, stage)
-    self._validation = None if fold.refit else _plan(fold, stage, 'validation')
+    self._validation = validation_pass(fold, stage)
     self._epochs, self._select_by = self._recipe.epochs, self._recipe.select_by
     if fold.first is not None:
       record = fold.first.require_record(stage)
       self._epochs, self._select_by = record.best_epoch, selection.LAST
     steps = len(self._first_epoch)
     optimizer = optimizer_of(fold, stage, steps)
-    model: Any = fold.model  # an unbound module is hashable, but its type does not say so
-    self._train_step, self._validation_step = _steps(
-      model,
-      stage,
-      self._recipe,
-      fold.dataset.schema.target,
-    )
+    self._train_step, self._validation_step = steps_of(fold, stage)
     self._state, self._lineage = initial_state(fold, stage, optimizer)
     self._position = Position(batch_size=self._first_epoch.batch_size)
     self._saved_at = time.monotonic()

@@ -115,6 +115,13 @@ def initial_state(
   variables['fitted'] |= {
     path: found for path, found in weights.items() if path in variables['fitted']
   }
+  return placed_state(variables, optimizer, recipe), lineage
+
+
+def placed_state(
+  variables: dict[str, Any], optimizer: optax.GradientTransformation, recipe: Recipe
+) -> TrainState:
+  """The state before the first step, placed on the devices as the step returns it."""
   state = TrainState(
     step=jnp.zeros((), jnp.int32),
     params=variables['params'],
@@ -124,5 +131,5 @@ def initial_state(
     # A copy, because a step donates its buffers and none may be donated twice.
     averaged=jax.tree.map(jnp.copy, variables['params']) if recipe.ema_decay else (),
   )
-  # Placed as the step returns it; otherwise the first call would compile separately.
-  return jax.device_put(state, devices.replicated()), lineage
+  # Otherwise the first call would compile separately.
+  return jax.device_put(state, devices.replicated())

@@ -20,9 +20,8 @@ from medm2t_jax.runs import checkpoint, workdir
 from medm2t_jax.runs import variables as initial
 from medm2t_jax.runs.hosts import devices, distributed
 from medm2t_jax.runs.run import Run
-from medm2t_jax.training import side_by_side
-from medm2t_jax.training.metric_writer import require_tensorboard
-from medm2t_jax.training.progress import TimeLeft, stage_table
+from medm2t_jax.training import forecast, side_by_side
+from medm2t_jax.training.progress import TimeLeft, require_tensorboard, stage_table
 from medm2t_jax.training.stage_training import (
   StageTraining,
   optimizer_of,
@@ -54,7 +53,10 @@ def train(folds: Sequence[Run]) -> None:
         jax.eval_shape(optimizer.init, initial.shapes(folds[0], stage)['params'])
   unfinished = [fold for fold in folds if _left(fold)]
   processes = min(folds[0].config.training.processes, len(unfinished))
-  if processes > 1 and jax.default_backend() == 'cpu' and jax.process_count() == 1:
+  if jax.default_backend() != 'cpu' or jax.process_count() > 1:
+    processes = 1
+  forecast.announce(_pending(unfinished), processes)
+  if processes > 1:
     side_by_side.run(unfinished, train_fold, processes)
   else:
     left = TimeLeft(sum(map(_left, folds)))
@@ -65,6 +67,16 @@ def train(folds: Sequence[Run]) -> None:
   if distributed.is_first():
     over = [record for record in records if record is not None]
     print(stage_table(over), file=sys.stderr)
+
+
+def _pending(folds: Sequence[Run]) -> dict[str, list[Run]]:
+  """Stage -> the runs of the folds that are still to train it and have its modality."""
+  pending: dict[str, list[Run]] = {}
+  for run in (run for fold in folds for run in fold.runs):
+    for stage in chosen_stages(run):
+      if run.record(stage) is None and not _missing_split(run.first or run, stage):
+        pending.setdefault(stage, []).append(run)
+  return pending
 
 
 def _left(fold: Run) -> int:

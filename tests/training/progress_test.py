@@ -1,13 +1,23 @@
-"""The bar measures what it says, the table has every stage."""
+"""The bar measures what it says, the table has every stage, the history is on disk."""
 
 from __future__ import annotations
 
+import json
 import time
 
 import numpy as np
+import pytest
+import tensorflow as tf
 
+from data_pipeline.format.schema import DataError
 from medm2t_jax.runs.workdir import StageRecord
-from medm2t_jax.training.progress import Progress, TimeLeft, stage_table
+from medm2t_jax.training import progress
+from medm2t_jax.training.progress import MetricWriter, Progress, TimeLeft, stage_table
+
+HISTORY = [
+  {'epoch': 1, 'step': 5, 'validation_loss': 0.5},
+  {'epoch': 2, 'step': 10, 'validation_loss': 0.25},
+]
 
 
 def slow_batches(numbers, seconds):
@@ -18,13 +28,13 @@ def slow_batches(numbers, seconds):
 
 def test_samples_and_waiting_are_measured(capsys):
   samples = np.array([16, 16, 16, 5])
-  progress = Progress('fold 0, labs 1/3', samples, 1, visible=True)
+  bar = Progress('fold 0, labs 1/3', samples, 1, visible=True)
   seen = []
-  for batch in progress.over(slow_batches([1, 2, 3], 0.06), lambda: True):
+  for batch in bar.over(slow_batches([1, 2, 3], 0.06), lambda: True):
     seen.append(batch)
     time.sleep(0.02)
-    progress.show_loss(0.5)
-  measured = progress.measurements()
+    bar.show_loss(0.5)
+  measured = bar.measurements()
   assert seen == [1, 2, 3]
   # 3 * 0.06 s of waiting in 3 * 0.08 s; a busy machine only makes both longer.
   assert measured['data_wait_share'] * measured['seconds'] >= 3 * 0.06
@@ -37,19 +47,19 @@ def test_samples_and_waiting_are_measured(capsys):
 
 
 def test_the_host_alone_waits_while_devices_compute():
-  progress = Progress('labs', np.array([4, 4]), 0, visible=False)
+  bar = Progress('labs', np.array([4, 4]), 0, visible=False)
   busy = iter([True, False])
-  assert list(progress.over(slow_batches([1, 2], 0.05), lambda: next(busy))) == [1, 2]
-  measured = progress.measurements()
+  assert list(bar.over(slow_batches([1, 2], 0.05), lambda: next(busy))) == [1, 2]
+  measured = bar.measurements()
   waited = measured['data_wait_share'] * measured['seconds']
   assert 0.05 <= waited <= measured['seconds'] - 0.05, 'the first batch alone counts'
 
 
 def test_an_invisible_bar_prints_nothing(capsys):
-  progress = Progress('labs', np.array([4]), 0, visible=False)
-  assert list(progress.over([0], lambda: True)) == [0]
-  progress.show_loss(1.0)
-  assert progress.measurements()['samples_per_second'] > 0
+  bar = Progress('labs', np.array([4]), 0, visible=False)
+  assert list(bar.over([0], lambda: True)) == [0]
+  bar.show_loss(1.0)
+  assert bar.measurements()['samples_per_second'] > 0
   assert not capsys.readouterr().err
 
 
@@ -85,3 +95,37 @@ def test_the_table_has_every_stage_and_why_one_was_skipped():
     'skipped: no training sample has this modality',
   ]
   assert header.index('notes') == labs.index('Step') == ecg.index('skipped')
+
+
+def test_json_lines_hold_every_epoch_once(tmp_path):
+  writer = MetricWriter(tmp_path / 'fold0' / 'labs', tensorboard=False)
+  for epochs in (1, 2, 2):  # the second epoch is repeated after a resume
+    writer.write(HISTORY[:epochs])
+  files = list((tmp_path / 'fold0' / 'labs').iterdir())
+  assert [path.name for path in files] == ['metrics.jsonl']
+  assert [json.loads(line) for line in files[0].read_text().splitlines()] == HISTORY
+
+
+def test_tensorboard_has_the_same_numbers(tmp_path):
+  pytest.importorskip('tensorboard', reason='the extra `tensorboard` is not installed')
+  writer = MetricWriter(tmp_path, tensorboard=True)
+  for epochs in (1, 2):
+    writer.write(HISTORY[:epochs])
+  (path,) = tmp_path.glob('events.out.tfevents.*')
+  found = [
+    (event.step, value.tag, float(tf.make_ndarray(value.tensor)))
+    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+    for event in [tf.compat.v1.Event.FromString(record)]
+    for value in event.summary.value
+  ]
+  assert found == [
+    (record['epoch'], name, record[name])
+    for record in HISTORY
+    for name in ('step', 'validation_loss')
+  ]
+
+
+def test_tensorboard_that_is_not_installed_is_a_clear_error(monkeypatch):
+  monkeypatch.setattr(progress.util, 'find_spec', lambda name: None)
+  with pytest.raises(DataError, match=r'\.\[tensorboard\]'):
+    progress.require_tensorboard()

@@ -22,7 +22,7 @@ from medm2t_jax.runs.reader import Reader
 from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import Run
 from medm2t_jax.training import selection, stage_training, train
-from tests.support import static_data
+from tests.support import compiled_steps, static_data
 from tests.support.batches import batches_of
 
 # Coroutines that orbax leaves of a restore that failed.
@@ -109,16 +109,9 @@ def test_absurd_values_of_test_subjects_change_no_bit(trained, dataset, tmp_path
 
 def test_folds_and_seeds_compile_their_steps_once(trained, tmp_path):
   config = experiment(trained.dataset.directory).changed({'seed': 1})
-  compiled = []
-
-  def count(event, seconds, **details):
-    if event == '/jax/core/compile/backend_compile_duration':
-      compiled.append(details.get('fun_name'))
-
-  jax.monitoring.register_event_duration_secs_listener(count)
-  train.train_stage(Run(config, trained.dataset, 1, tmp_path), 'static')
-  jax.monitoring.unregister_event_duration_listener(count)
-  assert not [name for name in compiled if 'step' in name], compiled
+  with compiled_steps.counted() as compiled:
+    train.train_stage(Run(config, trained.dataset, 1, tmp_path), 'static')
+  assert not compiled
 
 
 def test_training_does_not_go_on_from_another_folds_checkpoint(trained, tmp_path):
