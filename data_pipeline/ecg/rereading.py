@@ -8,13 +8,11 @@ recording of a source; without damage the prepared bytes result again.
 from __future__ import annotations
 
 import dataclasses
-import fractions
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from scipy import signal as scipy_signal
 
 from data_pipeline.ecg import noise, raw_recording
 from data_pipeline.ecg.conditioning import condition
@@ -22,8 +20,6 @@ from data_pipeline.ecg.raw_recording import RawRecording
 from data_pipeline.ecg.reading import EcgError
 from data_pipeline.format.dataset import RECORDINGS, Dataset
 from data_pipeline.format.schema import DataError
-
-SAMPLING_RATE = 'sampling_rate'
 
 
 class RawRecordingsNotFound(DataError):
@@ -43,8 +39,8 @@ class Damage:
   """A change to a raw recording.
 
   Attributes:
-    kind: `SAMPLING_RATE`, or one of `noise.KINDS`.
-    level: the new rate in Hz, or the signal-to-noise ratio in dB.
+    kind: one of `noise.KINDS`.
+    level: the signal-to-noise ratio in dB.
   """
 
   kind: str
@@ -121,46 +117,13 @@ def read_damaged(
     ) from error
   if damage is None:
     return condition(signal, rate)
-  if damage.kind == SAMPLING_RATE:
-    signal, rate = resample(signal, rate, damage.level), damage.level
-  else:
-    signal = noise.add_noise(
-      signal, rate, damage.kind, damage.level, seed=seed, study_id=recording.study_id
-    )
+  signal = noise.add_noise(
+    signal, rate, damage.kind, damage.level, seed=seed, study_id=recording.study_id
+  )
   try:
     return condition(signal, rate)
   except EcgError:
     return None
-
-
-def resample(signal_mv: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
-  """The recording as a device with another sampling rate would have stored it.
-
-  Args:
-    signal_mv: (samples, leads) in mV, NaN where missing.
-    rate: of the signal, Hz.
-    new_rate: Hz; if equal to `rate`, the signal is returned unchanged.
-
-  Returns:
-    float64 (samples', leads), missing where the nearest sample was missing.
-  """
-  ratio = fractions.Fraction(new_rate / rate).limit_denominator(2000)
-  if ratio == 1:
-    return signal_mv
-  seen = np.isfinite(signal_mv)
-  filled = np.where(seen, signal_mv, 0.0)
-  steps = np.arange(len(signal_mv))
-  for lead in np.flatnonzero(~seen.all(axis=0) & seen.any(axis=0)):
-    known = seen[:, lead]
-    filled[~known, lead] = np.interp(steps[~known], steps[known], filled[known, lead])
-  result = np.asarray(
-    scipy_signal.resample_poly(
-      filled, ratio.numerator, ratio.denominator, axis=0, padtype='line'
-    )
-  )
-  nearest = np.rint(np.arange(len(result)) * float(1 / ratio)).astype(np.int64)
-  result[~seen[np.minimum(nearest, len(signal_mv) - 1)]] = np.nan
-  return result
 
 
 def _listed(dataset: Dataset, rows: np.ndarray) -> dict[tuple[int, int], RawRecording]:

@@ -25,6 +25,8 @@ from medm2t_jax.models.options import ModelOptions
 
 S = TypeVar('S')
 
+# One level of damage for all samples, or one for each of them: (d b). 0 is no damage.
+Level = float | np.ndarray
 Arrays = Mapping[str, Any]
 Fitted = dict[str, np.ndarray]
 
@@ -81,6 +83,8 @@ class Damage:
     levels: from mild to severe.
     change: (arrays, index rows (d b), level, seed) -> the damaged arrays, all with a
       leading device axis; None if the raw files are damaged.
+    in_training: whether `config.augmentation` does it to training samples; `change` then
+      takes a level for each of them.
     raw: kind of `data_pipeline.ecg.rereading.Damage`, '' if the batch is damaged.
   """
 
@@ -88,8 +92,9 @@ class Damage:
   title: str
   axis: str
   levels: tuple[float, ...]
-  change: Callable[[Arrays, np.ndarray, float, int], Arrays] | None = None
+  change: Callable[[Arrays, np.ndarray, Any, int], Arrays] | None = None
   raw: str = ''
+  in_training: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,6 +217,59 @@ class Modality(models.Modality):
     shape = arrays['mask'].shape[2:]
     drawn = draws.uniform(rows, seed, f'thin {self.name}', shape)
     return format_base.kept(arrays, drawn >= share)
+
+  def charted_every(self, arrays: Arrays, minutes: Level) -> Arrays:
+    """Keeps the last entry of each variable in every so many minutes.
+
+    Kinds whose entries are of no single variable stay as they are.
+    """
+    del minutes
+    return arrays
+
+  def charted_late(self, arrays: Arrays, hours: Level) -> Arrays:
+    """Removes what the last `hours` before the prediction time brought."""
+    if self.spec.time is None:
+      return arrays
+    late = np.asarray(self.of_entries(hours, arrays), np.float32)
+    return format_base.kept(arrays, arrays[self.spec.time] <= -late)
+
+  def relabelled(self, arrays: Arrays, order: np.ndarray) -> Arrays:
+    """Gives the numbers of a variable to another: `order` (d b v) has the new index."""
+    del order
+    return arrays
+
+  def with_numbers(
+    self, arrays: Arrays, change: Callable[[np.ndarray, np.ndarray], np.ndarray]
+  ) -> Arrays:
+    """Changes the numbers of variables, and removes those beyond a variable's limits.
+
+    Args:
+      arrays: device axis first.
+      change: (values, their variables' indices) -> values; axes begin with d b.
+    """
+    del change
+    return arrays
+
+  def spread(self, fitted: Mapping[str, Any]) -> np.ndarray:
+    """Standard deviation (v) of each variable among training samples, by `fitted`."""
+    del fitted
+    return np.zeros(len(self.spec.variables))
+
+  def of_entries(self, level: Level, arrays: Arrays) -> np.ndarray:
+    """A level for each entry of `mask`, from one for all or for each sample (d b)."""
+    level = np.asarray(level)
+    if not level.ndim:
+      return level
+    if self.spec.layout == 'packed':
+      return np.take_along_axis(level, arrays['owner'], axis=1)
+    return level.reshape(*level.shape, *(1,) * (arrays['mask'].ndim - level.ndim))
+
+  def within_limits(self, value: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """Whether values are within the limits of their variables, and so would be prepared."""
+    items = self.spec.variables
+    low = np.array([-np.inf if each.low is None else each.low for each in items])
+    high = np.array([np.inf if each.high is None else each.high for each in items])
+    return (value >= low[item]) & (value <= high[item])
 
   def lost(self, arrays: Arrays, keep: np.ndarray) -> Arrays:
     """Removes the modality from all rows not in `keep` (d b), as if never recorded."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -11,9 +11,10 @@ from jax.typing import DTypeLike
 
 from data_pipeline.format import modalities as format_kinds
 from data_pipeline.format.items import Item
+from data_pipeline.format.modalities import base as format_base
 from medm2t_jax.modalities import base
 from medm2t_jax.modalities.ablation import Ablation
-from medm2t_jax.modalities.base import Arrays, Fitted, Observations, Setting
+from medm2t_jax.modalities.base import Arrays, Fitted, Level, Observations, Setting
 from medm2t_jax.modalities.columns import piecewise_linear
 from medm2t_jax.modalities.shown import (
   ColumnVariable,
@@ -198,6 +199,46 @@ class Events(base.Modality):
         "model.pooling='statistics' needs accumulation" if needed else '',
       ),
     )
+
+  def charted_every(self, arrays: Arrays, minutes: Level) -> Arrays:
+    mask, item = arrays['mask'], arrays['item'].astype(np.int64)
+    wide = np.broadcast_to(self.of_entries(minutes, arrays), mask.shape)
+    thinned = mask & (wide > 0)
+    row = np.broadcast_to(
+      np.arange(mask[..., 0].size).reshape(*mask.shape[:2], 1), mask.shape
+    )
+    span = np.floor(arrays['time'][thinned] * 60.0 / wide[thinned]).astype(np.int64)
+    keys = np.stack([row[thinned], item[thinned], span], axis=1)
+    # Entries are in order of time, so the last one of a span comes first from behind.
+    _, last = np.unique(keys[::-1], axis=0, return_index=True)
+    keep = ~thinned
+    keep[tuple(axis[len(keys) - 1 - last] for axis in np.nonzero(thinned))] = True
+    return format_base.kept(arrays, keep)
+
+  def relabelled(self, arrays: Arrays, order: np.ndarray) -> Arrays:
+    item = np.take_along_axis(order, arrays['item'].astype(np.int64), axis=2)
+    number = arrays['mask'] & (arrays['category'] < 0)
+    item = np.where(number, item, arrays['item']).astype(arrays['item'].dtype)
+    return self._within_limits({**arrays, 'item': item})
+
+  def with_numbers(
+    self, arrays: Arrays, change: Callable[[np.ndarray, np.ndarray], np.ndarray]
+  ) -> Arrays:
+    number = arrays['mask'] & (arrays['category'] < 0)
+    value = change(arrays['value'], arrays['item']).astype(np.float32)
+    return self._within_limits(
+      {**arrays, 'value': np.where(number, value, arrays['value'])}
+    )
+
+  def _within_limits(self, arrays: Arrays) -> Arrays:
+    number = arrays['category'] < 0
+    inside = self.within_limits(arrays['value'], arrays['item'])
+    return format_base.kept(arrays, inside | ~number)
+
+  def spread(self, fitted: Mapping[str, Any]) -> np.ndarray:
+    # Between the percentiles 5 and 95 of a normal distribution lie 3.29 deviations.
+    knots = np.asarray(fitted['knots'], np.float64)
+    return (knots[:, len(PERCENTILES)] - knots[:, 1]) / 3.29
 
   def observations(self, arrays: Arrays) -> tuple[Observations, Observations]:
     mask, category = arrays['mask'], arrays['category']

@@ -15,7 +15,7 @@ from data_pipeline.format import modalities as format_kinds
 from data_pipeline.format.items import DataError
 from medm2t_jax.modalities import base, draws
 from medm2t_jax.modalities.ablation import Ablation
-from medm2t_jax.modalities.base import Arrays, Fitted, Observations, Setting
+from medm2t_jax.modalities.base import Arrays, Fitted, Level, Observations, Setting
 from medm2t_jax.modalities.columns import center_and_scale
 from medm2t_jax.modalities.fusion import ATTENTION_DROPOUT, RESNET_DROPOUT
 from medm2t_jax.modalities.shown import (
@@ -238,6 +238,49 @@ class Grid(base.Modality):
     drawn = draws.uniform(rows, seed, f'thin {self.name}', arrays['value'].shape[2:])
     return _kept_cells(arrays, drawn >= share)
 
+  def charted_every(self, arrays: Arrays, minutes: Level) -> Arrays:
+    """Of whole steps; a cell as long as the interval stays."""
+    observed = arrays['observed']
+    minutes = np.broadcast_to(np.asarray(minutes, np.float64), observed.shape[:2])
+    keep = np.ones_like(observed)
+    for each in np.unique(minutes):
+      steps = round(each / 60 / self.spec.step_hours)
+      if steps > 1:
+        rows = minutes == each
+        keep[rows] = _last_of(observed[rows], steps)
+    return _kept_cells(arrays, keep)
+
+  def charted_late(self, arrays: Arrays, hours: Level) -> Arrays:
+    """A step is known if all of it is so long ago."""
+    hours = np.broadcast_to(np.asarray(hours, np.float64), arrays['observed'].shape[:2])
+    lost = np.ceil(np.round(hours / self.spec.step_hours, 6))
+    steps = self.spec.steps
+    keep = np.arange(steps) < steps - lost[..., np.newaxis]
+    return _kept_cells(arrays, keep[..., np.newaxis])
+
+  def relabelled(self, arrays: Arrays, order: np.ndarray) -> Arrays:
+    # A variable's numbers come from the one whose new index is its own.
+    source = np.argsort(order, axis=2)[:, :, np.newaxis]
+    moved = {key: np.take_along_axis(arrays[key], source, axis=3) for key in arrays}
+    return self._within_limits(moved)
+
+  def with_numbers(
+    self, arrays: Arrays, change: Callable[[np.ndarray, np.ndarray], np.ndarray]
+  ) -> Arrays:
+    value = change(arrays['value'], self._items(arrays)).astype(np.float32)
+    return self._within_limits({**arrays, 'value': value})
+
+  def _within_limits(self, arrays: Arrays) -> Arrays:
+    return _kept_cells(arrays, self.within_limits(arrays['value'], self._items(arrays)))
+
+  def _items(self, arrays: Arrays) -> np.ndarray:
+    shape = arrays['value'].shape
+    return np.broadcast_to(np.arange(shape[-1]), shape)
+
+  def spread(self, fitted: Mapping[str, Any]) -> np.ndarray:
+    # The scale is the interquartile range, 1.349 deviations of a normal distribution.
+    return np.asarray(fitted['scale'], np.float64) / 1.349
+
   def definition(self, part: str | None) -> dict[str, Any]:
     if part is None:
       return super().definition(part)
@@ -283,6 +326,18 @@ class Grid(base.Modality):
 def _segments_of(length: int) -> str:
   """Name of the micro encoder of a segment length."""
   return f'{_SEGMENTS}_{length}'
+
+
+def _last_of(observed: np.ndarray, steps: int) -> np.ndarray:
+  """The last observed cell (n g v) of each signal in every so many steps, from the end."""
+  count, length, signals = observed.shape
+  ahead = -length % steps
+  padded = np.pad(observed, ((0, 0), (ahead, 0), (0, 0)))
+  spans = padded.reshape(count, -1, steps, signals)
+  # How many are observed from here to the end of the span: the last one has 1.
+  following = np.cumsum(spans[:, :, ::-1], axis=2)[:, :, ::-1]
+  last = (spans & (following == 1)).reshape(count, -1, signals)
+  return last[:, ahead:]
 
 
 def _kept_cells(grid: Arrays, keep: np.ndarray) -> Arrays:

@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool
 
-from data_pipeline.ecg import noise, rereading
+from data_pipeline.ecg import noise
 from data_pipeline.format import modalities as format_kinds
 from data_pipeline.format.items import Item
 from data_pipeline.format.modalities.waveform import (
@@ -21,7 +21,7 @@ from data_pipeline.format.modalities.waveform import (
   ECG_SAMPLING_RATE,
 )
 from medm2t_jax.modalities import base, draws
-from medm2t_jax.modalities.base import Arrays, Damage, Fitted, Setting
+from medm2t_jax.modalities.base import Arrays, Damage, Fitted, Level, Setting
 from medm2t_jax.modalities.columns import center_and_scale
 from medm2t_jax.modalities.fusion import RESNET_DROPOUT, fusion_config
 from medm2t_jax.modalities.shown import (
@@ -38,8 +38,8 @@ from medm2t_jax.models.modality import DecoderSize, Units
 from medm2t_jax.models.trunk.columns import OF_MEASUREMENTS, EcgColumns
 
 ECG_CROP_SAMPLES = 640  # 5.12 s at 125 Hz
-LEADS_LOST = (1.0, 3.0, 6.0)
-SAMPLING_RATES = (250.0, 500.0, 1000.0)
+LEADS_LOST = (1.0, 3.0, 6.0, 11.0)
+BANDWIDTHS = (62.5, 31.0, 15.0)
 SNR = (24.0, 12.0, 6.0, 0.0, -6.0)
 _FUSION = 'fusion'
 # Names of the stages of a recording's views.
@@ -314,20 +314,28 @@ class Waveform(base.Modality):
 
   def damages(self) -> Sequence[Damage]:
     return (
-      Damage('ecg_leads_lost', 'ECG leads lost', 'ECG leads lost', LEADS_LOST, leads_lost),
+      Damage(
+        'ecg_leads_lost',
+        'ECG leads lost',
+        'ECG leads lost',
+        LEADS_LOST,
+        leads_lost,
+        in_training=True,
+      ),
+      Damage(
+        'ecg_bandwidth',
+        'ECG with a narrower bandwidth',
+        'ECG bandwidth (Hz)',
+        BANDWIDTHS,
+        lambda arrays, rows, level, seed: band_limited(arrays, rows, level),
+        in_training=True,
+      ),
       Damage(
         'ecg_arms_exchanged',
         'ECG arm electrodes exchanged',
         'Pairs of electrodes exchanged',
         (1.0,),
         lambda arrays, rows, level, seed: arms_exchanged(arrays),
-      ),
-      Damage(
-        'ecg_sampling_rate',
-        'Raw ECG at another sampling rate',
-        'Sampling rate (Hz)',
-        SAMPLING_RATES,
-        raw=rereading.SAMPLING_RATE,
       ),
       *(
         Damage(
@@ -363,21 +371,41 @@ def arms_exchanged(ecg: Arrays) -> dict[str, Any]:
   return {**ecg, 'signal': ecg['signal'][..., _SOURCE] * _SIGN}
 
 
-def leads_lost(ecg: Arrays, rows: np.ndarray, count: float, seed: int) -> dict[str, Any]:
+def leads_lost(ecg: Arrays, rows: np.ndarray, count: Level, seed: int) -> dict[str, Any]:
   """Makes `count` random leads of each recording flat; a larger `count` includes the same.
 
   The conditioning refuses recordings with more flat leads than it allows; larger counts
   show what that rule is worth.
   """
   row = draws.owners(rows, ecg)
+  counts = draws.owners(np.broadcast_to(np.asarray(count, np.int64), rows.shape), ecg)
   lost = np.zeros((*row.shape, len(ECG_LEADS)), bool)
   generators: dict[int, np.random.Generator] = {}
-  for place in np.argwhere(ecg['mask']):
-    sample = int(row[tuple(place)])
+  for place in np.argwhere(ecg['mask'] & (counts > 0)):
+    place = tuple(place)
+    sample = int(row[place])
     if sample not in generators:
       generators[sample] = draws.generator(sample, seed, 'leads')
-    lost[(*place, generators[sample].permutation(len(ECG_LEADS))[: int(count)])] = True
+    lost[(*place, generators[sample].permutation(len(ECG_LEADS))[: counts[place]])] = True
   return {**ecg, 'signal': np.where(lost[:, :, None], np.int16(0), ecg['signal'])}
+
+
+def band_limited(ecg: Arrays, rows: np.ndarray, bandwidth: Level) -> dict[str, Any]:
+  """Removes everything above a bandwidth in Hz from the signals; 0 leaves them.
+
+  The signals have 125 Hz, so that nothing is left to remove above 62.5.
+  """
+  limits = draws.owners(np.broadcast_to(np.asarray(bandwidth, np.float64), rows.shape), ecg)
+  signal = np.array(ecg['signal'])
+  frequencies = np.fft.rfftfreq(signal.shape[2], 1 / ECG_SAMPLING_RATE)
+  for place in np.argwhere(ecg['mask'] & (limits > 0) & (limits < frequencies[-1])):
+    place = tuple(place)
+    spectrum = np.fft.rfft(signal[place], axis=0)
+    spectrum[frequencies > limits[place]] = 0
+    filtered = np.fft.irfft(spectrum, len(signal[place]), axis=0)
+    most = np.iinfo(signal.dtype)
+    signal[place] = np.clip(np.rint(filtered), most.min, most.max)
+  return {**ecg, 'signal': signal}
 
 
 def _most_recent(ecg: Arrays) -> int:

@@ -88,16 +88,15 @@ def announce(pending: Mapping[str, Sequence[Run]], side_by_side: int = 1) -> Non
     validate = sum(
       measured.validation(plan) for _, plan in plans[stage] if plan is not None
     )
-    count = steps[stage] // epochs[stage]
-    found.append(
-      StageForecast(
-        stage,
-        epochs[stage],
-        steps[stage],
-        train / count,
-        epochs[stage] * (train + validate),
-      )
+    one = StageForecast(
+      stage,
+      epochs[stage],
+      steps[stage],
+      train * epochs[stage] / steps[stage],
+      epochs[stage] * (train + validate),
     )
+    _LOGGER.info('%s: at most %s', stage, duration(one.seconds))
+    found.append(one)
   if distributed.is_first():
     print(text(found, side_by_side), file=sys.stderr)
 

@@ -9,13 +9,12 @@ import pandas as pd
 import pytest
 
 from data_pipeline.ecg import rereading
-from data_pipeline.ecg.conditioning import condition
 from data_pipeline.ecg.raw_recording import RawRecording
 from data_pipeline.ecg.rereading import Damage, RawRecordingsNotFound
 from data_pipeline.format.dataset import open_dataset
 from data_pipeline.format.schema import DataError
 from data_pipeline.reading import input_pipeline, planning
-from tests.ecg.conditioning_test import heartbeat, in_millivolts
+from tests.ecg.conditioning_test import in_millivolts
 from tests.support import staging_fixture
 
 MOST = 3
@@ -68,11 +67,10 @@ def test_undamaged_recordings_are_those_of_the_batch_bit_for_bit(dataset, record
     held = [each for row in batch['row'][0].tolist() if row >= 0 for each in located[row]]
     assert len(held) == batch['ecg']['mask'].sum()
     for slot, recording in enumerate(held):
-      for damage in (None, Damage(rereading.SAMPLING_RATE, 500.0)):
-        found = rereading.read_damaged(recording, damage, 0)
-        assert found is not None
-        np.testing.assert_array_equal(found[0], batch['ecg']['signal'][0, slot])
-        assert np.float32(found[1]) == batch['ecg']['gain'][0, slot]
+      found = rereading.read_damaged(recording, None, 0)
+      assert found is not None
+      np.testing.assert_array_equal(found[0], batch['ecg']['signal'][0, slot])
+      assert np.float32(found[1]) == batch['ecg']['gain'][0, slot]
       compared += 1
   assert compared == np.minimum(dataset.lengths('ecg'), MOST).sum() > 20
 
@@ -89,28 +87,6 @@ def test_damage_changes_a_recording_by_its_level(dataset, recorded):
   # 50 Hz lie above the pass band.
   hum = rereading.read_damaged(recording, Damage('powerline', 0.0), 0)
   assert np.abs(in_millivolts(hum) - clean).mean() < difference(0.0) / 3
-
-
-@pytest.mark.parametrize('rate', [250.0, 1000.0])
-def test_another_rate_gives_nearly_the_same_recording(rate):
-  signal = heartbeat(500)
-  expected = in_millivolts(condition(signal, 500.0))
-  found = rereading.resample(signal, 500.0, rate)
-  assert len(found) == 10 * rate
-  found = in_millivolts(condition(found, rate))
-  assert np.abs(found - expected).max() < 0.03 * np.abs(expected).max()
-
-
-def test_missing_samples_and_flat_leads_survive_a_change_of_rate():
-  signal = heartbeat(500)
-  signal[1000:2000, 3] = np.nan
-  signal[:, 4] = np.nan
-  signal[:, 5] = 0.25
-  found = rereading.resample(signal, 500.0, 250.0)
-  missing = np.isnan(found)
-  assert missing[500:1000, 3].all() and missing[:, 3].sum() == pytest.approx(500, abs=1)
-  assert missing[:, 4].all()
-  np.testing.assert_allclose(found[:, 5], 0.25, atol=1e-9)
 
 
 def test_what_the_conditioning_refuses_is_none(dataset, recorded):

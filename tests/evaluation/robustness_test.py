@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,27 @@ def test_the_page_shows_curves_and_says_what_is_absent(
     'name': 'ecg_white', 'title': 'White noise', 'axis': 'dB', 'reason': NOT_FOUND,
     'undamaged': None, 'levels': [],
   }  # fmt: skip
+
+
+def test_a_curve_that_cannot_move_says_so(tmp_path, predictions, context):
+  table = predictions('mortality', 200)
+  _, moving = curve(table)
+  same = [DamageLevel(62.5, moving.undamaged)]
+  still = dataclasses.replace(moving, name='still', title='Bandwidth', levels=same)
+  about = context('mortality', damage=[moving, still])
+  metrics = write_report(tmp_path, table, *about, resamples=20)
+  changed = [
+    [level['changed'] for level in each['levels']] for each in metrics['robustness']
+  ]
+  assert changed == [[100, 0], [0]]
+  page = (tmp_path / 'report.html').read_text()
+  section = page.split('id="robustness"')[1].split('</section>')[0]
+  assert 'Cannot move, because no prediction changes at any level: Bandwidth.' in section
+  assert section.count('<td>no prediction changes</td>') == 2
+  alone = context('mortality', damage=[still])
+  metrics = write_report(tmp_path, table, *alone, resamples=20)
+  page = (tmp_path / 'report.html').read_text()
+  assert 'No damage that was tried changes any prediction.' in page
 
 
 def test_undefined_metrics_do_not_stop_the_page(tmp_path, predictions, context):

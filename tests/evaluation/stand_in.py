@@ -27,6 +27,13 @@ class StandIn:
     self.reader = Reader(dataset, batching)
     options = dataclasses.replace(fake_batch.OPTIONS, segment_lengths=(2,))
     self.model_config = model_config('mortality', options, dataset.schema)
+    self.statistics = {
+      name: {
+        'knots': np.linspace(-1, 1, 12 * len(each.variables)).reshape(-1, 12),
+        'scale': np.ones(len(each.variables)),
+      }
+      for name, each in dataset.schema.modalities.items()
+    }
 
   def modalities_of(self, stage):
     del stage

@@ -208,7 +208,7 @@ def test_missing_modality(judge):
 
 def test_robustness(judge):
   def say(difference, base):
-    level = {'level': 90.0, 'difference': difference}
+    level = {'level': 90.0, 'difference': difference, 'changed': 1}
     curve = {
       'name': 'lost', 'title': 'Modalities lost', 'axis': '%', 'undamaged': base,
       'levels': [level],

@@ -8,8 +8,10 @@ also removed at a higher one. `robustness_sections.py` draws the curves.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from medm2t_jax.evaluation.robustness import damaged
 from medm2t_jax.evaluation.robustness.raw_recordings import RawRecordings
 from medm2t_jax.modalities import Modality
 from medm2t_jax.modalities.base import Damage as OwnDamage
+from medm2t_jax.modalities.fitting import Statistics
 from medm2t_jax.runs.hosts import distributed
 from medm2t_jax.runs.reader import Batch
 from medm2t_jax.runs.run import Run
@@ -29,7 +32,13 @@ from medm2t_jax.training.steps import Predictor
 
 HOURS_EARLIER = (1.0, 3.0, 6.0, 12.0)
 HOURS_KNOWN = (18.0, 12.0, 6.0, 3.0, 1.0)
+MINUTES_BETWEEN = (15.0, 60.0, 240.0)
+HOURS_LATE = (1.0, 2.0, 4.0)
 PERCENT = (10.0, 30.0, 50.0, 70.0, 90.0)
+NOISE = (0.1, 0.3, 1.0)
+PERCENT_TENFOLD = (1.0, 5.0)
+PAIRS_SWAPPED = (1.0, 3.0)
+OTHER_UNITS = (1.0, 3.0)
 _UNDAMAGED = 'undamaged'
 
 
@@ -45,6 +54,8 @@ class Curve:
     of: only samples with one of these modalities are damaged; () means all samples.
     version: (batch, level) -> the damaged batch; None for damage of raw recordings.
     raw: kind of `rereading.Damage`, '' if the batch itself is damaged.
+    in_training: whether `config.augmentation` does it to training samples; `version` then
+      takes a level for each of them (d b).
   """
 
   name: str
@@ -52,12 +63,21 @@ class Curve:
   axis: str
   levels: tuple[float, ...]
   of: tuple[str, ...]
-  version: Callable[[Batch, float], Batch] | None = None
+  version: Callable[[Batch, Any], Batch] | None = None
   raw: str = ''
+  in_training: bool = False
 
 
-def curves(modalities: Sequence[Modality], seed: int) -> list[Curve]:
-  """Every damage that applies to a model's modalities, in the order of the report."""
+def curves(
+  modalities: Sequence[Modality], statistics: Statistics, seed: int
+) -> list[Curve]:
+  """Every damage that applies to a model's modalities, in the order of the report.
+
+  Args:
+    modalities: of the model.
+    statistics: of its training subjects.
+    seed: of random damage.
+  """
   timed = tuple(each.name for each in modalities if each.timed)
   counted = tuple(each.name for each in modalities if each.thinned_by_damage)
   result = []
@@ -79,6 +99,15 @@ def curves(modalities: Sequence[Modality], seed: int) -> list[Curve]:
         timed,
         lambda batch, level: damaged.earlier(batch, modalities, level),
       ),
+      Curve(
+        'charted_late',
+        'Charted late',
+        'Hours until a value is charted',
+        HOURS_LATE,
+        timed,
+        lambda batch, level: damaged.charted_late(batch, modalities, level),
+        in_training=True,
+      ),
     ]
   if counted:
     result.append(
@@ -91,6 +120,7 @@ def curves(modalities: Sequence[Modality], seed: int) -> list[Curve]:
         lambda batch, level: damaged.thinned(batch, modalities, level, seed),
       )
     )
+    result += _of_values(modalities, statistics, seed, counted)
   result.append(
     Curve(
       'modalities_lost',
@@ -106,11 +136,59 @@ def curves(modalities: Sequence[Modality], seed: int) -> list[Curve]:
   ]
 
 
+def _of_values(
+  modalities: Sequence[Modality], statistics: Statistics, seed: int, of: tuple[str, ...]
+) -> list[Curve]:
+  """Curves of how often variables are charted, and of wrong numbers."""
+  make = functools.partial(Curve, of=of, in_training=True)
+  return [
+    make(
+      'charted_rarely',
+      'Charted rarely',
+      'Minutes for each value of a variable',
+      MINUTES_BETWEEN,
+      version=lambda batch, level: damaged.charted_every(batch, modalities, level),
+    ),
+    make(
+      'values_noisy',
+      'Noise on every value',
+      'Noise (standard deviations of the variable)',
+      NOISE,
+      version=lambda batch, level: damaged.noisy_values(
+        batch, modalities, level, seed, statistics
+      ),
+    ),
+    make(
+      'values_tenfold',
+      'Values ten times too large',
+      'Values times ten (%)',
+      PERCENT_TENFOLD,
+      version=lambda batch, level: damaged.tenfold_values(batch, modalities, level, seed),
+    ),
+    make(
+      'variables_swapped',
+      'Variables exchanged',
+      'Pairs of variables exchanged',
+      PAIRS_SWAPPED,
+      version=lambda batch, level: damaged.variables_swapped(
+        batch, modalities, level, seed
+      ),
+    ),
+    make(
+      'units_changed',
+      'Variables in a unit ten times as large',
+      'Variables in another unit',
+      OTHER_UNITS,
+      version=lambda batch, level: damaged.units_changed(batch, modalities, level, seed),
+    ),
+  ]
+
+
 def _own(modality: Modality, damage: OwnDamage, seed: int) -> Curve:
   """The curve of a damage that only one kind of modality can have."""
   name, change = modality.name, damage.change
 
-  def version(batch: Batch, level: float) -> Batch:
+  def version(batch: Batch, level: Any) -> Batch:
     assert change is not None
     return {**batch, name: change(batch[name], batch['row'], level, seed)}
 
@@ -122,6 +200,7 @@ def _own(modality: Modality, damage: OwnDamage, seed: int) -> Curve:
     (name,),
     None if change is None else version,
     damage.raw,
+    damage.in_training,
   )
 
 
@@ -138,7 +217,7 @@ def damaged_predictions(fold: Run, predictor: Predictor, samples: int) -> list[D
   """
   seed = fold.config.seed
   groups: dict[tuple[str, ...], list[Curve]] = defaultdict(list)
-  order = curves(fold.model_config.modalities, seed)
+  order = curves(fold.model_config.modalities, fold.statistics, seed)
   for curve in order:
     groups[curve.of].append(curve)
   found: dict[str, DamageCurve] = {}

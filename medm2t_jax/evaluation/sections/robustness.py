@@ -40,6 +40,7 @@ from medm2t_jax.runs.run import Run
 
 NAME = 'robustness'
 _UNDAMAGED = 'none'
+_SAME = 'no prediction changes'
 
 
 def needs(folds: Sequence[Run]) -> Needs:
@@ -56,8 +57,8 @@ def compute(evaluation: Evaluation) -> dict[str, Any]:
     'robustness': [{'name', 'title', 'axis', 'reason', 'undamaged', 'levels'}], one a
     curve. `undamaged` is the estimate on the same samples without damage, None where
     `reason` says why there is no curve; `levels` is [{'level': on the axis, 'metric':
-    estimate, 'difference': estimate, 'refused': recordings}]. `difference` is damaged minus
-    undamaged on the same resamples.
+    estimate, 'difference': estimate, 'changed': samples whose prediction is another,
+    'refused': recordings}]. `difference` is damaged minus undamaged on the same resamples.
   """
   curves = robustness.pooled(evaluation.given[NAME])
   how = evaluation.resamples, evaluation.seed
@@ -74,10 +75,14 @@ def verdict(evaluation: Evaluation) -> str | None:
   judged = [
     curve
     for curve in shown
-    if curve['undamaged']['n'] >= LEAST_SAMPLES and curve['undamaged']['low'] is not None
+    if _moves(curve)
+    and curve['undamaged']['n'] >= LEAST_SAMPLES
+    and curve['undamaged']['low'] is not None
   ]
   if not judged:
     most = max((curve['undamaged']['n'] for curve in shown), default=0)
+    if most >= LEAST_SAMPLES and not any(map(_moves, shown)):
+      return 'No damage that was tried changes any prediction.'
     samples = times(most, 'sample', 'samples')
     return f'What damaged input does cannot be judged: too few were damaged, {samples}.'
   found = [
@@ -108,9 +113,10 @@ def render(evaluation: Evaluation) -> Section | None:
     Paragraph(
       'The trained model on damaged test input; nothing is trained again. Each damage is '
       'done to random test samples that have what it damages; differences are to the '
-      'same samples without damage, on the same resamples. Signal-to-noise ratios are '
-      'per lead, of the raw recording; machine measurements and report terms of an ECG '
-      'are not damaged.'
+      'same samples without damage, on the same resamples. Values that damage takes '
+      'beyond the limits of their variable are dropped, as in preparation. '
+      'Signal-to-noise ratios are per lead, of the raw recording; machine measurements '
+      'and report terms of an ECG are not damaged.'
     )
   ]
   reasons: dict[str, list[str]] = {}
@@ -121,9 +127,21 @@ def render(evaluation: Evaluation) -> Section | None:
     Callout(f'Not shown: {", ".join(titles)}: {reason}.')
     for reason, titles in reasons.items()
   ]
+  still = [curve for curve in shown if not _moves(curve)]
+  if still:
+    titles = ', '.join(curve['title'] for curve in still)
+    blocks.append(
+      Callout(f'Cannot move, because no prediction changes at any level: {titles}.')
+    )
   if shown:
-    blocks += [Gallery(_pictures(evaluation, shown)), _table(evaluation, shown)]
+    moving = [curve for curve in shown if _moves(curve)]
+    blocks += [Gallery(_pictures(evaluation, moving)), _table(evaluation, shown)]
   return Section('robustness', 'With damaged input', blocks)
+
+
+def _moves(curve: Mapping[str, Any]) -> bool:
+  """Whether any prediction changes at any level."""
+  return any(each['changed'] for each in curve['levels'])
 
 
 def _pictures(evaluation: Evaluation, curves: Sequence[Mapping[str, Any]]) -> list[Figure]:
@@ -164,7 +182,7 @@ def _table(evaluation: Evaluation, curves: Sequence[Mapping[str, Any]]) -> Table
           f'{curve["axis"]}: {_level(each)}',
           number(each['metric']['value'], digits),
           interval(each['metric'], digits),
-          in_words(each['difference'], digits),
+          in_words(each['difference'], digits) if each['changed'] else _SAME,
           count(each['refused']) if each['refused'] else '',
         )
       )
@@ -178,6 +196,12 @@ def _table(evaluation: Evaluation, curves: Sequence[Mapping[str, Any]]) -> Table
   if not any(each['refused'] for curve in curves for each in curve['levels']):
     header, rows = header[:-1], [row[:4] for row in rows]
   return Table(header, rows, (1, 4))
+
+
+def _changed(prediction: np.ndarray, undamaged: np.ndarray) -> int:
+  """Number of samples whose prediction (n c) or (n,) is another."""
+  differs = prediction != undamaged
+  return int(differs.reshape(len(differs), -1).any(axis=1).sum())
 
 
 def _level(each: Mapping[str, Any]) -> str:
@@ -216,6 +240,7 @@ def _curve_metrics(
         'level': level.level,
         'metric': metrics[headline],
         'difference': differences[headline],
+        'changed': _changed(level.prediction, curve.undamaged),
         'refused': level.refused,
       }
     )

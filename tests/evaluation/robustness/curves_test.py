@@ -31,11 +31,17 @@ def test_every_damage_has_its_levels(curves):
   assert levels == {
     'later_start': (18, 12, 6, 3, 1),
     'times_earlier': (1, 3, 6, 12),
+    'charted_late': (1, 2, 4),
     'events_removed': (10, 30, 50, 70, 90),
+    'charted_rarely': (15, 60, 240),
+    'values_noisy': (0.1, 0.3, 1),
+    'values_tenfold': (1, 5),
+    'variables_swapped': (1, 3),
+    'units_changed': (1, 3),
     'modalities_lost': (10, 30, 50, 70, 90),
-    'ecg_leads_lost': (1, 3, 6),
+    'ecg_leads_lost': (1, 3, 6, 11),
+    'ecg_bandwidth': (62.5, 31, 15),
     'ecg_arms_exchanged': (1,),
-    'ecg_sampling_rate': (250, 500, 1000),
     **{f'ecg_{kind}': (24, 12, 6, 0, -6) for kind in noises},
   }
   for curve in curves.values():
@@ -69,17 +75,15 @@ def test_undamaged_is_the_normal_prediction_bit_for_bit(curves, dataset):
   )
   for curve in curves.values():
     assert curve.undamaged.tolist() == [normal[sample] for sample in curve.samples]
-  # The raw recordings have 500 Hz.
-  as_recorded = curves['ecg_sampling_rate'].levels[1]
-  np.testing.assert_array_equal(
-    as_recorded.prediction, curves['ecg_sampling_rate'].undamaged
-  )
+  # Prepared signals have 125 Hz.
+  whole = curves['ecg_bandwidth'].levels[0]
+  np.testing.assert_array_equal(whole.prediction, curves['ecg_bandwidth'].undamaged)
 
 
 def test_every_damage_changes_predictions(curves):
   for curve in curves.values():
     for level in curve.levels:
-      if (curve.name, level.level) != ('ecg_sampling_rate', 500):
+      if (curve.name, level.level) != ('ecg_bandwidth', 62.5):
         assert not np.array_equal(level.prediction, curve.undamaged), curve.name
 
 
@@ -98,8 +102,8 @@ def test_absent_raw_files_leave_a_reason_and_the_other_curves(dataset, tmp_path)
   table.to_parquet(copy / 'recordings.parquet')
   found = robustness.damaged_predictions(StandIn(open_dataset(copy)), predictor, SAMPLES)
   for curve in robustness.pooled([found]):
-    raw = curve.name in ('ecg_sampling_rate', 'ecg_white', 'ecg_powerline',
-                         'ecg_baseline_wander', 'ecg_electrode_motion')  # fmt: skip
+    raw = curve.name in ('ecg_white', 'ecg_powerline', 'ecg_baseline_wander',
+                         'ecg_electrode_motion')  # fmt: skip
     if raw:
       assert curve.reason is not None and not curve.levels
       assert curve.reason.startswith('raw recordings not found at /moved/r')

@@ -9,7 +9,11 @@ from data_pipeline.ecg import rereading
 from data_pipeline.ecg.conditioning import condition
 from data_pipeline.ecg.raw_recording import RawRecording
 from data_pipeline.ecg.rereading import Damage, Recording
-from data_pipeline.format.modalities.waveform import ECG_LEADS
+from data_pipeline.format.modalities.waveform import (
+  ECG_LEADS,
+  ECG_SAMPLES,
+  ECG_SAMPLING_RATE,
+)
 from medm2t_jax.evaluation.robustness.raw_recordings import RawRecordings
 from medm2t_jax.modalities import waveform
 from tests.ecg.conditioning_test import in_millivolts
@@ -79,6 +83,21 @@ def test_lost_leads_are_flat_and_contain_each_other(batch):
   one, three, six = map(flat_leads, found)
   assert all(a < b < c for a, b, c in zip(one, three, six, strict=True))
   assert len(set(six)) > 1, 'recordings lose leads of their own'
+
+
+def test_nothing_above_the_bandwidth_is_left(batch):
+  steps = np.arange(ECG_SAMPLES)[:, np.newaxis] / ECG_SAMPLING_RATE
+  wave = lambda hertz: 1000 * np.sin(2 * np.pi * hertz * steps)
+  signal = np.zeros((*batch['ecg']['mask'].shape, ECG_SAMPLES, 12), np.int16)
+  signal[batch['ecg']['mask']] = np.rint(wave(10) + wave(40))
+  ecg = {**batch['ecg'], 'signal': signal}
+  limited = lambda hertz: waveform.band_limited(ecg, batch['row'], hertz)['signal']
+  np.testing.assert_array_equal(limited(62.5), signal)
+  found = limited(31.0)
+  assert found.dtype == signal.dtype and not found[~ecg['mask']].any()
+  left = np.broadcast_to(wave(10), found[ecg['mask']].shape)
+  np.testing.assert_allclose(found[ecg['mask']], left, atol=1)
+  assert not np.any(np.abs(limited(5.0)) > 1)
 
 
 def test_raw_recordings_take_the_place_of_their_own_slots(batch, monkeypatch):
