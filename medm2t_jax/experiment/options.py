@@ -165,6 +165,8 @@ class Experiment(Options):
     name: of the experiment and its variants; the default workdir is runs/NAME.
     recipe: stage, or kind of stage -> how it is trained.
     seed: of training.
+    augmentation: probability of each kind of damage of `medm2t_jax.damage` that is done to
+      a training sample, in every epoch anew; 0: none.
     refit: whether to train each fold again, on its training and validation subjects
       together, for the numbers of epochs chosen in the first run; the refit predicts the
       test subjects.
@@ -187,6 +189,7 @@ class Experiment(Options):
   name: str
   recipe: Mapping[str, Recipe]
   seed: CountFromZero = 0
+  augmentation: Rate = 0.0
   refit: bool = True
   blend: tuple[Blended, ...] = ('boosted_trees', 'logistic_regression')
   folds: str = '0'

@@ -99,6 +99,7 @@ def _definition(fold: Run, stage: str) -> dict[str, Any]:
     'stage': stage,
     'fold': fold.fold,
     'seed': config.seed,
+    'augmentation': config.augmentation,
     'data': data,
     'data_version': fold.dataset.version,
     'modalities': fold.modalities_of(stage),

@@ -19,6 +19,7 @@ from data_pipeline.format.items import ShownError
 from data_pipeline.format.schema import Target
 from data_pipeline.format.subjects import hash_subject
 from data_pipeline.reading import planning
+from medm2t_jax.damage import augmentation
 from medm2t_jax.experiment import Recipe
 from medm2t_jax.models import medm2t
 from medm2t_jax.runs import checkpoint, workdir
@@ -254,7 +255,23 @@ class StageTraining:
       epoch, step = epoch + 1, 0
     plan = _plan_epoch(self._fold, self._stage, epoch) if epoch else self._first_epoch
     modalities = self._fold.modalities_of(self._stage)
-    return plan, self._fold.reader.read(plan, modalities, step)
+    return plan, self._augmented(self._fold.reader.read(plan, modalities, step), epoch)
+
+  def _augmented(self, batches: Iterator[Batch], epoch: int) -> Iterator[Batch]:
+    """The batches with damage of `config.augmentation`, another one in every epoch."""
+    fold = self._fold
+    rate = fold.config.augmentation
+    if not rate:
+      return batches
+    of_epoch = np.random.SeedSequence((fold.config.seed, epoch)).generate_state(1)
+    change = functools.partial(
+      augmentation.augmented,
+      modalities=fold.model_config.modalities,
+      statistics=fold.statistics,
+      rate=rate,
+      seed=int(of_epoch[0]),
+    )
+    return map(change, batches)
 
   def _train_epoch(self, plan: planning.Plan, batches: Iterator[Batch]) -> dict[str, Any]:
     """Runs the rest of an epoch and keeps the position up to date for saving."""

@@ -15,8 +15,8 @@ from scipy import special
 from medm2t_jax.modalities import Modality, draws
 from medm2t_jax.modalities.base import Level
 from medm2t_jax.modalities.fitting import Statistics
-from medm2t_jax.runs.run import Batch
 
+Batch = Mapping[str, Any]
 Modalities = Sequence[Modality]
 TENFOLD = 10.0
 # Of a variable reported in a unit ten times as large, such as g/dL in place of g/L.

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from medm2t_jax.evaluation.robustness import damaged
+from medm2t_jax.damage import batches as damaged
 from medm2t_jax.modalities import draws, waveform
 from tests.support.damaged_batches import (
   EVENTS,
