@@ -48,10 +48,10 @@ def ablations(options: ModelOptions, specs: Mapping[str, Spec]) -> Iterator[Abla
     options: `config.model` of the full model.
     specs: of the data set, by name.
   """
-  found = {type(spec) for spec in specs.values()}
   for kind in KINDS:
-    for each in kind.ablations(options):
-      reason = '' if kind.of in found else f'the data set has no {kind.described}'
+    found = [spec for spec in specs.values() if type(spec) is kind.of]
+    for each in kind.ablations(options, found):
+      reason = '' if found else f'the data set has no {kind.described}'
       yield dataclasses.replace(each, reason=each.reason or reason)
 
 

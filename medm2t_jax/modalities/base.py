@@ -289,9 +289,14 @@ class Modality(models.Modality):
     return ()
 
   @classmethod
-  def ablations(cls, options: ModelOptions) -> Sequence[Ablation]:
-    """Ablations of the options of `config.model` for this kind."""
-    del options
+  def ablations(cls, options: ModelOptions, specs: Sequence[Any]) -> Sequence[Ablation]:
+    """Ablations of the options of `config.model` for this kind.
+
+    Args:
+      options: of the full model.
+      specs: the modalities of this kind that the data set has.
+    """
+    del options, specs
     return ()
 
   @property

@@ -182,7 +182,8 @@ class Events(base.Modality):
     return Shown(courses=courses, events=events)
 
   @classmethod
-  def ablations(cls, options: ModelOptions) -> Sequence[Ablation]:
+  def ablations(cls, options: ModelOptions, specs: Sequence[Any]) -> Sequence[Ablation]:
+    del specs
     needed = options.pooling == 'statistics'
     return (
       Ablation(

@@ -40,6 +40,14 @@ MICRO_STEPS = 12  # segment length of `_MicroSize`: the paper's shorter segments
 _SEGMENTS = 'segments'
 
 
+# Segment lengths of ablations, in steps: each alone, then two and three together.
+HTAF_WINDOWS = (
+  *((length,) for length in (3, 6, 12, 24, 48)),
+  *((3, 12), (6, 24), (12, 48)),
+  *((3, 6, 12), (6, 12, 24), (12, 24, 48), (3, 12, 48)),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class _MicroSize:
   """Widths of a micro encoder per `MICRO_STEPS` of its segments (paper, Table B1).
@@ -291,9 +299,20 @@ class Grid(base.Modality):
     return {'config': dataclasses.asdict(read)}
 
   @classmethod
-  def ablations(cls, options: ModelOptions) -> Sequence[Ablation]:
-    group, lengths = 'Dense signals', options.segment_lengths
-    one = 'the model has one scale' if len(lengths) == 1 else ''
+  def ablations(cls, options: ModelOptions, specs: Sequence[Any]) -> Sequence[Ablation]:
+    group = 'Dense signals'
+    steps = min((spec.steps for spec in specs), default=0)
+
+    def htaf(lengths: tuple[int, ...]) -> Ablation:
+      scales = ' and '.join(map(str, lengths))
+      return Ablation(
+        f'htaf_windows_{"_".join(map(str, lengths))}',
+        group,
+        f'How good are segments of {scales} steps?',
+        {'model.segment_lengths': lengths},
+        f'the grid has only {steps} steps' if specs and max(lengths) > steps else '',
+      )
+
     return (
       Ablation(
         'without_micro_level',
@@ -307,16 +326,7 @@ class Grid(base.Modality):
         'Is the order of segments worth more than their mean?',
         {'model.grid_levels': 'micro'},
       ),
-      *(
-        Ablation(
-          f'single_scale_{length}',
-          group,
-          f'Are segments of {length} steps alone as good as several scales?',
-          {'model.segment_lengths': (length,)},
-          one,
-        )
-        for length in lengths
-      ),
+      *map(htaf, HTAF_WINDOWS),
     )
 
   def _micro_of(self, part: str) -> MicroConfig:

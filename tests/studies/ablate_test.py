@@ -30,7 +30,7 @@ from medm2t_jax.training import train
 from tests.support import fake_batch, kinds, static_data
 
 NAMES = ('only_static', 'windows_1')
-LEFT_OUT = ('without_ecg', 'without_labs', 'single_scale_12')
+LEFT_OUT = ('without_ecg', 'without_labs', 'htaf_windows_12')
 RESAMPLES = 40
 
 
@@ -118,12 +118,28 @@ def test_what_does_not_apply_is_named_with_its_reason(study):
   assert result['left_out'] == {
     'without_ecg': 'the data set has no ecg',
     'without_labs': 'with two modalities, this is only_static',
-    'single_scale_12': 'the data set has no grid of signals',
+    'htaf_windows_12': 'the data set has no grid of signals',
   }
   for name in ('ablations.md', 'ablations.html'):
     text = (directory / 'ablations' / name).read_text()
     for left_out in LEFT_OUT:
       assert left_out.replace('_', r'\_' if name.endswith('md') else '_') in text
+
+
+def test_segments_longer_than_the_grid_do_not_apply():
+  config = read(mortality.get_config('small'))
+  schema = fake_batch.schema('mortality')
+  schema = kinds.changed(schema, 'vitals', steps=24)
+  reasons = {
+    each.name: each.reason
+    for each in declared(config, schema)
+    if each.name.startswith('htaf_windows')
+  }
+  assert {name for name, reason in reasons.items() if reason} == {
+    name for name in reasons if '48' in name
+  }
+  assert set(reasons.values()) == {'', 'the grid has only 24 steps'}
+  assert {len(name.split('_')) - 2 for name in reasons} == {1, 2, 3}
 
 
 def test_differences_are_those_of_an_independent_computation(study):
