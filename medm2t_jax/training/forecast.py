@@ -204,8 +204,7 @@ def _memory() -> str:
   """Largest memory so far: of a device if it reports it, else of the process."""
   used = (jax.local_devices()[0].memory_stats() or {}).get('peak_bytes_in_use')
   if used is not None:
-    return f'{used / 1e9:.1f} GB of device memory'
+    return f'{used / 1e9:.1f} GB of device memory so far'
   scale = 1 if sys.platform == 'darwin' else 1024  # getrusage counts KiB on Linux
-  return (
-    f'{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e9:.1f} GB of memory'
-  )
+  most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
+  return f'{most / 1e9:.1f} GB of memory so far'

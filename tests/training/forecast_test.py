@@ -92,7 +92,7 @@ def test_a_long_run_is_told_of_the_short_variants():
   assert header.split() == ['stage', 'epochs', 'steps', 'a', 'step', 'time']
   assert first.split() == ['labs', '12', '14,400', '400', 'ms', '1:40:00']
   assert second.split() == ['multimodal', '3', '360', '1,250', 'ms', '0:07:36']
-  assert sums.startswith('1:47:36 in all') and sums.endswith('GB of memory')
+  assert sums.startswith('1:47:36 in all') and sums.endswith('GB of memory so far')
   assert 'smoke' in hint
   assert 'smoke' not in forecast.text([StageForecast('labs', 1, 10, 0.1, 1.0)])
   assert '2 folds' in forecast.text([labs], side_by_side=2)
