@@ -262,9 +262,10 @@ def test_every_ablation_builds_and_changes_the_model_or_its_training(task, varia
     return jax.tree.map(lambda leaf: leaf.shape, shapes['params'])
 
   def built_by_another_case(name):
-    """Modalities of one model more or less; of mortality only what its grid adds."""
+    """Modalities more or less, other windows; of mortality only what its grid adds."""
     of_modalities = name.startswith(('only_', 'without_')) and name.endswith(schema.names)
-    return of_modalities or (task == 'mortality' and name in of_cvd)
+    of_windows = name.startswith('htaf_windows') and name != 'htaf_windows_3_6_12'
+    return of_modalities or of_windows or (task == 'mortality' and name in of_cvd)
 
   of_cvd = {
     each.name
