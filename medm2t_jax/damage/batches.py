@@ -25,20 +25,12 @@ OTHER_UNIT = 0.1
 
 def earlier(batch: Batch, modalities: Modalities, hours: float) -> dict[str, Any]:
   """Moves everything with a time `hours` (0 or more) back in time."""
-  moved = {
-    each.name: each.earlier(batch[each.name], hours) for each in modalities if each.timed
-  }
-  return {**batch, **moved}
+  return _each(batch, modalities, lambda one, arrays: one.earlier(arrays, hours))
 
 
 def known_since(batch: Batch, modalities: Modalities, hours: float) -> dict[str, Any]:
   """Removes everything from before the last `hours`; data without a time stay."""
-  known = {
-    each.name: each.known_since(batch[each.name], hours)
-    for each in modalities
-    if each.timed
-  }
-  return {**batch, **known}
+  return _each(batch, modalities, lambda one, arrays: one.known_since(arrays, hours))
 
 
 def thinned(
