@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medm2t_jax.damage import batches as damaged
-from medm2t_jax.modalities import draws, waveform
+from medm2t_jax.modalities import draws, ecg_damage
 from tests.support.damaged_batches import (
   EVENTS,
   MODALITIES,
@@ -62,7 +62,10 @@ def cells_of(batch, device, row):
     lambda batch: damaged.tenfold_values(batch, MODALITIES, 0.0, 0),
     lambda batch: damaged.variables_swapped(batch, MODALITIES, 0.0, 0),
     lambda batch: damaged.units_changed(batch, MODALITIES, 0.0, 0),
-    lambda batch: {**batch, 'ecg': waveform.band_limited(batch['ecg'], batch['row'], 0.0)},
+    lambda batch: {
+      **batch,
+      'ecg': ecg_damage.band_limited(batch['ecg'], batch['row'], 0.0),
+    },
   ],
 )
 def test_no_damage_changes_no_bit(batch, same):
@@ -357,11 +360,11 @@ def test_values_beyond_the_limits_of_a_variable_are_dropped_as_in_preparation(ba
     lambda batch, level: damaged.units_changed(batch, MODALITIES, level, 0),
     lambda batch, level: {
       **batch,
-      'ecg': waveform.leads_lost(batch['ecg'], batch['row'], level, 0),
+      'ecg': ecg_damage.leads_lost(batch['ecg'], batch['row'], level, 0),
     },
     lambda batch, level: {
       **batch,
-      'ecg': waveform.band_limited(batch['ecg'], batch['row'], level),
+      'ecg': ecg_damage.band_limited(batch['ecg'], batch['row'], level),
     },
   ],
 )

@@ -15,7 +15,7 @@ from data_pipeline.format.modalities.waveform import (
   ECG_SAMPLING_RATE,
 )
 from medm2t_jax.evaluation.robustness.raw_recordings import RawRecordings
-from medm2t_jax.modalities import waveform
+from medm2t_jax.modalities import ecg_damage
 from tests.ecg.conditioning_test import in_millivolts
 from tests.support.damaged_batches import assert_contract, assert_equal, two_devices
 
@@ -41,7 +41,7 @@ def test_exchanged_arms_are_those_of_exchanged_electrodes():
   left, right, foot, chest = walk(), walk(), walk(), walk(6)
   units, gain = condition(twelve_leads(left, right, foot, chest), 500.0)
   expected = in_millivolts(condition(twelve_leads(right, left, foot, chest), 500.0))
-  found = waveform.arms_exchanged({'signal': units[None, None]})['signal']
+  found = ecg_damage.arms_exchanged({'signal': units[None, None]})['signal']
   assert found.dtype == np.int16
   found = in_millivolts((found[0, 0], gain))
   np.testing.assert_allclose(found, expected, atol=2e-4)
@@ -58,11 +58,11 @@ def test_exchanged_twice_is_as_before(batch):
 
 
 def arms_exchanged(batch):
-  return {**batch, 'ecg': waveform.arms_exchanged(batch['ecg'])}
+  return {**batch, 'ecg': ecg_damage.arms_exchanged(batch['ecg'])}
 
 
 def leads_lost(batch, count):
-  return {**batch, 'ecg': waveform.leads_lost(batch['ecg'], batch['row'], count, 0)}
+  return {**batch, 'ecg': ecg_damage.leads_lost(batch['ecg'], batch['row'], count, 0)}
 
 
 def flat_leads(batch):
@@ -91,7 +91,7 @@ def test_nothing_above_the_bandwidth_is_left(batch):
   signal = np.zeros((*batch['ecg']['mask'].shape, ECG_SAMPLES, 12), np.int16)
   signal[batch['ecg']['mask']] = np.rint(wave(10) + wave(40))
   ecg = {**batch['ecg'], 'signal': signal}
-  limited = lambda hertz: waveform.band_limited(ecg, batch['row'], hertz)['signal']
+  limited = lambda hertz: ecg_damage.band_limited(ecg, batch['row'], hertz)['signal']
   np.testing.assert_array_equal(limited(62.5), signal)
   found = limited(31.0)
   assert found.dtype == signal.dtype and not found[~ecg['mask']].any()
