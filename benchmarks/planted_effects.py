@@ -5,11 +5,12 @@
 Reads the test predictions of a run on the simulated hospital, and those of its baselines,
 single modalities and ablations, if any, and simulates the truth about its patients again.
 For each model: its AUROC (for days, the rank correlation with the outcome), and the slopes
-of its predicted log odds (log days), in standard deviations within a fold, on swing, drift
-and pairing, all in one linear regression. A slope of 0 means that the effect was not
-found; the slopes of the true risk are in `truth`. `difference` is from the full model, on
-the same resamples of subjects. The last line on stdout is one JSON object; models without
-predictions in some fold are left out. docs/experiments.md has the results.
+of its predicted log odds (log days), in standard deviations within a fold, on all planted
+effects of the task in one linear regression (docs/simulated_hospital.md; of several labels,
+one for each). A slope of 0 means that the effect was not found; the slopes of the true risk
+are in `truth`. `difference` is from the full model, on the same resamples of subjects. The
+last line on stdout is one JSON object; models without predictions in some fold are left
+out. docs/experiments.md has the results.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,11 +29,31 @@ import pyarrow.parquet as pq
 from scipy import special, stats
 
 from data_pipeline.format.schema import DataError
-from data_pipeline.sources.simulated.best_possible import PLANTED, first_stays
+from data_pipeline.sources.mimic_iv.tasks import phenotypes
+from data_pipeline.sources.simulated import best_possible, hospitals
+from data_pipeline.sources.simulated.outcomes import conditions, truth
 from medm2t_jax.evaluation.metrics.bootstrap import bootstrap, estimate
 from medm2t_jax.evaluation.metrics.ranking import Ranking
 
 _FULL = 'multimodal'
+
+
+class Known(NamedTuple):
+  """What is true of samples: of each, its patient, what happened, its risk and its causes.
+
+  Attributes:
+    sample_id: (n,).
+    patient: (n,) index of the patient.
+    outcome: (n,) bool, or days.
+    risk: (n,) true log odds, or expected log days.
+    effects: name -> (n,).
+  """
+
+  sample_id: np.ndarray
+  patient: np.ndarray
+  outcome: np.ndarray
+  risk: np.ndarray
+  effects: Mapping[str, np.ndarray]
 
 
 def main() -> None:
@@ -48,52 +70,153 @@ def main() -> None:
 
 
 def planted_effects(directory: Path) -> dict[str, Any]:
-  """Metrics of every model of a workdir, by its name.
+  """Metrics of every model of a workdir, by its name; of several labels, for each of them.
 
   Raises:
-    DataError: the run is not one of mortality or length of stay on the simulated
-      hospital, or has no test predictions.
+    DataError: the run is not one on the simulated hospital, of a task with planted effects,
+      or has no test predictions.
   """
   config = json.loads((directory / 'config.json').read_text())
-  data, task = config['data'], config['task']
-  if data['dir'] != 'simulated' or task not in ('mortality', 'los'):
-    raise DataError(
-      f'{directory}: give a run of mortality or los with config.data.dir=simulated'
-    )
-  truth = first_stays(data['simulated_seed'], data['simulated_patients'])
+  task = config['task']
+  if task not in _KNOWN:
+    raise DataError(f'{directory}: give a run of one of {", ".join(sorted(_KNOWN))}')
   reference = _tables(directory, _FULL) or _evaluated(directory)
   if reference is None:
     raise DataError(f'{directory} has no test predictions: run --mode=eval first')
-  place = {int(stay): i for i, stay in enumerate(truth['stay_id'])}
-  stays = _samples(reference)
-  order = np.array([place[int(stay)] for stay in stays])
-  known = {name: values[order] for name, values in truth.items()}
-  fold = np.repeat(np.arange(len(reference)), [len(table) for table in reference])
-  risk = known['log_odds' if task == 'mortality' else 'log_days']
-  scores = {_FULL: np.concatenate([_score(table) for table in reference]), 'truth': risk}
-  for name, tables in _others(directory).items():
-    if np.array_equal(_samples(tables), stays):
-      scores[name] = np.concatenate([_score(table) for table in tables])
-  outcome = known['died' if task == 'mortality' else 'days']
-  equal = np.ones(len(order))
-  draws = {
-    name: bootstrap(_statistic(_scaled(score, fold), known, outcome), known['index'], equal)
-    for name, score in scores.items()
+  models = {
+    name: tables
+    for name, tables in {_FULL: reference, **_others(directory)}.items()
+    if np.array_equal(_samples(tables), _samples(reference))
   }
-  counts = {'n': len(order), 'subjects': len(order), 'events': None}
+  known = {
+    name: _in_order(each, _samples(reference))
+    for name, each in _KNOWN[task](*_simulated(directory, config['data'])).items()
+  }
+  found = {'task': task, 'folds': len(reference)}
+  if '' in known:
+    return {**found, 'models': _models(models, known[''], _score)}
+  names = phenotypes.names()
+  labels = {
+    name: _models(models, each, partial(_log_odds, column=f'p{names.index(name)}'))
+    for name, each in known.items()
+  }
+  return {**found, 'labels': labels}
+
+
+def _simulated(directory: Path, data: Mapping[str, Any]) -> tuple[int, int]:
+  """Seed and number of patients of the hospital that a run has learnt from."""
+  if data['dir'] == 'simulated':
+    return data['simulated_seed'], data['simulated_patients']
+  prepared = Path(data['dir']) / 'dataset.json'
+  request = json.loads(prepared.read_text())['request'] if prepared.exists() else {}
+  if request.get('source') != 'simulated' or request.get('hospital', 'a') != 'a':
+    raise DataError(f'{directory}: not a run on hospital a of the simulation')
+  return request['seed'], request['patients']
+
+
+def _of_mortality(seed: int, patients: int) -> dict[str, Known]:
+  return {'': _first_stays(seed, patients, 'died', 'log_odds')}
+
+
+def _of_los(seed: int, patients: int) -> dict[str, Known]:
+  return {'': _first_stays(seed, patients, 'days', 'log_days')}
+
+
+def _first_stays(seed: int, patients: int, outcome: str, risk: str) -> Known:
+  found = best_possible.first_stays(seed, patients)
+  effects = {name: found[name] for name in best_possible.PLANTED}
+  return Known(found['stay_id'], found['index'], found[outcome], found[risk], effects)
+
+
+def _of_readmission(seed: int, patients: int) -> dict[str, Known]:
+  found = truth.readmission(seed, patients, hospitals.find('a'))
+  return {'': _known(found, ('failure', 'renal'))}
+
+
+def _of_aki(seed: int, patients: int) -> dict[str, Known]:
+  found = truth.aki(seed, patients, hospitals.find('a'))
+  return {'': _known(found.truth, ('renal', 'severity', 'decline', 'scatter'))}
+
+
+def _of_decompensation(seed: int, patients: int) -> dict[str, Known]:
+  found = truth.decompensation(seed, patients, hospitals.find('a'))
+  return {'': _known(found, ('severity', *best_possible.PLANTED))}
+
+
+def _of_phenotypes(seed: int, patients: int) -> dict[str, Known]:
+  """Of each planted condition, on the component that causes it."""
+  found = truth.phenotypes(seed, patients, hospitals.find('a'))
   return {
-    'task': task,
-    'folds': len(reference),
-    'models': {
-      name: {
-        metric: {
-          **estimate(each, counts),
-          'difference': estimate(each - draws[_FULL][metric], counts),
-        }
-        for metric, each in found.items()
+    each.phenotype: _known(found, (each.component,), found.names.index(each.phenotype))
+    for each in conditions.CONDITIONS
+  }
+
+
+_KNOWN: dict[str, Callable[[int, int], dict[str, Known]]] = {
+  'mortality': _of_mortality,
+  'los': _of_los,
+  'readmission': _of_readmission,
+  'aki': _of_aki,
+  'decompensation': _of_decompensation,
+  'phenotypes': _of_phenotypes,
+}
+
+
+def _known(found: truth.Truth, effects: Sequence[str], label: int | None = None) -> Known:
+  column = ... if label is None else (..., label)
+  risk = special.logit(np.clip(found.risk[column], 1e-6, 1 - 1e-6))
+  scaled = {name: np.asarray(stats.zscore(found.effects[name])) for name in effects}
+  return Known(found.sample_id, found.patient, found.label[column], risk, scaled)
+
+
+def _in_order(known: Known, samples: np.ndarray) -> Known:
+  """Of these samples, in their order.
+
+  Raises:
+    DataError: of some sample nothing is known.
+  """
+  place = {sample: row for row, sample in enumerate(known.sample_id.tolist())}
+  missing = [sample for sample in samples.tolist() if sample not in place]
+  if missing:
+    raise DataError(
+      f'{len(missing)} of {len(samples)} samples are not of this hospital, the first '
+      f'{missing[0]}: the data set is of another version of the simulation.'
+    )
+  rows = np.array([place[sample] for sample in samples.tolist()])
+  effects = {name: column[rows] for name, column in known.effects.items()}
+  return Known(samples, known.patient[rows], known.outcome[rows], known.risk[rows], effects)
+
+
+def _models(
+  models: Mapping[str, Sequence[pa.Table]],
+  known: Known,
+  score: Callable[[pa.Table], np.ndarray],
+) -> dict[str, Any]:
+  folds = [len(table) for table in models[_FULL]]
+  fold = np.repeat(np.arange(len(folds)), folds)
+  scores = {name: np.concatenate(list(map(score, of))) for name, of in models.items()}
+  # Every patient counts equally, however many samples there are of one.
+  _, patient, count = np.unique(known.patient, return_inverse=True, return_counts=True)
+  weight = 1 / count[patient]
+  draws = {
+    name: bootstrap(_statistic(_scaled(each, fold), known), known.patient, weight)
+    for name, each in {**scores, 'truth': known.risk}.items()
+  }
+  outcome = known.outcome
+  counts = {
+    'n': len(outcome),
+    'subjects': len(count),
+    'events': int(outcome.sum()) if outcome.dtype == bool else None,
+  }
+  return {
+    name: {
+      metric: {
+        **estimate(each, counts),
+        'difference': estimate(each - draws[_FULL][metric], counts),
       }
-      for name, found in draws.items()
-    },
+      for metric, each in found.items()
+    }
+    for name, found in draws.items()
   }
 
 
@@ -138,8 +261,12 @@ def _samples(tables: Sequence[pa.Table]) -> np.ndarray:
 def _score(table: pa.Table) -> np.ndarray:
   """Predicted log odds, or log days, with at least one hour."""
   if 'p1' in table.column_names:
-    return special.logit(np.clip(table['p1'].to_numpy(), 1e-6, 1 - 1e-6))
+    return _log_odds(table, 'p1')
   return np.log(np.maximum(table['prediction'].to_numpy(), 1 / 24))
+
+
+def _log_odds(table: pa.Table, column: str) -> np.ndarray:
+  return special.logit(np.clip(table[column].to_numpy(), 1e-6, 1 - 1e-6))
 
 
 def _scaled(score: np.ndarray, fold: np.ndarray) -> np.ndarray:
@@ -149,16 +276,16 @@ def _scaled(score: np.ndarray, fold: np.ndarray) -> np.ndarray:
   return scaled
 
 
-def _statistic(score: np.ndarray, known: dict[str, np.ndarray], outcome: np.ndarray) -> Any:
-  columns = np.stack([np.ones(len(score)), *(known[name] for name in PLANTED)], axis=1)
+def _statistic(score: np.ndarray, known: Known) -> Any:
+  columns = np.stack([np.ones(len(score)), *known.effects.values()], axis=1)
   outer = columns[:, :, np.newaxis] * columns[:, np.newaxis]
 
   def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
     left = np.einsum('rn,nij->rij', weights, outer)
     right = np.einsum('rn,ni->ri', weights, columns * score[:, np.newaxis])
     slopes = np.linalg.solve(left, right[..., np.newaxis])[..., 0]
-    metrics = {name: slopes[:, i + 1] for i, name in enumerate(PLANTED)}
-    return {**_discrimination(score, outcome, weights), **metrics}
+    metrics = {name: slopes[:, i + 1] for i, name in enumerate(known.effects)}
+    return {**_discrimination(score, known.outcome, weights), **metrics}
 
   return statistic
 

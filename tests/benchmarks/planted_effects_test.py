@@ -12,7 +12,11 @@ from scipy import special
 
 from benchmarks.planted_effects import planted_effects
 from data_pipeline.format.schema import DataError
+from data_pipeline.sources.mimic_iv.tasks import phenotypes
 from data_pipeline.sources.simulated.best_possible import first_stays
+from data_pipeline.sources.simulated.hospitals import HOSPITALS
+from data_pipeline.sources.simulated.outcomes import conditions
+from data_pipeline.sources.simulated.outcomes import truth as outcomes
 
 PATIENTS = 400
 
@@ -22,14 +26,18 @@ def truth():
   return first_stays(0, PATIENTS)
 
 
-def write(directory, name, truth, predictions, column='p1'):
+def write(directory, name, samples, columns):
   """Test predictions in two folds."""
   for fold in range(2):
-    here = np.arange(fold, len(truth['stay_id']), 2)
+    here = np.arange(fold, len(samples), 2)
     file = directory / f'fold{fold}' / 'baselines' / f'{name}.parquet'
     file.parent.mkdir(parents=True, exist_ok=True)
-    columns = {'sample_id': truth['stay_id'][here], column: predictions[here]}
-    pq.write_table(pa.table(columns), file)
+    columns_here = {column: values[here] for column, values in columns.items()}
+    pq.write_table(pa.table({'sample_id': samples[here], **columns_here}), file)
+
+
+def risk(log_odds):
+  return {'p1': special.expit(log_odds)}
 
 
 def workdir(directory, task, source='simulated'):
@@ -44,14 +52,15 @@ def workdir(directory, task, source='simulated'):
 
 def test_slopes_say_which_effect_a_model_has_found(truth, tmp_path):
   run = workdir(tmp_path, 'mortality')
-  noise = np.random.default_rng(0).normal(size=len(truth['swing']))
-  write(run, 'multimodal', truth, special.expit(truth['swing'] - truth['drift'] - 2))
-  write(run, 'single_labs', truth, special.expit(noise))
+  stays = truth['stay_id']
+  noise = np.random.default_rng(0).normal(size=len(stays))
+  write(run, 'multimodal', stays, risk(truth['swing'] - truth['drift'] - 2))
+  write(run, 'single_labs', stays, risk(noise))
   blind = workdir(run / 'ablations' / 'without_vitals', 'mortality')
-  write(blind, 'multimodal', truth, special.expit(truth['drift']))
-  write(blind, 'single_labs', truth, special.expit(noise))
+  write(blind, 'multimodal', stays, risk(truth['drift']))
+  write(blind, 'single_labs', stays, risk(noise))
   unfinished = workdir(run / 'ablations' / 'windows_1', 'mortality')
-  write(unfinished, 'multimodal', truth, special.expit(noise))
+  write(unfinished, 'multimodal', stays, risk(noise))
   (unfinished / 'fold1/baselines/multimodal.parquet').unlink()
   found = planted_effects(run)
   assert (found['task'], found['folds']) == ('mortality', 2)
@@ -77,7 +86,7 @@ def test_slopes_say_which_effect_a_model_has_found(truth, tmp_path):
 
 def test_days_are_ranked(truth, tmp_path):
   run = workdir(tmp_path, 'los')
-  write(run, 'multimodal', truth, truth['days'] ** 2, 'prediction')
+  write(run, 'multimodal', truth['stay_id'], {'prediction': truth['days'] ** 2})
   models = planted_effects(run)['models']
   np.testing.assert_allclose(
     models['multimodal']['rank_correlation']['value'], 1, atol=0.01
@@ -85,10 +94,70 @@ def test_days_are_ranked(truth, tmp_path):
   assert 0.2 < models['truth']['rank_correlation']['value'] < 0.7
 
 
+def test_a_stay_of_many_samples_counts_as_one(tmp_path):
+  """A model that knows severity, and of the longer stays only noise."""
+  known = outcomes.decompensation(0, PATIENTS, HOSPITALS['a'])
+  _, stay, count = np.unique(known.patient, return_inverse=True, return_counts=True)
+  long = count[stay] > np.median(count)
+  noise = np.random.default_rng(0).normal(size=len(long))
+  run = workdir(tmp_path, 'decompensation')
+  severity = known.effects['severity']
+  write(run, 'multimodal', known.sample_id, risk(np.where(long, noise, severity)))
+  models = planted_effects(run)['models']
+  # By samples, four in five are of the longer half of the stays.
+  assert long.mean() > 0.75
+  assert 0.4 < models['multimodal']['severity']['value'] < 0.65
+  assert models['truth']['severity']['low'] > 0
+  assert abs(models['multimodal']['swing']['value']) < 0.15
+
+
+def test_every_label_is_asked_for_its_cause(tmp_path):
+  known = outcomes.phenotypes(0, PATIENTS, HOSPITALS['a'])
+  run = workdir(tmp_path, 'phenotypes')
+  columns = [special.expit(known.effects['renal'])] * len(known.names)
+  named = {f'p{index}': column for index, column in enumerate(columns)}
+  write(run, 'multimodal', known.sample_id, named)
+  labels = planted_effects(run)['labels']
+  assert list(labels) == [each.phenotype for each in conditions.CONDITIONS]
+  for each in conditions.CONDITIONS:
+    models = labels[each.phenotype]
+    slope = models['multimodal'][each.component]['value']
+    assert abs(slope - (each.component == 'renal')) < 0.2, each
+    assert models['truth'][each.component]['low'] > 0.3, each
+  assert labels['Chronic kidney disease']['multimodal']['auroc']['low'] > 0.6
+  assert known.names == phenotypes.names()
+
+
+@pytest.mark.parametrize(
+  ('task', 'causes'),
+  [('readmission', ('failure', 'renal')), ('aki', ('decline', 'scatter'))],
+)
+def test_further_outcomes_are_known(task, causes, tmp_path):
+  found = getattr(outcomes, task)(0, 150, HOSPITALS['a'])
+  known = found.truth if task == 'aki' else found
+  prepared = tmp_path / 'data'
+  prepared.mkdir()
+  request = {'source': 'simulated', 'seed': 0, 'patients': 150}
+  (prepared / 'dataset.json').write_text(json.dumps({'request': request}))
+  run = workdir(tmp_path / 'run', task, str(prepared))
+  write(run, 'multimodal', known.sample_id, risk(special.logit(known.risk)))
+  models = planted_effects(run)['models']
+  for name in causes:
+    assert models['truth'][name]['low'] > 0, name
+  np.testing.assert_allclose(
+    models['multimodal']['auroc']['value'], models['truth']['auroc']['value'], atol=0.02
+  )
+  write(run, 'multimodal', known.sample_id + 10**9, risk(special.logit(known.risk)))
+  with pytest.raises(DataError, match='another version of the simulation'):
+    planted_effects(run)
+
+
 def test_other_runs_are_refused(tmp_path):
-  with pytest.raises(DataError, match='mortality or los'):
+  with pytest.raises(DataError, match='decompensation, los, mortality'):
     planted_effects(workdir(tmp_path / 'cvd', 'cvd'))
-  with pytest.raises(DataError, match='simulated'):
-    planted_effects(workdir(tmp_path / 'real', 'mortality', 'data/mimic'))
+  real = workdir(tmp_path / 'real', 'mortality', 'data/mimic')
+  write(real, 'multimodal', np.arange(4), risk(np.arange(4.0)))
+  with pytest.raises(DataError, match='hospital a of the simulation'):
+    planted_effects(real)
   with pytest.raises(DataError, match='no test predictions'):
     planted_effects(workdir(tmp_path / 'empty', 'mortality'))

@@ -33,7 +33,7 @@ from data_pipeline.sources.simulated.ecg_records import EcgWriter
 from data_pipeline.sources.simulated.outcomes import conditions, urine
 from data_pipeline.sources.simulated.tables import Table
 
-VERSION = 3  # of the simulation; rows of the same seed differ between versions
+VERSION = 4  # of the simulation; rows of the same seed differ between versions
 MANIFEST = 'simulated.json'
 
 _SMALL_TABLES = (

@@ -17,7 +17,7 @@ from data_pipeline.sources.simulated.latent import DAY, HOUR, Admission, Patient
 from data_pipeline.sources.simulated.tables import NULL
 
 # log-odds that oliguria begins in the 34 h from 26 h after the start of the stay
-OLIGURIA = {'intercept': -1.2, 'renal': 1.6, 'severity': 0.8, 'decline': 1.0}
+OLIGURIA = {'intercept': -1.0, 'renal': 1.6, 'severity': 0.8, 'decline': 3.0}
 EARLY = {'intercept': -2.6, 'renal': 1.0}  # in the first day
 FIRST, LAST = 2, 36  # hours after the first day
 DECLINE_RATE = 0.25  # of the log output per decline, over the first day
