@@ -102,8 +102,8 @@ class GridEncoder(nn.Module):
 class _MicroEncoder(nn.Module):
   def __init__(self, micro: MicroConfig, config: GridConfig):
     super().__init__()
-    self.attention = CrossAttention(config.signals, config.heads, config.attention_dropout)
-    self.linear = nn.Linear(config.signals, micro.linear)
+    self.attention = CrossAttention(config.features, config.heads, config.attention_dropout)
+    self.linear = nn.Linear(config.features, micro.linear)
     self.resnet = ResNet1d(
       micro.linear, micro.length, micro.plan, config.kernel, config.resnet_dropout
     )

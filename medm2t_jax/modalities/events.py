@@ -16,6 +16,7 @@ from medm2t_jax.modalities import base
 from medm2t_jax.modalities.ablation import Ablation
 from medm2t_jax.modalities.base import Arrays, Fitted, Level, Observations, Setting
 from medm2t_jax.modalities.columns import piecewise_linear
+from medm2t_jax.modalities.hierarchy import MicroSize, hierarchy
 from medm2t_jax.modalities.shown import (
   ColumnVariable,
   Course,
@@ -24,7 +25,7 @@ from medm2t_jax.modalities.shown import (
   Shown,
   mean,
 )
-from medm2t_jax.modalities.windows import windows_of
+from medm2t_jax.modalities.windows import token_names, windows_of
 from medm2t_jax.models.events.events_config import NUM_BINS, EventsConfig
 from medm2t_jax.models.events.sparse_time_series import SparseTimeSeriesEncoder
 from medm2t_jax.models.modality import DecoderSize
@@ -32,6 +33,7 @@ from medm2t_jax.models.options import ModelOptions
 from medm2t_jax.models.trunk.column_statistics import STATISTICS
 from medm2t_jax.models.trunk.columns import EventColumns
 
+HIERARCHY_WINDOWS = 24  # with sequence='hierarchical', unless windows are given
 PERCENTILES = np.arange(5, 100, 10)  # 5, 15, ..., 95: paper section 3.1
 
 
@@ -87,7 +89,22 @@ class Events(base.Modality):
   def make(cls, name: str, spec: format_kinds.Events, setting: Setting) -> Self:
     options = setting.options
     size = setting.pick(*_NAMED.get(name, (_PAPER, _SMALL)))
-    windows = windows_of(name, options, setting.observation_hours)
+    hours = setting.observation_hours
+    windows, fused = windows_of(name, options, hours), None
+    if options.sequence == 'hierarchical':
+      windows = windows_of(name, options, hours, HIERARCHY_WINDOWS)
+      fused = hierarchy(
+        'event_segment_lengths',
+        options.event_segment_lengths,
+        steps=windows.count,
+        features=size.width,
+        segments=max(windows.count // 2, 1),
+        levels=options.grid_levels,
+        micro=MicroSize(
+          size.width // 4, (size.width // 4, size.width // 2), size.width // 2
+        ),
+        mlp=size.width,
+      )
     config = EventsConfig(
       categories=tuple(len(item.categories) for item in spec.items),
       windows=windows.count,
@@ -97,6 +114,7 @@ class Events(base.Modality):
       pooling=options.pooling,
       accumulation=options.accumulation,
       sequence=options.sequence,
+      hierarchy=fused,
       input_dropout=options.input_dropout,
       window_dropout=options.window_dropout,
       decoder=size.decoder,
@@ -145,6 +163,9 @@ class Events(base.Modality):
       'time_cuts': self.windows.fitted(seen['time']),
     }
 
+  def tokens(self, fitted: Mapping[str, Any]) -> Sequence[str]:
+    return token_names(fitted, self.config.hierarchy)
+
   def attributed(self, arrays: Arrays, attributions: Arrays) -> Iterator[ItemAttribution]:
     mask, token = arrays['mask'], attributions['token']
     category = np.where(mask, arrays['category'], -1)
@@ -191,6 +212,13 @@ class Events(base.Modality):
         'Events',
         'Is the mean of binned tokens, as in the paper, as good as item statistics?',
         {f'model.{name}': value for name, value in cls.published.items()},
+      ),
+      Ablation(
+        'hierarchical_events',
+        'Events',
+        'Does hierarchical fusion of short windows read events better?',
+        {'model.sequence': 'hierarchical'},
+        'windows are read so already' if options.sequence == 'hierarchical' else '',
       ),
       Ablation(
         'without_accumulation',

@@ -12,12 +12,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool
 
 from data_pipeline.format import modalities as format_kinds
-from data_pipeline.format.items import DataError
 from medm2t_jax.modalities import base, draws
 from medm2t_jax.modalities.ablation import Ablation
 from medm2t_jax.modalities.base import Arrays, Fitted, Level, Observations, Setting
 from medm2t_jax.modalities.columns import center_and_scale
-from medm2t_jax.modalities.fusion import ATTENTION_DROPOUT, RESNET_DROPOUT
+from medm2t_jax.modalities.hierarchy import MicroSize, hierarchy, scaled
 from medm2t_jax.modalities.shown import (
   ColumnVariable,
   Course,
@@ -26,17 +25,12 @@ from medm2t_jax.modalities.shown import (
   columns_of,
   short,
 )
-from medm2t_jax.models.hierarchical_fusion import (
-  GridConfig,
-  HierarchicalTimeAwareFusion,
-  MicroConfig,
-)
+from medm2t_jax.models.hierarchical_fusion import GridConfig, GridEncoder, MicroConfig
 from medm2t_jax.models.modality import DecoderSize, Units
 from medm2t_jax.models.options import ModelOptions
 from medm2t_jax.models.trunk.column_statistics import STATISTICS
 from medm2t_jax.models.trunk.columns import GridColumns
 
-MICRO_STEPS = 12  # segment length of `_MicroSize`: the paper's shorter segments
 _SEGMENTS = 'segments'
 
 
@@ -49,41 +43,26 @@ HTAF_WINDOWS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class _MicroSize:
-  """Widths of a micro encoder per `MICRO_STEPS` of its segments (paper, Table B1).
-
-  Attributes:
-    linear: channels after the self-attention.
-    channels: of both ResNet1d units.
-    mlp: width of a segment's vector.
-    decoder: hidden width of its decoder.
-  """
-
-  linear: int
-  channels: tuple[int, int]
-  mlp: int
-  decoder: int
-
-
-@dataclasses.dataclass(frozen=True)
 class _Size:
   """Widths (paper, Table B1).
 
   Attributes:
     micro: of the encoders of segments.
+    segment_decoder: hidden width of their decoders, per `MICRO_STEPS`.
     mlp: width of the summary.
     decoder: hidden width of its decoder.
   """
 
-  micro: _MicroSize
+  micro: MicroSize
+  segment_decoder: int
   mlp: int
   decoder: int
 
 
 _PAPER: dict[str, _Size] = dict.fromkeys(
-  ('cvd', 'mortality', 'los'), _Size(_MicroSize(8, (16, 32), 128, 64), 256, 128)
+  ('cvd', 'mortality', 'los'), _Size(MicroSize(8, (16, 32), 128), 64, 256, 128)
 )
-_SMALL = _Size(_MicroSize(8, (8, 16), 32, 16), 64, 32)
+_SMALL = _Size(MicroSize(8, (8, 16), 32), 16, 64, 32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,29 +82,21 @@ class Grid(base.Modality):
   @classmethod
   def make(cls, name: str, spec: format_kinds.Grid, setting: Setting) -> Self:
     options, size = setting.options, setting.pick(_PAPER, _SMALL)
-    segments, lengths = options.segments, options.segment_lengths
-    if not lengths or any(not 1 <= n <= spec.steps for n in lengths):
-      raise DataError(
-        f'config.model.segment_lengths={lengths}: must be numbers of grid steps from 1 to '
-        f'{spec.steps}'
-      )
-    if len(set(lengths)) < len(lengths):
-      raise DataError(f'config.model.segment_lengths={lengths}: a length is repeated')
-    micro = tuple(_micro(length, size) for length in lengths)
-    channels = sum(one.mlp for one in micro)
-    config = GridConfig(
-      signals=len(spec.items),
+    sizes = hierarchy(
+      'segment_lengths',
+      options.segment_lengths,
       steps=spec.steps,
-      segments=segments,
+      features=len(spec.items),
+      segments=options.segments,
       levels=options.grid_levels,
-      micro=micro,
-      heads=next(heads for heads in (4, 3, 2, 1) if len(spec.items) % heads == 0),
-      plan=((channels, segments), (channels // 2, _halved(segments))),
+      micro=size.micro,
       mlp=size.mlp,
-      kernel=3,
-      resnet_dropout=RESNET_DROPOUT,
-      attention_dropout=ATTENTION_DROPOUT,
-      dropout=0.1,
+    )
+    config = GridConfig(
+      **vars(sizes),
+      segment_decoders=tuple(
+        size.segment_decoder * scaled(length) for length in options.segment_lengths
+      ),
       decoder=size.decoder,
       decoder_dropout=0.25,
     )
@@ -143,13 +114,14 @@ class Grid(base.Modality):
     each = (*STATISTICS, 'spread')
     return [ColumnVariable.of(item) for item in self.spec.items for _ in each]
 
-  def encoder(self, axis_name: str | None, dtype: DTypeLike) -> HierarchicalTimeAwareFusion:
-    return HierarchicalTimeAwareFusion(self.config, axis_name, dtype)
+  def encoder(self, axis_name: str | None, dtype: DTypeLike) -> GridEncoder:
+    return GridEncoder(self.config, axis_name, dtype)
 
   def decoder(self, part: str | None) -> DecoderSize:
     if part is None:
       return DecoderSize(self.config.decoder, self.config.decoder_dropout)
-    return DecoderSize(self._micro_of(part).decoder, self.config.decoder_dropout)
+    hidden = self.config.segment_decoders[self.parts.index(part)]
+    return DecoderSize(hidden, self.config.decoder_dropout)
 
   @property
   def parts(self) -> tuple[str, ...]:
@@ -206,11 +178,9 @@ class Grid(base.Modality):
 
   def tokens(self, fitted: Mapping[str, Any]) -> Sequence[str]:
     config, hours = self.config, self.spec.step_hours
-    order = np.arange(config.segments)
+    # Segments of shorter scales lie inside.
     longest = max(micro.length for micro in config.micro)
-    # As in `HierarchicalTimeAwareFusion`; segments of shorter scales lie inside.
-    last = max(config.segments - 1, 1)
-    starts = order * (config.steps - longest) // last - config.steps
+    starts = config.starts(longest) - config.steps
     return [
       f'{short(start * hours)} to {short((start + longest) * hours)} h' for start in starts
     ]
@@ -330,7 +300,7 @@ class Grid(base.Modality):
     )
 
   def _micro_of(self, part: str) -> MicroConfig:
-    return {_segments_of(micro.length): micro for micro in self.config.micro}[part]
+    return self.config.micro[self.parts.index(part)]
 
 
 def _segments_of(length: int) -> str:
@@ -354,20 +324,3 @@ def _kept_cells(grid: Arrays, keep: np.ndarray) -> Arrays:
   """The observed cells for which `keep` (d b g v) is True."""
   observed = grid['observed'] & keep
   return {'value': np.where(observed, grid['value'], np.float32(0)), 'observed': observed}
-
-
-def _micro(length: int, size: _Size) -> MicroConfig:
-  first, second = size.micro.channels
-  factor = max(1, round(length / MICRO_STEPS))
-  return MicroConfig(
-    length=length,
-    linear=size.micro.linear * factor,
-    plan=((first * factor, length), (second * factor, _halved(length))),
-    mlp=size.micro.mlp * factor,
-    decoder=size.micro.decoder * factor,
-  )
-
-
-def _halved(length: int) -> int:
-  """Half of an even length; an odd length unchanged, because a stride must divide it."""
-  return length // 2 if length % 2 == 0 else length

@@ -1,13 +1,18 @@
-"""Hierarchical Time-Aware Fusion of regularly sampled signals (paper section 3.2).
+"""Hierarchical Time-Aware Fusion (paper section 3.2).
 
-Micro encoders read short overlapping segments at several scales; a macro encoder
-reads the sequence of segment vectors.
+Micro encoders read short overlapping segments of a sequence at several scales; a macro
+encoder reads the sequence of segment vectors. The sequence is a grid of regularly sampled
+signals (`GridEncoder`), or the time windows of irregular events
+(`medm2t_jax.models.events.sparse_time_series`).
+
+Letters: b rows, g steps, f features of a step, t segments, s steps of a segment, u segments
+of all rows, v signals, e embedding.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -32,23 +37,21 @@ class MicroConfig:
     linear: channels after the self-attention.
     plan: of the ResNet1d.
     mlp: width of the segment's vector.
-    decoder: hidden width of the segment stage's decoder.
   """
 
   length: int
   linear: int
   plan: tuple[tuple[int, int], ...]
   mlp: int
-  decoder: int
 
 
-@dataclasses.dataclass(frozen=True)
-class GridConfig:
-  """Sizes and options of one grid modality.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HierarchyConfig:
+  """Sizes and options of the fusion of one sequence.
 
   Attributes:
-    signals: number of signals.
-    steps: grid steps.
+    steps: of the sequence.
+    features: of a step; of a grid, its signals.
     segments: overlapping segments per scale.
     levels: 'both', or a single level. 'micro': the mean of all segments with an
       observation replaces the macro encoder. 'macro': the mean of each segment's steps
@@ -61,12 +64,10 @@ class GridConfig:
     resnet_dropout: of all ResNet1d.
     attention_dropout: of the self-attention.
     dropout: of all MLPs.
-    decoder: hidden width of the macro stage's decoder.
-    decoder_dropout: of all decoders.
   """
 
-  signals: int
   steps: int
+  features: int
   segments: int
   levels: GridLevels
   micro: tuple[MicroConfig, ...]
@@ -77,15 +78,30 @@ class GridConfig:
   resnet_dropout: float
   attention_dropout: float
   dropout: float
+
+  def starts(self, length: int) -> np.ndarray:
+    """First step of each segment: evenly spread, the last ends with the sequence."""
+    order = np.arange(self.segments)
+    return order * (self.steps - length) // max(self.segments - 1, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GridConfig(HierarchyConfig):
+  """Sizes and options of one grid modality.
+
+  Attributes:
+    segment_decoders: hidden widths of the decoders of the segment stages.
+    decoder: hidden width of the macro stage's decoder.
+    decoder_dropout: of all decoders.
+  """
+
+  segment_decoders: tuple[int, ...]
   decoder: int
   decoder_dropout: float
 
 
 class HierarchicalTimeAwareFusion(nn.Module):
-  """Grid to segments to one vector.
-
-  Fitted variables `center` (median) and `scale` (signals). Values are carried forward,
-  then filled with the median, then scaled.
+  """A sequence of vectors to segments to one vector.
 
   Attributes:
     config: sizes and options.
@@ -93,15 +109,12 @@ class HierarchicalTimeAwareFusion(nn.Module):
     dtype: of the computation.
   """
 
-  config: GridConfig
+  config: HierarchyConfig
   axis_name: str | None = None
   dtype: DTypeLike = jnp.float32
 
   def setup(self):
     config = self.config
-    fitted = lambda name, init: self.variable('fitted', name, init, (config.signals,))
-    self.center = fitted('center', jnp.zeros)
-    self.scale = fitted('scale', jnp.ones)
     shared = {'axis_name': self.axis_name, 'dtype': self.dtype}
     self.micro = {
       str(micro.length): SegmentMean(micro, config.dropout, **shared)
@@ -121,6 +134,89 @@ class HierarchicalTimeAwareFusion(nn.Module):
       self.macro = ResNet1d(config.plan, config.kernel, config.resnet_dropout, **shared)
     self.mlp = Mlp((config.mlp,), config.dropout, **shared)
     self.token_linear = nn.Dense(config.mlp, dtype=self.dtype)
+
+  def fuse(
+    self,
+    vectors: Sequence[Float[Array, 'b t e']],
+    seen: Bool[Array, 'b g'],
+    valid: Bool[Array, ' b'],
+    *,
+    train: bool,
+    attend_over: AttendOver,
+  ) -> Encoded:
+    """The macro level; a row is present if its last step is seen.
+
+    Args:
+      vectors: of the segments of each scale (`read`).
+      seen: whether there was an observation in this step or before it.
+      valid: rows that are not padding.
+      train: whether to use dropout and the statistics of the batch.
+      attend_over: whether tokens are the segments, or only the summary.
+    """
+    config, present = self.config, seen[:, -1]
+    x = jnp.concatenate(vectors, axis=-1)
+    # A segment before the first observation contains nothing.
+    ends = [config.starts(micro.length) + micro.length - 1 for micro in config.micro]
+    token_mask = seen[:, np.max(ends, axis=0)]
+    if config.levels == 'micro':
+      known = token_mask[:, :, jnp.newaxis]
+      count = jnp.maximum(jnp.sum(known, axis=1), 1).astype(x.dtype)
+      y = jnp.sum(x * known.astype(x.dtype), axis=1) / count
+    else:
+      y = self.macro(x, valid & present, train=train)
+    summary = self.mlp(y.reshape(y.shape[0], -1), valid & present, train=train)
+    if attend_over == 'summary':
+      return summary_as_token(summary, present)
+    return Encoded(self.token_linear(x), token_mask, summary, present)
+
+  def read(
+    self,
+    x: Float[Array, 'b g f'],
+    known: Bool[Array, 'b g'] | None,
+    units: Bool[Array, ' b'],
+    *,
+    length: int,
+    train: bool,
+  ) -> Float[Array, 'b t e']:
+    """The micro level: vectors of the segments of one scale.
+
+    Args:
+      x: the sequence.
+      known: steps that may be read; None: all of them.
+      units: rows that count for BatchNorm.
+      length: of the segments.
+      train: whether to use dropout and the statistics of the batch.
+    """
+    index = self.config.starts(length)[:, np.newaxis] + np.arange(length)
+    pieces = x[:, index]
+    rows, segments = pieces.shape[:2]
+    pieces = pieces.reshape(rows * segments, length, x.shape[-1])
+    if known is not None:
+      known = known[:, index].reshape(rows * segments, length)
+    vectors = self.micro[str(length)](
+      pieces, known, jnp.repeat(units, segments), train=train
+    )
+    return vectors.reshape(rows, segments, -1)
+
+
+class GridEncoder(HierarchicalTimeAwareFusion):
+  """Grid to segments to one vector.
+
+  Fitted variables `center` (median) and `scale` (signals). Values are carried forward,
+  then filled with the median, then scaled.
+
+  Attributes:
+    config: sizes and options.
+    axis_name: of BatchNorm.
+    dtype: of the computation.
+  """
+
+  def setup(self):
+    super().setup()
+    shape = (self.config.features,)
+    fitted = lambda name, init: self.variable('fitted', name, init, shape)
+    self.center = fitted('center', jnp.zeros)
+    self.scale = fitted('scale', jnp.ones)
 
   def __call__(
     self,
@@ -142,35 +238,15 @@ class HierarchicalTimeAwareFusion(nn.Module):
       self.segments(grid, valid, length=micro.length, train=train)
       for micro in self.config.micro
     ]
-    x = jnp.concatenate(vectors, axis=-1)
-    present = jnp.any(grid['observed'], axis=(1, 2))
-    # A segment before the first observation contains only medians.
-    ends = [self._starts(micro.length) + micro.length - 1 for micro in self.config.micro]
     seen = jnp.cumsum(jnp.any(grid['observed'], axis=2), axis=1) > 0
-    token_mask = seen[:, np.max(ends, axis=0)]
-    if self.config.levels == 'micro':
-      known = token_mask[:, :, jnp.newaxis]
-      count = jnp.maximum(jnp.sum(known, axis=1), 1).astype(x.dtype)
-      y = jnp.sum(x * known.astype(x.dtype), axis=1) / count
-    else:
-      y = self.macro(x, valid & present, train=train)
-    summary = self.mlp(y.reshape(y.shape[0], -1), valid & present, train=train)
-    if attend_over == 'summary':
-      return summary_as_token(summary, present)
-    return Encoded(self.token_linear(x), token_mask, summary, present)
+    return self.fuse(vectors, seen, valid, train=train, attend_over=attend_over)
 
   def segments(
     self, grid: Mapping[str, Array], valid: Bool[Array, ' b'], *, length: int, train: bool
   ) -> Float[Array, 'b t e']:
-    """Vectors of the segments of one scale."""
-    x = self.fill(grid)
-    index = self._starts(length)[:, np.newaxis] + np.arange(length)
-    pieces = x[:, index]
-    rows, segments = pieces.shape[:2]
+    """Vectors of the segments of one scale; all steps are read, for they are filled."""
     present = valid & jnp.any(grid['observed'], axis=(1, 2))
-    pieces = pieces.reshape(rows * segments, length, x.shape[-1])
-    vectors = self.micro[str(length)](pieces, jnp.repeat(present, segments), train=train)
-    return vectors.reshape(rows, segments, -1)
+    return self.read(self.fill(grid), None, present, length=length, train=train)
 
   def fill(self, grid: Mapping[str, Array]) -> Float[Array, 'b g f']:
     """Last observed value or the median, scaled."""
@@ -188,12 +264,6 @@ class HierarchicalTimeAwareFusion(nn.Module):
       )
     return scaled
 
-  def _starts(self, length: int) -> np.ndarray:
-    """First step of each segment: evenly spread, the last ends with the grid."""
-    config = self.config
-    order = np.arange(config.segments)
-    return order * (config.steps - length) // max(config.segments - 1, 1)
-
 
 class MicroEncoder(nn.Module):
   """Self-attention over the steps of a segment, Linear, ResNet1d, MLP."""
@@ -209,16 +279,23 @@ class MicroEncoder(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, 'u s f'], mask: Bool[Array, ' u'], *, train: bool
+    self,
+    x: Float[Array, 'u s f'],
+    known: Bool[Array, 'u s'] | None,
+    mask: Bool[Array, ' u'],
+    *,
+    train: bool,
   ) -> Float[Array, 'u e']:
-    """Encodes pieces `x`; `mask` marks the valid ones, for BatchNorm."""
+    """Encodes pieces `x`, reading `known` steps; `mask`: the valid ones, for BatchNorm."""
     shared = {'axis_name': self.axis_name, 'dtype': self.dtype}
-    everything = jnp.ones(x.shape[:2], bool)
+    if known is None:
+      known = jnp.ones(x.shape[:2], bool)
     attention = CrossAttentionBlock(
       self.heads, self.attention_dropout, self.dtype, name='attention'
     )
-    x = attention(x, x, everything, train)
+    x = attention(x, x, known, train)
     x = nn.Dense(self.config.linear, dtype=self.dtype, name='linear')(x)
+    x = x * known[..., jnp.newaxis].astype(x.dtype)
     resnet = ResNet1d(
       self.config.plan, self.kernel, self.resnet_dropout, **shared, name='resnet'
     )
@@ -240,7 +317,17 @@ class SegmentMean(nn.Module):
     self.mlp = Mlp((self.config.mlp,), self.dropout, **shared)
 
   def __call__(
-    self, x: Float[Array, 'u s f'], mask: Bool[Array, ' u'], *, train: bool
+    self,
+    x: Float[Array, 'u s f'],
+    known: Bool[Array, 'u s'] | None,
+    mask: Bool[Array, ' u'],
+    *,
+    train: bool,
   ) -> Float[Array, 'u e']:
-    """Encodes pieces `x`; `mask` marks the valid ones, for BatchNorm."""
-    return self.mlp(jnp.mean(x, axis=1), mask, train=train)
+    """Encodes pieces `x`, reading `known` steps; `mask`: the valid ones, for BatchNorm."""
+    if known is None:
+      mean = jnp.mean(x, axis=1)
+    else:
+      count = jnp.maximum(jnp.sum(known, axis=1, keepdims=True), 1).astype(x.dtype)
+      mean = jnp.einsum('us,usf->uf', known.astype(x.dtype), x) / count
+    return self.mlp(mean, mask, train=train)

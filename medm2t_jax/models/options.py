@@ -17,7 +17,7 @@ Dtype = Literal['float32', 'bfloat16']
 ValueEncoding = Literal['bins', 'piecewise_linear']
 Pooling = Literal['tokens', 'statistics']
 Accumulation = Literal['mean', 'none']
-Sequence = Literal['lstm', 'mean_last']
+Sequence = Literal['lstm', 'mean_last', 'hierarchical']
 Trunk = Literal['ensemble', 'decoder']
 Deep = Literal['late', 'chunks', 'none']
 SingleStages = Literal['late', 'none']
@@ -42,7 +42,8 @@ class ModelOptions(Options):
     pooling: of events: mean over all 'tokens', or 'statistics' of each item.
     accumulation: a window sees the mean of all tokens so far ('mean'), or only its own
       ('none').
-    sequence: reader of the windows: a bidirectional 'lstm', or 'mean_last'.
+    sequence: reader of the windows of events: a bidirectional 'lstm', 'mean_last', or
+      'hierarchical' (HTAF over windows).
     trunk: the predictor: an 'ensemble' that reads summary statistics, or a plain 'decoder'
       of the encoders' vectors.
     ensemble: number of its members.
@@ -57,6 +58,7 @@ class ModelOptions(Options):
       entries' times) or ('hours', relative to the prediction time); other modalities have
       default windows (`medm2t_jax.modalities.windows`).
     segment_lengths: of HTAF, in steps of the grid; one micro encoder each.
+    event_segment_lengths: the same in windows, with sequence='hierarchical'.
     segments: largest number of segments of a length.
     grid_levels: levels of HTAF.
     fusion: how the vectors of a pair of modalities are combined; 'none': no Bi-Modal
@@ -88,6 +90,7 @@ class ModelOptions(Options):
     default_factory=dict
   )
   segment_lengths: tuple[Count, ...] = (12, 24)
+  event_segment_lengths: tuple[Count, ...] = (3, 6)
   segments: Count = 24
   grid_levels: GridLevels = 'both'
   fusion: Fusion = 'add'

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from medm2t_jax.models.hierarchical_fusion import HierarchicalTimeAwareFusion
+from medm2t_jax.models.hierarchical_fusion import GridEncoder
 from tests.support import fake_batch
 
 BASE = fake_batch.config().modality('vitals').config
@@ -17,7 +17,7 @@ BASE = fake_batch.config().modality('vitals').config
 def make(levels='both'):
   config = dataclasses.replace(BASE, levels=levels, micro=BASE.micro[:1], heads=4)
   config = dataclasses.replace(config, plan=((32, 24), (8, 12)))
-  model = HierarchicalTimeAwareFusion(config)
+  model = GridEncoder(config)
   grid = fake_batch.batch(rows=5)['vitals']
   shapes = jax.eval_shape(
     lambda: model.init(jax.random.key(0), grid, np.ones(5, bool), train=False)

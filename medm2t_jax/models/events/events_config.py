@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from medm2t_jax.models.hierarchical_fusion import HierarchyConfig
 from medm2t_jax.models.options import (
   Accumulation,
   Pooling,
@@ -32,7 +33,8 @@ class EventsConfig:
     accumulation: a window sees the mean of all tokens so far ('mean'), or only its own
       ('none').
     sequence: a bidirectional 'lstm', or 'mean_last': the mean of all windows since the
-      first event, concatenated with the last window.
+      first event, concatenated with the last window, or 'hierarchical': `hierarchy`.
+    hierarchy: sizes of the fusion that reads the windows, with sequence 'hierarchical'.
     input_dropout: of the statistics of an item in all windows, with 'statistics'.
     window_dropout: of the windows' vectors, with 'statistics'.
     decoder: hidden width of the stage's decoder.
@@ -47,6 +49,7 @@ class EventsConfig:
   pooling: Pooling
   accumulation: Accumulation
   sequence: Sequence
+  hierarchy: HierarchyConfig | None
   input_dropout: float
   window_dropout: float
   decoder: int

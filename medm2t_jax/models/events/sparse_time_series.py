@@ -23,6 +23,7 @@ from medm2t_jax.models.events.event_statistics import (
   Thermometer,
 )
 from medm2t_jax.models.events.events_config import NUM_BINS, EventsConfig
+from medm2t_jax.models.hierarchical_fusion import HierarchicalTimeAwareFusion
 from medm2t_jax.models.layers.mlp import Mlp
 from medm2t_jax.models.layers.recurrent import BidirectionalRecurrent
 from medm2t_jax.models.layers.time_windows import window_of
@@ -62,7 +63,12 @@ class SparseTimeSeriesEncoder(nn.Module):
       self.item_statistics = ItemStatistics(config, self.dtype)
     else:
       self._make_tables(items)
-    if config.sequence != 'mean_last':
+    if config.hierarchy:
+      self.fusion = HierarchicalTimeAwareFusion(
+        config.hierarchy, self.axis_name, self.dtype
+      )
+      return
+    if config.sequence == 'lstm':
       self.recurrent = BidirectionalRecurrent(config.width // 2, dtype=self.dtype)
     self.mlp = Mlp((config.width, config.width), config.dropout, self.axis_name, self.dtype)
     self.token_linear = nn.Dense(config.width, dtype=self.dtype)
@@ -89,10 +95,17 @@ class SparseTimeSeriesEncoder(nn.Module):
       events: `item`, `value`, `category`, `time`, `mask`, each (b n); docs/design.md.
       valid: rows that are not padding.
       train: whether to use dropout and the statistics of the batch.
-      attend_over: whether tokens are the windows, or only the summary.
+      attend_over: whether tokens are the windows (with a hierarchy, its segments), or
+        only the summary.
     """
     present = jnp.any(events['mask'], axis=1)
     windows, seen = self.windows(events, train=train)
+    if self.config.hierarchy:
+      vectors = [
+        self.fusion.read(windows, seen, valid & present, length=micro.length, train=train)
+        for micro in self.config.hierarchy.micro
+      ]
+      return self.fusion.fuse(vectors, seen, valid, train=train, attend_over=attend_over)
     if self.config.sequence == 'mean_last':
       outputs, final = windows, _mean_and_last(windows, seen)
     else:
