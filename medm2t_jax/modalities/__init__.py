@@ -49,7 +49,7 @@ def ablations(options: ModelOptions, specs: Mapping[str, Spec]) -> Iterator[Abla
     specs: of the data set, by name.
   """
   for kind in KINDS:
-    found = [spec for spec in specs.values() if type(spec) is kind.of]
+    found = {name: spec for name, spec in specs.items() if type(spec) is kind.of}
     for each in kind.ablations(options, found):
       reason = '' if found else f'the data set has no {kind.described}'
       yield dataclasses.replace(each, reason=each.reason or reason)

@@ -289,12 +289,12 @@ class Modality(models.Modality):
     return ()
 
   @classmethod
-  def ablations(cls, options: ModelOptions, specs: Sequence[Any]) -> Sequence[Ablation]:
+  def ablations(cls, options: ModelOptions, specs: Mapping[str, Any]) -> Sequence[Ablation]:
     """Ablations of the options of `config.model` for this kind.
 
     Args:
       options: of the full model.
-      specs: the modalities of this kind that the data set has.
+      specs: the modalities of this kind that the data set has, by name.
     """
     del options, specs
     return ()

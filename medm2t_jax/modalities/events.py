@@ -203,9 +203,10 @@ class Events(base.Modality):
     return Shown(courses=courses, events=events)
 
   @classmethod
-  def ablations(cls, options: ModelOptions, specs: Sequence[Any]) -> Sequence[Ablation]:
-    del specs
+  def ablations(cls, options: ModelOptions, specs: Mapping[str, Any]) -> Sequence[Ablation]:
     needed = options.pooling == 'statistics'
+    # Of short windows: those that the config gives may be few.
+    windows = {name: cuts for name, cuts in options.windows.items() if name not in specs}
     return (
       Ablation(
         'published_events',
@@ -217,8 +218,7 @@ class Events(base.Modality):
         'hierarchical_events',
         'Events',
         'Does hierarchical fusion of short windows read events better?',
-        {'model.sequence': 'hierarchical'},
-        'windows are read so already' if options.sequence == 'hierarchical' else '',
+        {'model.sequence': 'hierarchical', 'model.windows': windows},
       ),
       Ablation(
         'without_accumulation',

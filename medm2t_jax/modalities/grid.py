@@ -263,15 +263,20 @@ class Grid(base.Modality):
     if part is None:
       return super().definition(part)
     levels = 'both' if self.config.levels == 'micro' else self.config.levels
+    place = self.parts.index(part)
     read = dataclasses.replace(
-      self.config, micro=(self._micro_of(part),), plan=(), levels=levels
+      self.config,
+      micro=self.config.micro[place : place + 1],
+      segment_decoders=self.config.segment_decoders[place : place + 1],
+      plan=(),
+      levels=levels,
     )
     return {'config': dataclasses.asdict(read)}
 
   @classmethod
-  def ablations(cls, options: ModelOptions, specs: Sequence[Any]) -> Sequence[Ablation]:
+  def ablations(cls, options: ModelOptions, specs: Mapping[str, Any]) -> Sequence[Ablation]:
     group = 'Dense signals'
-    steps = min((spec.steps for spec in specs), default=0)
+    steps = min((spec.steps for spec in specs.values()), default=0)
 
     def htaf(lengths: tuple[int, ...]) -> Ablation:
       scales = ' and '.join(map(str, lengths))

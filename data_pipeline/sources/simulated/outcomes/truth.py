@@ -208,13 +208,13 @@ def aki(seed: int, patients: int, hospital: Hospital) -> Injury:
 
 
 def _kidneys(patient: Patient, seed: int, stay: Stay) -> tuple[urine.Kidneys, bool]:
-  stays, _ = urine.streams(patient, seed)
+  """The planted effects of a stay, and whether its weight is known: else none is judged."""
+  stays, weight = urine.streams(patient, seed)
   [(admission, rng)] = [(a, rng) for a, each, rng in stays if each is stay]
-  known = any(
-    each == stay.stay_id
-    for each in urine.simulate(patient, seed)
-    .get('icu/inputevents', {'stay_id': []})['stay_id']
-  )  # fmt: skip
+  charted = urine.simulate(patient, seed).get('icu/inputevents')
+  rows = zip(charted['stay_id'], charted['patientweight'], strict=True) if charted else ()
+  # A slip of the decimal point is beyond the limits of a weight.
+  known = any(of == stay.stay_id and shown == weight for of, shown in rows)
   return urine.kidneys(rng, admission, stay), known
 
 
