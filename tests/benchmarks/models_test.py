@@ -74,20 +74,20 @@ def test_gradients_are_the_same(task, stage):
 
   @jax.jit
   @jax.value_and_grad
-  def gradient(params, variables):
+  def gradient(params, variables, batch):
     given = {**variables, 'params': params}
     found, _ = model.apply(
       given,
-      case.batch,
+      batch,
       stage=stage,
       train=True,
       mutable=['batch_stats'],
       rngs={'dropout': jax.random.key(0)},
     )
-    label = jnp.asarray(case.batch['label'])[found.owner]
+    label = batch['label'][found.owner]
     return jnp.mean(of_heads(each, found.heads, label, model.members(stage)))
 
-  loss, gradients = gradient(variables['params'], variables)
+  loss, gradients = gradient(variables['params'], variables, case.batch)
   np.testing.assert_allclose(loss, their_loss.item(), rtol=1e-5)
   largest = max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(gradients))
 

@@ -153,16 +153,21 @@ def test_dropping_equals_dropping_by_mask(multimodal):
   np.testing.assert_allclose(found.logits, expected.logits, atol=1e-6)
   np.testing.assert_allclose(found.parts, expected.parts, atol=1e-5)
   # The argument is the same; a stage of one modality compiles fast.
-  apply = lambda b, drop: model.apply(variables, b, stage='static', train=False, drop=drop)
-  by_argument = jax.jit(apply, static_argnums=1)(batch, ('static',))
-  expected = jax.jit(apply, static_argnums=1)(masked(batch, ('static',)), ())
+  apply = jax.jit(
+    lambda variables, b, drop: model.apply(
+      variables, b, stage='static', train=False, drop=drop
+    ),
+    static_argnums=2,
+  )
+  by_argument = apply(variables, batch, ('static',))
+  expected = apply(variables, masked(batch, ('static',)), ())
   np.testing.assert_allclose(by_argument.logits, expected.logits, atol=1e-6)
 
 
 def step(model, variables, batch, stage):
   """Loss, predictions, new statistics and gradients of one training step."""
 
-  def loss(params):
+  def loss(params, variables, batch):
     out, new = model.apply(
       {**variables, 'params': params},
       batch,
@@ -174,7 +179,9 @@ def step(model, variables, batch, stage):
     value = jnp.sum(jnp.where(out.mask[None, :, None], out.heads**2, 0.0))
     return value, (out, new)
 
-  return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables['params'])
+  # All are arguments: of constants, XLA computes what it can.
+  gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
+  return gradient(variables['params'], variables, batch)
 
 
 @pytest.mark.parametrize(
