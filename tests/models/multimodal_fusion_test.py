@@ -34,9 +34,11 @@ def make(fusion, shared_encoder, **changes):
 
 
 def initial(model):
-  return jax.jit(
-    lambda encoded: model.init(jax.random.key(0, impl='rbg'), encoded, train=False)
-  )(ENCODED)
+  """Random parameters, and the factor as it is at first: the only one that is compiled."""
+  init = lambda encoded: model.init(jax.random.key(0), encoded, train=False)
+  params = fake_batch.variables(jax.eval_shape(init, ENCODED))['params']
+  factor = jax.jit(lambda encoded: init(encoded)['params']['pair_factor'])(ENCODED)
+  return {'params': {**params, 'pair_factor': factor}}
 
 
 def apply(model):
