@@ -48,12 +48,18 @@ def pytest_collection_finish(session):
   """Python's collector leaves alone what is imported, and looks less often.
 
   Tracing allocates much; to look through all objects of JAX and TensorFlow at it again and
-  again took a sixth of the suite's time. At the end pytest collects five times.
+  again took a sixth of the suite's time.
   """
   del session
   gc.collect()
   gc.freeze()
   gc.set_threshold(100_000, 20, 100)
+
+
+def pytest_unconfigure(config):
+  """What was left alone is collected at the end."""
+  del config
+  gc.unfreeze()
 
 
 # Files that take longest: started first, so that no worker is left alone with one.
