@@ -344,12 +344,17 @@ def figure(
     width: of the picture on the page.
   """
   with matplotlib.rc_context(_STYLE):
-    canvas = Canvas(figsize=inches, layout='constrained')
-    FigureCanvasSVG(canvas)
-    axes = canvas.add_subplot()
+    canvas = Canvas(figsize=inches, facecolor='none', layout='constrained')
+    svg = FigureCanvasSVG(canvas)
+    axes = canvas.add_subplot(facecolor='none')
     numbers = draw(axes)
+    # `savefig` would draw everything once more, only for the layout.
+    engine = canvas.get_layout_engine()
+    assert engine is not None
+    engine.execute(canvas)
+    canvas.set_layout_engine('none')
     buffer = io.BytesIO()
-    canvas.savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
+    svg.print_svg(buffer, metadata={'Date': None})
   encoded = base64.b64encode(buffer.getvalue()).decode('ascii')
   numbers = numbers or _drawn(axes)
   return Figure(f'data:image/svg+xml;base64,{encoded}', alt, caption, width, numbers)

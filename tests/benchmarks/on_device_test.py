@@ -1,4 +1,4 @@
-"""The checks that one runs on a new device say what they find."""
+"""The comparison that one runs on a new device says what it finds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import torch
 
 from benchmarks import agreement
 from benchmarks.model_steps import same_weights
-from tests.support import benchmark
 
 
 @pytest.fixture(autouse=True)
@@ -45,12 +44,3 @@ def test_agreement_names_the_part_that_differs(capsys, monkeypatch):
   row = json.loads(capsys.readouterr().out.splitlines()[-1])['tiny']
   assert len(row['rows_that_differ']) == 64
   assert row['labs summary'] < 1e-5 < 1e-2 < row['logits']
-
-
-def test_resume():
-  made = benchmark.report(
-    '-m', 'benchmarks.resume', '--case=cvd/static', '--size=tiny', '--steps=40'
-  )
-  row = made['cvd/static']
-  assert row['repeated'] and row['restored']
-  assert row['last_loss'] < row['first_loss']

@@ -9,17 +9,17 @@ from tests.support import benchmark
 
 def test_report_and_rows(tmp_path):
   report = benchmark.report(
-    '-m', 'benchmarks.prepare', f'--raw={tmp_path}', '--repeats=1',
-    '--chartevents_rows=120000', '--labevents_rows=30000', '--ecg_patients=3',
+    '-m', 'benchmarks.prepare', f'--raw={tmp_path}', '--repeats=1', '--workers=1',
+    '--chartevents_rows=20000', '--labevents_rows=5000', '--ecg_patients=3',
   )  # fmt: skip
   [scale] = report['growth']
-  assert scale['rows'] == 150_000
+  assert scale['rows'] == 25_000
   for name in ('time_vs_gunzip', 'peak_rss_mb', 'rows_per_s', 'ecg_per_s_per_core'):
     assert report[name] > 0
   # More than an interpreter with TensorFlow's data set library, less than the machine.
   assert 100 < report['peak_rss_mb'] < 4000
   assert scale['time_vs_gunzip'] > 1
-  for table, rows in (('icu/chartevents', 120_000), ('hosp/labevents', 30_000)):
+  for table, rows in (('icu/chartevents', 20_000), ('hosp/labevents', 5_000)):
     [path] = tmp_path.glob(f'*/{table}.csv.gz')
     with gzip.open(path, 'rt') as file:
       subjects = [line.split(',')[table.startswith('hosp')] for line in file][1:]

@@ -32,7 +32,7 @@ TIMES = ('seconds', 'samples_per_second', 'data_wait_share')
 def make(data, home, **changes):
   """Fold 0, with a refit."""
   config = static_data.config(
-    data, learning_rate=0.05, epochs=4, patience=4, schedule='cosine'
+    data, learning_rate=0.1, epochs=4, patience=4, schedule='cosine'
   )
   config.update(stages='all', refit=True)
   config.recipe.multimodal.update(batch_size=16, epochs=2)

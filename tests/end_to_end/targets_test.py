@@ -73,6 +73,7 @@ def _evaluated(folder, target, change, baselines):
   config.data.dir = str(data.directory)
   # Encoders and their stages: train_test.py, tasks_test.py.
   config.model.update(ensemble=2, deep='none', single_stages='none')
+  static_data.quickly_compiled(config)
   config.stages = 'multimodal'
   config.recipe.multimodal.update(starts_from=(), frozen=())
   config.evaluation.update(

@@ -38,6 +38,7 @@ WORDS = {
 MODALITIES = {'readmission': ('labs',)}  # of a whole admission; the others: static columns
 # Of these two every section is made: numbers, and classes of samples that are ECGs.
 WHOLE_REPORTS = ('los', 'cvd_all')
+DROPPED_OUT = ('input', 'window', 'shared', 'decoder', 'modality')
 FEW_SECTIONS = ('discrimination', 'card')
 
 
@@ -87,6 +88,10 @@ def _run(hospital: Path, task: str) -> Evaluated:
     '--config.blend=()',
     '--config.stages=multimodal',
     '--config.recipe.multimodal.starts_from=()',
+    # Programs that compile fast.
+    *(f'--config.recipe.multimodal.{name}=0.0' for name in ('clip_norm', 'weight_decay')),
+    *(f'--config.model.{name}_dropout=0.0' for name in DROPPED_OUT),
+    '--config.model.pooling=tokens',
     '--config.evaluation.batch_size=16',
     '--config.evaluation.bootstrap=20',
     *(f'--config.evaluation.sections={FEW_SECTIONS}' for _ in {task} - {*WHOLE_REPORTS}),

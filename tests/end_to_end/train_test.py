@@ -28,6 +28,7 @@ from medm2t_jax.runs.restoring import restore_best
 from medm2t_jax.runs.run import Run, is_complete, make_runs, was_skipped
 from medm2t_jax.training import starting, steps, train
 from medm2t_jax.training.optimizer import make_optimizer
+from tests.support import static_data
 from tests.support.batches import batches_of
 
 STAGES = ('labs', 'multimodal')
@@ -41,6 +42,7 @@ def experiment(**changes):
     # Ensembles and blends: tests/inference/trained_model_test.py.
     config.blend = ()
     config.model.update(trunk='decoder', fusion='none')
+    static_data.quickly_compiled(config)
     config.recipe.multimodal.starts_from = ('labs',)
     config.recipe.multimodal.batch_size = 16
     config.data.buckets = ({'labs': 512},)

@@ -11,6 +11,8 @@ from sklearn import metrics as oracle
 from data_pipeline.format.schema import DataError
 from medm2t_jax.evaluation.reporting import write_report
 
+SECTIONS = ('discrimination', 'baselines', 'card')
+
 
 def _section(directory):
   page = (directory / 'report.html').read_text()
@@ -58,7 +60,9 @@ def test_the_section_says_who_is_better(
 ):
   table = predictions(task, 400)
   planted = _planted(task, _tested(table))
-  about = context(task, baselines=planted, left_out=['ecg alone: not trained.'])
+  about = context(
+    task, sections=SECTIONS, baselines=planted, left_out=['ecg alone: not trained.']
+  )
   write_report(tmp_path, table, *about, resamples=100)
   section = _section(tmp_path)
   amount = rf'by \d\.\d+ \(\d\.\d+ to \d\.\d+\) {metric}\.'
@@ -78,7 +82,10 @@ def test_metrics_and_differences_are_those_of_sklearn(tmp_path, predictions, con
   tested = _tested(table)
   planted = _planted('mortality', tested)
   metrics = write_report(
-    tmp_path, table, *context('mortality', baselines=planted), resamples=30
+    tmp_path,
+    table,
+    *context('mortality', sections=SECTIONS, baselines=planted),
+    resamples=30,
   )
   assert [each['name'] for each in metrics['baselines']] == list(planted)
   for each in metrics['baselines']:
@@ -100,7 +107,9 @@ def test_errors_in_days_are_those_of_sklearn(tmp_path, predictions, context):
   table = predictions('los', 200)
   tested = _tested(table)
   planted = _planted('los', tested)
-  metrics = write_report(tmp_path, table, *context('los', baselines=planted), resamples=10)
+  metrics = write_report(
+    tmp_path, table, *context('los', sections=SECTIONS, baselines=planted), resamples=10
+  )
   found = metrics['baselines'][0]['metrics']
   days = planted['logistic_regression']
   error = oracle.root_mean_squared_error(tested.label, days)
@@ -112,18 +121,28 @@ def test_errors_in_days_are_those_of_sklearn(tmp_path, predictions, context):
 def test_undefined_comparisons_say_why(tmp_path, predictions, context):
   table = predictions('mortality', 40, rate=0.0)
   planted = _planted('mortality', _tested(table))
-  write_report(tmp_path, table, *context('mortality', baselines=planted), resamples=10)
+  write_report(
+    tmp_path,
+    table,
+    *context('mortality', sections=SECTIONS, baselines=planted),
+    resamples=10,
+  )
   section = _section(tmp_path)
   assert 'no comparison possible (no sample of class' in section
   assert 'better than' not in section
 
 
 def test_predictions_of_other_rows_are_refused(tmp_path, predictions, context):
-  about = context('mortality', baselines={'gru': np.full((39, 2), 0.5)})
+  about = context('mortality', sections=SECTIONS, baselines={'gru': np.full((39, 2), 0.5)})
   with pytest.raises(DataError, match='baseline gru: predictions have shape'):
     write_report(tmp_path, predictions('mortality', 40), *about, resamples=10)
 
 
 def test_without_baselines_there_is_no_section(tmp_path, predictions, context):
-  write_report(tmp_path, predictions('mortality', 40), *context('mortality'), resamples=10)
+  write_report(
+    tmp_path,
+    predictions('mortality', 40),
+    *context('mortality', sections=SECTIONS),
+    resamples=10,
+  )
   assert 'Against baselines' not in (tmp_path / 'report.html').read_text()

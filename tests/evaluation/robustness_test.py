@@ -12,6 +12,7 @@ from medm2t_jax.evaluation.context import DamageCurve, DamageLevel
 from medm2t_jax.evaluation.reporting import write_report
 
 NOT_FOUND = 'raw recordings not found at /raw/1.hea (3 of 3)'
+SECTIONS = ('discrimination', 'robustness', 'card')
 
 
 def curve(table, name='times_earlier', share=0.5, seed=0):
@@ -31,7 +32,9 @@ def curve(table, name='times_earlier', share=0.5, seed=0):
 def test_days_are_those_of_the_same_samples(tmp_path, predictions, context):
   table = predictions('los', 200)
   frame, damage = curve(table)
-  metrics = write_report(tmp_path, table, *context('los', damage=[damage]), resamples=20)
+  metrics = write_report(
+    tmp_path, table, *context('los', sections=SECTIONS, damage=[damage]), resamples=20
+  )
   (found,) = metrics['robustness']
   error = (frame.prediction - frame.label).abs()
   worse = (frame.prediction + 2 - frame.label).abs()
@@ -53,7 +56,7 @@ def test_the_page_shows_curves_and_says_what_is_absent(
   table = predictions(task, 200)
   _, damage = curve(table)
   absent = DamageCurve('ecg_white', 'White noise', 'dB', reason=NOT_FOUND)
-  about = context(task, damage=[damage, absent])
+  about = context(task, sections=SECTIONS, damage=[damage, absent])
   metrics = write_report(tmp_path, table, *about, resamples=20)
   page = (tmp_path / 'report.html').read_text()
   section = page.split('id="robustness"')[1].split('</section>')[0]
@@ -73,7 +76,7 @@ def test_a_curve_that_cannot_move_says_so(tmp_path, predictions, context):
   _, moving = curve(table)
   same = [DamageLevel(62.5, moving.undamaged)]
   still = dataclasses.replace(moving, name='still', title='Bandwidth', levels=same)
-  about = context('mortality', damage=[moving, still])
+  about = context('mortality', sections=SECTIONS, damage=[moving, still])
   metrics = write_report(tmp_path, table, *about, resamples=20)
   changed = [
     [level['changed'] for level in each['levels']] for each in metrics['robustness']
@@ -83,7 +86,7 @@ def test_a_curve_that_cannot_move_says_so(tmp_path, predictions, context):
   section = page.split('id="robustness"')[1].split('</section>')[0]
   assert 'Cannot move, because no prediction changes at any level: Bandwidth.' in section
   assert section.count('<td>no prediction changes</td>') == 2
-  alone = context('mortality', damage=[still])
+  alone = context('mortality', sections=SECTIONS, damage=[still])
   metrics = write_report(tmp_path, table, *alone, resamples=20)
   page = (tmp_path / 'report.html').read_text()
   assert 'No damage that was tried changes any prediction.' in page
@@ -92,14 +95,16 @@ def test_a_curve_that_cannot_move_says_so(tmp_path, predictions, context):
 def test_undefined_metrics_do_not_stop_the_page(tmp_path, predictions, context):
   table = predictions('mortality', 40, rate=0.0)
   _, damage = curve(table)
-  about = context('mortality', damage=[damage])
+  about = context('mortality', sections=SECTIONS, damage=[damage])
   metrics = write_report(tmp_path, table, *about, resamples=5)
   assert metrics['robustness'][0]['undamaged']['value'] is None
   assert 'id="robustness"' in (tmp_path / 'report.html').read_text()
 
 
 def test_without_damage_there_is_no_section(tmp_path, predictions, context):
-  write_report(tmp_path, predictions('los', 40), *context('los'), resamples=5)
+  write_report(
+    tmp_path, predictions('los', 40), *context('los', sections=SECTIONS), resamples=5
+  )
   assert 'id="robustness"' not in (tmp_path / 'report.html').read_text()
 
 
@@ -108,5 +113,7 @@ def test_samples_that_are_not_tested_are_refused(tmp_path, predictions, context)
   _, damage = curve(table)
   damage.samples[0] = -1
   with pytest.raises(DataError, match='19 are test rows'):
-    write_report(tmp_path, table, *context('los', damage=[damage]), resamples=5)
+    write_report(
+      tmp_path, table, *context('los', sections=SECTIONS, damage=[damage]), resamples=5
+    )
   assert np.isin(damage.samples[1:], table['sample_id'].to_numpy()).all()

@@ -33,6 +33,21 @@ def make(fusion, shared_encoder, **changes):
   return MultimodalFusion(dataclasses.replace(config, **changes))
 
 
+def initial(model):
+  """Random parameters, and the factor as it is at first: the only one that is compiled."""
+  init = lambda encoded: model.init(jax.random.key(0), encoded, train=False)
+  params = fake_batch.variables(jax.eval_shape(init, ENCODED))['params']
+  factor = jax.jit(lambda encoded: init(encoded)['params']['pair_factor'])(ENCODED)
+  return {'params': {**params, 'pair_factor': factor}}
+
+
+def apply(model):
+  compiled = jax.jit(
+    lambda variables, encoded: model.apply(variables, encoded, train=False)
+  )
+  return lambda variables: compiled(variables, ENCODED)
+
+
 @pytest.mark.parametrize('shared_encoder', ['before', 'after'])
 @pytest.mark.parametrize(('fusion', 'vectors'), [('add', 1), ('concat', 2)])
 def test_pair_vectors_are_multiplied_by_a_learnt_factor_from_0(
@@ -40,14 +55,13 @@ def test_pair_vectors_are_multiplied_by_a_learnt_factor_from_0(
 ):
   plain = make(fusion, shared_encoder)
   from_zero = make(fusion, shared_encoder, pairs_from_zero=True)
-  variables = from_zero.init(jax.random.key(0), ENCODED, train=False)
+  variables = initial(from_zero)
   factor = variables['params']['pair_factor']
   np.testing.assert_array_equal(factor, np.zeros(PAIRS))
   others = {k: v for k, v in variables['params'].items() if k != 'pair_factor'}
-  expected = plain.apply({'params': others}, ENCODED, train=False)
-  out = lambda factor: from_zero.apply(
-    {'params': {**others, 'pair_factor': factor}}, ENCODED, train=False
-  )
+  expected = apply(plain)({'params': others})
+  applied = apply(from_zero)
+  out = lambda factor: applied({'params': {**others, 'pair_factor': factor}})
   assert out(factor).shape == expected.shape == (ROWS, WIDTH * (3 + PAIRS * vectors))
   modalities = WIDTH * MODALITIES
   np.testing.assert_array_equal(out(factor)[:, :modalities], expected[:, :modalities])
@@ -65,5 +79,5 @@ def test_pair_vectors_are_multiplied_by_a_learnt_factor_from_0(
 
 def test_without_pairs_there_is_no_factor():
   model = make('none', 'before', pairs_from_zero=True)
-  variables = model.init(jax.random.key(0), ENCODED, train=False)
+  variables = jax.eval_shape(lambda: model.init(jax.random.key(0), ENCODED, train=False))
   assert 'pair_factor' not in variables['params']

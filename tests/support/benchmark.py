@@ -1,4 +1,4 @@
-"""Benchmarks as people run them: in a process of their own, one JSON object at the end."""
+"""Benchmarks as people run them: in a process of their own, JSON objects on stdout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ SECONDS = 300
 
 
 def report(*arguments: str) -> dict[str, Any]:
-  """The last line of `python ARGUMENTS` in the root, on one simulated device."""
+  """The last line of `python ARGUMENTS`, as `lines`."""
+  return json.loads(lines(*arguments)[-1])
+
+
+def lines(*arguments: str) -> list[str]:
+  """Stdout of `python ARGUMENTS` in the root, on one simulated device."""
   result = subprocess.run(
     [sys.executable, *arguments],
     cwd=ROOT,
@@ -27,4 +32,4 @@ def report(*arguments: str) -> dict[str, Any]:
     check=False,
   )
   assert result.returncode == 0, result.stderr
-  return json.loads(result.stdout.splitlines()[-1])
+  return result.stdout.splitlines()

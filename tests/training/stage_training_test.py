@@ -161,23 +161,6 @@ def test_a_loss_that_is_not_finite_names_its_batch(dataset, tmp_path, monkeypatc
     assert saved.latest_step is None
 
 
-MAPPINGS = Path('/proc/self/maps')
-
-
-# The last test: what the others have compiled is gone after it.
-@pytest.mark.skipif(not MAPPINGS.exists(), reason='only Linux tells its mappings')
-def test_where_there_are_many_programs_a_finished_stage_leaves_none(
-  dataset, tmp_path, monkeypatch
-):
-  monkeypatch.setattr(devices, '_MOST_MAPPINGS', 0)
-  devices.release_programs()
-  mappings = lambda: len(MAPPINGS.read_text().splitlines())
-  before = mappings()
-  config = experiment(dataset.directory).changed({'recipe.static.epochs': 1})
-  train.train_stage(Run(config, dataset, 0, tmp_path), 'static')
-  assert mappings() - before < 100  # the stage's programs are some 400
-
-
 def test_batches_are_rounded_up_until_the_devices_divide_them(dataset, tmp_path, caplog):
   config = experiment(dataset.directory, batch_size=12, epochs=1)
   rounded = Run(config, dataset, 0, tmp_path / 'rounded')
@@ -194,10 +177,26 @@ def test_batches_are_rounded_up_until_the_devices_divide_them(dataset, tmp_path,
   assert all(first == second for first, second in losses)
 
 
-def test_a_stage_does_not_go_on_with_batches_of_another_size(dataset, tmp_path):
-  config = experiment(dataset.directory)
-  train.train_stage(Run(config, dataset, 0, tmp_path), 'static')
+def test_a_stage_does_not_go_on_with_batches_of_another_size(trained, dataset, tmp_path):
+  shutil.copytree(trained.workdir / 'fold0', tmp_path / 'fold0')
   (tmp_path / 'fold0/static/done.json').unlink()
   longer = Run(experiment(dataset.directory, batch_size=12), dataset, 0, tmp_path)
   with pytest.raises(stage_training.TrainingError, match='8 samples a step, and 8 devices'):
     train.train_stage(longer, 'static')
+
+
+MAPPINGS = Path('/proc/self/maps')
+
+
+# The last test: what the others have compiled is gone after it.
+@pytest.mark.skipif(not MAPPINGS.exists(), reason='only Linux tells its mappings')
+def test_where_there_are_many_programs_a_finished_stage_leaves_none(
+  dataset, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(devices, '_MOST_MAPPINGS', 0)
+  devices.release_programs()
+  mappings = lambda: len(MAPPINGS.read_text().splitlines())
+  before = mappings()
+  config = experiment(dataset.directory).changed({'recipe.static.epochs': 1})
+  train.train_stage(Run(config, dataset, 0, tmp_path), 'static')
+  assert mappings() - before < 100  # the stage's programs are some 400

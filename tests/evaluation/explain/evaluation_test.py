@@ -35,7 +35,12 @@ def evaluated(tmp_path_factory):
   config = static_data.config(dataset.directory)
   config.stages = 'multimodal'
   config.recipe.multimodal.update(
-    batch_size=16, epochs=15, patience=15, learning_rate=3e-3, starts_from=()
+    batch_size=16,
+    epochs=15,
+    patience=15,
+    learning_rate=3e-3,
+    starts_from=(),
+    optimizer='adam',
   )
   config.evaluation.update(
     baselines=(),

@@ -22,6 +22,7 @@ SCHEMA = fake_batch.schema('mortality').only(MODALITIES)
 OPTIONS = dataclasses.replace(
   fake_batch.OPTIONS, segment_lengths=(12,), value_encoding='piecewise_linear',
   pooling='statistics', sequence='mean_last', trunk='ensemble', ensemble=2,
+  single_stages='none',
 )  # fmt: skip
 ROWS = np.arange(5)
 SAMPLE_IDS = 70_001_000 + ROWS
