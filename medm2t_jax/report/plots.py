@@ -23,7 +23,7 @@ from matplotlib.patches import StepPatch
 from matplotlib.ticker import MaxNLocator
 
 from medm2t_jax.report.blocks import Figure, Table
-from medm2t_jax.report.text import in_brackets
+from medm2t_jax.report.text import in_brackets, shortened
 
 COLORS = ('#0b5394', '#d55e00', '#007a5e', '#a3458b', '#8a6d00', '#3d8fc4', '#555555')
 _INK, _GRID = '#1f2933', '#e3e8ee'
@@ -50,6 +50,9 @@ _STYLE: dict[Any, Any] = {
   'text.parse_math': False,
   'svg.hashsalt': 'medm2t',
 }
+
+
+_LETTERS = 11  # of a label in an inch
 
 
 def roc(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
@@ -347,7 +350,8 @@ def figure(
     canvas = Canvas(figsize=inches, facecolor='none', layout='constrained')
     svg = FigureCanvasSVG(canvas)
     axes = canvas.add_subplot(facecolor='none')
-    numbers = draw(axes)
+    numbers = draw(axes) or _drawn(axes)
+    _shorten_names(axes)
     # `savefig` would draw everything once more, only for the layout.
     engine = canvas.get_layout_engine()
     assert engine is not None
@@ -356,8 +360,17 @@ def figure(
     buffer = io.BytesIO()
     svg.print_svg(buffer, metadata={'Date': None})
   encoded = base64.b64encode(buffer.getvalue()).decode('ascii')
-  numbers = numbers or _drawn(axes)
   return Figure(f'data:image/svg+xml;base64,{encoded}', alt, caption, width, numbers)
+
+
+def _shorten_names(axes: Axes) -> None:
+  """Long names, as those of phenotypes, would leave no room for what is drawn."""
+  width, height = axes.figure.get_size_inches().tolist()
+  for label, inches in ((axes.xaxis.label, width), (axes.yaxis.label, height)):
+    label.set_text(shortened(label.get_text(), int(_LETTERS * inches)))
+  legend = axes.get_legend()
+  for label in legend.get_texts() if legend else ():
+    label.set_text(shortened(label.get_text(), int(_LETTERS * 0.7 * width)))
 
 
 def columns_table(header: Sequence[str], *columns: np.ndarray) -> Table:
@@ -383,9 +396,12 @@ def _drawn(axes: Axes) -> Table | None:
   for container in axes.containers:
     if not isinstance(container, BarContainer):
       continue
+    # A histogram's label is that of its first bar.
+    labels = [str(each.get_label()) for each in (container, container.patches[0])]
+    name = next((label for label in labels if not label.startswith('_')), '')
     for bar in container.patches:
       middle, height = bar.get_x() + bar.get_width() / 2, bar.get_height()
-      rows.append((str(container.get_label()), written(middle), written(height)))
+      rows.append((name, written(middle), written(height)))
   for patch in axes.patches:
     if isinstance(patch, StepPatch):
       values, edges, _ = patch.get_data()

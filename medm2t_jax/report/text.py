@@ -36,6 +36,15 @@ def listed(names: Sequence[str]) -> str:
   return f'{", ".join(most)} and {last}' if most else last
 
 
+def shortened(name: str, most: int) -> str:
+  """A name of at most `most` characters; a number of samples at its end is kept."""
+  if len(name) <= most:
+    return name
+  start, bracket, rest = name.rpartition(' (n = ')
+  kept = f'{bracket}{rest}' if bracket else ''
+  return f'{(start if bracket else name)[: most - 1 - len(kept)].rstrip()}…{kept}'
+
+
 def times(count: int, singular: str, plural: str) -> str:
   """'1 group', '1,200 groups'."""
   return f'{count:,} {singular if count == 1 else plural}'
