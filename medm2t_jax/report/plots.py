@@ -351,7 +351,7 @@ def figure(
     svg = FigureCanvasSVG(canvas)
     axes = canvas.add_subplot(facecolor='none')
     numbers = draw(axes) or _drawn(axes)
-    _shorten_names(axes)
+    _shorten_names(axes, *inches)
     # `savefig` would draw everything once more, only for the layout.
     engine = canvas.get_layout_engine()
     assert engine is not None
@@ -363,9 +363,8 @@ def figure(
   return Figure(f'data:image/svg+xml;base64,{encoded}', alt, caption, width, numbers)
 
 
-def _shorten_names(axes: Axes) -> None:
+def _shorten_names(axes: Axes, width: float, height: float) -> None:
   """Long names, as those of phenotypes, would leave no room for what is drawn."""
-  width, height = axes.figure.get_size_inches().tolist()
   for label, inches in ((axes.xaxis.label, width), (axes.yaxis.label, height)):
     label.set_text(shortened(label.get_text(), int(_LETTERS * inches)))
   legend = axes.get_legend()
