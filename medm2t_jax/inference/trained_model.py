@@ -46,7 +46,7 @@ from medm2t_jax.runs.hosts import devices
 from medm2t_jax.training import steps
 from medm2t_jax.training.steps import Predictor
 
-FORMAT = 3
+FORMAT = 4
 STAGE = MULTIMODAL
 TOLERANCE = 1e-5  # of the self-test: other processors add in another order
 _MANIFEST = 'bundle.json'
