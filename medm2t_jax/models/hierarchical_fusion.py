@@ -139,21 +139,23 @@ class HierarchicalTimeAwareFusion(nn.Module):
     self,
     vectors: Sequence[Float[Array, 'b t e']],
     seen: Bool[Array, 'b g'],
+    present: Bool[Array, ' b'],
     valid: Bool[Array, ' b'],
     *,
     train: bool,
     attend_over: AttendOver,
   ) -> Encoded:
-    """The macro level; a row is present if its last step is seen.
+    """The macro level.
 
     Args:
       vectors: of the segments of each scale (`read`).
       seen: whether there was an observation in this step or before it.
+      present: rows with an observation.
       valid: rows that are not padding.
       train: whether to use dropout and the statistics of the batch.
       attend_over: whether tokens are the segments, or only the summary.
     """
-    config, present = self.config, seen[:, -1]
+    config = self.config
     x = jnp.concatenate(vectors, axis=-1)
     # A segment before the first observation contains nothing.
     ends = [config.starts(micro.length) + micro.length - 1 for micro in config.micro]
@@ -239,7 +241,8 @@ class GridEncoder(HierarchicalTimeAwareFusion):
       for micro in self.config.micro
     ]
     seen = jnp.cumsum(jnp.any(grid['observed'], axis=2), axis=1) > 0
-    return self.fuse(vectors, seen, valid, train=train, attend_over=attend_over)
+    present = jnp.any(grid['observed'], axis=(1, 2))
+    return self.fuse(vectors, seen, present, valid, train=train, attend_over=attend_over)
 
   def segments(
     self, grid: Mapping[str, Array], valid: Bool[Array, ' b'], *, length: int, train: bool

@@ -124,6 +124,22 @@ def test_a_later_event_changes_no_earlier_segment(encoder):
   assert np.asarray(changed)[SEGMENTS - 1].any()
 
 
+def test_without_accumulation_a_row_without_a_recent_event_is_present(encoder):
+  *_, events, _ = encoder
+  options = {**OPTIONS, 'pooling': 'tokens', 'accumulation': 'none'}
+  options |= {'input_dropout': 0.0, 'window_dropout': 0.0}
+  model = SparseTimeSeriesEncoder(fake_batch.config(**options).modality('labs').config)
+  early = {**events, 'mask': events['mask'] & (events['time'] < -6)}
+  valid = np.ones(ROWS, bool)
+  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), early, valid, train=False))
+  variables = fake_batch.variables(shapes)
+  variables['fitted']['time_cuts'] = np.arange(-22.0, 0, 2, np.float32)
+  encoded = jax.jit(lambda: model.apply(variables, early, valid, train=False))()
+  assert early['mask'].any()
+  np.testing.assert_array_equal(encoded.present, early['mask'].any(axis=1))
+  np.testing.assert_array_equal(encoded.token_mask[:, -1], early['mask'].any(axis=1))
+
+
 def test_tokens_are_named_by_their_longest_segments(encoder):
   modality, _, variables, *_ = encoder
   assert list(modality.tokens(variables['fitted'])) == [
