@@ -129,15 +129,15 @@ def test_every_label_is_asked_for_its_cause(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('task', 'causes'),
-  [('readmission', ('failure', 'renal')), ('aki', ('decline', 'scatter'))],
+  ('task', 'patients', 'causes'),
+  [('readmission', 150, ('failure', 'renal')), ('aki', 350, ('decline', 'scatter'))],
 )
-def test_further_outcomes_are_known(task, causes, tmp_path):
-  found = getattr(outcomes, task)(0, 150, HOSPITALS['a'])
+def test_further_outcomes_are_known(task, patients, causes, tmp_path):
+  found = getattr(outcomes, task)(0, patients, HOSPITALS['a'])
   known = found.truth if task == 'aki' else found
   prepared = tmp_path / 'data'
   prepared.mkdir()
-  request = {'source': 'simulated', 'seed': 0, 'patients': 150}
+  request = {'source': 'simulated', 'seed': 0, 'patients': patients}
   (prepared / 'dataset.json').write_text(json.dumps({'request': request}))
   run = workdir(tmp_path / 'run', task, str(prepared))
   write(run, 'multimodal', known.sample_id, risk(special.logit(known.risk)))
