@@ -96,6 +96,7 @@ class Events(base.Modality):
       fused = hierarchy(
         'event_segment_lengths',
         options.event_segment_lengths,
+        of=f'windows of {name}',
         steps=windows.count,
         features=size.width,
         segments=max(windows.count // 2, 1),

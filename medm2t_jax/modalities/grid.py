@@ -85,6 +85,7 @@ class Grid(base.Modality):
     sizes = hierarchy(
       'segment_lengths',
       options.segment_lengths,
+      of=f'steps of {name}',
       steps=spec.steps,
       features=len(spec.items),
       segments=options.segments,

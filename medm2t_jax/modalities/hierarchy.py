@@ -31,6 +31,7 @@ def hierarchy(
   option: str,
   lengths: tuple[int, ...],
   *,
+  of: str,
   steps: int,
   features: int,
   segments: int,
@@ -43,6 +44,7 @@ def hierarchy(
   Args:
     option: of `config.model`, that has the lengths.
     lengths: of segments, in steps.
+    of: what the steps are, for messages.
     steps: of the sequence.
     features: of a step.
     segments: of each length.
@@ -55,7 +57,7 @@ def hierarchy(
   """
   if not lengths or any(not 1 <= n <= steps for n in lengths):
     raise DataError(
-      f'config.model.{option}={lengths}: must be numbers of steps from 1 to {steps}'
+      f'config.model.{option}={lengths}: must be numbers from 1 to {steps}, the {of}'
     )
   if len(set(lengths)) < len(lengths):
     raise DataError(f'config.model.{option}={lengths}: a length is repeated')

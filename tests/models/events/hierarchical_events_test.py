@@ -151,7 +151,9 @@ def test_tokens_are_named_by_their_longest_segments(encoder):
 def test_windows_are_many_by_default_and_lengths_have_to_fit():
   config = fake_batch.config(sequence='hierarchical', windows={}).modality('labs').config
   assert (config.windows, config.hierarchy.segments) == (24, 12)
-  with pytest.raises(DataError, match=r'event_segment_lengths=\(30,\).* 1 to 24'):
+  with pytest.raises(
+    DataError, match=r'event_segment_lengths=\(30,\).* 1 to 24, the windows of'
+  ):
     fake_batch.config(sequence='hierarchical', windows={}, event_segment_lengths=(30,))
   with pytest.raises(DataError, match='repeated'):
     fake_batch.config(sequence='hierarchical', windows={}, event_segment_lengths=(3, 3))
