@@ -28,6 +28,7 @@ from medm2t_jax.modalities.shown import (
 from medm2t_jax.modalities.windows import token_names, windows_of
 from medm2t_jax.models.events.events_config import NUM_BINS, EventsConfig
 from medm2t_jax.models.events.sparse_time_series import SparseTimeSeriesEncoder
+from medm2t_jax.models.hierarchical_fusion import HierarchyConfig
 from medm2t_jax.models.modality import DecoderSize
 from medm2t_jax.models.options import ModelOptions
 from medm2t_jax.models.trunk.column_statistics import STATISTICS
@@ -89,23 +90,9 @@ class Events(base.Modality):
   def make(cls, name: str, spec: format_kinds.Events, setting: Setting) -> Self:
     options = setting.options
     size = setting.pick(*_NAMED.get(name, (_PAPER, _SMALL)))
-    hours = setting.observation_hours
-    windows, fused = windows_of(name, options, hours), None
-    if options.sequence == 'hierarchical':
-      windows = windows_of(name, options, hours, HIERARCHY_WINDOWS)
-      fused = hierarchy(
-        'event_segment_lengths',
-        options.event_segment_lengths,
-        of=f'windows of {name}',
-        steps=windows.count,
-        features=size.width,
-        segments=max(windows.count // 2, 1),
-        levels=options.grid_levels,
-        micro=MicroSize(
-          size.width // 4, (size.width // 4, size.width // 2), size.width // 2
-        ),
-        mlp=size.width,
-      )
+    fused = options.sequence == 'hierarchical'
+    parts = HIERARCHY_WINDOWS if fused else None
+    windows = windows_of(name, options, setting.observation_hours, parts)
     config = EventsConfig(
       categories=tuple(len(item.categories) for item in spec.items),
       windows=windows.count,
@@ -115,7 +102,7 @@ class Events(base.Modality):
       pooling=options.pooling,
       accumulation=options.accumulation,
       sequence=options.sequence,
-      hierarchy=fused,
+      hierarchy=_hierarchy(name, windows.count, size.width, options) if fused else None,
       input_dropout=options.input_dropout,
       window_dropout=options.window_dropout,
       decoder=size.decoder,
@@ -276,6 +263,22 @@ class Events(base.Modality):
       _observations(arrays, mask & (category < 0), 'value'),
       _observations(arrays, mask & (category >= 0), 'category'),
     )
+
+
+def _hierarchy(
+  name: str, windows: int, width: int, options: ModelOptions
+) -> HierarchyConfig:
+  return hierarchy(
+    'event_segment_lengths',
+    options.event_segment_lengths,
+    of=f'windows of {name}',
+    steps=windows,
+    features=width,
+    segments=max(windows // 2, 1),
+    levels=options.grid_levels,
+    micro=MicroSize(width // 4, (width // 4, width // 2), width // 2),
+    mlp=width,
+  )
 
 
 def _observations(events: Arrays, chosen: np.ndarray, value: str) -> Observations:

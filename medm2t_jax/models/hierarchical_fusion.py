@@ -12,7 +12,7 @@ of all rows, v signals, e embedding.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
@@ -137,7 +137,8 @@ class HierarchicalTimeAwareFusion(nn.Module):
 
   def fuse(
     self,
-    vectors: Sequence[Float[Array, 'b t e']],
+    x: Float[Array, 'b g f'],
+    known: Bool[Array, 'b g'] | None,
     seen: Bool[Array, 'b g'],
     present: Bool[Array, ' b'],
     valid: Bool[Array, ' b'],
@@ -145,17 +146,21 @@ class HierarchicalTimeAwareFusion(nn.Module):
     train: bool,
     attend_over: AttendOver,
   ) -> Encoded:
-    """The macro level.
+    """Both levels: the segments of each scale (`read`), then their sequence.
 
     Args:
-      vectors: of the segments of each scale (`read`).
+      x: the sequence.
+      known: steps that may be read; None: all of them.
       seen: whether there was an observation in this step or before it.
       present: rows with an observation.
       valid: rows that are not padding.
       train: whether to use dropout and the statistics of the batch.
       attend_over: whether tokens are the segments, or only the summary.
     """
-    config = self.config
+    config, units = self.config, valid & present
+    vectors = [
+      self.read(x, known, units, length=micro.length, train=train) for micro in config.micro
+    ]
     x = jnp.concatenate(vectors, axis=-1)
     # A segment before the first observation contains nothing.
     ends = [config.starts(micro.length) + micro.length - 1 for micro in config.micro]
@@ -165,8 +170,8 @@ class HierarchicalTimeAwareFusion(nn.Module):
       count = jnp.maximum(jnp.sum(known, axis=1), 1).astype(x.dtype)
       y = jnp.sum(x * known.astype(x.dtype), axis=1) / count
     else:
-      y = self.macro(x, valid & present, train=train)
-    summary = self.mlp(y.reshape(y.shape[0], -1), valid & present, train=train)
+      y = self.macro(x, units, train=train)
+    summary = self.mlp(y.reshape(y.shape[0], -1), units, train=train)
     if attend_over == 'summary':
       return summary_as_token(summary, present)
     return Encoded(self.token_linear(x), token_mask, summary, present)
@@ -236,18 +241,15 @@ class GridEncoder(HierarchicalTimeAwareFusion):
       train: whether to use dropout and the statistics of the batch.
       attend_over: whether tokens are the segments, or only the summary.
     """
-    vectors = [
-      self.segments(grid, valid, length=micro.length, train=train)
-      for micro in self.config.micro
-    ]
     seen = jnp.cumsum(jnp.any(grid['observed'], axis=2), axis=1) > 0
     present = jnp.any(grid['observed'], axis=(1, 2))
-    return self.fuse(vectors, seen, present, valid, train=train, attend_over=attend_over)
+    x = self.fill(grid)  # all steps are read, for they are filled
+    return self.fuse(x, None, seen, present, valid, train=train, attend_over=attend_over)
 
   def segments(
     self, grid: Mapping[str, Array], valid: Bool[Array, ' b'], *, length: int, train: bool
   ) -> Float[Array, 'b t e']:
-    """Vectors of the segments of one scale; all steps are read, for they are filled."""
+    """Vectors of the segments of one scale."""
     present = valid & jnp.any(grid['observed'], axis=(1, 2))
     return self.read(self.fill(grid), None, present, length=length, train=train)
 

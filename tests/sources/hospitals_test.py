@@ -31,7 +31,7 @@ from data_pipeline.sources.simulated import (
 
 A, B = (hospitals.HOSPITALS[name] for name in 'ab')
 PATIENTS, SEED = 100, 2
-# of `_content` of five patients of hospital a, seed 1, in VERSION 3
+# of `_content` of five patients of hospital a, seed 1, in VERSION 4
 CONTENT_OF_A = '897cff9582f105261ebdd4d1f4683abcc17f1ce3faaab25b035ec1df8a89784a'
 
 

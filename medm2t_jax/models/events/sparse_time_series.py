@@ -102,12 +102,8 @@ class SparseTimeSeriesEncoder(nn.Module):
     windows, seen = self.windows(events, train=train)
     if self.config.hierarchy:
       seen = jnp.cumsum(seen, axis=1) > 0
-      vectors = [
-        self.fusion.read(windows, seen, valid & present, length=micro.length, train=train)
-        for micro in self.config.hierarchy.micro
-      ]
       return self.fusion.fuse(
-        vectors, seen, present, valid, train=train, attend_over=attend_over
+        windows, seen, seen, present, valid, train=train, attend_over=attend_over
       )
     if self.config.sequence == 'mean_last':
       outputs, final = windows, _mean_and_last(windows, seen)

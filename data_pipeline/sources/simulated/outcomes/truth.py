@@ -253,7 +253,7 @@ def _dies_within_a_day(
   )
   lengths = np.exp(mean + latent.LENGTH_OF_STAY['noise'] * _QUANTILES)
   # Each stay has weight 1, so longer possible lengths count less.
-  weight = 1 / np.maximum(np.ceil(lengths * 24 / 6) - 1, 1)
+  weight = 1 / np.maximum(np.ceil(lengths * 24 / EVERY_HOURS) - 1, 1)
   later = lengths - days[:, None]
   goes_on = (weight * (later > 0)).sum(axis=1)
   # For three of four deaths the stay ends with death, for the others some days before it.
