@@ -42,7 +42,7 @@ def shortened(name: str, most: int) -> str:
     return name
   start, bracket, rest = name.rpartition(' (n = ')
   kept = f'{bracket}{rest}' if bracket else ''
-  return f'{(start if bracket else name)[: most - 1 - len(kept)].rstrip()}…{kept}'
+  return f'{(start if bracket else name)[: most - 1 - len(kept)]}…{kept}'
 
 
 def times(count: int, singular: str, plural: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from medm2t_jax.report import plots
+from medm2t_jax.report import pictures
 from medm2t_jax.report.blocks import Figure, Table
 
 
@@ -23,7 +23,7 @@ def differences(
   """
   rows = [
     (color, label, each)
-    for color, estimates in zip(plots.cycle(groups), groups.values(), strict=True)
+    for color, estimates in zip(pictures.cycle(groups), groups.values(), strict=True)
     for label, each in estimates.items()
   ]
 
@@ -37,13 +37,13 @@ def differences(
     axes.set_yticks(range(len(rows)), [label for _, label, _ in rows])
     axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=f'{name}: ablation − full model')
     written = [
-      (label, *(plots.written(each[key]) for key in ('value', 'low', 'high')))
+      (label, *(pictures.written(each[key]) for key in ('value', 'low', 'high')))
       for _, label, each in rows
     ]
     return Table(('', f'Difference in {name}', 'low', 'high'), written)
 
   names = ', '.join(label for _, label, _ in rows)
-  return plots.figure(
+  return pictures.figure(
     draw,
     f'Difference in {name} to the full model: {names}',
     f'Dashed: the full model. To the {better}: the ablation is better.',

@@ -13,8 +13,8 @@ from data_pipeline.format.time_units import unit_of
 from medm2t_jax.evaluation.explain.explanation import Attention
 from medm2t_jax.modalities.shown import Recording
 from medm2t_jax.report.blocks import Figure, Table
-from medm2t_jax.report.plots import COLORS, columns_table, figure, written
-from medm2t_jax.report.text import in_brackets
+from medm2t_jax.report.pictures import COLORS, columns_table, figure, written
+from medm2t_jax.report.text import in_brackets, shortened
 
 RAISES, LOWERS = COLORS[1], COLORS[0]
 _LONGEST_NAME = 42
@@ -37,7 +37,7 @@ def bars(
   def draw(axes: Axes) -> Table:
     places = np.arange(len(names))[::-1]
     axes.barh(places, values, color=[_color(sign) for sign in signs], height=0.7)
-    axes.set_yticks(places, [_short(name) for name in names])
+    axes.set_yticks(places, [shortened(name, _LONGEST_NAME) for name in names])
     axes.axvline(0, color='#9aa5b1', linewidth=1)
     axes.grid(visible=False, axis='y')
     axes.set_xlabel(axis, loc='right')  # a long one has the room below the names
@@ -178,7 +178,3 @@ def _color(sign: float | None) -> str:
   if sign is None or sign == 0:
     return '#8a949e'
   return RAISES if sign > 0 else LOWERS
-
-
-def _short(name: str) -> str:
-  return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + '…'

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from medm2t_jax.inference.trained_model import TrainedModel
+from medm2t_jax.report.text import shortened
 from medm2t_jax.serving.answers import PatientAnswer
 from medm2t_jax.serving.hl7 import fhir
 from medm2t_jax.serving.requests import Name
@@ -112,14 +113,10 @@ def cards(
   return {
     'cards': [
       {
-        'summary': _shortened(summary),
+        'summary': shortened(summary, MOST_SUMMARY),
         'indicator': 'info',
         'source': {'label': _LABEL},
         'detail': '\n'.join(lines),
       }
     ]
   }
-
-
-def _shortened(text: str) -> str:
-  return text if len(text) <= MOST_SUMMARY else f'{text[: MOST_SUMMARY - 1]}…'
