@@ -29,13 +29,21 @@ import pyarrow.parquet as pq
 from scipy import special, stats
 
 from data_pipeline.format.schema import DataError
-from data_pipeline.sources.mimic_iv.tasks import phenotypes
 from data_pipeline.sources.simulated import best_possible, hospitals
 from data_pipeline.sources.simulated.outcomes import conditions, truth
 from medm2t_jax.evaluation.metrics.bootstrap import bootstrap, estimate
 from medm2t_jax.evaluation.metrics.ranking import Ranking
 
 _FULL = 'multimodal'
+# Outcome and risk of tasks whose truth is that of first stays.
+_OF_STAYS = {'mortality': ('died', 'log_odds'), 'los': ('days', 'log_days')}
+# What the truth of the others follows from; of phenotypes each label has its own cause.
+_PLANTED: dict[str, tuple[Callable[..., truth.Truth], tuple[str, ...]]] = {
+  'readmission': (truth.readmission, ('failure', 'renal')),
+  'aki': (truth.aki, ('renal', 'severity', 'decline', 'scatter')),
+  'decompensation': (truth.decompensation, ('severity', *best_possible.PLANTED)),
+  'phenotypes': (truth.phenotypes, ()),
+}
 
 
 class Known(NamedTuple):
@@ -78,8 +86,9 @@ def planted_effects(directory: Path) -> dict[str, Any]:
   """
   config = json.loads((directory / 'config.json').read_text())
   task = config['task']
-  if task not in _KNOWN:
-    raise DataError(f'{directory}: give a run of one of {", ".join(sorted(_KNOWN))}')
+  if task not in {**_OF_STAYS, **_PLANTED}:
+    tasks = ', '.join(sorted({**_OF_STAYS, **_PLANTED}))
+    raise DataError(f'{directory}: give a run of one of {tasks}')
   reference = _tables(directory, _FULL) or _evaluated(directory)
   if reference is None:
     raise DataError(f'{directory} has no test predictions: run --mode=eval first')
@@ -88,18 +97,21 @@ def planted_effects(directory: Path) -> dict[str, Any]:
     for name, tables in {_FULL: reference, **_others(directory)}.items()
     if np.array_equal(_samples(tables), _samples(reference))
   }
-  known = {
-    name: _in_order(each, _samples(reference))
-    for name, each in _KNOWN[task](*_simulated(directory, config['data'])).items()
-  }
+  seed, patients = _simulated(directory, config['data'])
   found = {'task': task, 'folds': len(reference)}
-  if '' in known:
-    return {**found, 'models': _models(models, known[''], _score)}
-  names = phenotypes.names()
-  labels = {
-    name: _models(models, each, partial(_log_odds, column=f'p{names.index(name)}'))
-    for name, each in known.items()
-  }
+  if task in _OF_STAYS:
+    known = _known_stays(seed, patients, *_OF_STAYS[task])
+    return {**found, 'models': _models(models, known, _score)}
+  make, effects = _PLANTED[task]
+  drawn = make(seed, patients, hospitals.find('a'))
+  if not drawn.names:
+    return {**found, 'models': _models(models, _known(drawn, effects), _score)}
+  labels = {}
+  for each in conditions.CONDITIONS:
+    label = drawn.names.index(each.phenotype)
+    known = _known(drawn, (each.component,), label)
+    score = partial(_log_odds, column=f'p{label}')
+    labels[each.phenotype] = _models(models, known, score)
   return {**found, 'labels': labels}
 
 
@@ -114,52 +126,10 @@ def _simulated(directory: Path, data: Mapping[str, Any]) -> tuple[int, int]:
   return request['seed'], request['patients']
 
 
-def _of_mortality(seed: int, patients: int) -> dict[str, Known]:
-  return {'': _first_stays(seed, patients, 'died', 'log_odds')}
-
-
-def _of_los(seed: int, patients: int) -> dict[str, Known]:
-  return {'': _first_stays(seed, patients, 'days', 'log_days')}
-
-
-def _first_stays(seed: int, patients: int, outcome: str, risk: str) -> Known:
+def _known_stays(seed: int, patients: int, outcome: str, risk: str) -> Known:
   found = best_possible.first_stays(seed, patients)
   effects = {name: found[name] for name in best_possible.PLANTED}
   return Known(found['stay_id'], found['index'], found[outcome], found[risk], effects)
-
-
-def _of_readmission(seed: int, patients: int) -> dict[str, Known]:
-  found = truth.readmission(seed, patients, hospitals.find('a'))
-  return {'': _known(found, ('failure', 'renal'))}
-
-
-def _of_aki(seed: int, patients: int) -> dict[str, Known]:
-  found = truth.aki(seed, patients, hospitals.find('a'))
-  return {'': _known(found.truth, ('renal', 'severity', 'decline', 'scatter'))}
-
-
-def _of_decompensation(seed: int, patients: int) -> dict[str, Known]:
-  found = truth.decompensation(seed, patients, hospitals.find('a'))
-  return {'': _known(found, ('severity', *best_possible.PLANTED))}
-
-
-def _of_phenotypes(seed: int, patients: int) -> dict[str, Known]:
-  """Of each planted condition, on the component that causes it."""
-  found = truth.phenotypes(seed, patients, hospitals.find('a'))
-  return {
-    each.phenotype: _known(found, (each.component,), found.names.index(each.phenotype))
-    for each in conditions.CONDITIONS
-  }
-
-
-_KNOWN: dict[str, Callable[[int, int], dict[str, Known]]] = {
-  'mortality': _of_mortality,
-  'los': _of_los,
-  'readmission': _of_readmission,
-  'aki': _of_aki,
-  'decompensation': _of_decompensation,
-  'phenotypes': _of_phenotypes,
-}
 
 
 def _known(found: truth.Truth, effects: Sequence[str], label: int | None = None) -> Known:
@@ -192,6 +162,7 @@ def _models(
   known: Known,
   score: Callable[[pa.Table], np.ndarray],
 ) -> dict[str, Any]:
+  known = _in_order(known, _samples(models[_FULL]))
   folds = [len(table) for table in models[_FULL]]
   fold = np.repeat(np.arange(len(folds)), folds)
   scores = {name: np.concatenate(list(map(score, of))) for name, of in models.items()}

@@ -17,7 +17,7 @@ import numpy as np
 
 from data_pipeline.format.schema import DataError
 from data_pipeline.sources.simulated import hospitals, latent
-from data_pipeline.sources.simulated.outcomes import ceilings
+from data_pipeline.sources.simulated.outcomes import ceilings, truth
 
 PLANTED = ('swing', 'drift', 'pairing')
 
@@ -34,20 +34,13 @@ def first_stays(seed: int, patients: int, hospital: str = 'a') -> dict[str, np.n
   """
   chosen = hospitals.find(hospital)
   rows = []
-  for index in range(patients):
-    patient = latent.simulate_patient(seed, index, chosen)
-    stays = [(a, stay) for a in patient.admissions for stay in a.stays]
-    if not stays:
-      continue
-    admission, stay = stays[0]
-    if stay.outtime - stay.intime < latent.DAY:
-      continue
+  for patient, admission, stay in truth.first_stays(seed, patients, chosen, 24):
     age = patient.age + latent.year_of(admission.admittime) - patient.anchor_year
     terms = {'swing': stay.swing, 'drift': stay.drift}
     pairing = float(stay.potassium * patient.t_wave)
     rows.append(
       {
-        'index': index,
+        'index': patient.index,
         'stay_id': stay.stay_id,
         **terms,
         'pairing': pairing,

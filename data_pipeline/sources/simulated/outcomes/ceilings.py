@@ -65,15 +65,15 @@ def decompensation(seed: int, patients: int, hospital: Hospital) -> dict[str, An
 def aki(seed: int, patients: int, hospital: Hospital) -> dict[str, Any]:
   """AKI by creatinine and urine output, after 24 h of the first ICU stay."""
   found = truth.aki(seed, min(patients, _AKI_PATIENTS), hospital)
-  label = found.truth.label
+  label = found.label
   return {
     'stays': len(label),
     'excluded': found.excluded,
     'unknown': found.unknown,
     'injured': float(label.mean()),
-    'auroc': auroc(label, found.truth.risk),
+    'auroc': auroc(label, found.risk),
     'auroc_without_decline': auroc(label, found.without_decline),
-    'auroc_planted_alone': auroc(label, found.truth.effects['oliguria']),
+    'auroc_planted_alone': auroc(label, found.effects['oliguria']),
     'auroc_creatinine_alone': auroc(label, found.by_creatinine),
   }
 

@@ -28,7 +28,7 @@ _QUANTILES = ndtri((np.arange(400) + 0.5) / 400)  # of a standard normal
 _REDRAWN = 200  # creatinine of the horizon, for its chance
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Truth:
   """The samples of a task, in the order of patients.
 
@@ -66,9 +66,13 @@ class _Rows:
       name: np.array([each[name] for each in self._effects]) for name in self._effects[0]
     }
     return Truth(
-      np.array(sample_id), np.array(patient), np.array(label, bool), np.array(risk),
-      effects, names,
-    )  # fmt: skip
+      sample_id=np.array(sample_id),
+      patient=np.array(patient),
+      label=np.array(label, bool),
+      risk=np.array(risk),
+      effects=effects,
+      names=names,
+    )
 
 
 def readmission(seed: int, patients: int, hospital: Hospital) -> Truth:
@@ -100,7 +104,7 @@ def phenotypes(seed: int, patients: int, hospital: Hospital) -> Truth:
   }
   names = phenotypes_task.names()
   found = _Rows()
-  for patient, admission, stay in _first_stays(seed, patients, hospital, 48):
+  for patient, admission, stay in first_stays(seed, patients, hospital, 48):
     people = hosp.simulate_hosp(patient, seed)
     coded = set()
     for rows in (people, conditions.simulate(patient, seed, people)):
@@ -119,7 +123,7 @@ def phenotypes(seed: int, patients: int, hospital: Hospital) -> Truth:
 def decompensation(seed: int, patients: int, hospital: Hospital) -> Truth:
   """Death within 24 h, every 6 h of the first ICU stay; `death` is its log odds at all."""
   rows = _Rows()
-  for patient, admission, stay in _first_stays(seed, patients, hospital, 0):
+  for patient, admission, stay in first_stays(seed, patients, hospital, 0):
     hours = np.arange(EVERY_HOURS, (stay.outtime - stay.intime) / HOUR, EVERY_HOURS)
     risk = _dies_within_a_day(patient, admission, stay, hours / 24, hospital)
     for number, (hour, each) in enumerate(zip(hours.tolist(), risk.tolist(), strict=True)):
@@ -133,19 +137,17 @@ def decompensation(seed: int, patients: int, hospital: Hospital) -> Truth:
   return rows.truth()
 
 
-@dataclasses.dataclass(frozen=True)
-class Injury:
-  """AKI: its truth, its parts, and the stays that are not samples.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Injury(Truth):
+  """The truth of AKI, its parts, and the stays that are not samples.
 
   Attributes:
-    truth: of the samples.
     by_creatinine: (n,) probability that scatter of creatinine alone fulfils the criteria.
     without_decline: (n,) the risk for one who does not see the urine output.
     excluded: stays with AKI, or without any creatinine, before the prediction time.
     unknown: stays of which nothing is known after it.
   """
 
-  truth: Truth
   by_creatinine: np.ndarray
   without_decline: np.ndarray
   excluded: int
@@ -162,7 +164,7 @@ def aki(seed: int, patients: int, hospital: Hospital) -> Injury:
   rows = _Rows()
   by_creatinine, unseen = [], []
   excluded = unknown = 0
-  for patient, admission, stay in _first_stays(seed, patients, hospital, 24):
+  for patient, admission, stay in first_stays(seed, patients, hospital, 24):
     drawn, _ = labs.simulate_labs(patient, seed, 1.0)
     predicted = stay.intime + DAY
     after = predicted + 48 * HOUR
@@ -204,7 +206,13 @@ def aki(seed: int, patients: int, hospital: Hospital) -> Injury:
     )  # fmt: skip
     by_creatinine.append(scatter)
     unseen.append(without)
-  return Injury(rows.truth(), np.array(by_creatinine), np.array(unseen), excluded, unknown)
+  return Injury(
+    **vars(rows.truth()),
+    by_creatinine=np.array(by_creatinine),
+    without_decline=np.array(unseen),
+    excluded=excluded,
+    unknown=unknown,
+  )
 
 
 def _kidneys(patient: Patient, seed: int, stay: Stay) -> tuple[urine.Kidneys, bool]:
@@ -270,9 +278,10 @@ def _patients(seed: int, count: int, hospital: Hospital) -> Iterator[Patient]:
     yield latent.simulate_patient(seed, index, hospital)
 
 
-def _first_stays(
+def first_stays(
   seed: int, count: int, hospital: Hospital, hours: int
 ) -> Iterator[tuple[Patient, Admission, Stay]]:
+  """The first ICU stay of each patient, if it lasts at least so many hours."""
   for patient in _patients(seed, count, hospital):
     stays = [(a, stay) for a in patient.admissions for stay in a.stays]
     if stays and stays[0][1].outtime - stays[0][1].intime >= hours * HOUR:
