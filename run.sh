@@ -9,7 +9,7 @@ usage: ./run.sh [COMMAND]
 
   (none)      simulate a small hospital, prepare shards from its raw tables and ECGs, train
               every stage, restore the best checkpoint, evaluate, and write
-              runs/first/eval/report.html: about five minutes on two cores. Run again, it
+              runs/first/eval/report.html: five to eight minutes on two cores. Run again, it
               continues from what exists.
   smoke       the same at its smallest: does everything run?
   test [...]  the whole test suite; further arguments go to pytest, as -k NAME or PATH
@@ -64,7 +64,7 @@ case "${1:-}" in
   '')
     setup
     quickly
-    echo 'the first job: about five minutes on two cores, the second time seconds' >&2
+    echo 'the first job: five to eight minutes on two cores, the second time seconds' >&2
     python -m medm2t_jax.main --config=configs/first.py
     ;;
   smoke) setup; quickly; python -m medm2t_jax.main --config=configs/cvd.py:smoke ;;
